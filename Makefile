@@ -1,0 +1,59 @@
+# One lab on this machine: `make up`, `make destroy`. Everything here is a command of `python -m toolchain`.
+
+STACK ?= dev
+export STACK
+
+PYTHON := .venv/bin/python
+TOOL := $(PYTHON) -m toolchain
+
+# As it was typed: make would expand the $ of a jsonpath, or of a variable that a machine's shell is to expand.
+override ARGS := $(value ARGS)
+export ARGS
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup up preview destroy kubectl ssh env test lint bench .venv
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo '  STACK=name        another lab than dev: one for each Pulumi.<name>.yaml'
+	@echo '  TOOLCHAIN=source  build everything from package registries; =upstream: official releases only'
+	@echo '  HARDWAY_CACHE=dir where downloads and builds are kept (default ~/.cache/hardway)'
+
+# Quick where it is there already: the script compares a checksum.
+.venv:
+	@toolchain/bootstrap.sh
+
+setup: .venv  ## prepare this machine and nothing else: then plain `pulumi up -s dev` works, see `make env`
+	@$(TOOL) setup
+
+up: .venv  ## make the lab, or bring it up to date; ends with its nodes, endpoint and kubeconfig
+	@$(TOOL) up
+
+preview: .venv  ## what `make up` would change
+	@$(TOOL) preview
+
+destroy: .venv  ## take the lab away
+	@$(TOOL) destroy
+
+kubectl: .venv  ## the lab's kubectl: make kubectl ARGS="get nodes -o wide"
+	@$(TOOL) kubectl "$$ARGS"
+
+ssh: .venv  ## a shell on a machine: make ssh MACHINE=worker-1 [ARGS="uptime"]
+	@$(TOOL) ssh "$(MACHINE)" "$$ARGS"
+
+env: .venv  ## variables for plain pulumi: eval "$(make -s env)"
+	@$(TOOL) env
+
+lint: .venv  ## ruff and mypy
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+# One run of pytest, the quick tests first; the engine and lab tests make labs of their own.
+test: lint  ## lint, then all tests: unit, tool chain, engine, and a real lab
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/unit tests/toolchain tests/engine tests/lab
+
+bench: .venv  ## measure the lab against plain shell, side by side: [ARGS="--rounds 5 --json FILE"]
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m benchmarks $$ARGS

@@ -1,0 +1,1 @@
+"""What a person may set, what is pinned, and the checks on both. No resources are made here."""

@@ -1,0 +1,183 @@
+"""The checks on values that are fine by themselves and wrong together."""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+from config.machines import MOST, MachineSpec
+from config.problems import Problem
+from config.settings import LabSettings
+from config.versions import pins
+
+
+def run(stack: str, settings: LabSettings, machines: Sequence[MachineSpec]) -> list[Problem]:
+    """All that is wrong with a lab whose single values are readable."""
+    return [
+        *_stack_name(stack),
+        *_counts(settings),
+        *_ranges(settings),
+        *_addresses(settings, machines),
+        *_pod_ranges(settings, machines),
+        *_versions(settings),
+        *_validity(settings),
+    ]
+
+
+def _stack_name(stack: str) -> Iterator[Problem]:
+    # It becomes part of container, network and host names, and of a DNS name.
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?", stack):
+        yield Problem(
+            ("the stack's name",),
+            f"{stack!r} cannot stand in host names",
+            "name the stack with at most 20 lower case letters, digits and dashes, a letter first",
+        )
+
+
+def _counts(settings: LabSettings) -> Iterator[Problem]:
+    counts = {
+        key: wanted if isinstance(wanted, int) else len(wanted)
+        for key, wanted in (
+            ("controllers", settings.controllers),
+            ("workers", settings.workers),
+            ("load_balancers", settings.load_balancers),
+        )
+    }
+    for key, count in counts.items():
+        if count < 1:
+            yield Problem((f"lab.{key}",), f"{count} is too few", "a lab needs at least one of them")
+    if counts["workers"] > MOST:
+        yield Problem(
+            ("lab.workers",), f"{counts['workers']} workers are more than Kubernetes carries", f"take at most {MOST}"
+        )
+    if counts["load_balancers"] > 1:
+        yield Problem(
+            ("lab.load_balancers",),
+            f"{counts['load_balancers']} balancers would need an address that they share",
+            "take 1",
+        )
+    controllers = counts["controllers"]
+    if controllers > 7:
+        yield Problem(("lab.controllers",), f"{controllers} etcd members are too many", "take 1, 3, 5 or 7")
+    elif controllers > 0 and controllers % 2 == 0:
+        yield Problem(
+            ("lab.controllers",),
+            f"{controllers} controllers make an even number of etcd members, which survives no more failures than "
+            f"{controllers - 1}",
+            f"take {controllers - 1} or {controllers + 1}",
+        )
+
+
+def _ranges(settings: LabSettings) -> Iterator[Problem]:
+    network = settings.network
+    ranges = {"nodes": network.nodes, "pods": network.pods, "services": network.services}
+    for (one, first), (other, second) in combinations(ranges.items(), 2):
+        if first.overlaps(second):
+            yield Problem(
+                (f"lab.network.{other}", f"lab.network.{one}"),
+                f"{second} overlaps lab.network.{one} ({first})",
+                "choose ranges that have no address in common",
+            )
+    if not 12 <= network.services.prefixlen <= 28:
+        yield Problem(
+            ("lab.network.services",),
+            f"/{network.services.prefixlen} cannot be used: the API server takes /12 at the widest, and the cluster's "
+            "DNS stands at the tenth address",
+            "take a prefix length from 12 to 28, like 10.32.0.0/24",
+        )
+    # A worker's range loses the network's, the bridge's and the broadcast address.
+    room = 2 ** (32 - network.node_prefix) - 3
+    if network.max_pods > room:
+        yield Problem(
+            ("lab.network.max_pods", "lab.network.node_prefix"),
+            f"{network.max_pods} pods do not fit a worker's /{network.node_prefix}, which holds {room}",
+            f"take at most {room}, or a shorter lab.network.node_prefix",
+        )
+
+
+def _addresses(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
+    nodes = settings.network.nodes
+    gateway = nodes[min(1, nodes.num_addresses - 1)]
+    for machine in machines:
+        if machine.address not in nodes or machine.address in (nodes[0], gateway, nodes[-1]):
+            yield Problem(
+                (machine.key, "lab.network.nodes"),
+                f"{machine.name} cannot have the address {machine.address}: the machines' range is {nodes}, and its "
+                "first, second and last address are taken",
+                "choose another address, or another lab.network.nodes",
+            )
+    for what, keys, values in (
+        ("name", (), [machine.name for machine in machines]),
+        ("address", ("lab.network.nodes",), [str(machine.address) for machine in machines]),
+    ):
+        first: dict[str, MachineSpec] = {}
+        for machine, value in zip(machines, values, strict=True):
+            if (other := first.setdefault(value, machine)) is not machine:
+                yield Problem(
+                    (machine.key, other.key, *keys),
+                    f"the {what} {value} is {other.key}'s, too",
+                    f"give each machine a {what} of its own",
+                )
+
+
+def _pod_ranges(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
+    network = settings.network
+    ranges = [(machine, machine.pod_cidr) for machine in machines if machine.pod_cidr is not None]
+    for machine, pod_cidr in ranges:
+        if not pod_cidr.subnet_of(network.pods):
+            yield Problem(
+                (machine.key, "lab.network.pods"),
+                f"{machine.name}'s pod range {pod_cidr} is not part of lab.network.pods ({network.pods})",
+                "choose a range inside of it",
+            )
+        # `_ranges` has looked at those that follow lab.network.node_prefix.
+        elif pod_cidr.num_addresses - 3 < network.max_pods and pod_cidr.prefixlen != network.node_prefix:
+            yield Problem(
+                (machine.key, "lab.network.max_pods"),
+                f"{machine.name}'s pod range {pod_cidr} is too small for {network.max_pods} pods",
+                "take a larger range, or a smaller lab.network.max_pods",
+            )
+    # In the order of their addresses, a range that overlaps any before it overlaps the one that reaches furthest.
+    ranges.sort(key=lambda each: (each[1], each[0].key))
+    furthest = ranges[:1]
+    for machine, pod_cidr in ranges[1:]:
+        other, reaching = furthest[0]
+        if reaching.overlaps(pod_cidr):
+            yield Problem(
+                (machine.key, other.key, "lab.network.pods", "lab.network.node_prefix"),
+                f"{machine.name}'s pod range {pod_cidr} overlaps {other.name}'s ({reaching})",
+                "give each worker a range of its own",
+            )
+        if pod_cidr.broadcast_address > reaching.broadcast_address:
+            furthest = [(machine, pod_cidr)]
+
+
+def _versions(settings: LabSettings) -> Iterator[Problem]:
+    products = pins().products
+    for name, version in settings.versions.items():
+        if name not in products:
+            yield Problem(
+                (f"lab.versions.{name}",), "there is no such product", f"one of {', '.join(sorted(products))}"
+            )
+        elif version not in products[name].versions:
+            yield Problem(
+                (f"lab.versions.{name}",),
+                f"{version} is not in config/versions.yaml",
+                f"one of {', '.join(products[name].versions)}",
+            )
+
+
+def _validity(settings: LabSettings) -> Iterator[Problem]:
+    pki = settings.pki
+    if pki.early_renewal_hours >= pki.validity_hours:
+        yield Problem(
+            ("lab.pki.early_renewal_hours", "lab.pki.validity_hours"),
+            f"renewing {pki.early_renewal_hours} h before the end leaves nothing of {pki.validity_hours} h: every `up` "
+            "would make all certificates anew",
+            f"take less than {pki.validity_hours}",
+        )
+    if pki.validity_hours > pki.ca_validity_hours:
+        yield Problem(
+            ("lab.pki.validity_hours", "lab.pki.ca_validity_hours"),
+            f"{pki.validity_hours} h is longer than its authority lives ({pki.ca_validity_hours} h)",
+            "take no more than lab.pki.ca_validity_hours",
+        )

@@ -1,0 +1,69 @@
+"""What is wrong with a configuration, said so that a person can put it right."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Args:
+        keys: the paths of the keys that it is about, the first of them the one to look at.
+        what: what is wrong with it.
+        fix: what would be right.
+    """
+
+    keys: tuple[str, ...]
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.keys[0]}: {self.what}\n      {self.fix}"
+
+
+class ConfigError(Exception):
+    """All problems of one stack's configuration, as one report."""
+
+    def __init__(self, stack: str, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+        report = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
+        super().__init__(f"Pulumi.{stack}.yaml has {count}; nothing was touched.\n\n{report}\n")
+
+
+# What pydantic calls an error -> what is wrong, and what would be right. Anything else: pydantic's words.
+_WORDS = {
+    "extra_forbidden": ("unknown key", "see the keys in Pulumi.yaml and README.md, mind the spelling"),
+    "missing": ("not there", "add this key"),
+    "model_type": ("no map", "write its keys below it"),
+    "dict_type": ("no map", "write its keys below it"),
+    "ip_v4_network": ("no IPv4 range", "write its first address and prefix length, like 10.240.0.0/24"),
+    "ip_v4_address": ("no IPv4 address", "write one like 10.240.0.10"),
+}
+_LONGEST_INPUT = 80
+
+
+def from_validation(error: ValidationError) -> list[Problem]:
+    """One problem for each value that pydantic found unreadable."""
+    return [_problem(detail) for detail in error.errors()]
+
+
+def _problem(detail: ErrorDetails) -> Problem:
+    what, fix = _WORDS.get(detail["type"], (detail["msg"], "see this key's description in Pulumi.yaml and README.md"))
+    if detail["type"] != "missing":
+        given = repr(detail["input"])
+        what += f" ({given if len(given) <= _LONGEST_INPUT else given[:_LONGEST_INPUT] + '...'})"
+    key = "lab" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path_of(detail))
+    return Problem((key,), what, fix)
+
+
+def path_of(detail: ErrorDetails) -> list[int | str]:
+    """Where the value stands below `lab`: pydantic's path without the branch of a union, which is no key."""
+    path = list(detail["loc"])
+    if path[0] in ("controllers", "workers", "load_balancers"):
+        del path[1:2]
+    return path

@@ -1,0 +1,87 @@
+"""What a person may write below the key `lab`: its keys, their types and defaults.
+
+Values that are fine by themselves and wrong together are found by `checks`.
+"""
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from config.machines import Machines
+from config.values import AddressRange, DnsDomain, WholeNumber
+
+# Certificates cannot say a year beyond 9999.
+_CENTURY = 100 * 365 * 24
+
+
+class Settings(BaseModel):
+    """A part of the configuration: a key that it does not have is an error, and it never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Network(Settings):
+    """Three address ranges that must not overlap, and how pods find each other."""
+
+    nodes: AddressRange = IPv4Network("10.240.0.0/24")
+    pods: AddressRange = IPv4Network("10.200.0.0/16")
+    services: AddressRange = IPv4Network("10.32.0.0/24")
+    node_prefix: Annotated[WholeNumber, Field(ge=16, le=29)] = 24
+    """Length of the prefix that each worker gets out of `pods`."""
+    max_pods: Annotated[WholeNumber, Field(ge=1, le=500)] = 110
+    """Pods that a worker takes at the most."""
+    domain: DnsDomain = "hardway.internal"
+    """The machines' domain: a machine's FQDN is its name, the stack's and this."""
+    cluster_domain: DnsDomain = "cluster.local"
+    kube_proxy_mode: Literal["nftables", "iptables"] = "nftables"
+    pod_network: Literal["routes"] = "routes"
+
+    @property
+    def gateway(self) -> IPv4Address:
+        """The first address of the machines' range: the host's own."""
+        return self.nodes[1]
+
+    @property
+    def api_service(self) -> IPv4Address:
+        """The first service address: `kubernetes.default`."""
+        return self.services[1]
+
+    @property
+    def dns_service(self) -> IPv4Address:
+        """The tenth service address: the cluster's DNS."""
+        return self.services[10]
+
+
+class PkiSettings(Settings):
+    """Keys and validity of the certificates; hours."""
+
+    algorithm: Literal["ECDSA-P256", "ECDSA-P384", "RSA-2048", "RSA-4096"] = "ECDSA-P256"
+    ca_validity_hours: Annotated[WholeNumber, Field(ge=1, le=_CENTURY)] = 5 * 365 * 24
+    validity_hours: Annotated[WholeNumber, Field(ge=1, le=_CENTURY)] = 365 * 24
+    early_renewal_hours: Annotated[WholeNumber, Field(ge=0, le=_CENTURY)] = 30 * 24
+    """An `up` that runs this long before a certificate ends renews it."""
+
+
+class ContainersSettings(Settings):
+    """What the substrate `containers` may be told."""
+
+    engine: Literal["podman", "docker"] = "podman"
+    image: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.:/@-]*$")] | None = None
+    """The node image; the one that the tool chain makes where it is not set."""
+
+
+class LabSettings(Settings):
+    """The key `lab`, as a person writes it."""
+
+    substrate: Literal["containers"] = "containers"
+    controllers: Machines = 1
+    workers: Machines = 2
+    load_balancers: Machines = 1
+    network: Network = Network()
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Product -> version, for those that are not to have versions.yaml's default."""
+    pki: PkiSettings = PkiSettings()
+    encryption: Literal["secretbox", "aescbc"] = "secretbox"
+    """How Secrets are encrypted in etcd."""
+    containers: ContainersSettings = ContainersSettings()

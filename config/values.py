@@ -1,0 +1,29 @@
+"""The kinds of values that a configuration is made of, strict where pydantic would guess.
+
+Left alone it takes `true` for the number 1 and the number 5 for the address 0.0.0.5.
+"""
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+WholeNumber = Annotated[int, Field(strict=True)]
+
+
+def _text(kind: str) -> BeforeValidator:
+    def check(value: Any) -> str:
+        if not isinstance(value, str):
+            raise PydanticCustomError(kind, "not text")
+        return value
+
+    return BeforeValidator(check)
+
+
+Address = Annotated[IPv4Address, _text("ip_v4_address")]
+AddressRange = Annotated[IPv4Network, _text("ip_v4_network")]
+
+_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+# With a machine's and a stack's name before it, it must fit the 253 characters of a DNS name.
+DnsDomain = Annotated[str, StringConstraints(pattern=rf"^{_LABEL}([.]{_LABEL})*$", max_length=180)]

@@ -1,0 +1,82 @@
+"""The pinned versions, paths and checksums of `versions.yaml`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """Something upstream releases as a whole: one version number, one or more files (`artifacts`)."""
+
+    name: str
+    default: str
+    artifacts: tuple[str, ...]
+    path: str
+    """Where upstream publishes a file, without the scheme; has {version}, {arch} and, with many files, {artifact}."""
+    versions: Mapping[str, Mapping[str, Mapping[str, str]]]
+    """version -> artifact -> architecture -> sha256 of the official file; may lack artifacts."""
+
+    def path_of(self, artifact: str, *, version: str, arch: str) -> str:
+        """The path of one file; the same on upstream's host and below a mirror's base URL."""
+        return self.path.format(version=version, arch=arch, artifact=artifact)
+
+    def pin(self, artifact: str, *, version: str, arch: str) -> str | None:
+        """The sha256 of the official file, where versions.yaml has it."""
+        return self.versions[version].get(artifact, {}).get(arch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """A container image, by the name it is pulled under and by its archive's path in a mirror."""
+
+    registry: str
+    repository: str
+    tag: str
+    archive: str
+
+    @property
+    def reference(self) -> str:
+        """As containerd and the kubelet name it, e.g. registry.k8s.io/pause:3.10.2."""
+        return f"{self.registry}/{self.repository}:{self.tag}"
+
+    def archive_path(self, arch: str) -> str:
+        """The path of its archive below a mirror's base URL."""
+        return self.archive.format(registry=self.registry, repository=self.repository, tag=self.tag, arch=arch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pins:
+    """All of versions.yaml that a lab is made of."""
+
+    products: Mapping[str, Product]
+    images: Mapping[str, Image]
+
+
+@cache
+def pins() -> Pins:
+    """Read versions.yaml, once."""
+    document: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("versions.yaml").read_text())
+    images = document.pop("images")
+    archive = images.pop("path")
+    document.pop("tools")
+    return Pins(
+        products={
+            name: Product(
+                name=name,
+                default=entry["default"],
+                artifacts=tuple(entry["artifacts"]),
+                path=entry["path"],
+                versions=entry["versions"],
+            )
+            for name, entry in document.items()
+        },
+        images={
+            name: Image(registry=entry["registry"], repository=entry["repository"], tag=entry["tag"], archive=archive)
+            for name, entry in images.items()
+        },
+    )
