@@ -1,0 +1,161 @@
+"""The whole lab on one page: read the configuration, make the machines, build the cluster on them, export the facts."""
+
+import pulumi
+
+from components.control_plane import API_PORT, ControlPlane, ControlPlaneArgs, KubeletAccess
+from components.dns import Dns, DnsArgs
+from components.encryption import Encryption
+from components.etcd import Etcd, EtcdArgs
+from components.host import Host, HostArgs
+from components.kubeconfigs import kubeconfig
+from components.load_balancer import LoadBalancer, LoadBalancerArgs
+from components.machine import Machine
+from components.pki import Pki, PkiArgs
+from components.pod_network import PodNetwork, PodNetworkArgs
+from components.readiness import Readiness, ReadinessArgs
+from components.ssh import ssh_config
+from components.substrates.containers import Containers
+from components.worker import ContainerRuntime, ContainerRuntimeArgs, Worker, WorkerArgs
+from config import lab as config
+from config.machines import Role
+from config.problems import ConfigError
+
+
+def after(*resources: pulumi.Resource) -> pulumi.ResourceOptions:
+    """An ordering: a resource is made when these are there."""
+    return pulumi.ResourceOptions(depends_on=list(resources))
+
+
+def build(lab: config.Lab) -> None:
+    """One lab, from machines to proof."""
+    balancer = lab.with_role(Role.LOAD_BALANCER)[0]
+    endpoint = f"https://{balancer.address}:{API_PORT}"
+    cluster = f"hardway-{lab.name}"
+
+    substrate = Containers("machines", lab)
+    machines = {machine.name: machine for machine in substrate.machines}
+
+    def having(role: Role) -> list[Machine]:
+        return [machine for machine in machines.values() if machine.has(role)]
+
+    controllers, workers = having(Role.CONTROLLER), having(Role.WORKER)
+
+    pki = Pki(
+        "pki",
+        PkiArgs(
+            settings=lab.settings.pki,
+            controllers=lab.with_role(Role.CONTROLLER),
+            workers=lab.with_role(Role.WORKER),
+            etcd_members=lab.with_role(Role.CONTROLLER),
+            load_balancers=lab.with_role(Role.LOAD_BALANCER),
+            api_service=str(lab.network.api_service),
+            cluster_domain=lab.network.cluster_domain,
+        ),
+    )
+    encryption = Encryption("encryption", provider=lab.settings.encryption)
+    hosts = {
+        name: Host(f"host-{name}", HostArgs(machine=machine, lab=lab.machines, not_before=pki.kubernetes.not_before))
+        for name, machine in machines.items()
+    }
+    etcd = Etcd(
+        "etcd",
+        EtcdArgs(members=controllers, pki=pki, artifacts=lab.artifacts, cluster_token=cluster),
+        after(*(hosts[machine.name] for machine in controllers)),
+    )
+    control_plane = ControlPlane(
+        "control-plane",
+        ControlPlaneArgs(
+            controllers=controllers,
+            pki=pki,
+            encryption=encryption.configuration,
+            etcd_endpoints=etcd.endpoints,
+            endpoint=endpoint,
+            network=lab.network,
+            cluster=cluster,
+            artifacts=lab.artifacts,
+        ),
+        after(etcd),
+    )
+    load_balancer = LoadBalancer(
+        balancer.name,
+        LoadBalancerArgs(
+            machine=machines[balancer.name],
+            controllers=lab.with_role(Role.CONTROLLER),
+            authority=pki.kubernetes.certificate,
+        ),
+        after(hosts[balancer.name]),
+    )
+    pod_network = PodNetwork(
+        "pod-network", PodNetworkArgs(machines=substrate.machines, network=lab.network), after(*hosts.values())
+    )
+    kubelet_access = KubeletAccess("kubelet-access", controllers[0], after(control_plane, load_balancer))
+    dns = Dns(
+        "dns",
+        DnsArgs(controller=controllers[0], network=lab.network, workers=len(workers)),
+        after(control_plane, load_balancer),
+    )
+    nodes = []
+    for worker in workers:
+        runtime = ContainerRuntime(
+            f"container-runtime-{worker.name}",
+            ContainerRuntimeArgs(machine=worker, artifacts=lab.artifacts),
+            after(hosts[worker.name]),
+        )
+        nodes.append(
+            Worker(
+                worker.name,
+                WorkerArgs(
+                    machine=worker,
+                    controller=controllers[0],
+                    pki=pki,
+                    endpoint=endpoint,
+                    network=lab.network,
+                    cluster=cluster,
+                    artifacts=lab.artifacts,
+                ),
+                after(runtime, control_plane, load_balancer),
+            )
+        )
+    readiness = Readiness(
+        "readiness",
+        ReadinessArgs(controllers=controllers, workers=workers, endpoint=endpoint, network=lab.network),
+        after(*nodes, pod_network, kubelet_access, dns),
+    )
+
+    pulumi.export("endpoint", endpoint)
+    pulumi.export("ca_certificate", pki.kubernetes.certificate)
+    pulumi.export(
+        "kubeconfig",
+        kubeconfig(
+            cluster=cluster,
+            server=endpoint,
+            authority=pki.kubernetes.certificate,
+            user="admin",
+            certificate=pki.admin,
+        ),
+    )
+    pulumi.export(
+        "machines",
+        [
+            {
+                "name": spec.name,
+                "fqdn": spec.fqdn,
+                "roles": sorted(spec.roles),
+                "address": str(spec.address),
+                "pod_cidr": str(spec.pod_cidr) if spec.pod_cidr else None,
+            }
+            for spec in lab.machines
+        ],
+    )
+    pulumi.export("ssh_private_key", substrate.ssh_private_key)
+    pulumi.export("ssh_config", ssh_config(substrate.machines))
+    pulumi.export("versions", dict(lab.artifacts.versions))
+    pulumi.export("certificates", pki.certificates())
+    pulumi.export("readiness", readiness.facts)
+
+
+try:
+    build(config.load())
+except ConfigError as error:
+    # The report as it is, without a traceback: the program is fine.
+    raise pulumi.RunError(str(error)) from None

@@ -1,0 +1,115 @@
+"""What every machine needs before it is anything in particular.
+
+Made on each machine: the step library, its host name, the host table of the whole lab, kernel modules and sysctls that
+persist, swap off for good, the packages its roles need. Checked: the clock.
+
+Source: https://kubernetes.io/docs/setup/production-environment/container-runtimes/
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pulumi
+
+from components.machine import Machine
+from components.step import LIBRARY, File, Step, StepArgs, Unit
+from components.systemd import oneshot_unit
+from config.machines import MachineSpec, Role
+
+_PACKAGES: Mapping[Role | None, Sequence[str]] = {
+    None: ("ca-certificates", "curl", "openssl", "iproute2", "procps", "kmod"),
+    Role.CONTROLLER: ("nginx",),
+    # kubectl port-forward runs socat; kube-proxy runs conntrack, nft or iptables; dig shows that DNS answers.
+    Role.WORKER: ("socat", "conntrack", "ipset", "iptables", "nftables", "dnsutils"),
+    Role.LOAD_BALANCER: ("haproxy",),
+}
+_MODULES = ("overlay", "br_netfilter", "nf_conntrack")
+_SYSCTLS = {
+    # Pods' packets pass from one interface to another.
+    "net.ipv4.ip_forward": 1,
+    # Packets between two pods on one bridge pass kube-proxy's rules, too: a pod reaches itself through its Service.
+    "net.bridge.bridge-nf-call-iptables": 1,
+}
+_HOST_TABLE = "/etc/hardway/hosts"
+# A unit, because fstab brings swap back at every boot.
+_NO_SWAP = oneshot_unit(
+    description="No swap: the kubelet does not start with it", start=["/sbin/swapoff -a"], stop=["-/sbin/swapon -a"]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostArgs:
+    """Args:
+    machine: the machine to prepare.
+    lab: every machine of the lab, for the host table.
+    not_before: when the lab's authorities begin to be valid (RFC 3339); no clock may be behind it.
+    """
+
+    machine: Machine
+    lab: Sequence[MachineSpec]
+    not_before: pulumi.Input[str]
+
+
+class Host(pulumi.ComponentResource):
+    """A prepared machine."""
+
+    def __init__(self, name: str, args: HostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("hardway:index:Host", name, None, opts)
+        machine = args.machine
+        own_kernel = not machine.shares_kernel
+        Step(
+            name,
+            StepArgs(
+                machine=machine,
+                name="host",
+                brings=Path(__file__).with_name("step.sh").read_text(),
+                prepare="\n".join(
+                    [
+                        f"data {Path(LIBRARY).parent} $HARDWAY/artifacts",
+                        f"packages {' '.join(packages(machine.spec))}",
+                        *(["modprobe -a " + " ".join(_MODULES)] if own_kernel else []),
+                        f"sysctls {' '.join(f'{key}={value}' for key, value in _SYSCTLS.items())}",
+                        f'[ "$(hostname)" = {machine.name} ] || hostnamectl set-hostname {machine.name}',
+                    ]
+                ),
+                files=[
+                    File(path=_HOST_TABLE, content=host_table(args.lab)),
+                    File(
+                        path="/etc/sysctl.d/90-hardway.conf",
+                        content="\n".join(f"{key} = {value}" for key, value in _SYSCTLS.items()),
+                    ),
+                    *(
+                        [File(path="/etc/modules-load.d/hardway.conf", content="\n".join(_MODULES))]
+                        if own_kernel
+                        else []
+                    ),
+                ],
+                units=[
+                    # A unit, because container engines and cloud-init write /etc/hosts anew at every start.
+                    Unit(
+                        name="hardway-hosts.service",
+                        content=oneshot_unit(
+                            description="The host table of the lab, as a block in /etc/hosts",
+                            start=[f"/bin/bash -c '. {LIBRARY} && put_block /etc/hosts hardway <{_HOST_TABLE}'"],
+                            stop=[f"/bin/bash -c '. {LIBRARY} && drop_block /etc/hosts hardway'"],
+                        ),
+                        restarts_on=[_HOST_TABLE],
+                    ),
+                    *([Unit(name="hardway-no-swap.service", content=_NO_SWAP)] if own_kernel else []),
+                ],
+                run=pulumi.Output.format("clock_after {0}", args.not_before),
+            ),
+            pulumi.ResourceOptions(parent=self),
+        )
+        self.register_outputs({})
+
+
+def packages(machine: MachineSpec) -> list[str]:
+    """The Debian packages that a machine's roles need."""
+    return [*_PACKAGES[None], *(name for role in Role if role in machine.roles for name in _PACKAGES[role])]
+
+
+def host_table(machines: Sequence[MachineSpec]) -> str:
+    """The lines of /etc/hosts that name every machine of the lab: address, FQDN, name."""
+    return "\n".join(f"{machine.address} {machine.fqdn} {machine.name}" for machine in machines)

@@ -1,0 +1,44 @@
+"""One host as the rest of the program sees it: what every substrate returns, and all that it returns."""
+
+from dataclasses import dataclass, field
+
+import pulumi
+from pulumi_command import remote
+
+from config.machines import MachineSpec, Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """One reachable host.
+
+    Args:
+        spec: its name, roles and addresses.
+        connection: how to reach it by SSH, as root; its host key is pinned.
+        identity: changes when the machine is made anew (a container's or an instance's id); every step has it among
+            its inputs, so that a new machine gets all of its steps again.
+        resource: the resource that goes when the machine goes; steps on it need not be undone then.
+        arch: amd64 or arm64.
+        shares_kernel: its kernel is its host's, too, so that swap, modules and global sysctls are not its own.
+    """
+
+    spec: MachineSpec
+    connection: remote.ConnectionArgs = field(repr=False)
+    identity: pulumi.Input[str]
+    resource: pulumi.Resource
+    arch: str
+    shares_kernel: bool
+
+    @property
+    def name(self) -> str:
+        """Its host name, and its Node's name."""
+        return self.spec.name
+
+    @property
+    def address(self) -> str:
+        """Its IPv4 address in the machines' range."""
+        return str(self.spec.address)
+
+    def has(self, role: Role) -> bool:
+        """Whether the machine carries this role."""
+        return role in self.spec.roles

@@ -1,0 +1,249 @@
+"""The lab's keys and certificates: three authorities, and one certificate for each who has to prove something.
+
+Made: the authorities kubernetes, etcd and front-proxy; the certificates in `Pki`; a key pair that signs service
+account tokens.
+
+Source: https://kubernetes.io/docs/setup/best-practices/certificates/
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_tls as tls
+
+from config.machines import MachineSpec
+from config.settings import PkiSettings
+
+CLIENT = ("client_auth",)
+SERVER = ("server_auth",)
+BOTH = ("client_auth", "server_auth")
+_LOCALHOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyPair:
+    """A private key (PEM, secret) and what belongs to it (PEM): a certificate, or the bare public key."""
+
+    private_key: pulumi.Output[str]
+    public: pulumi.Output[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate(KeyPair):
+    """A signed certificate with its key."""
+
+    name: str
+    subject: str
+    not_after: pulumi.Output[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PkiArgs:
+    """Args:
+    settings: algorithm and validity.
+    controllers, workers, etcd_members, load_balancers: the machines that need certificates or stand in them.
+    api_service: the first service address.
+    cluster_domain: the DNS domain of the cluster.
+    """
+
+    settings: PkiSettings
+    controllers: Sequence[MachineSpec]
+    workers: Sequence[MachineSpec]
+    etcd_members: Sequence[MachineSpec]
+    load_balancers: Sequence[MachineSpec]
+    api_service: str
+    cluster_domain: str
+
+
+class Authority:
+    """A self-signed certificate authority, and the way to get a certificate from it."""
+
+    def __init__(self, name: str, common_name: str, settings: PkiSettings, parent: pulumi.Resource) -> None:
+        self._name = name
+        self._settings = settings
+        self._parent = pulumi.ResourceOptions(parent=parent)
+        key = private_key(name, settings.algorithm, self._parent)
+        self._cert = tls.SelfSignedCert(
+            name,
+            private_key_pem=key.private_key_pem,
+            is_ca_certificate=True,
+            set_subject_key_id=True,
+            subject=tls.SelfSignedCertSubjectArgs(common_name=common_name, organization="Kubernetes The Hard Way"),
+            allowed_uses=["cert_signing", "crl_signing", "digital_signature"],
+            validity_period_hours=settings.ca_validity_hours,
+            early_renewal_hours=min(settings.early_renewal_hours, settings.ca_validity_hours - 1),
+            opts=self._parent,
+        )
+        self.subject = f"CN={common_name}"
+        self.key = key.private_key_pem
+        self.certificate = self._cert.cert_pem
+        self.not_before = self._cert.validity_start_time
+        self.not_after = self._cert.validity_end_time
+
+    def issue(
+        self,
+        name: str,
+        *,
+        common_name: str,
+        organization: str | None = None,
+        uses: Sequence[str],
+        dns_names: Sequence[str] = (),
+        ip_addresses: Sequence[str] = (),
+    ) -> Certificate:
+        """A certificate of this authority, with a key of its own."""
+        key = private_key(name, self._settings.algorithm, self._parent)
+        request = tls.CertRequest(
+            name,
+            private_key_pem=key.private_key_pem,
+            subject=tls.CertRequestSubjectArgs(common_name=common_name, organization=organization),
+            dns_names=list(dns_names) or None,
+            ip_addresses=list(ip_addresses) or None,
+            opts=self._parent,
+        )
+        signed = tls.LocallySignedCert(
+            name,
+            cert_request_pem=request.cert_request_pem,
+            ca_private_key_pem=self.key,
+            ca_cert_pem=self.certificate,
+            allowed_uses=["digital_signature", "key_encipherment", *uses],
+            set_subject_key_id=True,
+            validity_period_hours=self._settings.validity_hours,
+            early_renewal_hours=self._settings.early_renewal_hours,
+            opts=self._parent,
+        )
+        return Certificate(
+            name=name,
+            subject=f"CN={common_name}" + (f",O={organization}" if organization else ""),
+            private_key=key.private_key_pem,
+            public=signed.cert_pem,
+            not_after=signed.validity_end_time,
+        )
+
+
+class Pki(pulumi.ComponentResource):
+    """All authorities and certificates of a lab; the table of them stands in docs/architecture.md.
+
+    Attributes:
+        kubernetes, etcd, front_proxy: the authorities.
+        admin, kube_proxy, kube_scheduler, kube_controller_manager, kube_apiserver, apiserver_kubelet_client,
+        apiserver_etcd_client, front_proxy_client: one certificate each.
+        kubelets, etcd_members: machine name -> certificate.
+        service_accounts: the key pair that signs and verifies service account tokens.
+    """
+
+    def __init__(self, name: str, args: PkiArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("hardway:index:Pki", name, None, opts)
+        self.kubernetes = Authority(f"{name}-kubernetes-ca", "kubernetes-ca", args.settings, self)
+        self.etcd = Authority(f"{name}-etcd-ca", "etcd-ca", args.settings, self)
+        self.front_proxy = Authority(f"{name}-front-proxy-ca", "front-proxy-ca", args.settings, self)
+
+        self.admin = self.kubernetes.issue(
+            f"{name}-admin", common_name="admin", organization="system:masters", uses=CLIENT
+        )
+        self.kube_proxy = self.kubernetes.issue(
+            f"{name}-kube-proxy",
+            common_name="system:kube-proxy",
+            organization="system:node-proxier",
+            uses=CLIENT,
+        )
+        self.kube_scheduler, self.kube_controller_manager = (
+            # They serve /healthz and metrics on localhost with it, too.
+            self.kubernetes.issue(
+                f"{name}-{program}",
+                common_name=f"system:{program}",
+                organization=f"system:{program}",
+                uses=BOTH,
+                ip_addresses=[_LOCALHOST],
+            )
+            for program in ("kube-scheduler", "kube-controller-manager")
+        )
+        self.kubelets: Mapping[str, Certificate] = {
+            worker.name: self.kubernetes.issue(
+                f"{name}-kubelet-{worker.name}",
+                # The Node authorizer knows a kubelet by exactly this name and group.
+                common_name=f"system:node:{worker.name}",
+                organization="system:nodes",
+                uses=BOTH,
+                dns_names=[worker.name, worker.fqdn],
+                ip_addresses=[str(worker.address), _LOCALHOST],
+            )
+            for worker in args.workers
+        }
+        balancers = [str(balancer.address) for balancer in args.load_balancers]
+        self.kube_apiserver = self.kubernetes.issue(
+            f"{name}-kube-apiserver",
+            common_name="kubernetes",
+            uses=SERVER,
+            dns_names=[
+                "kubernetes",
+                "kubernetes.default",
+                "kubernetes.default.svc",
+                f"kubernetes.default.svc.{args.cluster_domain}",
+                "localhost",
+                *(machine.fqdn for machine in (*args.controllers, *args.load_balancers)),
+                *(machine.name for machine in (*args.controllers, *args.load_balancers)),
+            ],
+            ip_addresses=[
+                _LOCALHOST,
+                args.api_service,
+                *(str(controller.address) for controller in args.controllers),
+                *balancers,
+            ],
+        )
+        # Its rights are granted by RBAC (see control_plane.py), not by membership in system:masters.
+        self.apiserver_kubelet_client = self.kubernetes.issue(
+            f"{name}-apiserver-kubelet-client", common_name="kube-apiserver-kubelet-client", uses=CLIENT
+        )
+        self.apiserver_etcd_client = self.etcd.issue(
+            f"{name}-apiserver-etcd-client", common_name="kube-apiserver-etcd-client", uses=CLIENT
+        )
+        self.etcd_members: Mapping[str, Certificate] = {
+            member.name: self.etcd.issue(
+                f"{name}-etcd-{member.name}",
+                common_name=member.name,
+                uses=BOTH,
+                dns_names=[member.name, "localhost"],
+                ip_addresses=[str(member.address), _LOCALHOST],
+            )
+            for member in args.etcd_members
+        }
+        self.front_proxy_client = self.front_proxy.issue(
+            f"{name}-front-proxy-client", common_name="front-proxy-client", uses=CLIENT
+        )
+        pair = private_key(f"{name}-service-accounts", args.settings.algorithm, pulumi.ResourceOptions(parent=self))
+        self.service_accounts = KeyPair(private_key=pair.private_key_pem, public=pair.public_key_pem)
+        self.register_outputs({})
+
+    def certificates(self) -> pulumi.Output[list[dict[str, str]]]:
+        """Name, subject and end (RFC 3339) of every certificate."""
+        authorities = [self.kubernetes, self.etcd, self.front_proxy]
+        leaves = [
+            self.admin,
+            self.kube_proxy,
+            self.kube_scheduler,
+            self.kube_controller_manager,
+            *self.kubelets.values(),
+            self.kube_apiserver,
+            self.apiserver_kubelet_client,
+            self.apiserver_etcd_client,
+            *self.etcd_members.values(),
+            self.front_proxy_client,
+        ]
+        rows: list[pulumi.Input[dict[str, str]]] = [
+            *(
+                pulumi.Output.all(name=ca.subject.removeprefix("CN="), subject=ca.subject, not_after=ca.not_after)
+                for ca in authorities
+            ),
+            *(pulumi.Output.all(name=leaf.name, subject=leaf.subject, not_after=leaf.not_after) for leaf in leaves),
+        ]
+        return pulumi.Output.all(*rows).apply(list)
+
+
+def private_key(name: str, algorithm: str, opts: pulumi.ResourceOptions) -> tls.PrivateKey:
+    """A private key of an algorithm as `PkiSettings` names it: ECDSA with its curve, or RSA with its bits."""
+    kind, _, size = algorithm.partition("-")
+    if kind == "RSA":
+        return tls.PrivateKey(name, algorithm="RSA", rsa_bits=int(size), opts=opts)
+    # The provider's own default would be P224.
+    return tls.PrivateKey(name, algorithm="ECDSA", ecdsa_curve=size, opts=opts)

@@ -1,0 +1,105 @@
+"""The pod network `routes`: every machine knows by which worker each pod range is reached.
+
+Made on every machine: a unit that sets the routes now and at every boot; on workers also an nftables table that
+masquerades what pods send out of the lab. Pods of the lab see each other's own addresses.
+
+Source: https://kubernetes.io/docs/concepts/cluster-administration/networking/
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+
+from components.machine import Machine
+from components.step import File, Step, StepArgs, Unit
+from components.systemd import oneshot_unit
+from config.machines import MachineSpec
+from config.settings import Network
+
+_MASQUERADE = "/etc/hardway/masquerade.nft"
+# Who set a route, as ip-route(8) has it: a number that no routing daemon uses.
+_MARK = 240
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodNetworkArgs:
+    """Args:
+    machines: all of the lab: the API server dials pods from the controllers, too.
+    network: the address ranges.
+    """
+
+    machines: Sequence[Machine]
+    network: Network
+
+
+class PodNetwork(pulumi.ComponentResource):
+    """Routes to all pod ranges, on all machines."""
+
+    def __init__(self, name: str, args: PodNetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("hardway:index:PodNetwork", name, None, opts)
+        specs = [machine.spec for machine in args.machines]
+        for machine in args.machines:
+            routes = routes_of(machine.spec, specs)
+            masquerade = []
+            if machine.spec.pod_cidr is not None:
+                content = masquerade_table(str(machine.spec.pod_cidr), args.network)
+                masquerade.append(File(path=_MASQUERADE, content=content))
+            Step(
+                f"{name}-{machine.name}",
+                StepArgs(
+                    machine=machine,
+                    name="pod-network",
+                    files=masquerade,
+                    units=[
+                        Unit(
+                            name="hardway-pod-network.service",
+                            content=oneshot_unit(
+                                description="Routes to the pods of the lab",
+                                start=[
+                                    # By their mark: the route of a worker that is no more goes, too.
+                                    f"-/sbin/ip route flush proto {_MARK}",
+                                    *(f"/sbin/ip route replace {pods} via {hop} proto {_MARK}" for pods, hop in routes),
+                                    *(f"/usr/sbin/nft -f {file.path}" for file in masquerade),
+                                ],
+                                stop=[
+                                    f"-/sbin/ip route flush proto {_MARK}",
+                                    *("-/usr/sbin/nft delete table ip hardway" for _ in masquerade),
+                                ],
+                            ),
+                            restarts_on=[file.path for file in masquerade],
+                        )
+                    ],
+                ),
+                pulumi.ResourceOptions(parent=self),
+            )
+        self.register_outputs({})
+
+
+def routes_of(machine: MachineSpec, lab: Sequence[MachineSpec]) -> list[tuple[str, str]]:
+    """Pod range and next hop, for every worker but the machine itself."""
+    return [
+        (str(worker.pod_cidr), str(worker.address))
+        for worker in lab
+        if worker.pod_cidr is not None and worker.name != machine.name
+    ]
+
+
+def masquerade_table(pod_cidr: str, network: Network) -> str:
+    """The nftables table of one worker.
+
+    Source: https://wiki.nftables.org/wiki-nftables/index.php/Performing_Network_Address_Translation_(NAT)
+    """
+    return "\n".join(
+        [
+            "# Made anew as a whole, whatever was there before.",
+            "table ip hardway",
+            "delete table ip hardway",
+            "table ip hardway {",
+            "  chain postrouting {",
+            "    type nat hook postrouting priority srcnat;",
+            f"    ip saddr {pod_cidr} ip daddr != {{ {network.pods}, {network.nodes} }} masquerade",
+            "  }",
+            "}",
+        ]
+    )

@@ -1,0 +1,94 @@
+"""Readiness: what the lab has proved about itself before `up` says that it is done.
+
+Checked from a controller: /readyz of every API server and through the balancer, the health of all etcd members, every
+node Ready, both replicas of DNS available. Checked from a worker, through the service network: DNS answers.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+
+from components.control_plane import API_PORT
+from components.dns import wait_until_available
+from components.machine import Machine
+from components.manifests import KUBECTL
+from components.step import Step, StepArgs
+from config.settings import Network
+
+_CURL = "curl -sf --cacert /etc/kubernetes/pki/ca.crt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadinessArgs:
+    """Args:
+    controllers: asked, and the first of them asks.
+    workers: one of them asks the DNS.
+    endpoint: https://address:6443 of the load balancer.
+    network: the DNS address and the cluster's domain.
+    """
+
+    controllers: Sequence[Machine]
+    workers: Sequence[Machine]
+    endpoint: str
+    network: Network
+
+
+class Readiness(pulumi.ComponentResource):
+    """The checks that a lab passes before it is called ready.
+
+    Attributes:
+        facts: what was seen, as a mapping: check -> what it said.
+    """
+
+    def __init__(self, name: str, args: ReadinessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("hardway:index:Readiness", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        cluster = Step(
+            f"{name}-cluster",
+            StepArgs(machine=args.controllers[0], name="readiness-cluster", run=cluster_checks(args)),
+            child,
+        )
+        dns = Step(
+            f"{name}-dns",
+            StepArgs(machine=args.workers[0], name="readiness-dns", run=dns_check(args.network)),
+            child,
+        )
+        self.facts = pulumi.Output.all(cluster.stdout, dns.stdout).apply(
+            lambda printed: {key: value for text in printed for key, value in json.loads(text or "{}").items()}
+        )
+        self.register_outputs({})
+
+
+def cluster_checks(args: ReadinessArgs) -> str:
+    """The shell lines that check the cluster from a controller and print what they saw, as JSON."""
+    # By name: a worker that this `up` is about to remove is still a node.
+    nodes = " ".join(f"node/{worker.name}" for worker in args.workers)
+    api_servers = [f"https://{controller.address}:{API_PORT}" for controller in args.controllers]
+    checks = [f"wait_for 60 '/readyz of {url}' '{_CURL} {url}/readyz'" for url in (*api_servers, args.endpoint)]
+    checks += [
+        ". /etc/etcd/etcdctl.env",
+        "wait_for 60 'every etcd member healthy' 'etcdctl endpoint health --cluster'",
+        f"wait_for 60 'all nodes Ready' '{KUBECTL} wait --for=condition=Ready {nodes} --timeout=1s'",
+        wait_until_available(),
+    ]
+    facts = {
+        "api_servers_ready": len(api_servers),
+        "balancer_ready": args.endpoint,
+        "etcd_members_healthy": len(args.controllers),
+        "nodes_ready": len(args.workers),
+    }
+    return "\n".join([*checks, f"echo '{json.dumps(facts)}'"])
+
+
+def dns_check(network: Network) -> str:
+    """The shell lines that ask the cluster's DNS from a worker and print the answer, as JSON."""
+    name = f"kubernetes.default.svc.{network.cluster_domain}"
+    ask = f"dig +short +time=1 +tries=1 @{network.dns_service} {name}"
+    return "\n".join(
+        [
+            f"wait_for 120 'DNS answer for {name}' '[ \"$({ask})\" = {network.api_service} ]'",
+            f"echo '{json.dumps({'dns_answer': f'{name} -> {network.api_service}'})}'",
+        ]
+    )

@@ -1,0 +1,34 @@
+"""How a person reaches the machines: an ssh_config that knows their keys and never trusts another."""
+
+from collections.abc import Sequence
+
+import pulumi
+
+from components.machine import Machine
+
+
+def ssh_config(machines: Sequence[Machine]) -> pulumi.Output[str]:
+    """An ssh_config(5) with one Host for each machine; the key is given on ssh's command line (`ssh -i`).
+
+    The host keys stand in it, too (KnownHostsCommand prints them), so that this file is all there is.
+    """
+    return pulumi.Output.all(*(machine.connection.host_key for machine in machines)).apply(
+        lambda host_keys: "\n".join(
+            _host(machine, str(host_key)) for machine, host_key in zip(machines, host_keys, strict=True)
+        )
+    )
+
+
+def _host(machine: Machine, host_key: str) -> str:
+    return "\n".join(
+        [
+            f"Host {machine.name}",
+            f"  HostName {machine.address}",
+            "  User root",
+            "  IdentitiesOnly yes",
+            "  StrictHostKeyChecking yes",
+            "  UserKnownHostsFile /dev/null",
+            f"  KnownHostsCommand /bin/echo {machine.address} {host_key}",
+            "",
+        ]
+    )

@@ -1,0 +1,213 @@
+"""The one way to change a machine: a step, rendered to one idempotent and reversible remote command.
+
+The script is written in the verbs of `step.sh`, which the Host component puts on every machine. What is not secret
+stands in the script, so that `pulumi preview --diff` shows a changed flag as a changed line; what is secret travels on
+standard input and never in a command line, a log or an error.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from shlex import quote
+from typing import Any
+
+import pulumi
+from pulumi_command import remote
+
+from components.machine import Machine
+from config.artifacts import Artifact
+
+LIBRARY = "/usr/local/lib/hardway/step.sh"
+_END = "END-OF-FILE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file on the machine.
+
+    Args:
+        path: absolute.
+        content: all of it; a final line feed is added where there is none.
+        mode: octal digits, as chmod takes them.
+        owner: user and group of this one name.
+        secret: whether the content is kept out of scripts, logs and plain state.
+    """
+
+    path: str
+    content: pulumi.Input[str]
+    mode: str = "0644"
+    owner: str = "root"
+    secret: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A systemd unit that is to run.
+
+    Args:
+        name: with its suffix: etcd.service.
+        content: the unit file; None for a unit that a package brings.
+        restarts_on: the paths of files that it reads only when it starts.
+        ready: a shell command that succeeds once the unit serves.
+        ready_means: what that shows, in words, for the report of a unit that does not come up.
+        ready_seconds: how long that may take.
+        stage: units of one stage are started together, once those of the stages before serve.
+    """
+
+    name: str
+    content: str | None = None
+    restarts_on: Sequence[str] = ()
+    ready: str | None = None
+    ready_means: str = "running"
+    ready_seconds: int = 60
+    stage: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetch:
+    """An artifact on the machine.
+
+    Args:
+        artifact: what, and its checksum.
+        destination: the file; with members, the directory that they appear in.
+        members: paths inside a tar archive.
+    """
+
+    artifact: Artifact
+    destination: str
+    members: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepArgs:
+    """What a step does to its machine, in this order: prepare, fetches, files, units (stage by stage), run.
+
+    Args:
+        machine: where.
+        name: what the machine knows the step by; of its own on each machine.
+        prepare: shell lines before anything else (packages, users, directories).
+        fetches: artifacts.
+        files: files; removed again when a later version of the step lacks them.
+        units: systemd units, each waited for until it serves.
+        run: shell lines after the units serve; must be idempotent.
+        brings: the step library itself (step.sh), for the first step of a machine.
+        undo: shell lines before the step's files and units are removed; must bear that all is gone already.
+    """
+
+    machine: Machine
+    name: str
+    prepare: str = ""
+    fetches: Sequence[Fetch] = ()
+    files: Sequence[File] = ()
+    units: Sequence[Unit] = ()
+    run: pulumi.Input[str] = ""
+    undo: str = ""
+    brings: str | None = None
+
+
+class Step(remote.Command):
+    """One piece of work on one machine, as one resource; its stdout is what `run` printed.
+
+    See docs/architecture.md, "Steps".
+    """
+
+    def __init__(self, name: str, args: StepArgs, opts: pulumi.ResourceOptions) -> None:
+        contents = {file.path: file.content for file in args.files}
+        secret_paths = [file.path for file in args.files if file.secret]
+        # Only the paths' own contents go where they belong: one secret among all of them must not hide the script.
+        plain = pulumi.Output.all(**{path: contents[path] for path in contents if path not in secret_paths})
+        create = pulumi.Output.all(plain, args.machine.identity, args.run).apply(
+            lambda known: render(args, contents=known[0], identity=known[1], run=known[2])
+        )
+        stdin: pulumi.Input[str] | None = args.brings
+        if secret_paths:
+            stdin = _secrets({path: contents[path] for path in secret_paths})
+        super().__init__(
+            name,
+            connection=args.machine.connection,
+            create=create,
+            delete=render_undo(args),
+            stdin=stdin,
+            logging=remote.Logging.NONE if secret_paths else None,
+            # sshd takes no environment from us, and the earlier output is of no use to the script.
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions.merge(
+                opts,
+                pulumi.ResourceOptions(
+                    deleted_with=args.machine.resource,
+                    additional_secret_outputs=["stdout", "stderr"] if secret_paths else None,
+                ),
+            ),
+        )
+
+
+def render(args: StepArgs, *, contents: Mapping[str, str], identity: str, run: str) -> str:
+    """The script of a step.
+
+    Args:
+        args: the step.
+        contents: path -> content, of the files that are not secret.
+        identity: of the machine.
+        run: the lines of `args.run`.
+
+    Raises:
+        ValueError: a file holds the line that ends its content in the script.
+    """
+    parts = [f"# {args.name} on {args.machine.name} ({identity[:12]})"]
+    parts += [f"install -D -m 0644 /dev/stdin {LIBRARY}"] if args.brings else []
+    parts += [f". {LIBRARY}", f"begin {args.name}"]
+    parts += [args.prepare] if args.prepare else []
+    parts += [_fetch(fetch) for fetch in args.fetches]
+    parts += [_file(file, contents) for file in args.files]
+    parts += [_file(_unit_file(unit), {}) for unit in args.units if unit.content is not None]
+    for stage in sorted({unit.stage for unit in args.units}):
+        parts += [_unit(unit) for unit in args.units if unit.stage == stage]
+        parts.append("start")
+    parts.append("finish")
+    parts += [run] if run else []
+    return "\n".join(parts) + "\n"
+
+
+def render_undo(args: StepArgs) -> str:
+    """The script that takes a step back."""
+    # Without the library the machine has been cleaned already, or made anew.
+    parts = [f"[ -e {LIBRARY} ] || exit 0", f". {LIBRARY}", *([args.undo] if args.undo else []), f"undo {args.name}"]
+    return "\n".join(parts) + "\n"
+
+
+def _fetch(fetch: Fetch) -> str:
+    return " ".join(
+        ["fetch", quote(fetch.artifact.url), fetch.artifact.sha256, fetch.destination, *map(quote, fetch.members)]
+    )
+
+
+def _file(file: File, contents: Mapping[str, str]) -> str:
+    at = f"{quote(file.path)} {file.mode} {file.owner}"
+    if file.secret:
+        return f"secret {at}"
+    content = contents.get(file.path, file.content)
+    if not isinstance(content, str):
+        raise TypeError(f"the content of {file.path} is not known")
+    if _END in content.splitlines():
+        raise ValueError(f"{file.path} holds the line {_END}, which ends it in the script")
+    return f"file {at} <<'{_END}'\n{content.rstrip(chr(10))}\n{_END}"
+
+
+def _unit_file(unit: Unit) -> File:
+    return File(path=f"/etc/systemd/system/{unit.name}", content=unit.content or "", mode="0600")
+
+
+def _unit(unit: Unit) -> str:
+    lines = [" ".join(["unit", unit.name, *unit.restarts_on])]
+    if unit.ready:
+        lines.append(f"ready {unit.name} {unit.ready_seconds} {quote(unit.ready_means)} {quote(unit.ready)}")
+    return "\n".join(lines)
+
+
+def _secrets(contents: Mapping[str, pulumi.Input[str]]) -> pulumi.Output[str]:
+    def lines(known: dict[str, Any]) -> str:
+        return "".join(
+            f"{path} {base64.b64encode(content.encode()).decode()}\n" for path, content in sorted(known.items())
+        )
+
+    return pulumi.Output.secret(pulumi.Output.all(**contents).apply(lines))

@@ -1,0 +1,392 @@
+# The verbs of a step: what components/step.py renders its scripts in. The Host component puts this file on every
+# machine, at /usr/local/lib/hardway/step.sh. bash 5, coreutils, util-linux, systemd; curl and openssl where present.
+#
+# A step is idempotent: it compares before it writes, and it may be killed anywhere and run again. What it owns on the
+# machine stands in its manifest, so that what a later version of it lacks is removed, and `undo` puts back what was
+# there before.
+set -euo pipefail
+umask 022
+
+HARDWAY=${HARDWAY:-/var/lib/hardway}
+UNIT_DIRECTORY=/etc/systemd/system
+
+die() { printf '%s\n' "$*" >&2; exit 1; }
+
+# begin STEP: take the step's lock and read its secrets (lines of "PATH BASE64" on standard input).
+begin() {
+  step=$HARDWAY/steps/$1
+  install -d -m 0700 "$step" "$step/started"
+  # A script whose Pulumi was killed may still be at work: wait for it instead of working beside it.
+  exec 9>"$step/lock"
+  flock -w 300 9 || die "another run of step $1 has been at work on this machine for 300 s"
+  units=() fetches=() kept=() manifest=()
+  declare -gA owned=() elsewhere=() found_there=() keeps=() secrets=() watched=() ready_check=() ready_seconds=() ready_what=()
+  [ ! -e "$step/manifest" ] || mapfile -t manifest <"$step/manifest"
+  local line path content other
+  for line in "${manifest[@]}"; do owned[$line]=1; done
+  while IFS=: read -r other line; do
+    [ "$other" = "$step/manifest" ] || elsewhere[$line]=${other%/manifest}
+  done < <(grep -sHE '^(file|unit) ' "$HARDWAY"/steps/*/manifest)
+  while read -r path content; do secrets[$path]=$content; done
+}
+
+# own KIND PATH: note that this step made PATH, before it does, and keep what stood there. A file or unit that another
+# step made is this one's from now on: between two versions of the program it may move, and steps that go are undone
+# after those that come are done.
+own() {
+  local line="$1 $2"
+  [ -n "${keeps[$line]+set}" ] || kept+=("$line")
+  keeps[$line]=1
+  [ -z "${owned[$line]+set}" ] || return 0
+  if [ "$1" = file ]; then
+    local before=$2
+    [ -z "${elsewhere[$line]+set}" ] || before=${elsewhere[$line]}/before$2
+    [ ! -e "$step/before$2" ] || rm -f "$step/before$2"
+    if [ -e "$before" ] || [ -L "$before" ]; then
+      install -d "$step/before${2%/*}"
+      cp -a "$before" "$step/before$2"
+    fi
+  fi
+  printf '%s\n' "$line" >>"$step/manifest"
+  owned[$line]=1
+  [ -z "${elsewhere[$line]+set}" ] || disown_by "${elsewhere[$line]}" "$line"
+}
+
+# disown_by STEP LINE: take a line out of another step's manifest.
+disown_by() {
+  grep -vxF "$2" "$1/manifest" >"$1/manifest.without" || true
+  mv "$1/manifest.without" "$1/manifest"
+}
+
+# parents PATH: the directories above it; those that were missing go again with the last step that uses them.
+parents() {
+  local path=${1%/*} ours=()
+  while [ -n "$path" ]; do
+    if [ ! -d "$path" ] || made_by_steps "$path"; then ours=("$path" "${ours[@]}"); fi
+    path=${path%/*}
+  done
+  # The outermost first: `undo` goes from the end, and only an empty directory can be removed.
+  for path in "${ours[@]}"; do own directory "$path"; mkdir -p "$path"; done
+}
+
+made_by_steps() {
+  [ -z "${owned[directory $1]+set}" ] || return 0
+  [ -z "${found_there[$1]+set}" ] || return 1
+  # In one's manifest before it is made: what is there and in none will not be in any later.
+  ! grep -qsxF "directory $1" "$HARDWAY"/steps/*/manifest || return 0
+  found_there[$1]=1
+  return 1
+}
+
+# file PATH MODE OWNER: a file with the content of standard input, written at once or not at all.
+file() {
+  local new=$1.hardway-new
+  parents "$1"
+  own file "$1"
+  install -m "$2" -o "$3" -g "$3" /dev/stdin "$new"
+  if [ -f "$1" ] && [ ! -L "$1" ] && cmp -s "$new" "$1" && [ "$(stat -c '%a %U' "$new")" = "$(stat -c '%a %U' "$1")" ]
+  then
+    rm "$new"
+  else
+    mv -fT "$new" "$1"
+  fi
+}
+
+# secret PATH MODE OWNER: a file whose content came as a secret.
+secret() {
+  [ -n "${secrets[$1]+set}" ] || die "no content came for $1"
+  # Not by a pipe, whose last part is a subshell: what `own` notes would be lost.
+  file "$@" < <(printf %s "${secrets[$1]}" | base64 -d)
+}
+
+# put_block PATH MARK: a block of lines between two marks in a file that is not ours; standard input is its content.
+# It stands first, so that the rest of the file is byte for byte what it was, then and when the block goes again.
+put_block() {
+  local new
+  new=$(mktemp)
+  { printf '# BEGIN %s\n%s\n# END %s\n' "$2" "$(cat)" "$2"; without_block "$1" "$2"; } >"$new"
+  overwrite "$1" "$new"
+}
+
+# drop_block PATH MARK: the reverse.
+drop_block() {
+  local new
+  new=$(mktemp)
+  without_block "$1" "$2" >"$new"
+  overwrite "$1" "$new"
+}
+
+# In place: container engines mount /etc/hosts, and a mount cannot be replaced.
+overwrite() {
+  cmp -s "$2" "$1" || cat "$2" >"$1"
+  rm "$2"
+}
+
+without_block() { sed "/^# BEGIN $2\$/,/^# END $2\$/d" "$1"; }
+
+# sysctls NAME=VALUE...: set now; what they were before comes back with `undo`.
+sysctls() {
+  local setting name line
+  for setting; do
+    name=${setting%%=*}
+    for line in "${manifest[@]}"; do
+      case $line in sysctl:*" $name") own "${line% *}" "$name" ;; esac
+    done
+    printf '%s\n' "${kept[@]}" | grep -q "^sysctl:.* $name\$" || own "sysctl:$(sysctl -n "$name")" "$name"
+    sysctl -q -w "$setting"
+  done
+}
+
+# clock_after TIME: a clock behind the birth of the lab's authorities would refuse all certificates.
+clock_after() {
+  [ "$(date +%s)" -ge $(($(date -d "$1" +%s) - 300)) ] ||
+    die "the clock of $(hostname) says $(date -u -Is), but the lab was made at $1: set the clock"
+}
+
+# user NAME HOME: a system user that nobody can log in as.
+user() {
+  if [ -n "${owned[user $1]+set}" ] || ! id -u "$1" >/dev/null 2>&1; then own user "$1"; fi
+  id -u "$1" >/dev/null 2>&1 || useradd --system --home-dir "$2" --no-create-home --shell /usr/sbin/nologin "$1"
+}
+
+# packages NAME...: Debian packages; those that were missing go again with the step.
+packages() {
+  local name missing=()
+  for name; do
+    [ -z "${owned[package $name]+set}" ] || own package "$name"
+    dpkg-query -W -f '${Status}\n' "$name" 2>/dev/null | grep -q ' installed$' || missing+=("$name")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  for name in "${missing[@]}"; do own package "$name"; done
+  export DEBIAN_FRONTEND=noninteractive
+  { apt-get update -q && apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "${missing[@]}"; } \
+    >"$step/packages.log" 2>&1 || die "installing ${missing[*]} failed:" "$(tail -n 20 "$step/packages.log")"
+}
+
+sha256() {
+  # openssl uses the processor's SHA instructions; coreutils 9.1 does not, and is four times slower.
+  if command -v openssl >/dev/null; then openssl dgst -sha256 -r "$1"; else sha256sum "$1"; fi | cut -d ' ' -f 1
+}
+
+# fetch URL SHA256 DESTINATION [MEMBER...]: an artifact, in the background (`fetched` waits). Without members
+# DESTINATION is the file (for `fetch_now` "-" just prints where it is kept); with members (paths in a tar archive, or a folder/) it is the folder that they appear in.
+fetch() {
+  local url=$1 sha=$2 destination=$3
+  shift 3
+  [ "$#" -gt 0 ] || { parents "$destination"; own file "$destination"; }
+  local member
+  for member; do
+    parents "$destination/x"
+    own file "$destination/${member##*/}"
+  done
+  fetch_now "$url" "$sha" "$destination" "$@" &
+  fetches+=("$!")
+}
+
+# download URL [OPTION...]: by curl, which does not by itself try again when an answer breaks off in the middle.
+download() {
+  local status
+  for _ in 1 2 3 4 5; do
+    curl -fsSL --retry 5 --retry-connrefused "$@" && return
+    status=$?
+    case $status in 18 | 56) ;; *) break ;; esac
+  done
+  return $status
+}
+
+fetch_now() {
+  local url=$1 sha=$2 destination=$3 source kept member
+  shift 3
+  if [ "$sha" = published ]; then
+    sha=$(download "$url.sha256" | cut -c 1-64) || die "no checksum at $url.sha256"
+  fi
+  kept=$HARDWAY/artifacts/$sha
+  if [ "${url#file://}" != "$url" ]; then
+    source=${url#file://}
+    [ -r "$source" ] || die "$source is not there: fill the mirror with 'make setup'"
+  else
+    source=$kept/$(basename "$url")
+    install -d "$kept"
+    [ -e "$source" ] || download "$url" -o "$source.part" || die "cannot get $url"
+    [ -e "$source" ] || mv "$source.part" "$source"
+    chmod 0755 "$source"
+  fi
+  local found
+  found=$(sha256 "$source")
+  if [ "$found" != "$sha" ]; then
+    [ "${url#file://}" != "$url" ] || rm -f "$source"
+    die "$url has the sha256 $found, expected $sha"
+  fi
+  if [ "$destination" = - ]; then
+    echo "$source"
+    return
+  fi
+  if [ $# -eq 0 ]; then
+    link "$source" "$destination"
+    return
+  fi
+  if [ ! -e "$kept/unpacked/.complete" ]; then
+    rm -rf "$kept/unpacked"
+    install -d "$kept/unpacked"
+    tar -xf "$source" -C "$kept/unpacked" --no-same-owner
+    touch "$kept/unpacked/.complete"
+  fi
+  for member; do link "$kept/unpacked/$member" "$destination/${member##*/}"; done
+}
+
+link() {
+  [ -e "$1" ] || die "$1 is not in its archive"
+  [ "$(readlink "$2" || true)" = "$1" ] || { ln -sfn "$1" "$2.hardway-new"; mv -fT "$2.hardway-new" "$2"; }
+}
+
+# import_image URL SHA256 REFERENCE: an image archive, into containerd's store for Kubernetes.
+import_image() {
+  [ -z "$(ctr -n k8s.io images ls -q "name==$3" 2>/dev/null)" ] || return 0
+  local archive said
+  archive=$(fetch_now "$1" "$2" -)
+  said=$(ctr -n k8s.io images import "$archive" 2>&1) || die "importing $3 from $1 failed: $said"
+}
+
+# fetched: wait until everything that `fetch` began is there.
+fetched() {
+  local pid failed=0
+  for pid in "${fetches[@]}"; do wait "$pid" || failed=1; done
+  fetches=()
+  [ $failed = 0 ] || die "not all artifacts could be had"
+}
+
+# unit NAME [PATH...]: a systemd unit that is to run; restarted when its own file, its program or a PATH changed.
+unit() {
+  units+=("$1")
+  own unit "$1"
+  watched[$1]="${*:2}"
+}
+
+# ready UNIT SECONDS WHAT COMMAND: the unit serves when COMMAND succeeds; WHAT says so in words.
+ready() {
+  ready_seconds[$1]=$2 ready_what[$1]=$3 ready_check[$1]=$4
+}
+
+# What a unit's behaviour comes from; compared with what it was started from, not with what this run wrote: a run that
+# was killed between writing and restarting is finished by the next.
+fingerprint() {
+  local path program files=() links=()
+  program=$(sed -n 's/^ExecStart=-\?\([^ ]*\).*/\1/p' "$UNIT_DIRECTORY/$1" 2>/dev/null || true)
+  for path in $program ${watched[$1]}; do
+    if [ -L "$path" ]; then links+=("$path"); elif [[ $path != /*bin/* ]]; then files+=("$path"); fi
+  done
+  {
+    [ ! -e "$UNIT_DIRECTORY/$1" ] || files+=("$UNIT_DIRECTORY/$1")
+    [ ${#links[@]} = 0 ] || readlink "${links[@]}"
+    [ ${#files[@]} = 0 ] || cat "${files[@]}"
+  } | sha256sum
+}
+
+# start: start the units declared since the last `start`, restart those that changed, and wait until all serve.
+start() {
+  fetched
+  local unit restart=()
+  for unit in "${units[@]}"; do
+    if ! systemctl -q is-active "$unit" || [ "$(fingerprint "$unit")" != "$(cat "$step/started/$unit" 2>/dev/null)" ]
+    then
+      restart+=("$unit")
+    fi
+  done
+  if [ ${#restart[@]} -gt 0 ]; then
+    systemctl daemon-reload
+    systemctl -q enable --no-reload "${restart[@]}" 2>/dev/null
+    systemctl reset-failed "${restart[@]}" 2>/dev/null || true
+    # A unit that is slow to say that it runs is waited for below, where the report shows its log.
+    systemctl restart --no-block "${restart[@]}"
+  fi
+  for unit in "${units[@]}"; do serving "$unit"; done
+  for unit in "${restart[@]}"; do fingerprint "$unit" >"$step/started/$unit"; done
+  units=()
+}
+
+# finish: drop what the step no longer has, and see that the rest runs.
+finish() {
+  local number line
+  for ((number = ${#manifest[@]} - 1; number >= 0; number--)); do
+    line=${manifest[number]}
+    [ -n "${keeps[$line]+set}" ] || remove "${line%% *}" "${line#* }"
+  done
+  start
+  { [ ${#kept[@]} = 0 ] || printf '%s\n' "${kept[@]}"; } >"$step/manifest.new"
+  mv "$step/manifest.new" "$step/manifest"
+}
+
+# serving UNIT: wait for the unit and for its `ready` command.
+serving() {
+  local check="systemctl -q is-active $1" why
+  [ -z "${ready_check[$1]+set}" ] || check="$check && ${ready_check[$1]}"
+  if ! why=$(await "${ready_seconds[$1]:-30}" "$check"); then
+    printf '%s on %s: %s not seen within %s s\n' \
+      "$1" "$(hostname)" "${ready_what[$1]:-running}" "${ready_seconds[$1]:-30}" >&2
+    [ -z "$why" ] || printf 'the last try said: %s\n' "$why" >&2
+    printf 'the last lines of its log:\n' >&2
+    journalctl -q -u "$1" -n 20 --no-pager -o cat >&2 || true
+    exit 1
+  fi
+}
+
+# await SECONDS COMMAND: repeat a command until it succeeds; past the deadline fail and print what it last said.
+await() {
+  local end=$((SECONDS + $1)) said
+  until said=$(eval "$2" 2>&1); do
+    [ $SECONDS -lt "$end" ] || { printf '%s\n' "$said" | tail -n 5; return 1; }
+    sleep 0.2
+  done
+}
+
+# wait_for SECONDS WHAT COMMAND: await, with a report that names what did not come.
+wait_for() {
+  local why
+  why=$(await "$1" "$3") || die "$2: not within $1 s on $(hostname); the last try said: $why"
+}
+
+remove() {
+  case $1 in
+    unit)
+      systemctl -q disable --now "$2" 2>/dev/null || true
+      rm -f "$step/started/$2"
+      ;;
+    file)
+      rm -f "$2.hardway-new"
+      # Where its directory is gone, what stood in it is gone, too.
+      if [ ! -d "${2%/*}/" ]; then
+        return
+      elif [ -e "$step/before$2" ] || [ -L "$step/before$2" ]; then
+        cp -a --remove-destination "$step/before$2" "$2"
+      else
+        rm -f "$2"
+      fi
+      ;;
+    directory) rmdir "$2" 2>/dev/null || true ;;
+    sysctl:*) sysctl -q -w "$2=${1#sysctl:}" 2>/dev/null || true ;;
+    user) userdel "$2" 2>/dev/null || true ;;
+    package) apt-get purge -q -y "$2" >/dev/null 2>&1 || true ;;
+    data) rm -rf "$2" ;;
+  esac
+}
+
+# data PATH...: what the step's programs keep; goes with the step.
+data() {
+  local path
+  for path; do own data "$path"; done
+}
+
+# undo STEP: the reverse of all that the step did; what is already gone is no error.
+undo() {
+  step=$HARDWAY/steps/$1
+  [ -d "$step" ] || return 0
+  exec 9>"$step/lock"
+  flock -w 300 9 || die "another run of step $1 has been at work on this machine for 300 s"
+  local line
+  # Units first: a program must not write into what is being removed.
+  while read -r line; do remove unit "${line#unit }"; done < <(sed -n '/^unit /p' "$step/manifest" | tac)
+  while read -r line; do remove "${line%% *}" "${line#* }"; done < <(sed '/^unit /d' "$step/manifest" | tac)
+  rm -rf "$step"
+  rmdir "$HARDWAY/steps" "$HARDWAY" 2>/dev/null || true
+  systemctl daemon-reload
+}

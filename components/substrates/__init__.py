@@ -1,0 +1,1 @@
+"""What the machines are made of."""

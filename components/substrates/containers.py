@@ -1,0 +1,298 @@
+"""The substrate `containers`: every machine is a container with systemd, on a network of the lab's own.
+
+Made on this host: a network, a container for each machine, and the routes to the workers' pod ranges (with a systemd
+unit that brings containers and routes back after a reboot). Everything bears the name hardway-<stack>.
+
+Raises, at `up` and before anything is made: one report of all that is in the way (see containers_preflight.py).
+"""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+from shlex import quote
+
+import pulumi
+import pulumi_tls as tls
+from pulumi_command import local, remote
+
+from components.machine import Machine
+from components.systemd import oneshot_unit
+from config.lab import Lab
+from config.machines import MachineSpec
+
+_PREFLIGHT = Path(__file__).with_name("containers_preflight.py").relative_to(Path(__file__).parents[2])
+
+_BOOT_SECONDS = 60
+
+# What machines that share the host's kernel set for all of it: the kubelets the latter, and this substrate the first,
+# since every systemd, containerd and kubelet watches files, and a host's default of 128 watchers is soon used up.
+_INOTIFY = "fs.inotify.max_user_instances=8192"
+_HOST_SYSCTLS = (
+    "fs.inotify.max_user_instances",
+    "kernel.keys.root_maxbytes",
+    "kernel.keys.root_maxkeys",
+    "kernel.panic",
+    "kernel.panic_on_oops",
+    "vm.overcommit_memory",
+    "vm.panic_on_oom",
+)
+# Shared by the labs of this host; gone with a reboot, as the settings are.
+_SAVED_SYSCTLS = "/run/hardway-sysctls"
+
+# As root whoever runs the program: machines need privileges that a user's own containers cannot have.
+_AS_ROOT = 'as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }'
+
+# Each flag with its reason.
+_RUN_FLAGS = {
+    "--privileged": "systemd, containerd and kube-proxy make cgroups, mounts and nftables rules",
+    "--cgroupns=private": "the machine sees its own cgroup as the root, as systemd and the kubelet expect",
+    "--runtime=runc": "crun cannot start these machines on hosts with cgroup v1",
+    "--env=container=podman": "how systemd knows that it is in a container",
+    # Hosts without CAP_SYS_RESOURCE cannot raise limits above their own, and the engines' defaults are higher.
+    "--ulimit=nofile=20000:20000": "within every host's own limit, enough for the API server's watches",
+    "--ulimit=nproc=4096:4096": "within every host's own limit",
+    "--tmpfs=/run": "systemd wants an empty /run at every boot",
+    "--tmpfs=/tmp": "likewise",
+    "--volume=/var/lib/containerd": "overlayfs does not stack on the container's own; goes with the container",
+}
+_PODMAN_FLAGS = {
+    "--systemd=false": "on cgroup v1 podman would mount the host's systemd hierarchy over the machine's",
+}
+
+
+class Containers(pulumi.ComponentResource):
+    """All machines of a lab, as containers.
+
+    Attributes:
+        machines: one for each of `lab.machines`, in that order.
+        ssh_private_key: the key (OpenSSH, secret) that opens all of them.
+    """
+
+    def __init__(self, name: str, lab: Lab, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("hardway:index:Containers", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        engine = lab.settings.containers.engine
+        prefix = f"hardway-{lab.name}"
+        key = tls.PrivateKey(f"{name}-ssh", algorithm="ED25519", opts=child)
+        preflight = local.Command(f"{name}-preflight", create=_preflight(lab, prefix), opts=child)
+        network = local.Command(
+            f"{name}-network",
+            create=create_network(engine, prefix, lab),
+            delete=delete_network(engine, prefix, lab),
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=[preflight], replace_on_changes=["create"], delete_before_replace=True
+            ),
+        )
+        self.ssh_private_key = key.private_key_openssh
+        self.machines = [self._machine(name, lab, prefix, spec, key, network) for spec in lab.machines]
+        routes = host_routes(lab.machines)
+        local.Command(
+            f"{name}-boot",
+            create=create_boot(prefix, boot_unit(engine, prefix, [spec.name for spec in lab.machines], routes), routes),
+            delete=delete_boot(prefix, routes),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[machine.resource for machine in self.machines],
+                # Replaced, not updated: the route of a worker that is no more must go.
+                replace_on_changes=["create"],
+                delete_before_replace=True,
+            ),
+        )
+        self.register_outputs({})
+
+    def _machine(
+        self,
+        name: str,
+        lab: Lab,
+        prefix: str,
+        spec: MachineSpec,
+        key: tls.PrivateKey,
+        network: local.Command,
+    ) -> Machine:
+        engine = lab.settings.containers.engine
+        host_key = tls.PrivateKey(
+            f"{name}-{spec.name}-host-key", algorithm="ED25519", opts=pulumi.ResourceOptions(parent=self)
+        )
+        container = local.Command(
+            f"{name}-{spec.name}",
+            # The network's id is among it: a network made anew has lost its containers.
+            create=pulumi.Output.format("{0}\n# on network {1}", create_container(lab, prefix, spec), network.id),
+            delete=delete_container(engine, f"{prefix}-{spec.name}"),
+            # Keys come on standard input: no command line and no log shows them.
+            stdin=pulumi.Output.format(
+                "{0}\n{1}", key.public_key_openssh.apply(str.strip), host_key.private_key_openssh.apply(str.strip)
+            ),
+            interpreter=["/bin/bash", "-c"],
+            logging=local.Logging.NONE,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[network],
+                # Another definition is another machine; the old one has the address until it is gone.
+                replace_on_changes=["create", "stdin"],
+                delete_before_replace=True,
+            ),
+        )
+        return Machine(
+            spec=spec,
+            connection=remote.ConnectionArgs(
+                host=str(spec.address),
+                user="root",
+                private_key=key.private_key_openssh,
+                host_key=host_key.public_key_openssh.apply(str.strip),
+            ),
+            # The provider would mark it secret, as it does all that comes from secret inputs.
+            identity=pulumi.Output.unsecret(container.stdout),
+            resource=container,
+            arch=lab.arch,
+            shares_kernel=True,
+        )
+
+
+def create_network(engine: str, prefix: str, lab: Lab) -> str:
+    """The shell lines that make the lab's network; one that a killed run left is made anew."""
+    # Without the engine's DNS: its search domain would reach every pod, and CoreDNS would refuse it.
+    dns = "--disable-dns " if engine == "podman" else ""
+    return _script(
+        f"network {prefix}",
+        # A container shares the host's kernel. No error where they are built in.
+        "as_root modprobe -a overlay br_netfilter nf_conntrack nf_tables 2>/dev/null || true",
+        f"[ -e {_SAVED_SYSCTLS} ] ||",
+        f"  as_root sysctl {' '.join(_HOST_SYSCTLS)} | as_root tee {_SAVED_SYSCTLS} >/dev/null",
+        f"as_root sysctl -q -w {_INOTIFY}",
+        f"as_root {engine} network rm -f {prefix} >/dev/null 2>&1 || true",
+        f"as_root {engine} network create {dns}--label hardway.lab={lab.name} "
+        f"--subnet {lab.network.nodes} --gateway {lab.network.gateway} {prefix} >/dev/null",
+    )
+
+
+def delete_network(engine: str, prefix: str, lab: Lab) -> str:
+    """The shell lines that remove the network, with whatever container a killed run left in it."""
+    return _script(
+        f"network {prefix}, removed",
+        f"left=$(as_root {engine} ps -aq --filter label=hardway.lab={lab.name})",
+        f'[ -z "$left" ] || as_root {engine} rm -f -t 0 -v $left >/dev/null',
+        f"as_root {engine} network rm -f {prefix} >/dev/null",
+        # The last lab on this host gives its sysctls back.
+        f'[ -z "$(as_root {engine} network ls -q --filter label=hardway.lab)" ] && [ -e {_SAVED_SYSCTLS} ] || exit 0',
+        f"as_root sysctl -q -p {_SAVED_SYSCTLS}",
+        f"as_root rm -f {_SAVED_SYSCTLS}",
+    )
+
+
+def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
+    """The shell lines that make one machine and print its id once sshd answers; keys come on standard input."""
+    engine = lab.settings.containers.engine
+    container = f"{prefix}-{spec.name}"
+    flags = [
+        *_RUN_FLAGS,
+        *(_PODMAN_FLAGS if engine == "podman" else {}),
+        f"--name={container}",
+        f"--hostname={spec.name}",
+        f"--label=hardway.lab={lab.name}",
+        f"--network={prefix}",
+        # Fixed, so that the lab survives a reboot of its host.
+        f"--ip={spec.address}",
+        # Likewise: the others keep sending to the old one for up to a minute after a restart.
+        f"--mac-address={_mac_address(spec.address)}",
+        f"--volume={quote(str(lab.mirror))}:/opt/mirror:ro",
+    ]
+    return _script(
+        f"container {container}",
+        f"as_root {engine} rm -f -t 0 -v {container} >/dev/null 2>&1 || true",
+        "umask 077",
+        "keys=$(mktemp -d)",
+        "trap 'rm -rf \"$keys\"' EXIT",
+        'mkdir -p "$keys/root/.ssh" "$keys/etc/ssh"',
+        # The modes that the image has, since copying sets them.
+        'chmod 0755 "$keys" "$keys/etc" "$keys/etc/ssh"',
+        'IFS= read -r user_key && printf "%s\\n" "$user_key" >"$keys/root/.ssh/authorized_keys"',
+        '{ cat && echo; } >"$keys/etc/ssh/ssh_host_ed25519_key"',
+        " \\\n  ".join([f"as_root {engine} create", *flags, f"{lab.node_image} >/dev/null"]),
+        f'as_root {engine} cp "$keys/." {container}:/',
+        f"as_root {engine} start {container} >/dev/null",
+        f"deadline=$((SECONDS + {_BOOT_SECONDS}))",
+        f"until (exec 3<>/dev/tcp/{spec.address}/22) 2>/dev/null; do",
+        "  if [ $SECONDS -ge $deadline ]; then",
+        f'    echo "{container}: no answer from sshd after {_BOOT_SECONDS} s; the last lines of its journal:" >&2',
+        f"    as_root {engine} exec {container} journalctl -q -n 20 --no-pager -o cat >&2 || true",
+        "    exit 1",
+        "  fi",
+        "  sleep 0.1",
+        "done",
+        f"as_root {engine} inspect -f '{{{{.Id}}}}' {container}",
+    )
+
+
+def delete_container(engine: str, container: str) -> str:
+    """The shell lines that remove a machine with all it holds; it need not answer any more."""
+    return _script(f"container {container}, removed", f"as_root {engine} rm -f -t 0 -v {container} >/dev/null")
+
+
+def _mac_address(address: IPv4Address) -> str:
+    # Locally administered, unicast; the rest is the address itself, as docker does it.
+    return ":".join(f"{byte:02x}" for byte in (0x02, 0x42, *address.packed))
+
+
+def host_routes(machines: Sequence[MachineSpec]) -> list[tuple[str, str]]:
+    """Pod range and worker's address, for every worker."""
+    return [(str(spec.pod_cidr), str(spec.address)) for spec in machines if spec.pod_cidr is not None]
+
+
+def boot_unit(engine: str, prefix: str, machines: Sequence[str], routes: Sequence[tuple[str, str]]) -> str:
+    """The unit of the host that starts the lab's containers and sets its routes after a reboot."""
+    return oneshot_unit(
+        description=f"Kubernetes The Hard Way: the lab {prefix}",
+        start=[
+            f"/usr/bin/env sysctl -q -w {_INOTIFY}",
+            f"/usr/bin/env {engine} start {' '.join(f'{prefix}-{machine}' for machine in machines)}",
+            *(f"/usr/bin/env ip route replace {pods} via {worker}" for pods, worker in routes),
+        ],
+    )
+
+
+def create_boot(prefix: str, unit: str, routes: Sequence[tuple[str, str]]) -> str:
+    """The shell lines that set the routes now and, where systemd runs this host, at every boot."""
+    return _script(
+        f"routes and boot unit of {prefix}",
+        *(f"as_root ip route replace {pods} via {worker}" for pods, worker in routes),
+        "[ -d /run/systemd/system ] || exit 0",
+        f"as_root tee /etc/systemd/system/{prefix}.service >/dev/null <<'END-OF-FILE'",
+        unit,
+        "END-OF-FILE",
+        "as_root systemctl daemon-reload",
+        f"as_root systemctl -q enable {prefix}.service",
+    )
+
+
+def delete_boot(prefix: str, routes: Sequence[tuple[str, str]]) -> str:
+    """The reverse of `create_boot`; bears that the containers, and with them the routes, are gone."""
+    return _script(
+        f"routes and boot unit of {prefix}, removed",
+        *(f"as_root ip route del {pods} via {worker} 2>/dev/null || true" for pods, worker in routes),
+        f"[ -e /etc/systemd/system/{prefix}.service ] || exit 0",
+        f"as_root systemctl -q disable {prefix}.service",
+        f"as_root rm -f /etc/systemd/system/{prefix}.service",
+        "as_root systemctl daemon-reload",
+    )
+
+
+def _preflight(lab: Lab, prefix: str) -> str:
+    return _script(
+        f"preflight of {prefix}",
+        " ".join(
+            [
+                f"as_root python3 {_PREFLIGHT}",
+                f"--engine {lab.settings.containers.engine}",
+                f"--network {prefix}",
+                f"--image {lab.node_image}",
+                f"--mirror {quote(str(lab.mirror))}",
+                f"--machines {len(lab.machines)}",
+                f"--ranges {lab.network.nodes} {lab.network.pods}",
+            ]
+        ),
+    )
+
+
+def _script(title: str, *lines: str) -> str:
+    """A script for this host; its first line names it in reports."""
+    return "\n".join([f"# {title}", "set -eu", _AS_ROOT, *lines])

@@ -1,0 +1,83 @@
+"""systemd units, from data: a flag of a program is one line of Python."""
+
+from collections.abc import Mapping, Sequence
+
+Flags = Mapping[str, str | int | bool]
+
+
+def systemd_unit(
+    *,
+    description: str,
+    documentation: str,
+    program: str,
+    flags: Flags | None = None,
+    after: Sequence[str] = ("network-online.target",),
+    service: Mapping[str, str | int] | None = None,
+) -> str:
+    """A service that is started at boot and again whenever it ends.
+
+    Args:
+        description: what it is.
+        documentation: the page its flags stand on.
+        program: absolute path, with arguments that are no flags.
+        flags: name without dashes -> value, in the order they are to stand in; True is `=true`.
+        after: units that are started first, where they are started at all.
+        service: further lines of the section [Service].
+
+    Source: systemd.service(5).
+    """
+    lines = [program, *(f"--{name}={_value(value)}" for name, value in (flags or {}).items())]
+    section = {
+        "ExecStart": " \\\n  ".join(lines),
+        "Restart": "always",
+        # Lost peers are waited for by trying again, as often as it takes: no start limit.
+        "RestartSec": "1",
+        **(service or {}),
+    }
+    return "\n".join(
+        [
+            "[Unit]",
+            f"Description={description}",
+            f"Documentation={documentation}",
+            f"Wants={' '.join(after)}",
+            f"After={' '.join(after)}",
+            "StartLimitIntervalSec=0",
+            "",
+            "[Service]",
+            *(f"{key}={value}" for key, value in section.items()),
+            "",
+            "[Install]",
+            "WantedBy=multi-user.target",
+        ]
+    )
+
+
+def oneshot_unit(*, description: str, start: Sequence[str], stop: Sequence[str] = ()) -> str:
+    """Commands that are run once at boot, and others when the unit is stopped.
+
+    Args:
+        description: what they do.
+        start: commands, absolute paths; one that starts with "-" may fail.
+        stop: likewise.
+    """
+    return "\n".join(
+        [
+            "[Unit]",
+            f"Description={description}",
+            "Wants=network-online.target",
+            "After=network-online.target",
+            "",
+            "[Service]",
+            "Type=oneshot",
+            "RemainAfterExit=yes",
+            *(f"ExecStart={command}" for command in start),
+            *(f"ExecStop={command}" for command in stop),
+            "",
+            "[Install]",
+            "WantedBy=multi-user.target",
+        ]
+    )
+
+
+def _value(value: str | int | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,444 @@
+"""A worker: containerd and runc, the CNI plugins, the kubelet and kube-proxy; and its Node in the API.
+
+Made on the worker: two steps, the container runtime (which needs no cluster, and is made beside the control plane) and
+the node. Made through a controller: the Node's pod range; and, before the worker goes, its Node is drained and
+deleted.
+
+Sources: https://github.com/containerd/containerd/blob/main/docs/cri/config.md,
+https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/,
+https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/
+"""
+
+import json
+from dataclasses import dataclass
+from string import Template
+from typing import Any
+
+import pulumi
+import yaml
+
+from components.kubeconfigs import kubeconfig
+from components.machine import Machine
+from components.manifests import KUBECTL
+from components.pki import Certificate, Pki
+from components.step import Fetch, File, Step, StepArgs, Unit
+from components.systemd import systemd_unit
+from components.tls_settings import CIPHER_SUITES, MIN_VERSION
+from config.artifacts import ArtifactSource
+from config.settings import Network
+from config.versions import Image, pins
+
+_KUBELET = "/var/lib/kubelet"
+_CONFIG = "/etc/kubernetes/config"
+_KUBELET_KUBECONFIG = "/etc/kubernetes/kubelet.kubeconfig"
+_PROXY_KUBECONFIG = "/etc/kubernetes/kube-proxy.kubeconfig"
+_RESOLV_CONF = "/etc/kubernetes/config/resolv.conf"
+_CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerRuntimeArgs:
+    """Args:
+    machine: the worker.
+    artifacts: where programs and images come from.
+    images: names in versions.yaml of the images that are imported where the mirror has them.
+    """
+
+    machine: Machine
+    artifacts: ArtifactSource
+    images: tuple[str, ...] = ("pause", "coredns")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerArgs:
+    """Args:
+    machine: the worker.
+    controller: where the Node is looked after.
+    pki: the certificates.
+    endpoint: https://address:6443 of the load balancer, all that a worker knows of the control plane.
+    network: the address ranges.
+    cluster: the name kubeconfigs give the cluster.
+    artifacts: where the programs come from.
+    """
+
+    machine: Machine
+    controller: Machine
+    pki: Pki
+    endpoint: str
+    network: Network
+    cluster: str
+    artifacts: ArtifactSource
+
+
+class ContainerRuntime(pulumi.ComponentResource):
+    """containerd, runc and the CNI plugins on a worker, with the images every node needs."""
+
+    def __init__(self, name: str, args: ContainerRuntimeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("hardway:index:ContainerRuntime", name, None, opts)
+        machine, artifacts = args.machine, args.artifacts
+        config = File(
+            path="/etc/containerd/config.toml",
+            content=containerd_configuration(pins().images["pause"]),
+            mode="0600",
+        )
+        pod_cidr = machine.spec.pod_cidr
+        if pod_cidr is None:
+            raise ValueError(f"{machine.name} has no pod range")
+        Step(
+            name,
+            StepArgs(
+                machine=machine,
+                name="container-runtime",
+                prepare="data /var/lib/containerd /run/containerd /var/lib/cni",
+                fetches=[
+                    Fetch(
+                        artifact=artifacts.artifact("containerd", arch=machine.arch),
+                        destination="/usr/local/bin",
+                        members=[f"bin/{program}" for program in ("containerd", "containerd-shim-runc-v2", "ctr")],
+                    ),
+                    Fetch(artifact=artifacts.artifact("runc", arch=machine.arch), destination="/usr/local/sbin/runc"),
+                    Fetch(
+                        artifact=artifacts.artifact("cni-plugins", arch=machine.arch),
+                        destination="/opt/cni/bin",
+                        members=["bridge", "host-local", "loopback", "portmap"],
+                    ),
+                ],
+                files=[
+                    config,
+                    File(
+                        path="/etc/cni/net.d/10-bridge.conflist",
+                        content=bridge_configuration(str(pod_cidr)),
+                        mode="0600",
+                    ),
+                    File(path="/etc/cni/net.d/99-loopback.conf", content=loopback_configuration(), mode="0600"),
+                ],
+                units=[
+                    Unit(
+                        name="containerd.service",
+                        content=systemd_unit(
+                            description="containerd",
+                            documentation="https://containerd.io",
+                            program="/usr/local/bin/containerd",
+                            service={
+                                "Type": "notify",
+                                # Containers outlive a restart of containerd.
+                                "KillMode": "process",
+                                "Delegate": "yes",
+                                "LimitNOFILE": "infinity" if not machine.shares_kernel else 20000,
+                                "TasksMax": "infinity",
+                            },
+                        ),
+                        restarts_on=[config.path],
+                        ready=f"ctr --address {_CONTAINERD_SOCKET} version >/dev/null",
+                        ready_means="containerd answers",
+                    )
+                ],
+                run="\n".join(_import(artifacts, image, machine.arch) for image in args.images if artifacts.has_images),
+            ),
+            pulumi.ResourceOptions(parent=self),
+        )
+        self.register_outputs({})
+
+
+class Worker(pulumi.ComponentResource):
+    """The kubelet and kube-proxy on one worker, and its Node."""
+
+    def __init__(self, name: str, args: WorkerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("hardway:index:Worker", name, None, opts)
+        machine = args.machine
+        kubelet = _kubelet_files(args)
+        proxy = _proxy_files(args)
+        node = Step(
+            f"{name}-node",
+            StepArgs(
+                machine=machine,
+                name="node",
+                prepare=f"data {_KUBELET} /var/log/pods /var/log/containers\ninstall -d -m 0750 {_KUBELET}",
+                fetches=[
+                    Fetch(
+                        artifact=args.artifacts.artifact("kubernetes", arch=machine.arch, artifact=program),
+                        destination=f"/usr/local/bin/{program}",
+                    )
+                    for program in ("kubelet", "kube-proxy")
+                ],
+                files=[*kubelet, *proxy],
+                units=[
+                    Unit(
+                        name="kubelet.service",
+                        content=systemd_unit(
+                            description="Kubernetes: kubelet",
+                            documentation="https://kubernetes.io/docs/reference/command-line-tools-reference/kubelet/",
+                            program="/usr/local/bin/kubelet",
+                            flags={
+                                "config": f"{_CONFIG}/kubelet.yaml",
+                                "kubeconfig": _KUBELET_KUBECONFIG,
+                                "hostname-override": machine.name,
+                                "node-ip": machine.address,
+                            },
+                            after=("containerd.service", "network-online.target"),
+                            service={"ExecStartPre": resolv_conf_command()},
+                        ),
+                        restarts_on=[file.path for file in kubelet],
+                        ready="curl -sf http://127.0.0.1:10248/healthz",
+                        ready_means="http://127.0.0.1:10248/healthz says ok",
+                    ),
+                    Unit(
+                        name="kube-proxy.service",
+                        content=systemd_unit(
+                            description="Kubernetes: kube-proxy",
+                            documentation="https://kubernetes.io/docs/reference/command-line-tools-reference/kube-proxy/",
+                            program="/usr/local/bin/kube-proxy",
+                            flags={"config": f"{_CONFIG}/kube-proxy.yaml", "hostname-override": machine.name},
+                        ),
+                        restarts_on=[file.path for file in proxy],
+                        # Its own healthz says ok only once it has written the rules of all services.
+                        ready=f"curl -sf http://{machine.address}:10256/livez",
+                        ready_means=f"http://{machine.address}:10256/livez says ok",
+                    ),
+                ],
+                # Its rules outlive it, by design: what it leaves when it goes for good is its own to remove.
+                undo=f"kube-proxy --cleanup --config {_CONFIG}/kube-proxy.yaml >/dev/null 2>&1 || true",
+            ),
+            pulumi.ResourceOptions(parent=self),
+        )
+        Step(
+            f"{name}-registration",
+            StepArgs(
+                machine=args.controller,
+                name=f"node-{machine.name}",
+                run=node_in_api(machine),
+                undo=node_out_of_api(machine),
+            ),
+            # After the node's own step, so that a worker that goes is drained while its kubelet is still there.
+            pulumi.ResourceOptions(parent=self, depends_on=[node]),
+        )
+        self.register_outputs({})
+
+
+def containerd_configuration(pause: Image) -> str:
+    """config.toml, version 3 (containerd 2).
+
+    Source: https://github.com/containerd/containerd/blob/main/docs/cri/config.md
+    """
+    return _CONTAINERD.substitute(pause=pause.reference)
+
+
+_CONTAINERD = Template("""\
+version = 3
+
+[plugins.'io.containerd.cri.v1.images']
+  snapshotter = 'overlayfs'
+
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = '$pause'
+
+[plugins.'io.containerd.cri.v1.runtime']
+  # A machine that is a container may not lower the score of a process below its own.
+  restrict_oom_score_adj = true
+
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+  bin_dirs = ['/opt/cni/bin']
+  conf_dir = '/etc/cni/net.d'
+
+[plugins.'io.containerd.cri.v1.runtime'.containerd]
+  default_runtime_name = 'runc'
+
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+  runtime_type = 'io.containerd.runc.v2'
+
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+  BinaryName = '/usr/local/sbin/runc'
+  SystemdCgroup = true
+""")
+
+
+def bridge_configuration(pod_cidr: str) -> str:
+    """The CNI configuration of a worker's pods: a bridge, an address out of the worker's range, and host ports.
+
+    Source: https://www.cni.dev/plugins/current/main/bridge/
+    """
+    return _json(
+        {
+            "cniVersion": "1.0.0",
+            "name": "bridge",
+            "plugins": [
+                {
+                    "type": "bridge",
+                    "bridge": "cni0",
+                    "isGateway": True,
+                    # Pods keep their addresses towards the other pods; pod_network.py masquerades what leaves the lab.
+                    "ipMasq": False,
+                    # A pod may reach itself through its own Service.
+                    "hairpinMode": True,
+                    "ipam": {
+                        "type": "host-local",
+                        "ranges": [[{"subnet": pod_cidr}]],
+                        "routes": [{"dst": "0.0.0.0/0"}],
+                    },
+                },
+                {"type": "portmap", "capabilities": {"portMappings": True}},
+            ],
+        }
+    )
+
+
+def loopback_configuration() -> str:
+    """The CNI configuration of a pod's own loopback interface."""
+    return _json({"cniVersion": "1.0.0", "name": "lo", "type": "loopback"})
+
+
+def resolv_conf_command() -> str:
+    """Writes the resolv.conf that pods inherit: the machine's name servers without its search domains.
+
+    A search domain of the machine would be tried on every name that a pod looks up, and would break fully spelled
+    service names where it is refused. Loopback resolvers cannot be reached from a pod.
+    """
+    return (
+        "/bin/sh -c 'for file in /run/systemd/resolve/resolv.conf /etc/resolv.conf; do [ -r $$file ] && break; done; "
+        f'grep -E "^nameserver " $$file | grep -v "127[.]" >{_RESOLV_CONF} || '
+        f"echo nameserver {_NO_NAME_SERVER} >{_RESOLV_CONF}'"
+    )
+
+
+# Documentation's own address (RFC 5737): nobody answers there, so CoreDNS says SERVFAIL for names outside the cluster.
+_NO_NAME_SERVER = "192.0.2.53"
+
+
+def kubelet_configuration(machine: Machine, network: Network) -> str:
+    """KubeletConfiguration, YAML."""
+    return _yaml(
+        {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "authentication": {
+                "anonymous": {"enabled": False},
+                "webhook": {"enabled": True},
+                "x509": {"clientCAFile": f"{_KUBELET}/pki/ca.crt"},
+            },
+            "authorization": {"mode": "Webhook"},
+            "readOnlyPort": 0,
+            "tlsCertFile": f"{_KUBELET}/pki/kubelet.crt",
+            "tlsPrivateKeyFile": f"{_KUBELET}/pki/kubelet.key",
+            "tlsMinVersion": MIN_VERSION,
+            "tlsCipherSuites": list(CIPHER_SUITES),
+            "clusterDomain": network.cluster_domain,
+            "clusterDNS": [str(network.dns_service)],
+            "resolvConf": _RESOLV_CONF,
+            "containerRuntimeEndpoint": f"unix://{_CONTAINERD_SOCKET}",
+            "maxPods": network.max_pods,
+            "podPidsLimit": 4096,
+            "seccompDefault": True,
+            "eventRecordQPS": 50,
+            **(_SHARED_KERNEL if machine.shares_kernel else {}),
+        }
+    )
+
+
+# What a kubelet cannot have when kernel, swap and disk are the host's.
+_SHARED_KERNEL: dict[str, Any] = {
+    "failSwapOn": False,
+    # The default since 1.35 is true; such hosts are still there.
+    "failCgroupV1": False,
+    # Its file system is the host's, so neither its size nor its fullness says anything about the machine.
+    "localStorageCapacityIsolation": False,
+    "evictionHard": {"memory.available": "50Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
+}
+
+
+def proxy_configuration(machine: Machine, network: Network) -> str:
+    """KubeProxyConfiguration, YAML."""
+    return _yaml(
+        {
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "mode": network.kube_proxy_mode,
+            "clientConnection": {"kubeconfig": _PROXY_KUBECONFIG},
+            "clusterCIDR": str(network.pods),
+            "metricsBindAddress": "127.0.0.1:10249",
+            # For load balancers in front of the node.
+            "healthzBindAddress": f"{machine.address}:10256",
+            # Connection tracking has global limits, which are the host's where the kernel is.
+            **(
+                {
+                    "conntrack": {
+                        "maxPerCore": 0,
+                        "min": 0,
+                        "tcpEstablishedTimeout": "0s",
+                        "tcpCloseWaitTimeout": "0s",
+                    }
+                }
+                if machine.shares_kernel
+                else {}
+            ),
+        }
+    )
+
+
+def node_in_api(machine: Machine) -> str:
+    """The shell lines that wait for the Node and give it its pod range; run on a controller."""
+    cidr = machine.spec.pod_cidr
+    patch = json.dumps({"spec": {"podCIDR": str(cidr), "podCIDRs": [str(cidr)]}})
+    node = f"node/{machine.name}"
+    return "\n".join(
+        [
+            f"wait_for 90 '{machine.name} registering' '{KUBECTL} get {node} >/dev/null'",
+            f"{KUBECTL} patch {node} -p '{patch}' >/dev/null",
+            f"{KUBECTL} wait --for=condition=Ready {node} --timeout=90s >/dev/null ||",
+            f'  die "{machine.name} is not Ready: $({KUBECTL} get {node} '
+            '-o jsonpath=\'{.status.conditions[?(@.type=="Ready")].message}\')"',
+        ]
+    )
+
+
+def node_out_of_api(machine: Machine) -> str:
+    """The shell lines that drain a worker and delete its Node; run on a controller."""
+    return "\n".join(
+        [
+            f"if {KUBECTL} get node/{machine.name} >/dev/null 2>&1; then",
+            f"  {KUBECTL} drain {machine.name} --ignore-daemonsets --delete-emptydir-data --force --timeout=120s",
+            f"  {KUBECTL} delete node/{machine.name}",
+            "fi",
+        ]
+    )
+
+
+def _kubelet_files(args: WorkerArgs) -> list[File]:
+    certificate = args.pki.kubelets[args.machine.name]
+    return [
+        File(path=f"{_KUBELET}/pki/ca.crt", content=args.pki.kubernetes.certificate),
+        File(path=f"{_KUBELET}/pki/kubelet.crt", content=certificate.public),
+        File(path=f"{_KUBELET}/pki/kubelet.key", content=certificate.private_key, mode="0600", secret=True),
+        _kubeconfig(_KUBELET_KUBECONFIG, f"system:node:{args.machine.name}", certificate, args),
+        File(path=f"{_CONFIG}/kubelet.yaml", content=kubelet_configuration(args.machine, args.network), mode="0600"),
+    ]
+
+
+def _proxy_files(args: WorkerArgs) -> list[File]:
+    return [
+        _kubeconfig(_PROXY_KUBECONFIG, "system:kube-proxy", args.pki.kube_proxy, args),
+        File(path=f"{_CONFIG}/kube-proxy.yaml", content=proxy_configuration(args.machine, args.network), mode="0600"),
+    ]
+
+
+def _kubeconfig(path: str, user: str, certificate: Certificate, args: WorkerArgs) -> File:
+    content = kubeconfig(
+        cluster=args.cluster,
+        server=args.endpoint,
+        authority=args.pki.kubernetes.certificate,
+        user=user,
+        certificate=certificate,
+    )
+    return File(path=path, content=content, mode="0600", secret=True)
+
+
+def _import(artifacts: ArtifactSource, image: str, arch: str) -> str:
+    archive = artifacts.image(image, arch=arch)
+    return f"import_image {archive.url} {archive.sha256} {pins().images[image].reference}"
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2)
+
+
+def _yaml(document: dict[str, Any]) -> str:
+    return yaml.safe_dump(document, sort_keys=False)
