@@ -1,0 +1,1 @@
+"""Everything that `make up` and `make test` need on a bare machine: `python -m toolchain`."""

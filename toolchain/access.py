@@ -1,0 +1,123 @@
+"""How a person reaches a lab that is up: `.state/<stack>/` has its kubeconfig, ssh_config and key."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from config.versions import pins
+from toolchain import paths
+from toolchain.errors import ToolchainError
+from toolchain.stack import Stack
+from toolchain.versions import architecture
+
+_FILES = {"kubeconfig": "kubeconfig", "ssh_config": "ssh_config", "ssh_private_key": "ssh_key"}
+"""Output of the program -> name of the file; all of them are secret."""
+
+
+def write(stack: Stack, outputs: Mapping[str, Any]) -> None:
+    """Write the files, for the user's eyes only, and the kubectl of the lab's version.
+
+    Args:
+        stack: whose files.
+        outputs: the stack's outputs, secrets in clear.
+
+    Raises:
+        ToolchainError: an output is missing, or the mirror has no such kubectl.
+    """
+    if absent := sorted(_FILES.keys() - outputs.keys()):
+        raise ToolchainError(f"The stack {stack.name} has no output {', '.join(absent)}: `make up` makes them.")
+    stack.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for output, name in _FILES.items():
+        _replace(stack.directory / name, str(outputs[output]))
+    program = stack.directory / f"kubectl.{os.getpid()}"
+    program.symlink_to(_kubectl(stack.kubernetes))
+    program.replace(stack.directory / "kubectl")
+
+
+def remove(stack: Stack) -> None:
+    """Remove the files of a lab that is no more."""
+    shutil.rmtree(stack.directory, ignore_errors=True)
+
+
+def show(stack: Stack, outputs: Mapping[str, Any]) -> None:
+    """Print the nodes, the endpoint and where the kubeconfig is."""
+    print(flush=True)
+    subprocess.run([*_kubectl_command(stack), "get", "nodes", "-o", "wide"], check=False)
+    print(f"\nendpoint    {outputs.get('endpoint', 'unknown')}")
+    print(f"kubeconfig  {stack.directory / 'kubeconfig'}", flush=True)
+
+
+def kubectl(stack: Stack, arguments: Sequence[str]) -> None:
+    """Become the lab's kubectl.
+
+    Raises:
+        ToolchainError: the lab is not up.
+    """
+    _check_up(stack)
+    command = _kubectl_command(stack)
+    os.execv(command[0], [*command, *arguments])
+
+
+def ssh(stack: Stack, machine: str, remote: str | None) -> None:
+    """Become an ssh to a machine of the lab, as its ssh_config names it: a shell there, or one command.
+
+    Raises:
+        ToolchainError: the lab is not up, there is no such machine, or no ssh.
+    """
+    _check_up(stack)
+    program = shutil.which("ssh")
+    if program is None:
+        raise ToolchainError("ssh is not installed: `make setup` installs it.")
+    config, key = stack.directory / "ssh_config", stack.directory / "ssh_key"
+    hosts = [
+        word
+        for line in config.read_text().splitlines()
+        if line.strip().lower().startswith("host ")
+        for word in line.split()[1:]
+        if "*" not in word
+    ]
+    if machine not in hosts:
+        raise ToolchainError(f"MACHINE={machine!r}: must be one of {', '.join(hosts)}.")
+    # Relative names in the lab's ssh_config mean files beside it.
+    os.chdir(stack.directory)
+    command = [program, "-F", str(config), "-i", str(key), machine]
+    os.execv(program, [*command, remote] if remote else command)
+
+
+def _check_up(stack: Stack) -> None:
+    if not (stack.directory / "kubeconfig").exists():
+        raise ToolchainError(
+            f"The lab {stack.name} is not up: there is no {stack.directory / 'kubeconfig'}. "
+            f"`make up STACK={stack.name}` makes both."
+        )
+
+
+def _kubectl_command(stack: Stack) -> list[str]:
+    return [str(stack.directory / "kubectl"), "--kubeconfig", str(stack.directory / "kubeconfig")]
+
+
+def _kubectl(version: str) -> Path:
+    """The mirror's kubectl of one Kubernetes version, executable, in the cache."""
+    product = pins().products["kubernetes"]
+    released = paths.mirror() / product.path_of("kubectl", version=version, arch=architecture())
+    program = paths.cache() / "bin" / f"kubectl-{version}"
+    if not program.exists():
+        if not released.exists():
+            raise ToolchainError(f"kubectl {version} is not in the mirror ({released}): `make setup` gets it.")
+        program.parent.mkdir(parents=True, exist_ok=True)
+        draft = program.with_name(f"{program.name}.{os.getpid()}")
+        shutil.copyfile(released, draft)
+        draft.chmod(0o755)
+        draft.replace(program)
+    return program
+
+
+def _replace(file: Path, text: str) -> None:
+    draft = file.with_name(f"{file.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as out:
+        out.write(text if text.endswith("\n") else f"{text}\n")
+    draft.replace(file)

@@ -1,0 +1,165 @@
+"""Fills the mirror with the files that machines need: Kubernetes, etcd, containerd, runc and the CNI plugins.
+
+The mirror has upstream's layout without the scheme: `<host>/<path>`. What upstream serves is downloaded and must have
+the sum that versions.yaml pins; where upstream cannot be reached, the same files are built from Go modules.
+"""
+
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from config.artifacts import UPSTREAM
+from config.versions import pins
+from toolchain import gomodule, origin, paths, release_archive, sources
+from toolchain.download import download
+from toolchain.exclusive import exclusive
+from toolchain.ledger import Ledger
+from toolchain.origin import Origin
+from toolchain.progress import Part, Report
+from toolchain.versions import architecture
+
+_DOWNLOADS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """One file that the mirror must have."""
+
+    product: str
+    artifact: str
+    version: str
+    arch: str
+    path: str
+    """Below the mirror, and below upstream's base URL."""
+    pin: str | None
+    """The official file's sha256; None: upstream publishes it beside the file."""
+
+
+def plan(kubernetes_version: str, arch: str) -> list[Wanted]:
+    """Every file for machines of one architecture, in the order of versions.yaml."""
+    wanted = []
+    for product in pins().products.values():
+        version = kubernetes_version if product.name == "kubernetes" else product.default
+        wanted += [
+            Wanted(
+                product=product.name,
+                artifact=artifact,
+                version=version,
+                arch=arch,
+                path=product.path_of(artifact, version=version, arch=arch),
+                pin=product.pin(artifact, version=version, arch=arch),
+            )
+            for artifact in product.artifacts
+        ]
+    return wanted
+
+
+def ensure(report: Report, kubernetes_version: str, *, arch: str | None = None, base_url: str = UPSTREAM) -> None:
+    """Have all artifacts of one Kubernetes version in the mirror.
+
+    Args:
+        report: shows the progress.
+        kubernetes_version: one of versions.yaml, e.g. 1.36.4.
+        arch: amd64 or arm64; this machine's if not given.
+        base_url: what stands before a path to make upstream's URL.
+
+    Raises:
+        ToolchainError: a file can neither be downloaded nor built, or its checksum is wrong.
+    """
+    files = plan(kubernetes_version, arch or architecture())
+    ledger = Ledger(paths.mirror())
+    with report.part(f"artifacts for Kubernetes {kubernetes_version}") as part:
+        if not _missing(ledger, files):
+            part.found()
+            return
+        with exclusive(paths.locks() / "mirror", what="filling the artifact mirror", part=part):
+            _fill(report, part, ledger, _missing(ledger, files), base_url)
+
+
+def _missing(ledger: Ledger, files: Iterable[Wanted]) -> list[Wanted]:
+    return [file for file in files if not _serves(ledger, file)]
+
+
+def _serves(ledger: Ledger, file: Wanted) -> bool:
+    entry = ledger.entry(file.path)
+    if entry is None or origin.policy() not in (None, entry.origin):
+        return False
+    if entry.origin is Origin.UPSTREAM:
+        return file.pin in (None, entry.sha256)
+    return entry.made_of == _made_of(file)
+
+
+def _made_of(file: Wanted) -> str:
+    programs = sources.programs(file.product, file.version)
+    return f"toolchain/modules/{programs.module}, recipe {programs.recipe()}"
+
+
+def _fill(report: Report, whole: Part, ledger: Ledger, files: list[Wanted], base_url: str) -> None:
+    released: list[list[Wanted]] = []
+    built: list[list[Wanted]] = []
+    for _, of_product in groupby(files, key=lambda file: file.product):
+        group = list(of_product)
+        url = f"{base_url}/{group[0].path}"
+        (released if origin.of_release(url) is Origin.UPSTREAM else built).append(group)
+    whole.say(f"{sum(map(len, released))} files to download, {sum(map(len, built))} to build")
+    with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
+        downloads = [
+            pool.submit(_download, report, whole, ledger, file, f"{base_url}/{file.path}")
+            for group in released
+            for file in group
+        ]
+        try:
+            for running in downloads:
+                running.result()
+        except BaseException:
+            # One failed, or the user wants to stop: the others need not come to their end. What has come is kept.
+            report.cancel()
+            pool.shutdown(cancel_futures=True)
+            raise
+    for group in built:
+        _build(report, whole, ledger, group)
+
+
+def _download(report: Report, whole: Part, ledger: Ledger, file: Wanted, url: str) -> None:
+    with report.part(f"{file.artifact} {file.version}", of=whole) as part:
+        download(url, paths.mirror() / file.path, sha256=file.pin or ledger.locked(file.path), part=part)
+        ledger.record(file.path, origin=Origin.UPSTREAM, made_of=url)
+
+
+def _build(report: Report, whole: Part, ledger: Ledger, files: list[Wanted]) -> None:
+    first = files[0]
+    work = paths.scratch() / f"{first.product}-{first.version}-{first.arch}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    with report.part(f"{first.product} {first.version} from source", of=whole) as part:
+        programs = sources.programs(first.product, first.version)
+        gomodule.build(part, programs, work, arch=first.arch)
+        for file in files:
+            _publish(ledger, file, _packed(file, work, tuple(programs.packages)))
+    shutil.rmtree(work)
+
+
+def _packed(file: Wanted, built: Path, programs: tuple[str, ...]) -> Path:
+    """The released file made of built programs: an archive with upstream's layout, or a bare program."""
+    match file.product:
+        case "etcd":
+            top = f"etcd-v{file.version}-linux-{file.arch}/"
+        case "containerd":
+            top = "bin/"
+        case "cni-plugins":
+            top = "./"
+        case _:
+            return built / file.artifact
+    archive = built / "archive"
+    release_archive.write(archive, {f"{top}{name}": built / name for name in programs})
+    return archive
+
+
+def _publish(ledger: Ledger, file: Wanted, built: Path) -> None:
+    place = paths.mirror() / file.path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    built.replace(place)
+    ledger.record(file.path, origin=Origin.SOURCE, made_of=_made_of(file))

@@ -1,0 +1,72 @@
+#!/bin/sh
+# Makes the virtual environment .venv from requirements.txt and requirements-dev.txt, with nothing but a shell and
+# python3. What it did last is in .venv/made-from, written when all is done: without it, or when the requirements
+# (or the interpreter) are not the ones it names, the environment is made anew. Talks on stderr only.
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf '%s\n' "$*" >&2; }
+
+wanted() { { "$python" -V; sha256sum requirements.txt requirements-dev.txt; } 2>&1; }
+
+fresh() { [ -x .venv/bin/python ] && [ -f .venv/made-from ] && [ "$(wanted)" = "$(cat .venv/made-from)" ]; }
+
+find_python() {
+  for candidate in python3 python3.13 python3.12 python3.11; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  say "Python 3.11 or newer is needed; this machine has $(python3 -V 2>&1 || true)."
+  say "Debian 12 and Ubuntu 24.04 have it: apt-get install python3. Elsewhere put a newer python3 first in PATH."
+  return 1
+}
+
+# Debian ships python3 without ensurepip, and then `venv` fails after it has begun.
+install_venv_module() {
+  as_root=
+  if [ "$(id -u)" -ne 0 ]; then
+    as_root=sudo
+    if ! command -v sudo >/dev/null; then
+      say "The package python3-venv is missing, and this user is neither root nor has sudo."
+      say "Ask an administrator for: apt-get install python3-venv"
+      return 1
+    fi
+  fi
+  say "Installing the package python3-venv ..."
+  DEBIAN_FRONTEND=noninteractive
+  export DEBIAN_FRONTEND
+  apt="$as_root apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0"
+  # The lists may be old or absent: they are fetched only when the package cannot be had with those that are there.
+  $apt install --yes --no-install-recommends python3-venv >/dev/null 2>&1 || {
+    $apt update >/dev/null
+    $apt install --yes --no-install-recommends python3-venv >/dev/null
+  }
+  if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    say "$python cannot make virtual environments, even with python3-venv installed: it is not Debian's own."
+    say "Install its venv and ensurepip modules, or put /usr/bin first in PATH."
+    return 1
+  fi
+}
+
+make_environment() {
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || install_venv_module
+  say "Making the virtual environment .venv (a minute or two) ..."
+  rm -f .venv/made-from
+  "$python" -m venv --clear .venv
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
+    --requirement requirements.txt --requirement requirements-dev.txt >&2
+  .venv/bin/python -m pip check --quiet --disable-pip-version-check >&2
+  wanted > .venv/made-from.new
+  mv .venv/made-from.new .venv/made-from
+}
+
+python=$(find_python)
+if ! fresh; then
+  mkdir -p -m 700 .state
+  # Two runs at once: the second waits here and finds the work done. The kernel drops the lock with its holder.
+  exec 9> .state/bootstrap.lock
+  flock --nonblock 9 || { say "Waiting for another run that makes the virtual environment ..."; flock 9; }
+  fresh || make_environment
+fi

@@ -1,0 +1,240 @@
+"""Downloading one file: interrupted at any moment it goes on where it was, and it appears only whole and checked."""
+
+import hashlib
+import http.client
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain, repeat
+from pathlib import Path
+from typing import BinaryIO
+
+from toolchain.errors import ToolchainError
+from toolchain.exclusive import exclusive
+from toolchain.progress import Part
+
+_PIECE = 1 << 18
+_LONGEST_TEXT = 1 << 20
+_SILENCE_SECONDS = 20.0
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class _CutError(Exception):
+    """The connection failed, or broke; it may work the next time."""
+
+
+def download(url: str, destination: Path, *, sha256: str | None, part: Part, patience: float = 60.0) -> str:
+    """Have `url` at `destination`.
+
+    What has come is kept in `<destination>.partial` and gone on with by the next attempt or the next run, if the
+    server still has the same file (ETag or Last-Modified). Two processes may ask for the same file at once: one
+    waits, and finds it there.
+
+    Args:
+        url: http or https; redirects are followed.
+        destination: the file to make; one that is there already and has the right sum is left alone.
+        sha256: what the file must have; None: what upstream publishes as `<url>.sha256`.
+        part: shows the progress.
+        patience: seconds without a single new byte, over all attempts, before giving up.
+
+    Returns:
+        The file's sha256.
+
+    Raises:
+        ToolchainError: no such file, a wrong checksum, or a server that cannot be reached.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    transfer = _Transfer(url, destination, part, patience)
+    with exclusive(destination.with_name(f".{destination.name}.lock"), what=f"downloading {url}", part=part):
+        expected = sha256 or _published(url, part, patience)
+        if destination.exists() and _sum(destination) == expected:
+            return expected
+        resumed = transfer.fetch()
+        actual = _sum(transfer.partial)
+        if actual != expected and resumed:
+            # The part that was there may have been spoiled, e.g. by a power cut: give it one fresh chance.
+            transfer.discard()
+            transfer.fetch()
+            actual = _sum(transfer.partial)
+        if actual != expected:
+            transfer.discard()
+            raise ToolchainError(_wrong(url, expected, actual, published=sha256 is None))
+        transfer.keep()
+    return expected
+
+
+class _Transfer:
+    """One file on its way, with what is needed to go on after an interruption."""
+
+    def __init__(self, url: str, destination: Path, part: Part, patience: float) -> None:
+        self._url = url
+        self._destination = destination
+        self._part = part
+        self._patience = patience
+        self.partial = destination.with_name(f"{destination.name}.partial")
+        self._validator = destination.with_name(f"{destination.name}.validator")
+
+    def fetch(self) -> bool:
+        """Get all that is missing; tell whether something was there already."""
+        resumed = self._have() > 0
+        self._part.say("downloading")
+        _patiently(self._url, self._attempt, self._have, self._patience, self._part)
+        return resumed
+
+    def discard(self) -> None:
+        """Forget what has come."""
+        self.partial.unlink(missing_ok=True)
+        self._validator.unlink(missing_ok=True)
+
+    def keep(self) -> None:
+        """Put the whole file into its place."""
+        self.partial.replace(self._destination)
+        self._validator.unlink(missing_ok=True)
+
+    def _have(self) -> int:
+        # Without a validator nobody can tell whether the server still has the same file.
+        if not self._validator.exists() or not self.partial.exists():
+            return 0
+        return self.partial.stat().st_size
+
+    def _attempt(self) -> None:
+        have = self._have()
+        request = urllib.request.Request(self._url)
+        if have:
+            request.add_header("Range", f"bytes={have}-")
+            request.add_header("If-Range", self._validator.read_text())
+        try:
+            with _answer(request) as response:
+                self._receive(response, have if response.status == 206 else 0)
+        except urllib.error.HTTPError as error:
+            if error.code != 416:
+                raise
+            # Nothing lies beyond what is here: it is all there, or of another file; the checksum will tell.
+            if have != _length_beyond(error):
+                self.discard()
+                raise _CutError("the server has another file now") from error
+
+    def _receive(self, response: http.client.HTTPResponse, have: int) -> None:
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        if not have:
+            self.discard()
+            if validator := _validator_of(response):
+                self._validator.write_text(validator)
+        with self.partial.open("ab" if have else "wb") as file:
+            while piece := response.read(_PIECE):
+                _write(file, piece)
+                have += len(piece)
+                self._part.advance(have, total)
+        if total is not None and have < total:
+            raise _CutError(f"the connection was cut after {have} of {total} bytes")
+
+
+def _write(file: BinaryIO, piece: bytes) -> None:
+    try:
+        file.write(piece)
+        file.flush()
+    except OSError as error:
+        raise ToolchainError(f"{file.name} cannot be written: {error.strerror}. Make room, and run again.") from error
+
+
+def text(url: str, *, part: Part, patience: float = 60.0) -> str:
+    """A small text file's content, e.g. a list of checksums. Arguments and errors are those of `download`."""
+    received = ""
+
+    def attempt() -> None:
+        nonlocal received
+        with _answer(urllib.request.Request(url)) as response:
+            received = response.read(_LONGEST_TEXT).decode(errors="replace")
+
+    part.say(f"reading {url.rpartition('/')[2]}")
+    _patiently(url, attempt, lambda: 0, patience, part)
+    return received
+
+
+def _published(url: str, part: Part, patience: float) -> str:
+    published = text(f"{url}.sha256", part=part, patience=patience).partition(" ")[0].strip().lower()
+    if len(published) != 64 or set(published) - set("0123456789abcdef"):
+        raise ToolchainError(f"{url}.sha256 holds no sha256. Try again; or set TOOLCHAIN=source to build.")
+    return published
+
+
+@contextmanager
+def _answer(request: urllib.request.Request) -> Iterator[http.client.HTTPResponse]:
+    try:
+        with urllib.request.urlopen(request, timeout=_SILENCE_SECONDS) as response:
+            yield response
+    except urllib.error.HTTPError as error:
+        if error.code in (408, 425, 429) or error.code >= 500:
+            raise _CutError(f"the server said {error.code} {error.reason}") from error
+        raise
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise ToolchainError(
+                f"{request.full_url}: the server's certificate is not trusted ({reason.verify_message}). Behind a "
+                "proxy that opens TLS, add its authority to this machine's (update-ca-certificates)."
+            ) from error
+        raise _CutError(str(reason) or type(reason).__name__) from error
+
+
+def _patiently(url: str, attempt: Callable[[], None], have: Callable[[], int], patience: float, part: Part) -> None:
+    last_progress, came = time.monotonic(), have()
+    for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
+        try:
+            attempt()
+            return
+        except urllib.error.HTTPError as error:
+            raise ToolchainError(_refused(url, error)) from error
+        except _CutError as cut:
+            if have() > came:
+                last_progress, came = time.monotonic(), have()
+            if time.monotonic() - last_progress + pause > patience:
+                raise ToolchainError(
+                    f"{url} cannot be downloaded: {cut}; nothing has come for {patience:.0f} s. What has come is "
+                    "kept: run the same again when the network is back, or set TOOLCHAIN=source to build instead."
+                ) from cut
+            part.say(f"{cut}; trying again")
+            time.sleep(pause)
+
+
+def _refused(url: str, error: urllib.error.HTTPError) -> str:
+    if error.code == 404:
+        return (
+            f"{url} does not exist (404). Check the version in config/versions.yaml, or set TOOLCHAIN=source to "
+            "build it from its Go module."
+        )
+    return (
+        f"{url}: the server said {error.code} {error.reason}. If a proxy refuses it, ask for the host to be "
+        "allowed, or set TOOLCHAIN=source to build from package registries."
+    )
+
+
+def _wrong(url: str, expected: str, actual: str, *, published: bool) -> str:
+    source = f"{url}.sha256" if published else "config/versions.yaml, or locked by an earlier download"
+    return (
+        f"{url} has a wrong checksum.\n  expected {expected} (from {source})\n  actual   {actual}\n"
+        "The file was thrown away. If a second try ends the same, something between here and upstream changes "
+        "files, or the version was released anew: do not go on before you know which."
+    )
+
+
+def _sum(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _validator_of(response: http.client.HTTPResponse) -> str | None:
+    # A weak ETag (W/...) may stay the same while bytes change, and If-Range does not allow it.
+    tag = response.headers.get("ETag")
+    if tag and not tag.startswith("W/"):
+        return tag
+    return response.headers.get("Last-Modified")
+
+
+def _length_beyond(error: urllib.error.HTTPError) -> int | None:
+    length = (error.headers.get("Content-Range") or "").rpartition("/")[2]
+    return int(length) if length.isdigit() else None

@@ -1,0 +1,93 @@
+"""What is in the mirror, and where each file came from.
+
+Two files in the mirror: `SHA256SUMS`, which the Pulumi program reads and `sha256sum -c` understands, and
+`ORIGINS.json`, which says for each path whether upstream released it or it was built here, and from what: the sum of a
+built file can never be taken for an official one.
+"""
+
+import hashlib
+import json
+import os
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from config.artifacts import read_checksums
+from toolchain.origin import Origin
+
+_SUMS = "SHA256SUMS"
+_ORIGINS = "ORIGINS.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One file of the mirror, as it was when it was put there."""
+
+    sha256: str
+    origin: Origin
+    made_of: str
+    """The URL of a released file; what a built one was built from."""
+    size: int
+    modified: int
+    """In nanoseconds."""
+
+
+class Ledger:
+    """The record of one mirror. Threads may share it; processes take turns (see `exclusive`)."""
+
+    def __init__(self, mirror: Path) -> None:
+        self._mirror = mirror
+        self._lock = threading.Lock()
+
+    def entry(self, path: str) -> Entry | None:
+        """What is known of a file, if it is there and still what was recorded, by its size and its time."""
+        entry = self._entries().get(path)
+        if entry is None or read_checksums(self._mirror).get(path) != entry.sha256:
+            return None
+        try:
+            status = (self._mirror / path).stat()
+        except FileNotFoundError:
+            return None
+        return entry if (entry.size, entry.modified) == (status.st_size, status.st_mtime_ns) else None
+
+    def locked(self, path: str) -> str | None:
+        """The sum that a released file had when it was first downloaded, be the file still there or not."""
+        entry = self._entries().get(path)
+        return entry.sha256 if entry and entry.origin is Origin.UPSTREAM else None
+
+    def record(self, path: str, *, origin: Origin, made_of: str) -> None:
+        """Note a file that is in its place and complete."""
+        file = self._mirror / path
+        status = file.stat()
+        with file.open("rb") as content:
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        entry = Entry(
+            sha256=sha256,
+            origin=origin,
+            made_of=made_of,
+            size=status.st_size,
+            modified=status.st_mtime_ns,
+        )
+        with self._lock:
+            self._write(self._entries() | {path: entry})
+
+    def _entries(self) -> dict[str, Entry]:
+        try:
+            recorded = json.loads((self._mirror / _ORIGINS).read_text())
+        except FileNotFoundError:
+            return {}
+        return {path: Entry(**fields | {"origin": Origin(fields["origin"])}) for path, fields in recorded.items()}
+
+    def _write(self, entries: dict[str, Entry]) -> None:
+        ordered = dict(sorted(entries.items()))
+        origins = {path: asdict(entry) | {"origin": entry.origin.value} for path, entry in ordered.items()}
+        sums = "".join(f"{entry.sha256}  {path}\n" for path, entry in ordered.items())
+        # Killed in between: the two disagree on this file, which then counts as absent.
+        _replace(self._mirror / _ORIGINS, json.dumps(origins, indent=1) + "\n")
+        _replace(self._mirror / _SUMS, sums)
+
+
+def _replace(file: Path, text: str) -> None:
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    unfinished.write_text(text)
+    unfinished.replace(file)

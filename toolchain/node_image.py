@@ -1,0 +1,92 @@
+"""The node image: a Debian machine with systemd, for labs whose machines are containers.
+
+Its recipe is `node-image/`: the packages, a script that runs in the fresh root, and a Containerfile. Where a
+container registry can be reached the image is built from the Containerfile; elsewhere mmdebstrap makes the same root
+from Debian packages. Its tag is made from the recipe: another recipe is another image.
+"""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+from toolchain import debian, origin, paths
+from toolchain.command import run
+from toolchain.errors import ToolchainError
+from toolchain.exclusive import exclusive
+from toolchain.progress import Part, Report
+
+_RECIPE = Path(__file__).with_name("node-image")
+_CHANGES = ('CMD ["/sbin/init"]', "STOPSIGNAL SIGRTMIN+3", "ENV container=podman")
+_REGISTRY = "docker.io"
+
+
+def reference() -> str:
+    """The image's name and tag, computed from the recipe alone."""
+    recipe = hashlib.sha256()
+    for file in sorted(_RECIPE.iterdir()):
+        recipe.update(f"{file.name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    return f"localhost/hardway-node:{recipe.hexdigest()[:12]}"
+
+
+def packages() -> list[str]:
+    """The Debian packages in it, in the recipe's order."""
+    lines = (line.partition("#")[0].strip() for line in (_RECIPE / "packages").read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def ensure(report: Report, engine: str) -> str:
+    """Have the node image in a container engine.
+
+    Args:
+        report: shows the progress.
+        engine: the engine's command: `podman` or `docker`.
+
+    Returns:
+        The image's reference.
+
+    Raises:
+        ToolchainError: the engine cannot be used, or the image cannot be made.
+    """
+    image = reference()
+    with report.part(f"node image {image}") as part:
+        if _present(engine, image):
+            part.found()
+            return image
+        with exclusive(paths.locks() / f"node-image-{engine}", what="making the node image", part=part):
+            if not _present(engine, image):
+                _make(part, engine, image)
+    return image
+
+
+def _present(engine: str, image: str) -> bool:
+    try:
+        listing = subprocess.run([engine, "image", "inspect", image], capture_output=True, text=True, check=False)
+    except FileNotFoundError as missing:
+        raise ToolchainError(
+            f"The container engine {engine} is not installed; `make setup` installs podman."
+        ) from missing
+    # An engine that is not running, or not permitted, must not look like an image that is absent.
+    if listing.returncode != 0 and not _says_absent(listing.stderr):
+        raise ToolchainError(f"{engine} cannot be used: {listing.stderr.strip()}")
+    return listing.returncode == 0 and bool(json.loads(listing.stdout))
+
+
+def _says_absent(message: str) -> bool:
+    return any(words in message.lower() for words in ("no such image", "image not known", "failed to find image"))
+
+
+def _make(part: Part, engine: str, image: str) -> None:
+    if origin.of_images(_REGISTRY) is origin.Origin.UPSTREAM:
+        # crun, podman's default, refuses hosts that have both versions of cgroups; labs run on runc too.
+        runtime = ["--runtime", "runc"] if Path(engine).name == "podman" else []
+        run(part, [engine, *runtime, "build", "--tag", image, _RECIPE])
+        return
+    root = paths.scratch() / f"node-image-{engine}.tar"
+    try:
+        debian.machine(part, root, packages=packages(), customise=_RECIPE / "customise.sh")
+        part.say(f"importing into {engine}")
+        changes = [word for change in _CHANGES for word in ("--change", change)]
+        run(part, [engine, "import", *changes, root, image])
+    finally:
+        root.unlink(missing_ok=True)

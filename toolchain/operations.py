@@ -1,0 +1,186 @@
+"""`up`, `preview` and `destroy` of one stack by the real `pulumi` command, one at a time."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any
+
+from toolchain import paths
+from toolchain.engine_output import readable
+from toolchain.errors import ToolchainError
+from toolchain.prepare import Workshop
+from toolchain.recovery import clear_stale_locks, drop_torn_attributes, pending_operations
+from toolchain.stack import Stack
+from toolchain.state import settings_file_kept
+
+# The outputs are shown as a summary (access.py), or kept. 64 operations side by side: remote commands mostly wait, and
+# one machine's are few.
+_AT_ONCE = ("--yes", "--skip-preview", "--suppress-outputs", "--parallel=64")
+
+
+def up(workshop: Workshop, stack: Stack) -> int:
+    """Bring a lab to what the program says, made if need be. The CLI talks to the user.
+
+    Returns:
+        The CLI's exit status.
+
+    Raises:
+        ToolchainError: another run is at work on this stack, or the state cannot be used.
+    """
+    with settings_file_kept(stack.settings_file, workshop.state):
+        _open(workshop, stack)
+        return _pulumi(workshop, stack, "up", *_AT_ONCE)
+
+
+def preview(workshop: Workshop, stack: Stack) -> int:
+    """Show what `up` would do. Returns and raises as `up`."""
+    with settings_file_kept(stack.settings_file, workshop.state):
+        clear_stale_locks(workshop.state.directory, stack)
+        drop_torn_attributes(workshop.state.directory, stack)
+        _export_or_init(workshop, stack)
+        return _pulumi(workshop, stack, "preview", "--diff")
+
+
+def destroy(workshop: Workshop, stack: Stack) -> int:
+    """Take a lab away; the stack, empty, stays. Returns and raises as `up`."""
+    with settings_file_kept(stack.settings_file, workshop.state):
+        _open(workshop, stack)
+        return _pulumi(workshop, stack, "destroy", *_AT_ONCE)
+
+
+def outputs(workshop: Workshop, stack: Stack) -> dict[str, Any]:
+    """The stack's outputs, secrets in clear: not to be shown.
+
+    Raises:
+        ToolchainError: they cannot be read.
+    """
+    done = _ask(workshop, stack, "stack", "output", "--json", "--show-secrets")
+    if done.returncode != 0:
+        raise ToolchainError(f"The outputs of the stack {stack.name} cannot be read: {done.stderr.strip()}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@contextmanager
+def alone(stack: Stack, doing: str) -> Iterator[None]:
+    """Refuse to start while another run of the tool chain is at work on the stack.
+
+    The kernel drops the lock when its holder dies; the file that stays means nothing without it.
+
+    Args:
+        stack: which stack.
+        doing: what this run does, for the other's message.
+
+    Raises:
+        ToolchainError: there is another.
+    """
+    file = paths.state() / "locks" / stack.name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "just starting"
+            raise ToolchainError(
+                f"Another run is at work on the stack {stack.name} ({holder}). Nothing was touched.\n"
+                "Wait for it, or interrupt it with Ctrl-C in its terminal, then run this again."
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{doing}, process {os.getpid()}, since {_now()}".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(workshop: Workshop, stack: Stack) -> None:
+    """Have the stack, free of what a killed run has left behind."""
+    for lock in clear_stale_locks(workshop.state.directory, stack):
+        print(
+            f"Removed the lock of a run that was killed (process {lock.pid}, since {lock.since} UTC).",
+            flush=True,
+        )
+    drop_torn_attributes(workshop.state.directory, stack)
+    deployment = _export_or_init(workshop, stack)
+    if pending := pending_operations(deployment):
+        print(f"A run was killed while {', '.join(pending)}: clearing that from the state.", flush=True)
+        status = _pulumi(workshop, stack, "refresh", "--yes", "--skip-preview", "--clear-pending-creates")
+        if status != 0:
+            raise ToolchainError(
+                f"`pulumi refresh` ended with status {status}; its output above says why. "
+                "When that is repaired, run this again."
+            )
+
+
+def _export_or_init(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
+    exported = _ask(workshop, stack, "stack", "export")
+    if exported.returncode == 0:
+        deployment: dict[str, Any] = json.loads(exported.stdout)
+        return deployment
+    if "no stack named" not in exported.stderr:
+        raise ToolchainError(f"The state of the stack {stack.name} cannot be read: {exported.stderr.strip()}")
+    made = _ask(workshop, stack, "stack", "init", "--no-select")
+    if made.returncode != 0:
+        raise ToolchainError(f"The stack {stack.name} cannot be made: {made.stderr.strip()}")
+    return {}
+
+
+def _ask(workshop: Workshop, stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the CLI for what it prints, which is not shown."""
+    return subprocess.run(
+        [workshop.pulumi, *arguments, "--stack", stack.name, "--non-interactive"],
+        cwd=paths.checkout(),
+        env=os.environ | workshop.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _pulumi(workshop: Workshop, stack: Stack, *arguments: str) -> int:
+    """Run the CLI before the user's eyes, until it has ended in order."""
+    in_terminal = sys.stdin.isatty()
+    process = subprocess.Popen(
+        [workshop.pulumi, *arguments, "--stack", stack.name],
+        cwd=paths.checkout(),
+        env=os.environ | workshop.environment,
+        stdin=None if in_terminal else subprocess.DEVNULL,
+        # A terminal's Ctrl-C reaches every process of its foreground group, so the CLI has it already.
+        # Elsewhere the CLI gets a group of its own and is told here. A second one would make it break off.
+        process_group=None if in_terminal else 0,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with _interrupts_reach(process, in_terminal=in_terminal):
+        assert process.stdout is not None
+        for line in readable(process.stdout):
+            print(line, end="", flush=True)
+        return process.wait()
+
+
+@contextmanager
+def _interrupts_reach(process: subprocess.Popen[str], *, in_terminal: bool) -> Iterator[None]:
+    def pass_on(number: int, _: FrameType | None) -> None:
+        if not (in_terminal and number == signal.SIGINT):
+            process.send_signal(signal.SIGINT)
+
+    caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, pass_on) for number in caught}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,109 @@
+"""Set-up as a whole: everything that a stack needs before `pulumi up`, in the order in which it is needed."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from config.versions import pins
+from toolchain import artifacts, images, node_image, origin, paths, plugins, pulumi_cli, state, system
+from toolchain.errors import ToolchainError
+from toolchain.origin import Origin
+from toolchain.progress import Report
+from toolchain.stack import Stack
+from toolchain.state import State
+from toolchain.versions import architecture, tools
+
+_ENGINES = {"podman": system.PODMAN, "docker": system.DOCKER}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """What set-up has made.
+
+    Args:
+        pulumi: the Pulumi command.
+        state: where the state is.
+        environment: the variables that make plain `pulumi` work on this project.
+    """
+
+    pulumi: Path
+    state: State
+    environment: dict[str, str]
+
+
+def everything(report: Report, stack: Stack, *, retry: bool = False) -> Workshop:
+    """Set up all that a stack needs; quick where it is there already.
+
+    Args:
+        report: shows the progress.
+        stack: whose substrate and versions decide what is needed.
+        retry: ask again for official plugins that could not be had before.
+
+    Raises:
+        ToolchainError: with what is wrong and what to do.
+    """
+    found = state.ensure()
+    if stack.substrate == "containers":
+        _check_root(stack)
+    system.ensure(report, _packages(stack))
+    cli = pulumi_cli.ensure(report)
+    plugins.ensure(report, cli, tools().plugins, retry=retry)
+    artifacts.ensure(report, _known(stack.kubernetes))
+    images.ensure(report)
+    if stack.substrate == "containers":
+        node_image.ensure(report, stack.engine)
+    return Workshop(pulumi=cli, state=found, environment=_environment(cli, found))
+
+
+def _check_root(stack: Stack) -> None:
+    if os.geteuid() != 0:
+        raise ToolchainError(
+            f"The stack {stack.name} makes its machines as privileged containers, with addresses and "
+            "routes of their own on this host,\nwhich only root may do. Run the same command with sudo."
+        )
+
+
+def _packages(stack: Stack) -> tuple[system.Package, ...]:
+    packages: tuple[system.Package, ...] = system.ACCESS
+    if stack.substrate == "containers":
+        packages += _ENGINES.get(stack.engine, ()) + system.NODE_IMAGE
+    if _something_in_c_is_built():
+        packages += system.SOURCE_BUILDS
+    return packages
+
+
+def _something_in_c_is_built() -> bool:
+    """Whether runc or pause is still to be made here; a host is asked only for what is not there yet."""
+    runc, pause = pins().products["runc"], pins().images["pause"]
+    path = runc.path_of("runc", version=runc.default, arch=architecture())
+    needed = not (paths.mirror() / path).exists()
+    if needed and origin.of_release(f"https://{path}") is Origin.SOURCE:
+        return True
+    needed = not (paths.mirror() / pause.archive_path(architecture())).exists()
+    return needed and origin.of_images(pause.registry) is Origin.SOURCE
+
+
+def _known(kubernetes: str) -> str:
+    versions = pins().products["kubernetes"].versions
+    if kubernetes not in versions:
+        raise ToolchainError(
+            f"lab.versions.kubernetes is {kubernetes}, which is not in config/versions.yaml; "
+            f"there are {', '.join(versions)}."
+        )
+    return kubernetes
+
+
+def _environment(cli: Path, found: State) -> dict[str, str]:
+    directories = [str(plugins.on_path()), str(cli.parent), *os.environ.get("PATH", "").split(os.pathsep)]
+    variables = {
+        # Once each: `eval "$(make -s env)"` may be repeated in one shell.
+        "PATH": os.pathsep.join(dict.fromkeys(directories)),
+        "PULUMI_SKIP_UPDATE_CHECK": "1",
+        # Where the settings file has no salt, take the state's, rather than make another.
+        "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "1",
+        **found.environment,
+    }
+    if any(plugins.on_path().iterdir()):
+        # All that the program needs is there; the engine would look for releases that cannot be reached.
+        variables["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "1"
+    return variables

