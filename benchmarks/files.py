@@ -1,0 +1,128 @@
+"""The files that a person who builds the lab by hand would have lying ready: `python -m benchmarks.files DIRECTORY`.
+
+Written, by the program's own renderers: `machines.txt` (address, FQDN, name and pod range of each machine) and, for
+each machine, `<machine>/root/`, which is everything below its `/` that is neither a secret nor a certificate: units
+and configuration, `/root/downloads.txt` (checksum, path, destination and members of what it fetches) and
+`/root/images.txt` (checksum, path and reference of what containerd imports). Beside it `<machine>/expected.txt` and
+`<machine>/units.txt`: mode, owner and path of every file, and the name of every unit, that the program would have
+there.
+"""
+
+import asyncio
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pulumi
+from pulumi.runtime.stack import run_pulumi_func
+
+from components.step import LIBRARY, Fetch, File, Step, StepArgs
+from config import lab as config
+from config.versions import pins
+from toolchain import paths
+
+NAME = "shell"
+SETTINGS: dict[str, Any] = {
+    "controllers": 1,
+    "workers": 2,
+    "network": {"nodes": "10.246.0.0/24", "pods": "10.206.0.0/16", "services": "10.46.0.0/24"},
+}
+"""As dev's, with ranges of its own."""
+
+
+def lab() -> config.Lab:
+    """The lab that is built by hand."""
+    return config.parse(NAME, SETTINGS)
+
+
+def write(directory: Path) -> None:
+    """Write all files below a directory."""
+    planned = lab()
+    (directory / "machines.txt").write_text(
+        "".join(f"{spec.address} {spec.fqdn} {spec.name} {spec.pod_cidr or ''}\n" for spec in planned.machines)
+    )
+    for spec in planned.machines:
+        home = directory / spec.name / "root" / "root"
+        home.mkdir(parents=True)
+        archives = {image: planned.artifacts.image(image, arch=planned.arch) for image in ("pause", "coredns")}
+        (home / "images.txt").write_text(
+            "".join(
+                f"{archive.sha256} {_path(archive.url)} {pins().images[image].reference}\n"
+                for image, archive in archives.items()
+            )
+        )
+    for step in steps():
+        _write_step(directory / step.machine.name, step)
+
+
+def steps() -> list[StepArgs]:
+    """Every step of the program, for this lab; nothing is made, and nothing is asked."""
+    seen: list[StepArgs] = []
+    make = Step.__init__
+
+    def remember(step: Step, name: str, args: StepArgs, opts: pulumi.ResourceOptions) -> None:
+        seen.append(args)
+        make(step, name, args, opts)
+
+    def program() -> None:
+        runpy.run_path(str(paths.checkout() / "__main__.py"))
+
+    async def preview() -> None:
+        pulumi.runtime.set_all_config({f"{config.PROJECT}:lab": json.dumps(SETTINGS)})
+        pulumi.runtime.set_mocks(_Unanswered(), project=config.PROJECT, stack=NAME, preview=True)
+        await run_pulumi_func(program)
+
+    with mock.patch.object(Step, "__init__", remember):
+        asyncio.run(preview())
+    return seen
+
+
+class _Unanswered(pulumi.runtime.Mocks):
+    """An engine that has nothing to tell yet, as in a preview."""
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> Any:
+        raise AssertionError(f"the program calls {args.token}")
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
+        return None, {}
+
+
+def _write_step(machine: Path, step: StepArgs) -> None:
+    units = [File(path=f"/etc/systemd/system/{unit.name}", content=unit.content) for unit in step.units if unit.content]
+    # The unit that writes the host table takes its verbs from there.
+    library = [File(path=LIBRARY, content=step.brings)] if step.brings else []
+    files = [*step.files, *units, *library]
+    for file in files:
+        # A certificate is not known before it is made.
+        if not file.secret and isinstance(file.content, str):
+            target = machine / "root" / file.path.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(file.content.rstrip("\n") + "\n")
+            target.chmod(int(file.mode, 8))
+    with (machine / "root" / "root" / "downloads.txt").open("a") as downloads:
+        downloads.writelines(_download(fetch) for fetch in step.fetches)
+    with (machine / "expected.txt").open("a") as expected:
+        expected.writelines(f"{file.mode.lstrip('0')} {file.owner} {file.path}\n" for file in files)
+        expected.writelines(f"755 root {path}\n" for fetch in step.fetches for path in _destinations(fetch))
+
+    with (machine / "units.txt").open("a") as expected_units:
+        expected_units.writelines(f"{unit.name}\n" for unit in step.units)
+
+
+def _download(fetch: Fetch) -> str:
+    return " ".join([fetch.artifact.sha256, _path(fetch.artifact.url), fetch.destination, *fetch.members]) + "\n"
+
+
+def _destinations(fetch: Fetch) -> list[str]:
+    return [f"{fetch.destination}/{Path(member).name}" for member in fetch.members] or [fetch.destination]
+
+
+def _path(url: str) -> str:
+    return url.removeprefix("file://")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

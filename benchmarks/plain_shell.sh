@@ -1,0 +1,355 @@
+#!/bin/bash
+# The lab as a skilled person would build it after the tutorial, by shell, ssh and openssl: one controller, two workers
+# and a load balancer. What can lie ready before lies ready (see files.py).
+#
+# usage: plain_shell.sh FILES MIRROR IMAGE
+#   FILES   the directory that files.py wrote; keys, certificates and everything else are made in it, too
+#   MIRROR  the artifact mirror
+#   IMAGE   the node image
+# Prints the name of each phase and the seconds that it took.
+set -euo pipefail
+umask 022
+
+cd "$1"
+mirror=$2 image=$3
+api_service=10.46.0.1 dns_service=10.46.0.10
+controller=10.246.0.10 balancer=10.246.0.5
+workers=(worker-0 worker-1)
+mapfile -t machines < <(cut -d ' ' -f 3 machines.txt)
+declare -A jobs=() # process -> what it does
+
+phase() { # NAME: end the phase of this name
+  local now=${EPOCHREALTIME/./}
+  printf '%s %d.%03d\n' "$1" $(((now - since) / 1000000)) $(((now - since) / 1000 % 1000))
+  since=$now
+}
+
+begin() { "$@" & jobs[$!]="$*"; } # COMMAND...: in the background
+
+together() { # wait for all that was begun
+  local job
+  for job in "${!jobs[@]}"; do wait "$job" || { echo "failed: ${jobs[$job]}" >&2; exit 1; }; done
+  jobs=()
+}
+
+await() { # SECONDS COMMAND: repeat the command until it succeeds
+  local end=$((SECONDS + $1))
+  until eval "$2" >/dev/null 2>&1; do
+    [ $SECONDS -lt $end ] || { echo "on $(hostname), not within $1 s: $2" >&2; exit 1; }
+    sleep 0.1
+  done
+}
+
+on() { # MACHINE FUNCTION ARGUMENT...: run one of these functions there
+  {
+    echo 'set -euo pipefail; umask 022; export KUBECONFIG=/etc/kubernetes/admin.kubeconfig'
+    declare -f await download "$2"
+    echo "${*:2}"
+  } | ssh -F ssh_config "$1" bash -s
+}
+
+# --- machines
+
+make_network() {
+  modprobe -a overlay br_netfilter nf_conntrack nf_tables 2>/dev/null || true
+  # Given back by the last lab that leaves this host, as the program's labs do.
+  [ -e /run/hardway-sysctls ] || sysctl fs.inotify.max_user_instances kernel.keys.root_maxbytes \
+    kernel.keys.root_maxkeys kernel.panic kernel.panic_on_oops vm.overcommit_memory vm.panic_on_oom >/run/hardway-sysctls
+  sysctl -q -w fs.inotify.max_user_instances=8192
+  podman network create --disable-dns --label hardway.lab=shell --subnet 10.246.0.0/24 --gateway 10.246.0.1 hw-bench \
+    >/dev/null
+}
+
+make_machine() { # ADDRESS NAME
+  podman run --detach --name="hw-bench-$2" --hostname="$2" --label=hardway.lab=shell \
+    --privileged --cgroupns=private --systemd=false --runtime=runc --env=container=podman \
+    --ulimit=nofile=20000:20000 --ulimit=nproc=4096:4096 --network=hw-bench --ip="$1" \
+    --tmpfs=/run --tmpfs=/tmp --volume=/var/lib/containerd --volume="$mirror:/opt/mirror:ro" \
+    --volume="$PWD/ssh/user.pub:/root/.ssh/authorized_keys:ro" \
+    --volume="$PWD/ssh/$2:/etc/ssh/ssh_host_ed25519_key:ro" "$image" >/dev/null
+  await 60 "(exec 3<>/dev/tcp/$1/22)"
+}
+
+make_machines() {
+  local address name
+  mkdir -m 0700 ssh
+  for name in user "${machines[@]}"; do ssh-keygen -q -t ed25519 -N '' -C "$name" -f "ssh/$name"; done
+  while read -r address _ name _; do
+    printf 'Host %s\n  HostName %s\n' "$name" "$address" >>ssh_config
+    printf '%s %s\n' "$address" "$(cat "ssh/$name.pub")" >>ssh/known_hosts
+    begin make_machine "$address" "$name"
+  done <machines.txt
+  cat >>ssh_config <<END
+Host *
+  User root
+  IdentityFile $PWD/ssh/user
+  UserKnownHostsFile $PWD/ssh/known_hosts
+  StrictHostKeyChecking yes
+  LogLevel ERROR
+  ControlMaster auto
+  ControlPath $PWD/ssh/to-%n
+  ControlPersist 30
+END
+  together
+}
+
+# --- certificates
+
+authority() { # NAME
+  openssl req -x509 -config openssl.cnf -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 1825 \
+    -subj "/O=Kubernetes The Hard Way/CN=$1" -keyout "pki/$1.key" -out "pki/$1.crt" \
+    -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign,digitalSignature \
+    -addext subjectKeyIdentifier=hash 2>>openssl.log
+}
+
+certificate() { # AUTHORITY NAME SUBJECT USES [SUBJECT-ALTERNATIVE-NAMES]
+  openssl req -x509 -config openssl.cnf -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 365 \
+    -CA "pki/$1.crt" -CAkey "pki/$1.key" -subj "$3" -keyout "pki/$2.key" -out "pki/$2.crt" \
+    -addext basicConstraints=critical,CA:FALSE -addext keyUsage=critical,digitalSignature,keyEncipherment \
+    -addext "extendedKeyUsage=$4" -addext subjectKeyIdentifier=hash ${5:+-addext "subjectAltName=$5"} 2>>openssl.log
+}
+
+make_certificates() {
+  local address fqdn name pods both=clientAuth,serverAuth loopback=IP:127.0.0.1
+  mkdir -m 0700 pki
+  printf '[req]\ndistinguished_name = name\n[name]\n' >openssl.cnf
+  for name in kubernetes-ca etcd-ca front-proxy-ca; do begin authority "$name"; done
+  together
+  begin certificate kubernetes-ca admin /O=system:masters/CN=admin clientAuth
+  begin certificate kubernetes-ca kube-proxy /O=system:node-proxier/CN=system:kube-proxy clientAuth
+  for name in kube-scheduler kube-controller-manager; do
+    begin certificate kubernetes-ca $name "/O=system:$name/CN=system:$name" $both $loopback
+  done
+  while read -r address fqdn name pods; do
+    [ -n "$pods" ] || continue
+    begin certificate kubernetes-ca "$name" "/O=system:nodes/CN=system:node:$name" $both \
+      "DNS:$name,DNS:$fqdn,IP:$address,$loopback"
+  done <machines.txt
+  begin certificate kubernetes-ca kube-apiserver /CN=kubernetes serverAuth "DNS:kubernetes,DNS:kubernetes.default,\
+DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local,DNS:localhost,DNS:controller-0,DNS:load-balancer-0,\
+$(sed -n 's/.* \(\(controller\|load-balancer\)[^ ]*[.][^ ]*\) .*/DNS:\1/p' machines.txt | paste -sd ,),\
+$loopback,IP:$api_service,IP:$controller,IP:$balancer"
+  begin certificate kubernetes-ca apiserver-kubelet-client /CN=kube-apiserver-kubelet-client clientAuth
+  begin certificate etcd-ca apiserver-etcd-client /CN=kube-apiserver-etcd-client clientAuth
+  begin certificate etcd-ca etcd /CN=controller-0 $both "DNS:controller-0,DNS:localhost,IP:$controller,$loopback"
+  begin certificate front-proxy-ca front-proxy-client /CN=front-proxy-client clientAuth
+  openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out pki/service-accounts.key
+  openssl pkey -in pki/service-accounts.key -pubout -out pki/service-accounts.pub
+  together
+}
+
+kubeconfig() { # USER SERVER CERTIFICATE
+  cat <<END
+apiVersion: v1
+kind: Config
+clusters:
+- name: hard-way
+  cluster: {server: "https://$2:6443", certificate-authority-data: $(base64 -w0 pki/kubernetes-ca.crt)}
+users:
+- name: $1
+  user: {client-certificate-data: $(base64 -w0 "pki/$3.crt"), client-key-data: $(base64 -w0 "pki/$3.key")}
+contexts:
+- name: hard-way
+  context: {cluster: hard-way, user: $1}
+current-context: hard-way
+END
+}
+
+put() { install -D -m "$1" "$2" "$3"; } # MODE FILE DESTINATION
+
+# Everything where it is to be on the machine, below the machine's root.
+lay_out() {
+  local name root=controller-0/root/etc
+  for name in etcd-ca front-proxy-ca; do put 0644 pki/$name.crt $root/kubernetes/pki/$name.crt; done
+  for name in kube-apiserver apiserver-kubelet-client apiserver-etcd-client front-proxy-client kube-controller-manager \
+    kube-scheduler; do
+    put 0644 pki/$name.crt $root/kubernetes/pki/$name.crt
+    put 0600 pki/$name.key $root/kubernetes/pki/$name.key
+  done
+  put 0644 pki/kubernetes-ca.crt $root/kubernetes/pki/ca.crt
+  put 0600 pki/kubernetes-ca.key $root/kubernetes/pki/ca.key
+  put 0600 pki/service-accounts.key $root/kubernetes/pki/service-accounts.key
+  put 0644 pki/service-accounts.pub $root/kubernetes/pki/service-accounts.pub
+  put 0644 pki/etcd-ca.crt $root/etcd/pki/ca.crt
+  put 0644 pki/etcd.crt $root/etcd/pki/member.crt
+  put 0600 pki/etcd.key $root/etcd/pki/member.key
+  put 0644 pki/kubernetes-ca.crt load-balancer-0/root/etc/haproxy/kubernetes-ca.crt
+  for name in kube-controller-manager kube-scheduler; do
+    put 0600 <(kubeconfig "system:$name" 127.0.0.1 $name) $root/kubernetes/$name.kubeconfig
+  done
+  put 0600 <(kubeconfig admin $balancer admin) $root/kubernetes/admin.kubeconfig
+  put 0600 /dev/stdin $root/kubernetes/config/encryption.yaml <<END
+apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: [secrets]
+  providers:
+  - secretbox: {keys: [{name: key1, secret: $(head -c 32 /dev/urandom | base64)}]}
+  - identity: {}
+END
+  for name in "${workers[@]}"; do
+    put 0644 pki/kubernetes-ca.crt "$name/root/var/lib/kubelet/pki/ca.crt"
+    put 0644 "pki/$name.crt" "$name/root/var/lib/kubelet/pki/kubelet.crt"
+    put 0600 "pki/$name.key" "$name/root/var/lib/kubelet/pki/kubelet.key"
+    put 0600 <(kubeconfig "system:node:$name" $balancer "$name") "$name/root/etc/kubernetes/kubelet.kubeconfig"
+    put 0600 <(kubeconfig system:kube-proxy $balancer kube-proxy) "$name/root/etc/kubernetes/kube-proxy.kubeconfig"
+  done
+}
+
+# --- on the machines
+
+copy() { # MACHINE: its files
+  tar -C "$1/root" -c . | ssh -F ssh_config "$1" tar -x -C / --no-overwrite-dir --no-same-owner
+}
+
+prepare() { # PACKAGE...: what every machine needs
+  local package
+  for package in ca-certificates curl openssl iproute2 procps kmod "$@"; do
+    dpkg-query -W -f '${Status}\n' "$package" | grep -q ' installed$'
+  done
+  sysctl -q -w net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1
+  systemctl daemon-reload
+  systemctl -q enable --now hardway-hosts hardway-pod-network
+}
+
+download() { # PATTERN: check and install what matches, side by side
+  local sum path destination members process processes=()
+  while read -r sum path destination members; do
+    {
+      [ "$(openssl dgst -sha256 -r "$path" | cut -d ' ' -f 1)" = "$sum" ]
+      # shellcheck disable=SC2086
+      if [ -z "$members" ]; then
+        ln -s "$path" "$destination"
+      else
+        mkdir -p "$destination"
+        tar -xf "$path" -C "$destination" --no-same-owner --no-anchored --transform 's,.*/,,' $members
+      fi
+    } &
+    processes+=($!)
+  done < <(grep -E "$1" downloads.txt)
+  for process in "${processes[@]}"; do
+    wait "$process" || { echo "a download failed on $(hostname)" >&2; exit 1; }
+  done
+}
+
+control_plane() {
+  local pki=/etc/kubernetes/pki
+  useradd --system --home-dir /var/lib/etcd --no-create-home --shell /usr/sbin/nologin etcd
+  install -d -m 0700 -o etcd -g etcd /var/lib/etcd
+  install -d -m 0700 /var/log/kubernetes
+  chown etcd:etcd /etc/etcd/pki/*
+  download etcd
+  systemctl -q enable --now etcd
+  await 60 "curl -sf --cacert /etc/etcd/pki/ca.crt --cert /etc/etcd/pki/member.crt --key /etc/etcd/pki/member.key \
+    https://127.0.0.1:2379/health | grep -q '\"health\":\"true\"'"
+  download kube
+  systemctl -q enable --now kube-apiserver
+  await 120 "curl -sf --cacert $pki/ca.crt https://127.0.0.1:6443/readyz"
+  systemctl -q enable --now kube-controller-manager kube-scheduler nginx
+  await 120 "curl -sf --cacert $pki/ca.crt https://127.0.0.1:10257/healthz"
+  await 120 "curl -sf --cacert $pki/ca.crt https://127.0.0.1:10259/healthz"
+  await 60 "curl -sf http://127.0.0.1/healthz"
+}
+
+load_balancer() {
+  systemctl -q enable --now haproxy
+  await 60 "(exec 3<>/dev/tcp/127.0.0.1/6443)"
+}
+
+container_runtime() {
+  local sum path
+  download 'containerd|runc|cni'
+  systemctl -q enable --now containerd
+  await 60 'ctr version'
+  while read -r sum path _; do
+    [ "$(openssl dgst -sha256 -r "$path" | cut -d ' ' -f 1)" = "$sum" ]
+    ctr -n k8s.io images import "$path" >/dev/null
+  done <images.txt
+}
+
+node() { # ADDRESS
+  chmod 0750 /var/lib/kubelet
+  systemctl -q enable --now kubelet kube-proxy
+  await 60 'curl -sf http://127.0.0.1:10248/healthz'
+  await 60 "curl -sf http://$1:10256/livez"
+}
+
+manifests() {
+  local name
+  for name in kubelet-access dns; do
+    await 60 "kubectl apply --server-side --force-conflicts -f /etc/kubernetes/manifests/$name.yaml"
+  done
+}
+
+node_in_api() { # NAME PODS
+  await 90 "kubectl get node/$1"
+  kubectl patch "node/$1" -p "{\"spec\":{\"podCIDR\":\"$2\",\"podCIDRs\":[\"$2\"]}}" >/dev/null
+  kubectl wait --for=condition=Ready "node/$1" --timeout=90s >/dev/null
+}
+
+cluster_checks() { # CONTROLLER BALANCER
+  local address
+  for address; do await 60 "curl -sf --cacert /etc/kubernetes/pki/ca.crt https://$address:6443/readyz"; done
+  # shellcheck disable=SC1091
+  . /etc/etcd/etcdctl.env
+  await 60 'etcdctl endpoint health --cluster'
+  kubectl wait --for=condition=Ready nodes --all --timeout=60s >/dev/null
+  [ "$(kubectl get nodes -o name | wc -l)" = 2 ]
+  kubectl -n kube-system rollout status deployment/coredns --timeout=120s >/dev/null
+}
+
+dns_check() { # SERVER ANSWER
+  await 120 "[ \"\$(dig +short +time=1 +tries=1 @$1 kubernetes.default.svc.cluster.local)\" = $2 ]"
+}
+
+# --- the machines' ways, each beside the others
+
+set_up_controller() {
+  copy controller-0
+  on controller-0 prepare nginx
+  on controller-0 control_plane
+}
+
+set_up_load_balancer() {
+  copy load-balancer-0
+  on load-balancer-0 prepare haproxy
+  on load-balancer-0 load_balancer
+}
+
+set_up_worker() { # NAME
+  copy "$1"
+  on "$1" prepare socat conntrack ipset iptables nftables dnsutils
+  on "$1" container_runtime
+  on "$1" download kube
+}
+
+start_nodes() {
+  local address name pods
+  while read -r address _ name pods; do
+    [ -n "$pods" ] || continue
+    ip route replace "$pods" via "$address"
+    begin on "$name" node "$address"
+    begin on controller-0 node_in_api "$name" "$pods"
+  done <machines.txt
+  begin on controller-0 manifests
+  together
+}
+
+trap 'for name in "${machines[@]}"; do ssh -F ssh_config -O exit "$name" 2>/dev/null || true; done' EXIT
+since=${EPOCHREALTIME/./}
+make_network
+make_machines
+phase machines
+make_certificates
+lay_out
+phase certificates
+for name in "${workers[@]}"; do begin set_up_worker "$name"; done
+begin set_up_load_balancer
+begin set_up_controller
+together
+phase control-plane
+start_nodes
+phase nodes
+on controller-0 cluster_checks $controller $balancer
+on worker-0 dns_check $dns_service $api_service
+phase dns

@@ -1,0 +1,174 @@
+"""The commands that a person types: `python -m toolchain ...` and plain `pulumi`, for the stack `test`."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lab.polling import eventually
+
+STACK = "test"
+CHECKOUT = Path(__file__).parents[2]
+SETTINGS = CHECKOUT / f"Pulumi.{STACK}.yaml"
+_MINUTES = 5 * 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """How a command ended, and all it printed."""
+
+    code: int
+    output: str
+
+    @property
+    def summary(self) -> dict[str, int]:
+        """The CLI's closing count of resources: {"unchanged": 93}."""
+        counted = re.search(r"^Resources:\n((?: +.+\n)+)", self.output, re.MULTILINE)
+        assert counted, self.output
+        rows = re.findall(r"^ +(?:\S+ )?(\d+) (\w[\w -]*)$", counted[1], re.MULTILINE)
+        return {what.strip(): int(count) for count, what in rows}
+
+
+class Started:
+    """A command of the tool chain at work; every process that it starts is of its session."""
+
+    def __init__(self, *arguments: str, show: Callable[[str], None] = lambda line: None) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "toolchain", "--stack", STACK, *arguments],
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, args=(show,), daemon=True)
+        self._reader.start()
+
+    @property
+    def output(self) -> str:
+        """All that it has printed so far."""
+        return "".join(self.lines)
+
+    def wait(self, seconds: float = _MINUTES) -> Ran:
+        """Its end."""
+        try:
+            code = self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired as late:
+            self.kill_everything()
+            raise AssertionError(f"still at work after {seconds} s:\n{self.output}") from late
+        # Not joined for ever: a process that outlives the command may hold its output open.
+        self._reader.join(timeout=5)
+        return Ran(code=code, output=self.output)
+
+    def says(self, pattern: str, *, seconds: float = 120) -> None:
+        """Wait for a line that matches."""
+        eventually(
+            f"the line {pattern!r}",
+            lambda: any(re.search(pattern, line) for line in list(self.lines)) or self._still_at_work(pattern),
+            seconds=seconds,
+            report=lambda: self.output,
+            pause=0.05,
+        )
+
+    def kill_cli(self) -> None:
+        """kill -9 of the Pulumi CLI alone."""
+        cli = [pid for pid in self.processes() if _read(Path(f"/proc/{pid}/comm")) == b"pulumi\n"]
+        assert len(cli) == 1, f"one Pulumi CLI expected, found {cli}"
+        os.kill(cli[0], signal.SIGKILL)
+
+    def kill_everything(self) -> None:
+        """kill -9 of all its processes, as when the machine loses its power."""
+        while processes := self.processes():
+            for pid in processes:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            if self._process.poll() is not None and not set(processes) - {self._process.pid}:
+                return
+
+    def processes(self) -> list[int]:
+        """The processes of its session that live."""
+        return [
+            int(stat.parent.name)
+            for stat in Path("/proc").glob("[0-9]*/stat")
+            # pid (comm) state ppid pgrp session
+            if (fields := _read(stat).rpartition(b")")[2].split())
+            and int(fields[3]) == self._process.pid
+            and fields[0] != b"Z"
+        ]
+
+    def _still_at_work(self, waiting_for: str) -> bool:
+        if self._process.poll() is not None:
+            raise RuntimeError(f"ended before it said {waiting_for!r}:\n{self.output}")
+        return False
+
+    def _read(self, show: Callable[[str], None]) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(line)
+            show(line)
+
+
+def toolchain(*arguments: str) -> Ran:
+    """Run a command of the tool chain to its end."""
+    return Started(*arguments).wait()
+
+
+def pulumi(*arguments: str) -> Ran:
+    """Run plain `pulumi`, in the environment that `make env` prints; the settings file stays as it is."""
+    settings = SETTINGS.read_bytes()
+    try:
+        done = subprocess.run(
+            ["pulumi", *arguments, "--stack", STACK, "--non-interactive"],
+            cwd=CHECKOUT,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_MINUTES,
+            check=False,
+        )
+    finally:
+        # The CLI writes a salt into it.
+        SETTINGS.write_bytes(settings)
+    return Ran(code=done.returncode, output=done.stdout if done.returncode == 0 else done.stdout + done.stderr)
+
+
+def exported(*, secrets: bool = False) -> str:
+    """The state, as JSON text."""
+    ran = pulumi("stack", "export", *(["--show-secrets"] if secrets else []))
+    assert ran.code == 0, ran.output
+    return ran.output
+
+
+def resources() -> list[dict[str, Any]]:
+    """The resources in the state."""
+    found: list[dict[str, Any]] = json.loads(exported())["deployment"].get("resources", [])
+    return found
+
+
+@cache
+def _environment() -> dict[str, str]:
+    # As the README says: eval "$(make -s env)".
+    script = f'eval "$({sys.executable} -m toolchain --stack {STACK} env)" && env -0'
+    done = subprocess.run(["bash", "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    return dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

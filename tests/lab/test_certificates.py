@@ -1,0 +1,142 @@
+"""Who the certificates say that somebody is, and who is let in with which."""
+
+import base64
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography import x509
+
+from lab import tls
+from lab.cluster import Cluster
+
+_API, _ETCD, _PEERS, _KUBELET = 6443, 2379, 2380, 10250
+
+
+@pytest.fixture(scope="module")
+def admin(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """The administrator, by a certificate of the Kubernetes authority."""
+    user = yaml.safe_load((cluster.directory / "kubeconfig").read_text())["users"][0]["user"]
+    pem = b"".join(base64.b64decode(user[f"client-{part}-data"]) for part in ("certificate", "key"))
+    return tls.with_certificate(_private_file(tmp_path_factory, pem))
+
+
+@pytest.fixture(scope="module")
+def etcd_client(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The API server, by its certificate of the etcd authority: a file with the key, too."""
+    at = "/etc/kubernetes/pki/apiserver-etcd-client"
+    pem = cluster.ssh(cluster.controller.name, f"cat {at}.crt {at}.key")
+    return _private_file(tmp_path_factory, pem.encode())
+
+
+def test_the_api_server_stands_for_every_name_it_is_called_by(cluster: Cluster) -> None:
+    """ "kubernetes.svc.cluster.local" for "kubernetes.default.svc.cluster.local"; no first service address; no
+    balancer.
+    """
+    names = tls.alternative_names(tls.served_by(str(cluster.balancer.address), _API))
+    assert names >= {
+        "127.0.0.1",
+        str(cluster.settings.network.api_service),
+        str(cluster.controller.address),
+        str(cluster.balancer.address),
+        cluster.balancer.fqdn,
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    }
+    assert "kubernetes.svc.cluster.local" not in names
+
+
+def test_a_kubelet_is_its_node_by_name_and_address(cluster: Cluster) -> None:
+    """A kubelet certificate without the node's address: logs and exec fail."""
+    for worker in cluster.workers:
+        shown = tls.served_by(str(worker.address), _KUBELET)
+        assert tls.subject(shown) == (f"system:node:{worker.name}", "system:nodes")
+        assert tls.alternative_names(shown) == {worker.name, worker.fqdn, str(worker.address), "127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "organisation"),
+    [
+        ("kube-scheduler", "system:kube-scheduler", "system:kube-scheduler"),
+        ("kube-controller-manager", "system:kube-controller-manager", "system:kube-controller-manager"),
+        ("kube-apiserver", "kubernetes", None),
+        ("apiserver-kubelet-client", "kube-apiserver-kubelet-client", None),
+        ("apiserver-etcd-client", "kube-apiserver-etcd-client", None),
+        ("front-proxy-client", "front-proxy-client", None),
+    ],
+)
+def test_a_certificate_names_its_owner(cluster: Cluster, file: str, name: str, organisation: str | None) -> None:
+    """An organisation "system:system:kube-scheduler", or system:masters for who is bound by RBAC."""
+    text = cluster.ssh(cluster.controller.name, f"cat /etc/kubernetes/pki/{file}.crt")
+    assert tls.subject(x509.load_pem_x509_certificate(text.encode())) == (name, organisation)
+
+
+def test_the_three_authorities_are_three(cluster: Cluster) -> None:
+    """One authority for all: whoever has any certificate may read etcd, or claim to be the front proxy."""
+    names = ("ca", "etcd-ca", "front-proxy-ca")
+    files = [cluster.ssh(cluster.controller.name, f"cat /etc/kubernetes/pki/{name}.crt") for name in names]
+    keys = {x509.load_pem_x509_certificate(text.encode()).public_key().public_numbers() for text in files}  # type: ignore[union-attr]
+    assert len(keys) == 3
+
+
+def test_etcd_lets_in_only_its_own_authoritys_clients(
+    cluster: Cluster, admin: ssl.SSLContext, etcd_client: Path
+) -> None:
+    """An etcd that anybody reads, or anybody with a certificate of the cluster."""
+    url = f"https://{cluster.controller.address}:{_ETCD}/health"
+    assert tls.fetch(url, tls.with_certificate(etcd_client))[0] == 200
+    for stranger in (tls.anyone(), admin):
+        # How it says no is a race between its alert and the end of the connection.
+        assert tls.refusal(lambda context=stranger: tls.fetch(url, context))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("port", [_ETCD, _PEERS])
+def test_etcd_speaks_no_plain_http(cluster: Cluster, port: int) -> None:
+    """etcd's client or peer port without TLS."""
+    assert tls.refusal(lambda: tls.fetch(f"http://{cluster.controller.address}:{port}/version"))
+
+
+def test_etcds_peers_want_a_certificate(cluster: Cluster) -> None:
+    """A peer port that lets a stranger into the cluster."""
+    url = f"https://{cluster.controller.address}:{_PEERS}/members"
+    assert tls.refusal(lambda: tls.fetch(url, tls.anyone()))
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1")
+@pytest.mark.parametrize("port", [_API, _ETCD, _KUBELET])
+def test_tls_1_1_is_refused(cluster: Cluster, etcd_client: Path, port: int) -> None:
+    """A server that takes TLS below 1.2. The same client gets through with 1.2."""
+    machine = cluster.workers[0] if port == _KUBELET else cluster.controller
+    certificate = etcd_client if port == _ETCD else None
+    with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
+        _shake_hands(str(machine.address), port, tls.not_above(ssl.TLSVersion.TLSv1_1, certificate))
+    spoken = _shake_hands(str(machine.address), port, tls.not_above(ssl.TLSVersion.TLSv1_2, certificate))
+    assert spoken == "TLSv1.2"
+
+
+def test_the_kubelet_refuses_strangers(cluster: Cluster) -> None:
+    """Anonymous requests to the kubelet's API: exec into any pod for everybody."""
+    for worker in cluster.workers:
+        assert tls.fetch(f"https://{worker.address}:{_KUBELET}/pods", tls.anyone())[0] == 401
+
+
+def test_the_kubelets_read_only_port_is_closed(cluster: Cluster) -> None:
+    """Port 10255: every pod's environment for everybody."""
+    for worker in cluster.workers:
+        assert "refused" in tls.refusal(lambda at=worker.address: tls.fetch(f"http://{at}:10255/pods"))  # type: ignore[misc]
+
+
+def _shake_hands(address: str, port: int, context: ssl.SSLContext) -> str | None:
+    with socket.create_connection((address, port), timeout=5) as plain, context.wrap_socket(plain) as secure:
+        return secure.version()
+
+
+def _private_file(factory: pytest.TempPathFactory, pem: bytes) -> Path:
+    file = factory.mktemp("client") / "client.pem"
+    file.touch(mode=0o600)
+    file.write_bytes(pem)
+    return file

@@ -1,0 +1,170 @@
+"""The pods that the tests work with: a web server on every worker, and one pod by itself.
+
+Their images are imported from the mirror: no registry needs to be reached.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from config.versions import pins
+from lab.cluster import Cluster
+from lab.polling import eventually
+
+# Host ports are not part of the baseline that Pod Security enforces elsewhere.
+NAMESPACE = "lab-checks"
+WEB, ALONE = "web", "alone"
+# Named unlike its pod, whose own name leads to itself without any Service.
+ALONE_SERVICE = "by-itself"
+# The container of `alone` that has tar.
+TAR = "tar"
+PORT, HOST_PORT, NODE_PORT = 8080, 18080, 30080
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pod:
+    """A pod that runs."""
+
+    name: str
+    address: str
+    node: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """All of them, on a cluster."""
+
+    cluster: Cluster
+
+    def start(self) -> None:
+        """Import the images, apply the manifests and wait until all pods are ready."""
+        self.cluster.apply(_namespace(), *_web(len(self.cluster.workers)), *_alone())
+        with ThreadPoolExecutor() as workers:
+            list(workers.map(self._import_images, [worker.name for worker in self.cluster.workers]))
+        self.wait_until_ready()
+
+    def wait_until_ready(self, *, seconds: float = 90) -> None:
+        """Wait until every pod of the namespace is ready."""
+        wanted = len(self.cluster.workers) + 1
+        eventually(
+            f"{wanted} pods of {NAMESPACE} ready",
+            lambda: len(self._ready()) == wanted,
+            seconds=seconds,
+            report=self.cluster.situation,
+        )
+
+    @property
+    def web(self) -> list[Pod]:
+        """The pods of the Deployment, one on each worker, in the order of the workers."""
+        return [pod for pod in self._ready() if pod.name.startswith(WEB)]
+
+    @property
+    def alone(self) -> Pod:
+        """The pod that is the only one behind its Service."""
+        return next(pod for pod in self._ready() if pod.name == ALONE)
+
+    def exec(self, pod: Pod, *command: str) -> str:
+        """What a command in a pod prints."""
+        return self.cluster.kubectl("--namespace", NAMESPACE, "exec", pod.name, "--", *command)
+
+    def curl(self, pod: Pod, url: str) -> str:
+        """What a web server answers to a pod."""
+        return self.exec(pod, "curl", "--silent", "--show-error", "--fail", "--max-time", "5", url)
+
+    def _ready(self) -> list[Pod]:
+        items = self.cluster.get("pods", "--namespace", NAMESPACE)["items"]
+        ready = [item for item in items if _is_ready(item)]
+        pods = [
+            Pod(name=item["metadata"]["name"], address=item["status"]["podIP"], node=item["spec"]["nodeName"])
+            for item in ready
+        ]
+        return sorted(pods, key=lambda pod: pod.node)
+
+    def _import_images(self, worker: str) -> None:
+        archives = [f"/opt/mirror/{pins().images[name].archive_path(self.cluster.settings.arch)}" for name in _IMAGES]
+        commands = (f"ctr --namespace k8s.io images import {archive}" for archive in archives)
+        self.cluster.ssh(worker, " && ".join(commands))
+
+
+_IMAGES = ("busybox", "agnhost")
+
+
+def image(name: str) -> str:
+    """The reference of an image of versions.yaml."""
+    return pins().images[name].reference
+
+
+def _is_ready(item: dict[str, Any]) -> bool:
+    conditions = {entry["type"]: entry["status"] for entry in item["status"].get("conditions", [])}
+    return conditions.get("Ready") == "True" and "deletionTimestamp" not in item["metadata"]
+
+
+def _namespace() -> dict[str, Any]:
+    labels = {"pod-security.kubernetes.io/enforce": "privileged"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
+
+
+def _web(replicas: int) -> list[dict[str, Any]]:
+    labels = {"app": WEB}
+    spread = {
+        "requiredDuringSchedulingIgnoredDuringExecution": [
+            {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}}
+        ]
+    }
+    container = _agnhost(ports=[{"containerPort": PORT, "hostPort": HOST_PORT}])
+    pod = {
+        "affinity": {"podAntiAffinity": spread},
+        "terminationGracePeriodSeconds": 0,
+        "containers": [container],
+    }
+    return [
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": WEB, "namespace": NAMESPACE},
+            "spec": {
+                "replicas": replicas,
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        },
+        _service(WEB, selects=WEB, type="NodePort", ports=[{"port": 80, "targetPort": PORT, "nodePort": NODE_PORT}]),
+    ]
+
+
+def _alone() -> list[dict[str, Any]]:
+    tar = {
+        "name": TAR,
+        "image": image("busybox"),
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["sh", "-c", "echo serving; exec sleep 1000000"],
+    }
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": ALONE, "namespace": NAMESPACE, "labels": {"app": ALONE}},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [_agnhost(), tar]},
+        },
+        _service(ALONE_SERVICE, selects=ALONE, ports=[{"port": 80, "targetPort": PORT}]),
+    ]
+
+
+def _agnhost(**more: Any) -> dict[str, Any]:
+    return {
+        "name": "agnhost",
+        "image": image("agnhost"),
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["netexec", f"--http-port={PORT}"],
+        "readinessProbe": {"httpGet": {"path": "/healthz", "port": PORT}, "periodSeconds": 1},
+        **more,
+    }
+
+
+def _service(name: str, *, selects: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"selector": {"app": selects}, **spec},
+    }

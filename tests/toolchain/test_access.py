@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+
+from config.versions import pins
+from toolchain import access, paths
+from toolchain.errors import ToolchainError
+from toolchain.stack import Stack
+from toolchain.versions import architecture
+
+OUTPUTS = {
+    "kubeconfig": "apiVersion: v1\n# secret-1",
+    "ssh_config": "Host worker-1 w1\n  HostName 10.0.0.1\nHost *\n  User root\nHost controller-1\n",
+    "ssh_private_key": "secret-2\n",
+    "endpoint": "https://10.0.0.1:6443",
+}
+VERSION = pins().products["kubernetes"].default
+
+
+@pytest.fixture
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    monkeypatch.setenv("HARDWAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
+    released = paths.mirror() / pins().products["kubernetes"].path_of("kubectl", version=VERSION, arch=architecture())
+    released.parent.mkdir(parents=True)
+    # Not executable, as downloads are.
+    released.write_text('#!/bin/sh\nprintf "<%s>" "$@"\n')
+    return Stack(
+        name="dev",
+        project="toy",
+        settings_file=tmp_path / "Pulumi.dev.yaml",
+        substrate="containers",
+        engine="podman",
+        kubernetes=VERSION,
+    )
+
+
+def test_the_files_are_for_the_users_eyes_only(stack: Stack) -> None:
+    access.write(stack, OUTPUTS)
+    access.write(stack, OUTPUTS | {"kubeconfig": "apiVersion: v1\n# newer"})
+    modes = {file.name: file.stat().st_mode & 0o777 for file in stack.directory.iterdir()}
+    assert modes == {"kubeconfig": 0o600, "ssh_config": 0o600, "ssh_key": 0o600, "kubectl": 0o755}
+    assert stack.directory.stat().st_mode & 0o777 == 0o700
+    assert (stack.directory / "kubeconfig").read_text() == "apiVersion: v1\n# newer\n"
+    assert (stack.directory / "ssh_key").read_text() == "secret-2\n"
+
+
+def test_what_is_shown_has_no_secret(stack: Stack, capfd: pytest.CaptureFixture[str]) -> None:
+    access.write(stack, OUTPUTS)
+    access.show(stack, OUTPUTS)
+    said = capfd.readouterr()
+    assert f"<--kubeconfig><{stack.directory}/kubeconfig><get><nodes><-o><wide>" in said.out
+    assert "endpoint    https://10.0.0.1:6443" in said.out
+    assert f"kubeconfig  {stack.directory}/kubeconfig" in said.out
+    assert "secret" not in said.out + said.err
+
+
+def test_a_missing_output_is_named(stack: Stack) -> None:
+    with pytest.raises(ToolchainError, match="no output kubeconfig, ssh_private_key"):
+        access.write(stack, {"ssh_config": ""})
+
+
+def test_a_kubectl_that_is_not_in_the_mirror_is_reported(stack: Stack) -> None:
+    for file in paths.mirror().rglob("kubectl"):
+        file.unlink()
+    with pytest.raises(ToolchainError, match=rf"kubectl {VERSION} is not in the mirror.*make setup"):
+        access.write(stack, OUTPUTS)
+
+
+def test_a_lab_that_is_not_up_cannot_be_reached(stack: Stack) -> None:
+    not_up = r"lab dev is not up.*make up STACK=dev"
+    with pytest.raises(ToolchainError, match=not_up):
+        access.kubectl(stack, ["get"])
+    with pytest.raises(ToolchainError, match=not_up):
+        access.ssh(stack, "worker-1", None)
+    access.write(stack, OUTPUTS)
+    access.remove(stack)
+    assert not stack.directory.exists()
+    access.remove(stack)
+
+
+def test_ssh_knows_the_labs_machines(stack: Stack) -> None:
+    access.write(stack, OUTPUTS)
+    with pytest.raises(ToolchainError, match="must be one of worker-1, w1, controller-1"):
+        access.ssh(stack, "", None)

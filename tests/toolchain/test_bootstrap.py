@@ -1,0 +1,79 @@
+"""`toolchain/bootstrap.sh` in a checkout of its own, with requirements that pip has nothing to do for."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "toolchain" / "bootstrap.sh"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    (tmp_path / "toolchain").mkdir()
+    shutil.copy(SCRIPT, tmp_path / "toolchain" / "bootstrap.sh")
+    (tmp_path / "requirements.txt").write_text("# nothing\n")
+    (tmp_path / "requirements-dev.txt").write_text("# nothing\n")
+    return tmp_path
+
+
+def start(checkout: Path, *, path: str | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [checkout / "toolchain" / "bootstrap.sh"],
+        env=os.environ | ({"PATH": path} if path else {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def bootstrap(checkout: Path, *, path: str | None = None) -> tuple[int, str]:
+    process = start(checkout, path=path)
+    out, err = process.communicate(timeout=60)
+    assert out == "", "stdout belongs to `make env`"
+    return process.returncode, err
+
+
+def test_the_environment_is_made_when_it_has_to_be_and_only_then(checkout: Path) -> None:
+    made_from = checkout / ".venv" / "made-from"
+    runs = [start(checkout), start(checkout)]
+    said = "".join(run.communicate(timeout=60)[1] for run in runs)
+    assert [run.returncode for run in runs] == [0, 0]
+    assert said.count("Making the virtual environment") == 1, "two runs at once are to make it once"
+    assert subprocess.run([checkout / ".venv" / "bin" / "python", "-c", ""], check=False).returncode == 0
+
+    assert bootstrap(checkout) == (0, "")
+
+    # As a run leaves it that was killed before its end.
+    made_from.unlink()
+    (checkout / ".venv" / "half-made").touch()
+    assert "Making the virtual environment" in bootstrap(checkout)[1]
+    assert not (checkout / ".venv" / "half-made").exists()
+
+    (checkout / "requirements-dev.txt").write_text("# something else\n")
+    assert "Making the virtual environment" in bootstrap(checkout)[1]
+    assert bootstrap(checkout) == (0, "")
+
+
+def test_what_pip_cannot_have_fails_now_and_is_tried_again(checkout: Path) -> None:
+    (checkout / "requirements.txt").write_text("./no-such-directory\n")
+    for _ in range(2):
+        status, said = bootstrap(checkout)
+        assert status != 0
+        assert "no-such-directory" in said
+    assert not (checkout / ".venv" / "made-from").exists()
+
+
+def test_an_old_python_is_refused_with_the_version_that_is_needed(checkout: Path, tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("sh", "dirname", "cat", "sha256sum", "id"):
+        (programs / name).symlink_to(shutil.which(name) or "")
+    (programs / "python3").write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.9.2 || exit 1\n')
+    (programs / "python3").chmod(0o755)
+    status, said = bootstrap(checkout, path=str(programs))
+    assert status != 0
+    assert "Python 3.11 or newer is needed; this machine has Python 3.9.2" in said
+    assert not (checkout / ".venv").exists()

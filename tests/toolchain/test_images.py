@@ -1,0 +1,158 @@
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.artifacts import read_checksums
+from config.versions import pins
+from toolchain import debian, gomodule, images, paths
+from toolchain.gomodule import Programs
+from toolchain.progress import Part, Report
+
+
+@pytest.fixture
+def built(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is made, by tools that are quick: programs are their names, Debian has a file of each kind."""
+    made: list[str] = []
+    kubernetes = tmp_path / "kubernetes"
+    (kubernetes / "build/pause/linux").mkdir(parents=True)
+    (kubernetes / "build/pause/linux/pause.c").write_text("int main(void) { return 0; }")
+
+    def build(part: Part, programs: Programs, destination: Path, *, arch: str) -> None:
+        made.extend(programs.packages)
+        for name in programs.packages:
+            (destination / name).write_text(name)
+
+    def files(part: Part, archive: Path, *, packages: tuple[str, ...]) -> None:
+        with tarfile.open(archive, "w") as tar:
+            for name, text in {
+                "./bin/busybox": "#!/bin/sh\nprintf 'sh\\nwget\\nnslookup\\n'\n",
+                "./bin/nc.openbsd": "nc",
+                "./usr/share/ca-certificates/mozilla/A.crt": "authority A\n",
+                "./usr/share/ca-certificates/mozilla/B.crt": "authority B\n",
+                "./usr/bin/perl": "ballast",
+            }.items():
+                entry = tarfile.TarInfo(name)
+                entry.size, entry.mode = len(text), 0o755
+                tar.addfile(entry, io.BytesIO(text.encode()))
+
+    monkeypatch.setenv("TOOLCHAIN", "source")
+    monkeypatch.setattr(gomodule, "build", build)
+    monkeypatch.setattr(gomodule, "sources", lambda *_, **__: kubernetes)
+    monkeypatch.setattr(debian, "files", files)
+    return made
+
+
+class Made:
+    """An image archive, opened."""
+
+    def __init__(self, name: str) -> None:
+        self.archive = paths.mirror() / pins().images[name].archive_path("amd64")
+        with tarfile.open(self.archive) as tar:
+            (named,) = self._json(tar, "index.json")["manifests"]
+            self.reference = named["annotations"]["io.containerd.image.name"]
+            manifest = self._json(tar, self._blob(named))
+            self.config = self._json(tar, self._blob(manifest["config"]))["config"]
+            self.files: dict[str, str] = {}
+            for layer in manifest["layers"]:
+                stream = tar.extractfile(self._blob(layer))
+                assert stream
+                with tarfile.open(fileobj=stream) as files:
+                    for entry in files:
+                        content = files.extractfile(entry) if entry.isreg() else None
+                        text = content.read().decode(errors="replace") if content else entry.linkname
+                        self.files[entry.name.removeprefix("./")] = text
+
+    @staticmethod
+    def _blob(descriptor: dict[str, Any]) -> str:
+        return f"blobs/{descriptor['digest'].replace(':', '/')}"
+
+    @staticmethod
+    def _json(tar: tarfile.TarFile, name: str) -> Any:
+        stream = tar.extractfile(name)
+        assert stream
+        return json.loads(stream.read())
+
+
+@pytest.fixture
+def all_made(built: list[str], report: Report, monkeypatch: pytest.MonkeyPatch) -> dict[str, Made]:
+    monkeypatch.setattr(images, "architecture", lambda: "amd64")
+    images.ensure(report)
+    return {name: Made(name) for name in pins().images}
+
+
+def test_each_is_named_as_pods_ask_for_it(all_made: dict[str, Made]) -> None:
+    assert {name: made.reference for name, made in all_made.items()} == {
+        name: image.reference for name, image in pins().images.items()
+    }
+    assert sorted(read_checksums(paths.mirror())) == sorted(
+        image.archive_path("amd64") for image in pins().images.values()
+    )
+
+
+def test_pause_is_one_program_and_not_root(all_made: dict[str, Made]) -> None:
+    made = all_made["pause"]
+    assert list(made.files) == ["pause"]
+    assert (made.config["Entrypoint"], made.config["User"]) == (["/pause"], "65535:65535")
+
+
+def test_coredns_knows_authorities_and_is_not_root(all_made: dict[str, Made]) -> None:
+    made = all_made["coredns"]
+    assert made.files["coredns"] == "coredns"
+    assert made.files["etc/ssl/certs/ca-certificates.crt"] == "authority A\nauthority B\n"
+    assert (made.config["Entrypoint"], made.config["User"]) == (["/coredns"], "65532:65532")
+
+
+def test_agnhost_has_its_tools_beside_it_and_no_ballast(all_made: dict[str, Made]) -> None:
+    made = all_made["agnhost"]
+    assert (made.config["Entrypoint"], made.config["Cmd"]) == (["/agnhost"], ["pause"])
+    assert made.files["agnhost"] == "agnhost"
+    assert made.files["bin/nc"] == "nc.openbsd"
+    assert made.files["bin/nc.openbsd"] == "nc"
+    assert not [name for name in made.files if "perl" in name or name.startswith("usr/share")]
+
+
+def test_busybox_has_a_link_for_each_applet(all_made: dict[str, Made]) -> None:
+    made = all_made["busybox"]
+    assert {name: made.files[f"bin/{name}"] for name in ("sh", "wget", "nslookup")} == {
+        "sh": "busybox",
+        "wget": "busybox",
+        "nslookup": "busybox",
+    }
+    assert made.config["Cmd"] == ["sh"]
+
+
+def test_what_is_there_is_not_made_again(all_made: dict[str, Made], built: list[str], report: Report) -> None:
+    built.clear()
+    images.ensure(report)
+    assert built == []
+    all_made["coredns"].archive.unlink()
+    images.ensure(report)
+    assert built == ["coredns"]
+
+
+def test_a_registry_that_answers_means_a_pull(
+    cache: Path, report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = tmp_path / "bin" / "podman"
+    engine.parent.mkdir()
+    engine.write_text(
+        f"""#!/bin/sh
+echo "$@" >> {tmp_path}/asked
+case $1 in save) echo "image $3" > "${{2#--output=}}";; esac
+"""
+    )
+    engine.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{engine.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("TOOLCHAIN", "upstream")
+    monkeypatch.setattr(images, "architecture", lambda: "arm64")
+    images.ensure(report)
+    for image in pins().images.values():
+        assert f"pull --platform=linux/arm64 {image.reference}" in (tmp_path / "asked").read_text().splitlines()
+        assert (paths.mirror() / image.archive_path("arm64")).read_text() == f"image {image.reference}\n"
+    (tmp_path / "asked").unlink()
+    images.ensure(report)
+    assert not (tmp_path / "asked").exists()

@@ -1,0 +1,83 @@
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from config.artifacts import read_checksums
+from toolchain import ledger
+from toolchain.ledger import Ledger
+from toolchain.origin import Origin
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    for name in ("b/two", "a/one"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(name)
+    return tmp_path
+
+
+def sum_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_sums_are_sorted_and_others_can_read_them(mirror: Path) -> None:
+    record = Ledger(mirror)
+    record.record("b/two", origin=Origin.SOURCE, made_of="a module")
+    record.record("a/one", origin=Origin.UPSTREAM, made_of="https://a/one")
+    assert (mirror / "SHA256SUMS").read_text() == f"{sum_of('a/one')}  a/one\n{sum_of('b/two')}  b/two\n"
+    assert read_checksums(mirror) == {"a/one": sum_of("a/one"), "b/two": sum_of("b/two")}
+
+
+def test_an_entry_says_who_made_the_file(mirror: Path) -> None:
+    Ledger(mirror).record("b/two", origin=Origin.SOURCE, made_of="a module")
+    entry = Ledger(mirror).entry("b/two")
+    assert entry is not None
+    assert (entry.origin, entry.made_of, entry.sha256) == (Origin.SOURCE, "a module", sum_of("b/two"))
+
+
+def test_what_was_never_recorded_does_not_count(mirror: Path) -> None:
+    assert Ledger(mirror).entry("a/one") is None
+
+
+@pytest.mark.parametrize("change", ["longer", "same size", "gone"])
+def test_a_changed_file_does_not_count(mirror: Path, change: str) -> None:
+    record, file = Ledger(mirror), mirror / "a/one"
+    record.record("a/one", origin=Origin.UPSTREAM, made_of="https://a/one")
+    before = file.stat().st_mtime_ns
+    match change:
+        case "longer":
+            file.write_text("a/one and more")
+        case "same size":
+            file.write_text("A/ONE")
+            os.utime(file, ns=(before + 1, before + 1))
+        case "gone":
+            file.unlink()
+    assert record.entry("a/one") is None
+    assert record.locked("a/one") == sum_of("a/one"), "what upstream released stays known"
+
+
+def test_a_built_sum_is_never_locked(mirror: Path) -> None:
+    record = Ledger(mirror)
+    record.record("a/one", origin=Origin.SOURCE, made_of="a module")
+    assert record.locked("a/one") is None
+
+
+def test_killed_between_the_two_files_the_entry_does_not_count(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Ledger(mirror)
+    record.record("a/one", origin=Origin.SOURCE, made_of="a module")
+    record.record("b/two", origin=Origin.SOURCE, made_of="a module")
+    (mirror / "a/one").write_text("built anew")
+    write = ledger._replace
+
+    def killed(file: Path, text: str) -> None:
+        if file.name == "SHA256SUMS":
+            raise KeyboardInterrupt
+        write(file, text)
+
+    monkeypatch.setattr(ledger, "_replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        record.record("a/one", origin=Origin.SOURCE, made_of="a module")
+    assert Ledger(mirror).entry("a/one") is None
+    assert Ledger(mirror).entry("b/two") is not None

@@ -1,0 +1,83 @@
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from toolchain import node_image
+from toolchain.errors import ToolchainError
+from toolchain.progress import Report
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the recipe that may be changed."""
+    copy = tmp_path / "node-image"
+    shutil.copytree(node_image._RECIPE, copy)
+    monkeypatch.setattr(node_image, "_RECIPE", copy)
+    return copy
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    """A container engine that has no image, and notes what it is asked."""
+    program = tmp_path / "engine"
+    program.write_text(
+        f"""#!/bin/sh
+echo "$@" >> {tmp_path}/asked
+[ "$1" != image ] || {{ echo "Error: inspecting object: $3: image not known" >&2; exit 125; }}
+"""
+    )
+    program.chmod(0o755)
+    return program
+
+
+def test_the_reference_is_of_the_recipe_alone(recipe: Path) -> None:
+    before = node_image.reference()
+    assert re.fullmatch(r"localhost/hardway-node:[0-9a-f]{12}", before)
+    (recipe / "packages").touch()
+    assert node_image.reference() == before
+
+
+@pytest.mark.parametrize("file", ["packages", "customise.sh", "Containerfile"])
+def test_another_recipe_is_another_image(recipe: Path, file: str) -> None:
+    before = node_image.reference()
+    with (recipe / file).open("a") as text:
+        text.write("\n")
+    assert node_image.reference() != before
+
+
+def test_both_ways_make_the_same_image(recipe: Path) -> None:
+    containerfile = (recipe / "Containerfile").read_text().splitlines()
+    instructions = {line for line in containerfile if line.split(" ")[0] in ("CMD", "STOPSIGNAL", "ENV")}
+    assert instructions == set(node_image._CHANGES)
+
+
+def test_packages_are_names_only() -> None:
+    assert {"systemd", "openssh-server", "conntrack", "haproxy", "nginx"} <= set(node_image.packages())
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9.+-]+", name) for name in node_image.packages())
+
+
+@pytest.mark.parametrize(("name", "options"), [("podman", "--runtime runc build"), ("docker", "build")])
+def test_a_registry_that_answers_means_the_containerfile(
+    name: str, options: str, engine: Path, cache: Path, report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOLCHAIN", "upstream")
+    named = engine.rename(engine.with_name(name))
+    image = node_image.ensure(report, str(named))
+    inspect, again, build = (tmp_path / "asked").read_text().splitlines()
+    assert inspect == again == f"image inspect {image}"
+    assert build == f"{options} --tag {image} {node_image._RECIPE}"
+
+
+def test_an_engine_out_of_order_is_not_an_absent_image(tmp_path: Path, cache: Path, report: Report) -> None:
+    broken = tmp_path / "docker"
+    broken.write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    with pytest.raises(ToolchainError, match="cannot be used: Cannot connect to the Docker daemon"):
+        node_image.ensure(report, str(broken))
+
+
+def test_an_absent_engine_is_named(cache: Path, report: Report) -> None:
+    with pytest.raises(ToolchainError, match="no-such-engine is not installed"):
+        node_image.ensure(report, "no-such-engine")

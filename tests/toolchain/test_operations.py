@@ -1,0 +1,242 @@
+"""Against the real engine, with the plugins that `make test` has put on PATH, on a toy project in a directory."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from toolchain import operations, paths, stack, state
+from toolchain.errors import ToolchainError
+from toolchain.prepare import Workshop
+from toolchain.stack import Stack
+
+PROGRAM = """
+import os
+import pulumi, pulumi_command as command
+command.local.Command("quick", create="true")
+command.local.Command("slow", create=pulumi.Config("toy").require("create"))
+pulumi.export("kubeconfig", pulumi.Output.secret("the-secret"))
+"""
+SETTINGS = "# A toy.\nconfig:\n  toy:create:   {create}\n"
+PATIENCE = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toy:
+    """A checkout with a program of two commands."""
+
+    directory: Path
+
+    def create(self, script: str) -> None:
+        """Set the second command's script."""
+        (self.directory / "Pulumi.dev.yaml").write_text(SETTINGS.format(create=json.dumps(script)))
+
+    @property
+    def stack(self) -> Stack:
+        return stack.read("dev")
+
+    @property
+    def workshop(self) -> Workshop:
+        found = state.ensure()
+        pulumi = shutil.which("pulumi")
+        assert pulumi, "no pulumi on PATH: `make test` puts it there"
+        return Workshop(
+            pulumi=Path(pulumi),
+            state=found,
+            environment={
+                **found.environment,
+                "PULUMI_SKIP_UPDATE_CHECK": "1",
+                "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "1",
+            },
+        )
+
+    def up(self) -> int:
+        return operations.up(self.workshop, self.stack)
+
+    def resources(self) -> set[str]:
+        file = self.directory / ".state" / ".pulumi" / "stacks" / "toy" / "dev.json"
+        latest = json.loads(file.read_text())["checkpoint"]["latest"]
+        assert not latest.get("pending_operations")
+        return {r["urn"].rpartition("::")[2] for r in latest.get("resources", []) if r["type"].startswith("command:")}
+
+    def start_up(self) -> subprocess.Popen[str]:
+        """An `up` as a process of its own."""
+        script = (
+            "import sys; from pathlib import Path; from toolchain import paths; "
+            "paths.checkout = lambda: Path(sys.argv[1]); "
+            "from tests.toolchain.test_operations import Toy; from toolchain import operations; "
+            "toy = Toy(directory=paths.checkout())\n"
+            "with operations.alone(toy.stack, 'make up'): sys.exit(toy.up())"
+        )
+        return subprocess.Popen(
+            [sys.executable, "-c", script, str(self.directory)],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    for name in ("PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN", "PULUMI_CONFIG_PASSPHRASE_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
+    (tmp_path / "Pulumi.yaml").write_text("name: toy\nruntime: python\n")
+    (tmp_path / "__main__.py").write_text(PROGRAM)
+    made = Toy(directory=tmp_path)
+    made.create("true")
+    return made
+
+
+@pytest.fixture
+def running(toy: Toy) -> Iterator["Running"]:
+    """An `up` that stands in the middle of its second command, for a minute."""
+    marker = toy.directory / "in-the-middle"
+    toy.create(f"touch {marker}; exec sleep 60")
+    process = toy.start_up()
+    wait_for(marker.exists, process)
+    pulumi = pulumi_below(process.pid)
+    yield Running(process=process, pulumi=pulumi)
+    for pid in (process.pid, pulumi):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.communicate()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    process: subprocess.Popen[str]
+    pulumi: int
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "the `up` did not get to its second command"
+        time.sleep(0.1)
+
+
+def pulumi_below(pid: int) -> int:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    (child,) = [int(child) for child in children if Path(f"/proc/{child}/comm").read_text() == "pulumi\n"]
+    return child
+
+
+def test_up_preview_destroy(toy: Toy, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = (toy.directory / "Pulumi.dev.yaml").read_text()
+    assert toy.up() == 0
+    assert toy.resources() == {"quick", "slow"}
+    assert operations.outputs(toy.workshop, toy.stack) == {"kubeconfig": "the-secret"}
+
+    capfd.readouterr()
+    assert operations.preview(toy.workshop, toy.stack) == 0
+    assert re.search(r"3 unchanged", capfd.readouterr().out)
+    assert toy.up() == 0
+    assert "3 unchanged" in capfd.readouterr().out
+
+    assert operations.destroy(toy.workshop, toy.stack) == 0
+    assert toy.resources() == set()
+    said = capfd.readouterr()
+    assert "the-secret" not in said.out + said.err
+    assert (toy.directory / "Pulumi.dev.yaml").read_text() == settings
+
+
+def test_a_failing_program_ends_with_its_status(toy: Toy) -> None:
+    toy.create("false")
+    assert toy.up() != 0
+    toy.create("true")
+    assert toy.up() == 0
+
+
+def test_an_up_that_was_killed_is_finished_by_the_next(
+    toy: Toy, running: Running, capfd: pytest.CaptureFixture[str]
+) -> None:
+    os.kill(running.pulumi, signal.SIGKILL)
+    assert running.process.wait(PATIENCE) != 0
+
+    toy.create("true")
+    assert toy.up() == 0
+    said = capfd.readouterr().out
+    assert f"Removed the lock of a run that was killed (process {running.pulumi}" in said
+    assert "creating slow" in said
+    assert toy.resources() == {"quick", "slow"}
+
+
+def test_a_destroy_after_a_killed_up(toy: Toy, running: Running) -> None:
+    os.kill(running.pulumi, signal.SIGKILL)
+    running.process.wait(PATIENCE)
+    assert operations.destroy(toy.workshop, toy.stack) == 0
+    assert toy.resources() == set()
+
+
+def test_a_second_up_is_refused_and_told_who_is_first(toy: Toy, running: Running) -> None:
+    started = time.monotonic()
+    with (
+        pytest.raises(ToolchainError, match=rf"make up, process {running.process.pid}, since"),
+        operations.alone(toy.stack, "make up"),
+    ):
+        pass
+    assert time.monotonic() - started < 1
+
+
+def test_a_plain_pulumi_at_work_is_not_disturbed(toy: Toy, running: Running) -> None:
+    # The tool chain is gone, its pulumi lives on: as if the user had started it.
+    running.process.kill()
+    with pytest.raises(ToolchainError, match=rf"process {running.pulumi} on"):
+        toy.up()
+    os.kill(running.pulumi, 0)
+
+
+def test_other_stacks_are_not_kept_waiting(toy: Toy, running: Running) -> None:
+    (toy.directory / "Pulumi.ha.yaml").write_text(SETTINGS.format(create="'true'"))
+    other = stack.read("ha")
+    with operations.alone(other, "make up"):
+        assert operations.up(toy.workshop, other) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_up_ends_in_order(toy: Toy, running: Running, number: signal.Signals) -> None:
+    running.process.send_signal(number)
+    said, _ = running.process.communicate(timeout=PATIENCE)
+    assert running.process.returncode != 0
+    assert "Traceback" not in said
+    place = toy.directory / ".state" / ".pulumi" / "locks"
+    assert not list(place.rglob("*.json"))
+    toy.create("true")
+    assert toy.up() == 0
+    assert toy.resources() == {"quick", "slow"}
+
+
+def test_a_passphrase_that_is_lost_and_found(toy: Toy) -> None:
+    assert toy.up() == 0
+    passphrase = toy.directory / ".state" / "passphrase"
+    kept = passphrase.read_text()
+    before = (toy.directory / ".state" / ".pulumi" / "stacks" / "toy" / "dev.json").read_bytes()
+    passphrase.unlink()
+    with pytest.raises(ToolchainError, match="passphrase is lost"):
+        toy.up()
+    assert not passphrase.exists()
+    assert (toy.directory / ".state" / ".pulumi" / "stacks" / "toy" / "dev.json").read_bytes() == before
+    passphrase.write_text(kept)
+    assert toy.up() == 0
+
+
+def test_a_wrong_passphrase_is_reported(toy: Toy, capfd: pytest.CaptureFixture[str]) -> None:
+    assert toy.up() == 0
+    (toy.directory / ".state" / "passphrase").write_text("another")
+    assert toy.up() != 0
+    assert "incorrect passphrase" in capfd.readouterr().out

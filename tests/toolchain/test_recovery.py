@@ -1,0 +1,122 @@
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from toolchain import recovery
+from toolchain.errors import ToolchainError
+from toolchain.stack import Stack
+
+STACK = Stack(
+    name="dev",
+    project="toy",
+    settings_file=Path("Pulumi.dev.yaml"),
+    substrate="containers",
+    engine="podman",
+    kubernetes="1.36.4",
+)
+
+
+def lock(backend: Path, pid: int, *, host: str | None = None, stack: str = "dev") -> Path:
+    file = backend / ".pulumi" / "locks" / "organization" / "toy" / stack / f"{pid}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "pid": pid,
+        "username": "root",
+        "hostname": host or socket.gethostname(),
+        "timestamp": "2026-11-21T07:10:00.123456789Z",
+    }
+    file.write_text(json.dumps(content))
+    file.with_name(f"{file.name}.attrs").write_text("{}")
+    return file
+
+
+@pytest.fixture
+def dead_pid() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+@pytest.fixture
+def live_pulumi(tmp_path: Path) -> Iterator[int]:
+    program = tmp_path / "pulumi"
+    shutil.copy(shutil.which("sleep") or "", program)
+    process = subprocess.Popen([program, "60"])
+    yield process.pid
+    process.kill()
+    process.wait()
+
+
+def test_no_locks(tmp_path: Path) -> None:
+    assert recovery.clear_stale_locks(tmp_path, STACK) == []
+    assert recovery.clear_stale_locks(None, STACK) == []
+
+
+def test_the_lock_of_a_dead_process_is_removed(tmp_path: Path, dead_pid: int) -> None:
+    stale, others = lock(tmp_path, dead_pid), lock(tmp_path, dead_pid, stack="ha")
+    assert [removed.pid for removed in recovery.clear_stale_locks(tmp_path, STACK)] == [dead_pid]
+    assert list(stale.parent.iterdir()) == []
+    assert others.exists()
+
+
+def test_a_pid_that_another_program_has_now_is_dead(tmp_path: Path) -> None:
+    stale = lock(tmp_path, os.getpid())
+    recovery.clear_stale_locks(tmp_path, STACK)
+    assert not stale.exists()
+
+
+def test_a_process_that_is_not_buried_yet_is_dead(tmp_path: Path, live_pulumi: int) -> None:
+    os.kill(live_pulumi, signal.SIGKILL)
+    os.waitid(os.P_PID, live_pulumi, os.WEXITED | os.WNOWAIT)
+    stale = lock(tmp_path, live_pulumi)
+    recovery.clear_stale_locks(tmp_path, STACK)
+    assert not stale.exists()
+
+
+def test_a_live_lock_is_reported_and_none_is_touched(tmp_path: Path, live_pulumi: int, dead_pid: int) -> None:
+    alive, stale = lock(tmp_path, live_pulumi), lock(tmp_path, dead_pid)
+    with pytest.raises(ToolchainError, match=rf"process {live_pulumi} on .*since 2026-11-21T07:10:00 UTC"):
+        recovery.clear_stale_locks(tmp_path, STACK)
+    assert alive.exists()
+    assert stale.exists()
+
+
+def test_a_lock_of_another_host_may_be_alive(tmp_path: Path, dead_pid: int) -> None:
+    file = lock(tmp_path, dead_pid, host="elsewhere")
+    with pytest.raises(ToolchainError, match="on elsewhere"):
+        recovery.clear_stale_locks(tmp_path, STACK)
+    assert file.exists()
+
+
+def test_a_lock_that_cannot_be_read_may_be_alive(tmp_path: Path, dead_pid: int) -> None:
+    file = lock(tmp_path, dead_pid)
+    file.write_text("")
+    with pytest.raises(ToolchainError, match="pulumi cancel"):
+        recovery.clear_stale_locks(tmp_path, STACK)
+    assert file.exists()
+
+
+def test_what_was_half_written_beside_the_state_is_removed(tmp_path: Path) -> None:
+    stacks = tmp_path / ".pulumi" / "stacks" / "toy"
+    stacks.mkdir(parents=True)
+    kept = {"dev.json": "{}", "dev.json.bak": "{}", "dev.json.bak.attrs": "{}", "other.json.attrs": ""}
+    for name, text in {**kept, "dev.json.attrs": "", "dev.json.18ea01a2f6c93eba.tmp": '{"vers'}.items():
+        (stacks / name).write_text(text)
+    recovery.drop_torn_attributes(tmp_path, STACK)
+    assert {file.name for file in stacks.iterdir()} == kept.keys()
+    recovery.drop_torn_attributes(None, STACK)
+
+
+def test_pending_operations_are_named() -> None:
+    resource = {"urn": "urn:pulumi:dev::toy::command:local:Command::machine-1"}
+    deployment = {"deployment": {"pending_operations": [{"type": "creating", "resource": resource}]}}
+    assert recovery.pending_operations(deployment) == ["creating machine-1"]
+    assert recovery.pending_operations({"deployment": {}}) == []
+    assert recovery.pending_operations({}) == []

@@ -1,0 +1,1 @@
+"""Tests that take seconds: no network, no containers, no engine."""

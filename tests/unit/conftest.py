@@ -1,0 +1,56 @@
+"""What unit tests start from."""
+
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+from hypothesis import settings
+
+from unit.mocked_engine import Run, lab_of, run_program, shipped_stacks
+from unit.node_tools import NodeTools, node_tools
+
+# The same examples in every run, however busy the machine is.
+settings.register_profile("unit", deadline=None, max_examples=150, derandomize=True, database=None)
+settings.load_profile("unit")
+
+LABS = {**{stack: lab_of(stack) for stack in shipped_stacks()}, "ha": {"controllers": 3, "workers": 3}}
+"""Every stack that the project brings, and one with more of everything."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_output_in_a_string() -> Iterator[None]:
+    """An Output that is put into a string is an error here; the engine would only write nonsense."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PULUMI_ERROR_OUTPUT_STRING", "1")
+        yield
+
+
+@cache
+def program(stack: str) -> Run:
+    """The program's run for a lab, once."""
+    return run_program(stack, LABS[stack])
+
+
+@pytest.fixture(params=sorted(LABS))
+def lab(request: pytest.FixtureRequest, no_output_in_a_string: None) -> Run:
+    """The program, run for each lab in turn."""
+    return program(request.param)
+
+
+@pytest.fixture
+def dev(no_output_in_a_string: None) -> Run:
+    """The program, run for the default lab."""
+    return program("dev")
+
+
+@pytest.fixture
+def ha(no_output_in_a_string: None) -> Run:
+    """The program, run for three controllers and three workers."""
+    return program("ha")
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeTools]:
+    """haproxy, nginx, nft and systemd of the machines; they see what tests write to `tmp_path`."""
+    with node_tools(tmp_path_factory.getbasetemp()) as found:
+        yield found

@@ -1,0 +1,210 @@
+"""The report of what is in the way of a lab of containers, with an engine and an ip that say what they are told to."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolchain import paths
+from unit.mocked_engine import Run
+
+PROGRAM = paths.checkout() / "components" / "substrates" / "containers_preflight.py"
+
+FAKE = """#!{python}
+import json, pathlib, sys
+answers = json.loads(pathlib.Path(__file__).with_name("answers.json").read_text())
+name, *words = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
+said = answers.get(" ".join([name, *words]), answers.get(name, [1, "", "unexpected: " + " ".join(sys.argv)]))
+sys.stdout.write(said[1]); sys.stderr.write(said[2]); sys.exit(said[0])
+"""
+
+PODMAN = {"name": "podman", "id": "2f25", "network_interface": "podman0", "subnets": [{"subnet": "10.88.0.0/16"}]}
+DOCKER = {"Name": "bridge", "Id": "9" * 64, "IPAM": {"Config": [{"Subnet": "172.17.0.0/16"}]}}
+DEFAULT_ROUTE = {"dst": "default", "gateway": "192.168.1.1", "dev": "eth0"}
+
+
+@dataclass
+class Host:
+    """What the engine and the kernel of a host say."""
+
+    directory: Path
+    engine: str = "podman"
+    networks: list[dict[str, Any]] = field(default_factory=lambda: [PODMAN])
+    routes: list[dict[str, Any]] = field(default_factory=lambda: [DEFAULT_ROUTE])
+    has_image: bool = True
+    installed: bool = True
+    has_ip: bool = True
+    permitted: bool = True
+    mirror_filled: bool = True
+
+    def ask(self, *, machines: int = 4, ranges: Sequence[str] = ("10.240.0.0/24", "10.200.0.0/16")) -> list[str]:
+        """The problems that the program reports, one line each; none when it is content."""
+        tools, mirror = self.directory / "bin", self.directory / "mirror"
+        for each in (tools, mirror):
+            each.mkdir(exist_ok=True)
+        if self.mirror_filled:
+            (mirror / "SHA256SUMS").touch()
+        names = "\n".join(network.get("name") or network["Name"] for network in self.networks)
+        denied = "permission denied while trying to connect to the socket"
+        answers = {
+            f"{self.engine} network ls --format {{{{.Name}}}}": [0, names, ""] if self.permitted else [1, "", denied],
+            f"{self.engine} image inspect the-image": [0 if self.has_image else 1, "[]", ""],
+            "ip -j -4 route show": [0, json.dumps(self.routes), ""],
+        }
+        for network in self.networks:
+            name = network.get("name") or network["Name"]
+            answers[f"{self.engine} network inspect {name}"] = [0, json.dumps([network]), ""]
+        (tools / "answers.json").write_text(json.dumps(answers))
+        for tool in (*(["ip"] if self.has_ip else []), *([self.engine] if self.installed else [])):
+            (tools / tool).write_text(FAKE.format(python=sys.executable))
+            (tools / tool).chmod(0o755)
+        result = subprocess.run(
+            [
+                *(sys.executable, str(PROGRAM), "--engine", self.engine, "--network", "hardway-dev"),
+                *("--image", "the-image", "--mirror", str(mirror), "--machines", str(machines), "--ranges", *ranges),
+            ],
+            env={"PATH": str(tools)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        assert "Traceback" not in result.stderr, result.stderr
+        lines = [line.strip() for line in result.stderr.splitlines()]
+        assert result.returncode == (1 if lines else 0)
+        if lines:
+            assert lines[0] == "This host cannot carry the lab; nothing was touched."
+            assert [line.split(". ")[0] for line in lines[1:]] == [str(number) for number in range(1, len(lines))]
+        return [line.split(". ", 1)[1] for line in lines[1:]]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def test_a_host_with_everything_is_taken_without_a_word(host: Host) -> None:
+    assert host.ask() == []
+
+
+def test_an_engine_that_is_not_installed(host: Host) -> None:
+    host.installed = False
+    (problem,) = host.ask()
+    assert problem == "podman is not installed: run `make setup`, or install it"
+
+
+def test_a_host_without_the_tools_to_ask_about_routes(host: Host) -> None:
+    host.has_ip = host.installed = False
+    assert [problem.split(" ")[0] for problem in host.ask()] == ["podman", "ip"]
+
+
+def test_an_engine_that_is_not_permitted(host: Host) -> None:
+    host.permitted = False
+    (problem,) = host.ask()
+    assert problem.startswith("podman does not work or is not permitted: permission denied")
+
+
+def test_a_node_image_that_is_missing(host: Host) -> None:
+    host.has_image = False
+    (problem,) = host.ask()
+    assert problem == "the node image the-image is missing: run `make setup`"
+
+
+def test_a_mirror_that_is_empty(host: Host) -> None:
+    host.mirror_filled = False
+    (problem,) = host.ask()
+    assert "mirror is empty: run `make setup`" in problem
+
+
+def test_too_little_memory_and_disk(host: Host) -> None:
+    memory, disk = host.ask(machines=1_000_000)
+    assert "MiB of memory are free, 1000000 machines want" in memory
+    assert "MiB of disk are free, 1000000 machines want" in disk
+
+
+def test_an_engines_network_in_the_way(host: Host) -> None:
+    host.networks.append({"name": "other", "subnets": [{"subnet": "10.240.0.128/25"}], "network_interface": "br0"})
+    (problem,) = host.ask()
+    assert problem.startswith("10.240.0.0/24 overlaps 10.240.0.128/25, the podman network other")
+    assert "lab.network" in problem
+
+
+def test_dockers_own_format_of_a_network_in_the_way(host: Host) -> None:
+    host.engine = "docker"
+    host.networks = [DOCKER, {"Name": "host", "Id": "1", "IPAM": {"Config": None}}]
+    (problem,) = host.ask(ranges=["172.16.0.0/12"])
+    assert problem.startswith("172.16.0.0/12 overlaps 172.17.0.0/16, the docker network bridge")
+
+
+def test_a_route_in_the_way(host: Host) -> None:
+    host.routes += [{"dst": "10.200.7.0/24", "dev": "tun0"}, {"dst": "10.0.0.1", "dev": "eth0"}]
+    (problem,) = host.ask()
+    assert problem.startswith("10.200.0.0/16 overlaps 10.200.7.0/24, a route by tun0")
+
+
+def test_a_range_of_ipv6_is_in_nobodys_way(host: Host) -> None:
+    host.networks.append({"name": "six", "subnets": [{"subnet": "fd00::/64"}], "network_interface": "br6"})
+    assert host.ask() == []
+
+
+def test_a_route_to_nowhere_is_no_crash(host: Host) -> None:
+    host.routes += [{"type": "blackhole", "dst": "10.9.0.0/16", "flags": []}]
+    assert host.ask() == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "own", "interface"),
+    [
+        (
+            "podman",
+            {
+                "name": "hardway-dev",
+                "id": "x",
+                "network_interface": "podman7",
+                "subnets": [{"subnet": "10.240.0.0/24"}],
+            },
+            "podman7",
+        ),
+        (
+            "docker",
+            {"Name": "hardway-dev", "Id": "abcdef0123456789", "IPAM": {"Config": [{"Subnet": "10.240.0.0/24"}]}},
+            "br-abcdef012345",
+        ),
+    ],
+)
+def test_the_labs_own_network_and_routes_are_not_in_its_way(
+    host: Host, engine: str, own: dict[str, Any], interface: str
+) -> None:
+    host.engine = engine
+    host.networks = [own]
+    host.routes += [
+        {"dst": "10.240.0.0/24", "dev": interface, "scope": "link"},
+        {"dst": "10.200.0.0/24", "gateway": "10.240.0.20", "dev": interface},
+    ]
+    assert host.ask() == []
+
+
+def test_everything_that_is_in_the_way_stands_in_one_report(host: Host) -> None:
+    host.mirror_filled = host.has_image = False
+    host.networks.append({"name": "other", "subnets": [{"subnet": "10.200.0.0/24"}], "network_interface": "br0"})
+    host.routes.append({"dst": "10.240.0.0/16", "dev": "tun0"})
+    found = "\n".join(host.ask(machines=1_000_000))
+    for words in ("mirror", "memory", "disk", "the-image", "podman network other", "a route by tun0"):
+        assert words in found
+
+
+def test_the_substrate_asks_for_exactly_what_the_program_takes(dev: Run) -> None:
+    command = dev.named("machines-preflight", "command:local:Command").inputs["create"]
+    words = command.split()
+    for option in ("--engine", "--network", "--image", "--mirror", "--machines", "--ranges"):
+        assert option in words
+    assert words[words.index("--machines") + 1] == "4"
+    assert words[words.index("--network") + 1] == "hardway-dev"
+    script = next(word for word in words if word.endswith("containers_preflight.py"))
+    assert (paths.checkout() / script).exists()
+    assert Path(words[words.index("--mirror") + 1]).is_absolute()

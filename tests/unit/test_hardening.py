@@ -1,0 +1,198 @@
+"""The CIS Kubernetes Benchmark's targets, over what is rendered for the machines."""
+
+import re
+from typing import Any
+
+import pytest
+
+from unit.mocked_engine import Run, run_program
+
+CONTROLLER, WORKER = "control-plane-controller-0", "worker-0-node"
+SUITES = re.compile(r"TLS_ECDHE_(ECDSA|RSA)_WITH_(AES_(128|256)_GCM_SHA(256|384)|CHACHA20_POLY1305_SHA256)")
+
+APISERVER = {
+    "authorization-mode": "Node,RBAC",
+    "enable-admission-plugins": "NodeRestriction",
+    "profiling": "false",
+    "audit-policy-file": "/etc/kubernetes/config/audit-policy.yaml",
+    "audit-log-path": "/var/log/kubernetes/audit.log",
+    "audit-log-maxage": "30",
+    "audit-log-maxbackup": "10",
+    "audit-log-maxsize": "100",
+    "encryption-provider-config": "/etc/kubernetes/config/encryption.yaml",
+    "service-account-extend-token-expiration": "false",
+    "tls-min-version": "VersionTLS12",
+    "kubelet-certificate-authority": "/etc/kubernetes/pki/ca.crt",
+    "kubelet-client-certificate": "/etc/kubernetes/pki/apiserver-kubelet-client.crt",
+    "kubelet-client-key": "/etc/kubernetes/pki/apiserver-kubelet-client.key",
+    "client-ca-file": "/etc/kubernetes/pki/ca.crt",
+    "etcd-cafile": "/etc/kubernetes/pki/etcd-ca.crt",
+    "etcd-certfile": "/etc/kubernetes/pki/apiserver-etcd-client.crt",
+    "etcd-keyfile": "/etc/kubernetes/pki/apiserver-etcd-client.key",
+    "authentication-config": "/etc/kubernetes/config/authentication.yaml",
+    "admission-control-config-file": "/etc/kubernetes/config/admission.yaml",
+    "tls-cert-file": "/etc/kubernetes/pki/kube-apiserver.crt",
+    "tls-private-key-file": "/etc/kubernetes/pki/kube-apiserver.key",
+    "service-account-key-file": "/etc/kubernetes/pki/service-accounts.pub",
+}
+CONTROLLER_MANAGER = {
+    "profiling": "false",
+    "bind-address": "127.0.0.1",
+    "use-service-account-credentials": "true",
+    "service-account-private-key-file": "/etc/kubernetes/pki/service-accounts.key",
+    "root-ca-file": "/etc/kubernetes/pki/ca.crt",
+    "tls-min-version": "VersionTLS12",
+}
+SCHEDULER = {"bind-address": "127.0.0.1", "tls-min-version": "VersionTLS12"}
+ETCD = {
+    "data-dir": "/var/lib/etcd",
+    "client-cert-auth": "true",
+    "peer-client-cert-auth": "true",
+    "trusted-ca-file": "/etc/etcd/pki/ca.crt",
+    "peer-trusted-ca-file": "/etc/etcd/pki/ca.crt",
+    "cert-file": "/etc/etcd/pki/member.crt",
+    "key-file": "/etc/etcd/pki/member.key",
+    "peer-cert-file": "/etc/etcd/pki/member.crt",
+    "peer-key-file": "/etc/etcd/pki/member.key",
+    "listen-metrics-urls": "http://127.0.0.1:2381",
+    "feature-gates": "InitialCorruptCheck=true",
+    "watch-progress-notify-interval": "5s",
+    "tls-min-version": "TLS1.2",
+}
+FLAGS = [
+    (step, unit, flag, value)
+    for step, unit, flags in (
+        (CONTROLLER, "kube-apiserver", APISERVER),
+        (CONTROLLER, "kube-controller-manager", CONTROLLER_MANAGER),
+        (CONTROLLER, "kube-scheduler", SCHEDULER),
+        ("etcd-controller-0", "etcd", ETCD),
+    )
+    for flag, value in flags.items()
+]
+
+
+@pytest.mark.parametrize(("step", "unit", "flag", "value"), FLAGS, ids=lambda part: str(part)[:60])
+def test_a_program_is_started_hardened(lab: Run, step: str, unit: str, flag: str, value: str) -> None:
+    assert lab.flags(step, unit).get(flag) == value
+
+
+@pytest.mark.parametrize(
+    ("step", "unit", "flag"),
+    [
+        (CONTROLLER, "kube-apiserver", "tls-cipher-suites"),
+        (CONTROLLER, "kube-controller-manager", "tls-cipher-suites"),
+        (CONTROLLER, "kube-scheduler", "tls-cipher-suites"),
+        ("etcd-controller-0", "etcd", "cipher-suites"),
+    ],
+)
+def test_only_suites_with_forward_secrecy_and_authenticated_encryption(
+    lab: Run, step: str, unit: str, flag: str
+) -> None:
+    suites = lab.flags(step, unit)[flag].split(",")
+    assert suites
+    assert all(SUITES.fullmatch(suite) for suite in suites)
+
+
+@pytest.mark.parametrize("flag", ["runtime-config", "insecure-port", "anonymous-auth", "token-auth-file"])
+def test_the_apiserver_has_no_flag_that_opens_it(lab: Run, flag: str) -> None:
+    # Who may ask without a name is said in the AuthenticationConfiguration, and cannot be said twice.
+    assert flag not in lab.flags(CONTROLLER, "kube-apiserver")
+
+
+def at(document: Any, path: str) -> Any:
+    for key in path.split("."):
+        document = document[int(key)] if isinstance(document, list) else document[key]
+    return document
+
+
+@pytest.mark.parametrize(
+    ("step", "file", "path", "value"),
+    [
+        (WORKER, "kubelet", "authentication.anonymous.enabled", False),
+        (WORKER, "kubelet", "authentication.webhook.enabled", True),
+        (WORKER, "kubelet", "authentication.x509.clientCAFile", "/var/lib/kubelet/pki/ca.crt"),
+        (WORKER, "kubelet", "authorization.mode", "Webhook"),
+        (WORKER, "kubelet", "readOnlyPort", 0),
+        (WORKER, "kubelet", "seccompDefault", True),
+        (WORKER, "kubelet", "podPidsLimit", 4096),
+        (WORKER, "kubelet", "tlsMinVersion", "VersionTLS12"),
+        (WORKER, "kubelet", "tlsCertFile", "/var/lib/kubelet/pki/kubelet.crt"),
+        (WORKER, "kubelet", "tlsPrivateKeyFile", "/var/lib/kubelet/pki/kubelet.key"),
+        (WORKER, "kube-proxy", "metricsBindAddress", "127.0.0.1:10249"),
+        (CONTROLLER, "kube-scheduler", "enableProfiling", False),
+        (CONTROLLER, "kube-scheduler", "leaderElection.leaderElect", True),
+        (CONTROLLER, "admission", "plugins.0.name", "PodSecurity"),
+        (CONTROLLER, "admission", "plugins.0.configuration.defaults.enforce", "baseline"),
+        (CONTROLLER, "admission", "plugins.0.configuration.defaults.warn", "restricted"),
+        (CONTROLLER, "audit-policy", "kind", "Policy"),
+    ],
+)
+def test_a_configuration_is_hardened(lab: Run, step: str, file: str, path: str, value: object) -> None:
+    assert at(lab.yaml_file(step, f"/etc/kubernetes/config/{file}.yaml"), path) == value
+
+
+def test_the_kubelet_takes_no_weak_suite(lab: Run) -> None:
+    suites = lab.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")["tlsCipherSuites"]
+    assert suites
+    assert all(SUITES.fullmatch(suite) for suite in suites)
+
+
+def test_strangers_may_ask_for_health_and_nothing_else(lab: Run) -> None:
+    anonymous = lab.yaml_file(CONTROLLER, "/etc/kubernetes/config/authentication.yaml")["anonymous"]
+    assert anonymous == {
+        "enabled": True,
+        "conditions": [{"path": "/livez"}, {"path": "/readyz"}, {"path": "/healthz"}],
+    }
+
+
+def test_the_audit_log_never_holds_the_content_of_a_secret(lab: Run) -> None:
+    rules = lab.yaml_file(CONTROLLER, "/etc/kubernetes/config/audit-policy.yaml")["rules"]
+    first = next(
+        rule
+        for rule in rules
+        if any("secrets" in each.get("resources", ["secrets"]) for each in rule.get("resources", []))
+        and "userGroups" not in rule
+    )
+    assert first["level"] == "Metadata"
+    assert rules[-1] == {"level": "Metadata"}, "whatever no rule names is still on record"
+
+
+def test_the_apiserver_reaches_kubelets_by_rbac_and_not_as_master(lab: Run) -> None:
+    request = lab.named("pki-apiserver-kubelet-client", "tls:index/certRequest:CertRequest")
+    assert "organization" not in request.inputs["subject"]
+    assert "name: kube-apiserver-kubelet-client" in lab.script("kubelet-access")
+
+
+KUBERNETES = ("/etc/etcd/", "/etc/kubernetes/", "/var/lib/kubelet/", "/etc/cni/", "/etc/containerd/")
+
+
+def test_keys_configurations_and_units_are_for_their_owner_alone(lab: Run) -> None:
+    seen = 0
+    for step in lab.of_type("command:remote:Command"):
+        for path, mode in lab.files(step.name).items():
+            private = path.startswith(KUBERNETES) or path.endswith(".service")
+            public = path.endswith((".crt", ".pub"))
+            assert mode in ({"0600"} if private and not public else {"0600", "0644"}), f"{step.name}: {path} is {mode}"
+            seen += 1
+    assert seen > 40
+
+
+def test_etcd_runs_as_its_own_user_on_data_that_are_its_own(lab: Run) -> None:
+    unit = lab.file("etcd-controller-0", "/etc/systemd/system/etcd.service")
+    assert "\nUser=etcd\n" in unit
+    script = lab.script("etcd-controller-0")
+    assert re.search(r"-m 0?700 -o etcd -g etcd /var/lib/etcd$|directory /var/lib/etcd 0?700 etcd", script, re.M)
+    owners = {
+        line.split()[1]: line.split()[3]
+        for line in script.splitlines()
+        if re.match("(file|secret) /etc/etcd/pki", line)
+    }
+    assert set(owners.values()) == {"etcd"}
+    assert "secret /etc/etcd/pki/member.key 0600 etcd" in script
+
+
+@pytest.mark.parametrize("provider", ["secretbox", "aescbc"])
+def test_secrets_are_encrypted_first_and_identity_only_reads(provider: str) -> None:
+    run = run_program("dev", {"encryption": provider})
+    text = run.secret_file(CONTROLLER, "/etc/kubernetes/config/encryption.yaml")
+    assert text.index(provider) < text.index("identity")

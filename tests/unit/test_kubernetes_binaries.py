@@ -1,0 +1,283 @@
+"""What is rendered, held against the very programs that will read it: those of the artifact mirror."""
+
+import datetime
+import platform
+import re
+import socket
+import subprocess
+import tarfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from config.lab import parse
+from config.versions import pins
+from toolchain import paths
+from unit.mocked_engine import Run
+
+CONTROLLER, WORKER = "control-plane-controller-0", "worker-0-node"
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+
+
+def artifact(product: str, name: str) -> Path:
+    """A file of the mirror, in the version that a lab gets by default."""
+    of = pins().products[product]
+    path = paths.mirror() / of.path_of(name, version=of.default, arch=ARCHITECTURE)
+    assert path.exists(), f"{path} is not there: run `make setup`, which fills the mirror"
+    return path
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """etcd and containerd, out of their archives."""
+    directory = tmp_path_factory.mktemp("programs")
+    for product in ("etcd", "containerd"):
+        with tarfile.open(artifact(product, product)) as archive:
+            (member,) = (each for each in archive if re.fullmatch(rf"(.*/)?{product}", each.name) and each.isfile())
+            member.name = product
+            archive.extract(member, directory, filter="data")
+    return directory
+
+
+@cache
+def help_of(program: Path) -> dict[str, str]:
+    """Flag -> what a program says about it."""
+    said = subprocess.run([str(program), "--help"], capture_output=True, text=True, check=False, timeout=30)
+    flags: dict[str, str] = {}
+    name = ""
+    for line in (said.stdout + said.stderr).splitlines():
+        if found := re.match(r"\s+(?:-\w, )?--([\w-]+)(.*)", line):
+            name = found[1]
+            flags[name] = found[2]
+        elif name:
+            flags[name] += f" {line.strip()}" if line.startswith(" ") else ""
+    assert len(flags) > 20, f"{program} --help says nothing that can be understood"
+    return flags
+
+
+def check_flags(given: dict[str, str], program: Path) -> None:
+    known = help_of(program)
+    unknown = sorted(set(given) - set(known))
+    assert not unknown, f"{program.name} has no such flags: {unknown}"
+    deprecated = sorted(name for name in given if "DEPRECATED" in known[name])
+    assert not deprecated, f"{program.name} is about to lose: {deprecated}"
+
+
+@pytest.mark.parametrize("program", ["kube-apiserver", "kube-controller-manager", "kube-scheduler"])
+def test_a_program_of_the_control_plane_knows_its_flags(lab: Run, program: str) -> None:
+    check_flags(lab.flags(CONTROLLER, program), artifact("kubernetes", program))
+
+
+@pytest.mark.parametrize("program", ["kubelet", "kube-proxy"])
+def test_a_program_of_a_worker_knows_its_flags(lab: Run, program: str) -> None:
+    check_flags(lab.flags(WORKER, program), artifact("kubernetes", program))
+
+
+def test_etcd_knows_its_flags(lab: Run, unpacked: Path) -> None:
+    check_flags(lab.flags("etcd-controller-0", "etcd"), unpacked / "etcd")
+
+
+def test_a_flag_that_does_not_exist_would_be_found() -> None:
+    program = artifact("kubernetes", "kube-apiserver")
+    with pytest.raises(AssertionError, match=r"has no such flags: .'insecure-port'"):
+        check_flags({"insecure-port": "0"}, program)
+    with pytest.raises(AssertionError, match=r"about to lose: .'admission-control'"):
+        check_flags({"admission-control": "x"}, program)
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> Path:
+    """One that leads nowhere: the programs want to read one before they write their configuration out."""
+    file = tmp_path / "kubeconfig"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+                "users": [{"name": "u", "user": {"token": "t"}}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "x",
+            }
+        )
+    )
+    return file
+
+
+def understood(program: str, configuration: str, kubeconfig: Path, *flags: str) -> dict[str, object]:
+    """A configuration as its program understood it."""
+    document = yaml.safe_load(configuration)
+    document["clientConnection"]["kubeconfig"] = str(kubeconfig)
+    given, written = kubeconfig.with_name("given.yaml"), kubeconfig.with_name("written.yaml")
+    given.write_text(yaml.safe_dump(document))
+    result = subprocess.run(
+        [str(artifact("kubernetes", program)), f"--config={given}", f"--write-config-to={written}", *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    # An unknown key is only a warning to kube-proxy.
+    assert written.exists() and "strict decoding" not in result.stderr, result.stderr
+    answer = yaml.safe_load(written.read_text())
+    assert isinstance(answer, dict)
+    return answer
+
+
+def test_the_scheduler_understands_its_configuration(lab: Run, kubeconfig: Path) -> None:
+    text = lab.file(CONTROLLER, "/etc/kubernetes/config/kube-scheduler.yaml")
+    answer = understood("kube-scheduler", text, kubeconfig)
+    assert answer["enableProfiling"] is False
+    assert answer["leaderElection"]["leaderElect"] is True  # type: ignore[index]
+
+
+def test_kube_proxy_understands_its_configuration(lab: Run, kubeconfig: Path) -> None:
+    text = lab.file(WORKER, "/etc/kubernetes/config/kube-proxy.yaml")
+    answer = understood("kube-proxy", text, kubeconfig)
+    for key, value in yaml.safe_load(text).items():
+        if key not in ("clientConnection", "conntrack"):
+            assert answer[key] == value, key
+    assert answer["conntrack"].items() >= {"maxPerCore": 0, "min": 0}.items()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("program", "step"), [("kube-scheduler", CONTROLLER), ("kube-proxy", WORKER)])
+def test_a_key_that_does_not_exist_would_be_found(lab: Run, kubeconfig: Path, program: str, step: str) -> None:
+    text = lab.file(step, f"/etc/kubernetes/config/{program}.yaml") + "\nnoSuchKey: 1\n"
+    with pytest.raises(AssertionError, match="noSuchKey"):
+        understood(program, text, kubeconfig)
+
+
+def complaints_of_the_kubelet(configuration: str, directory: Path) -> list[str]:
+    """What the kubelet says of a configuration before it finds no kubeconfig and ends, with nothing done."""
+    file = directory / "kubelet.yaml"
+    file.write_text(configuration)
+    result = subprocess.run(
+        [str(artifact("kubernetes", "kubelet")), f"--config={file}", "--kubeconfig=/nonexistent/kubeconfig"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    said = [line for line in result.stderr.splitlines() if re.match("[EW]", line) or "strict decoding" in line]
+    assert said, result.stderr
+    return said
+
+
+def test_the_kubelet_understands_its_configuration(lab: Run, tmp_path: Path) -> None:
+    (last,) = complaints_of_the_kubelet(lab.file(WORKER, "/etc/kubernetes/config/kubelet.yaml"), tmp_path)
+    assert "invalid kubeconfig: stat /nonexistent/kubeconfig" in last
+
+
+def test_a_key_that_the_kubelet_does_not_know_would_be_found(dev: Run, tmp_path: Path) -> None:
+    text = dev.file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
+    assert "noSuchKey" in complaints_of_the_kubelet(text + "noSuchKey: 1\n", tmp_path)[0]
+    assert "maxPods" in complaints_of_the_kubelet(text.replace("maxPods: ", "maxPods: -"), tmp_path)[-1]
+
+
+API_FILES = ("authentication", "admission", "audit-policy", "encryption")
+
+
+def complaints_of_the_api_server(flags: dict[str, str], files: dict[str, str], directory: Path) -> list[str]:
+    """What the API server says of its flags and files before it waits for its etcd, which does not exist."""
+    key, certificate = ec.generate_private_key(ec.SECP256R1()), directory / "any.crt"
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes")])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1)).sign(
+        key, SHA256()
+    )
+    certificate.write_bytes(signed.public_bytes(Encoding.PEM))
+    (directory / "any.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (directory / "any.pub").write_bytes(public)
+    for file, text in files.items():
+        (directory / f"{file}.yaml").write_text(text)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    here = {
+        "bind-address": "127.0.0.1",
+        "secure-port": str(port),
+        "etcd-servers": "https://127.0.0.1:1",
+        "v": "2",
+        "audit-log-path": str(directory / "audit.log"),
+    }
+    for flag, value in flags.items():
+        path = Path(value)
+        if value.startswith("/etc/kubernetes/pki/"):
+            here[flag] = str(directory / f"any{path.suffix}")
+        elif value.startswith("/etc/kubernetes/"):
+            here[flag] = str(directory / path.name)
+    command = [
+        str(artifact("kubernetes", "kube-apiserver")),
+        *(f"--{flag}={value}" for flag, value in {**flags, **here}.items()),
+    ]
+    said = []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        for line in server.stderr:
+            # The last of what it reads; then it waits for etcd (and reads the admission configuration after it).
+            if "Using audit backend" in line:
+                server.kill()
+                break
+            if re.search("command failed|decoding|audit policy|unknown field", line):
+                said.append(line)
+    return said
+
+
+def api_server_files(run: Run) -> dict[str, str]:
+    return {
+        name: run.secret_file(CONTROLLER, path) if name == "encryption" else run.file(CONTROLLER, path)
+        for name, path in ((name, f"/etc/kubernetes/config/{name}.yaml") for name in API_FILES)
+    }
+
+
+def test_the_api_server_understands_its_flags_and_files(lab: Run, tmp_path: Path) -> None:
+    flags = lab.flags(CONTROLLER, "kube-apiserver")
+    assert complaints_of_the_api_server(flags, api_server_files(lab), tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["authentication", "audit-policy", "encryption"])
+def test_a_key_that_the_api_server_does_not_know_would_be_found(dev: Run, tmp_path: Path, name: str) -> None:
+    files = api_server_files(dev)
+    files[name] += "noSuchKey: 1\n"
+    said = complaints_of_the_api_server(dev.flags(CONTROLLER, "kube-apiserver"), files, tmp_path)
+    assert "noSuchKey" in "".join(said)
+
+
+def test_containerd_understands_its_configuration(lab: Run, unpacked: Path, tmp_path: Path) -> None:
+    import tomllib
+
+    file = tmp_path / "config.toml"
+    file.write_text(lab.file("container-runtime-worker-0", "/etc/containerd/config.toml"))
+    result = subprocess.run(
+        [str(unpacked / "containerd"), "--config", str(file), "config", "dump"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert result.returncode == 0, result.stderr
+    given, dumped = tomllib.loads(file.read_text()), tomllib.loads(result.stdout)
+
+    def compare(want: object, have: object, at: str) -> None:
+        if isinstance(want, dict):
+            assert isinstance(have, dict), at
+            for key, value in want.items():
+                assert key in have, f"containerd does not know {at}.{key}"
+                compare(value, have[key], f"{at}.{key}")
+        else:
+            assert have == want, at
+
+    compare(given["plugins"], dumped["plugins"], "plugins")
+
+
+def test_every_version_that_may_be_asked_for_makes_a_lab() -> None:
+    for name, product in pins().products.items():
+        for version in product.versions:
+            assert parse("dev", {"versions": {name: version}}).artifacts.versions[name] == version

@@ -1,0 +1,244 @@
+"""Kubeconfigs and configurations that are made of data: what stands in them."""
+
+import base64
+import json
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+import yaml
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.encryption import encryption_configuration
+from components.kubeconfigs import render
+from unit.mocked_engine import Run, ed25519_pem, lab_of, run_program, seed_of
+
+CONTROLLER, WORKER = "control-plane-controller-0", "worker-0-node"
+LOCAL = "https://127.0.0.1:6443"
+
+
+@pytest.mark.parametrize(
+    ("step", "path", "user", "certificate", "local"),
+    [
+        (CONTROLLER, "/etc/kubernetes/admin.kubeconfig", "admin", "admin", False),
+        (
+            CONTROLLER,
+            "/etc/kubernetes/kube-controller-manager.kubeconfig",
+            "system:kube-controller-manager",
+            "kube-controller-manager",
+            True,
+        ),
+        (CONTROLLER, "/etc/kubernetes/kube-scheduler.kubeconfig", "system:kube-scheduler", "kube-scheduler", True),
+        (WORKER, "/etc/kubernetes/kubelet.kubeconfig", "system:node:worker-0", "kubelet-worker-0", False),
+        (WORKER, "/etc/kubernetes/kube-proxy.kubeconfig", "system:kube-proxy", "kube-proxy", False),
+    ],
+)
+def test_a_kubeconfig_says_who_and_where(
+    lab: Run, step: str, path: str, user: str, certificate: str, local: bool
+) -> None:
+    kubeconfig = yaml.safe_load(lab.secret_file(step, path))
+    (cluster,), (entry,), (context,) = (kubeconfig[key] for key in ("clusters", "users", "contexts"))
+    assert cluster["cluster"]["server"] == (LOCAL if local else lab.outputs["endpoint"])
+    assert base64.b64decode(cluster["cluster"]["certificate-authority-data"]) == b"CERTIFICATE-pki-kubernetes-ca"
+    assert entry["name"] == user
+    assert base64.b64decode(entry["user"]["client-certificate-data"]).decode() == f"CERTIFICATE-pki-{certificate}"
+    assert base64.b64decode(entry["user"]["client-key-data"]).decode() == f"PRIVATE-KEY-pki-{certificate}"
+    assert kubeconfig["current-context"] == context["name"]
+    assert context["context"] == {"cluster": cluster["name"], "user": user}
+    assert lab.files(step)[path] == "0600"
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20)
+
+
+@given(cluster=WORDS, user=WORDS, key=st.text(max_size=40))
+def test_any_name_survives_a_kubeconfig(cluster: str, user: str, key: str) -> None:
+    document = yaml.safe_load(
+        render(cluster=cluster, server="https://a:1", authority="x", user=user, certificate="y", key=key)
+    )
+    assert document["clusters"][0]["name"] == cluster
+    assert document["users"][0]["name"] == user
+    assert base64.b64decode(document["users"][0]["user"]["client-key-data"]).decode() == key
+
+
+@pytest.mark.parametrize("provider", ["secretbox", "aescbc"])
+@given(key=st.binary(min_size=32, max_size=32))
+def test_the_encryption_configuration_holds_the_key_and_reads_what_is_older(provider: str, key: bytes) -> None:
+    document = yaml.safe_load(encryption_configuration(provider, key))
+    (resource,) = document["resources"]
+    assert resource["resources"] == ["secrets"]
+    first, second, last = resource["providers"]
+    assert base64.b64decode(first[provider]["keys"][0]["secret"]) == key
+    # What was written before a change of provider.
+    assert {*first, *second} == {"secretbox", "aescbc"}
+    assert [*second.values()] == [*first.values()]
+    assert last == {"identity": {}}
+
+
+def test_the_encryption_key_is_32_random_bytes_of_its_own(lab: Run) -> None:
+    document = yaml.safe_load(lab.secret_file(CONTROLLER, "/etc/kubernetes/config/encryption.yaml"))
+    (provider,) = document["resources"][0]["providers"][0].values()
+    key = base64.b64decode(provider["keys"][0]["secret"])
+    assert key == seed_of("encryption-key")
+    assert len(key) == 32
+    assert load_pem_private_key(ed25519_pem("encryption-key").encode(), password=None).private_bytes_raw() == key  # type: ignore[union-attr]
+    assert lab.named("encryption-key", "tls:index/privateKey:PrivateKey").inputs == {"algorithm": "ED25519"}
+
+
+def test_every_controller_has_the_same_encryption_key(ha: Run) -> None:
+    texts = {
+        ha.secret_file(f"control-plane-controller-{number}", "/etc/kubernetes/config/encryption.yaml")
+        for number in range(3)
+    }
+    assert len(texts) == 1
+
+
+def test_the_pods_network_is_a_bridge_with_addresses_of_the_worker(lab: Run) -> None:
+    for machine in lab.outputs["machines"]:
+        if not machine.get("pod_cidr"):
+            continue
+        step = f"container-runtime-{machine['name']}"
+        document = json.loads(lab.file(step, "/etc/cni/net.d/10-bridge.conflist"))
+        assert document["cniVersion"] == "1.0.0"
+        bridge, portmap = document["plugins"]
+        assert bridge["type"] == "bridge"
+        assert bridge["isGateway"] is True
+        assert bridge["hairpinMode"] is True
+        assert bridge["ipam"]["ranges"] == [[{"subnet": machine["pod_cidr"]}]]
+        assert portmap == {"type": "portmap", "capabilities": {"portMappings": True}}
+        loopback = json.loads(lab.file(step, "/etc/cni/net.d/99-loopback.conf"))
+        assert loopback["type"] == "loopback"
+
+
+def test_every_cni_plugin_that_is_named_is_installed(lab: Run) -> None:
+    step = "container-runtime-worker-0"
+    document = json.loads(lab.file(step, "/etc/cni/net.d/10-bridge.conflist"))
+    named = {plugin["type"] for plugin in document["plugins"]} | {"loopback", document["plugins"][0]["ipam"]["type"]}
+    (fetch,) = (line.split() for line in lab.script(step).splitlines() if "cni-plugins" in line)
+    assert named <= set(fetch[4:])
+    assert fetch[3] == "/opt/cni/bin"
+
+
+def test_the_kubelet_speaks_to_the_containerd_that_is_there(lab: Run) -> None:
+    kubelet = lab.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
+    assert kubelet["containerRuntimeEndpoint"] == "unix:///run/containerd/containerd.sock"
+    assert "ctr --address /run/containerd/containerd.sock" in lab.script("container-runtime-worker-0")
+
+
+def test_containerd_has_the_pause_image_that_is_imported(lab: Run) -> None:
+    import tomllib
+
+    document = tomllib.loads(lab.file("container-runtime-worker-0", "/etc/containerd/config.toml"))
+    assert document["version"] == 3
+    plugins: dict[str, Any] = document["plugins"]
+    pause = plugins["io.containerd.cri.v1.images"]["pinned_images"]["sandbox"]
+    assert f" {pause}\n" in lab.script("container-runtime-worker-0")
+    runc = plugins["io.containerd.cri.v1.runtime"]["containerd"]["runtimes"]["runc"]["options"]
+    assert runc["SystemdCgroup"] is True
+    assert f" {runc['BinaryName']}\n" in lab.script("container-runtime-worker-0")
+
+
+def test_kube_proxy_is_in_the_configured_mode_and_knows_the_pods(lab: Run) -> None:
+    document = lab.yaml_file(WORKER, "/etc/kubernetes/config/kube-proxy.yaml")
+    assert document["mode"] == "nftables"
+    pods = {machine["pod_cidr"] for machine in lab.outputs["machines"] if machine.get("pod_cidr")}
+    assert all(IPv4Network(each).subnet_of(IPv4Network(document["clusterCIDR"])) for each in pods)
+    iptables = run_program("dev", {**lab_of("dev"), "network": {"kube_proxy_mode": "iptables"}})
+    assert iptables.yaml_file(WORKER, "/etc/kubernetes/config/kube-proxy.yaml")["mode"] == "iptables"
+
+
+def test_kube_proxy_sets_no_sysctl_of_a_kernel_that_is_not_its_own(lab: Run) -> None:
+    conntrack = lab.yaml_file(WORKER, "/etc/kubernetes/config/kube-proxy.yaml")["conntrack"]
+    assert conntrack == {
+        "maxPerCore": 0,
+        "min": 0,
+        "tcpEstablishedTimeout": "0s",
+        "tcpCloseWaitTimeout": "0s",
+    }
+
+
+def documents(lab: Run, step: str) -> dict[str, Any]:
+    """kind -> object, of the manifests that a step applies."""
+    text = lab.file(step, f"/etc/kubernetes/manifests/{step}.yaml")
+    return {document["kind"]: document for document in yaml.safe_load_all(text)}
+
+
+def test_coredns_is_two_replicas_on_different_workers_at_the_tenth_address(lab: Run) -> None:
+    objects = documents(lab, "dns")
+    assert list(objects) == [
+        "ServiceAccount",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ConfigMap",
+        "Service",
+        "Deployment",
+    ]
+    services = IPv4Network(lab.flags(CONTROLLER, "kube-apiserver")["service-cluster-ip-range"])
+    assert objects["Service"]["spec"]["clusterIP"] == str(services[10])
+    assert {(port["port"], port["protocol"]) for port in objects["Service"]["spec"]["ports"]} >= {
+        (53, "UDP"),
+        (53, "TCP"),
+    }
+    deployment = objects["Deployment"]["spec"]
+    assert deployment["replicas"] == 2
+    labels = deployment["template"]["metadata"]["labels"]
+    assert deployment["selector"]["matchLabels"] == objects["Service"]["spec"]["selector"] == labels
+    pod = deployment["template"]["spec"]
+    (spread,) = pod["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+    # Applied before there is a node: without a count of domains both would go to the first that registers.
+    assert (spread["whenUnsatisfiable"], spread["minDomains"]) == ("DoNotSchedule", 2)
+    assert pod["dnsPolicy"] == "Default", "CoreDNS must not ask itself"
+    (container,) = pod["containers"]
+    assert f" {container['image']}\n" in lab.script("container-runtime-worker-0") + "\n"
+
+
+def test_coredns_answers_for_the_clusters_domain_and_passes_the_rest_on(lab: Run) -> None:
+    corefile = documents(lab, "dns")["ConfigMap"]["data"]["Corefile"]
+    assert "kubernetes cluster.local in-addr.arpa ip6.arpa {" in corefile
+    # Without it fully spelled names fail in a `search` lookup: a refusal ends the search.
+    assert "forward . /etc/resolv.conf" in corefile
+    assert corefile.count("{") == corefile.count("}")
+
+
+def test_manifests_are_applied_server_side(lab: Run) -> None:
+    for step in ("dns", "kubelet-access"):
+        assert f"apply --server-side --force-conflicts -f /etc/kubernetes/manifests/{step}.yaml" in lab.script(step)
+
+
+def test_etcd_is_one_cluster_of_all_controllers(ha: Run) -> None:
+    addresses = [f"10.240.0.{10 + number}" for number in range(3)]
+    peers = ",".join(f"controller-{number}=https://{address}:2380" for number, address in enumerate(addresses))
+    clients = ",".join(f"https://{address}:2379" for address in addresses)
+    for number, address in enumerate(addresses):
+        flags = ha.flags(f"etcd-controller-{number}", "etcd")
+        assert flags["name"] == f"controller-{number}"
+        assert flags["initial-cluster"] == peers
+        assert flags["advertise-client-urls"] == f"https://{address}:2379"
+        assert flags["initial-advertise-peer-urls"] == f"https://{address}:2380"
+        apiserver = ha.flags(f"control-plane-controller-{number}", "kube-apiserver")
+        assert apiserver["etcd-servers"] == clients
+        assert apiserver["advertise-address"] == address
+
+
+def test_two_labs_have_etcd_clusters_that_never_join(dev: Run, ha: Run) -> None:
+    tokens = {run.flags("etcd-controller-0", "etcd")["initial-cluster-token"] for run in (dev, ha)}
+    assert len(tokens) == 2
+
+
+def test_every_machine_has_the_host_table_of_the_whole_lab(lab: Run) -> None:
+    expected = [f"{each['address']} {each['fqdn']} {each['name']}" for each in lab.outputs["machines"]]
+    for machine in lab.outputs["machines"]:
+        assert lab.file(f"host-{machine['name']}", "/etc/hardway/hosts").splitlines() == expected
+
+
+def test_readiness_asks_every_api_server_and_the_balancer(ha: Run) -> None:
+    script = ha.script("readiness-cluster")
+    for url in [*(f"https://10.240.0.{10 + number}:6443" for number in range(3)), ha.outputs["endpoint"]]:
+        assert f"{url}/readyz" in script
+    assert "etcdctl endpoint health --cluster" in script
+    # By name, not by count: a worker that is about to be removed is still a node.
+    assert "node/worker-0 node/worker-1 node/worker-2" in script
+    assert "@10.32.0.10 kubernetes.default.svc.cluster.local" in ha.script("readiness-dns")

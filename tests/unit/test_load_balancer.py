@@ -1,0 +1,92 @@
+"""The load balancer's configuration, read by HAProxy itself, and the traps that others fell into."""
+
+import datetime
+import re
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from unit.mocked_engine import Run
+from unit.node_tools import NodeTools
+
+CONFIGURATION = "/etc/haproxy/haproxy.cfg"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Path:
+    """A certificate file: HAProxy reads it when it checks a configuration."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes-ca")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, SHA256())
+    )
+    file = tmp_path / "ca.crt"
+    file.write_bytes(certificate.public_bytes(Encoding.PEM))
+    return file
+
+
+def test_haproxy_takes_it_without_a_warning(lab: Run, authority: Path, tmp_path: Path, tools: NodeTools) -> None:
+    text = lab.file("load-balancer-0", CONFIGURATION)
+    file = tmp_path / "haproxy.cfg"
+    text = text.replace("/etc/haproxy/kubernetes-ca.crt", str(authority))
+    # The user that its package makes, and its socket's directory, are the machine's.
+    file.write_text(re.sub(r"^ +(user|group|stats socket) .*\n", "", text, flags=re.M))
+    result = tools.run("haproxy", "-c", "-f", str(file))
+    assert result.returncode == 0, result.stderr
+    assert "WARNING" not in result.stdout + result.stderr
+
+
+def sections(text: str) -> dict[str, list[str]]:
+    """Section -> its lines, without comments."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if re.match(r"\S", line) and not line.startswith("#"):
+            current = found.setdefault(line, [])
+        elif line.strip() and not line.strip().startswith("#"):
+            current.append(line.strip())
+    return found
+
+
+def test_every_controller_is_a_backend(ha: Run) -> None:
+    parts = sections(ha.file("load-balancer-0", CONFIGURATION))
+    for backend, port in (("backend api-servers", 6443), ("backend health-proxies", 80)):
+        servers = [line.split()[1:3] for line in parts[backend] if line.startswith("server ")]
+        assert servers == [[f"controller-{number}", f"10.240.0.{10 + number}:{port}"] for number in range(3)]
+
+
+def test_it_asks_the_api_servers_themselves_over_verified_tls(lab: Run) -> None:
+    text = lab.file("load-balancer-0", CONFIGURATION)
+    assert "ssl-hello-chk" not in text, "it takes a TLS alert for health"
+    backend = "\n".join(sections(text)["backend api-servers"])
+    assert "mode tcp" in backend
+    assert "option httpchk" in backend
+    assert "http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host kubernetes" in backend
+    assert "http-check expect status 200" in backend
+    (default,) = re.findall("^default-server .*", backend, re.M)
+    for word in (
+        "check-ssl",
+        "verify required",
+        "ca-file /etc/haproxy/kubernetes-ca.crt",
+        "verifyhost kubernetes",
+        # Without it nodes stay NotReady for a quarter of an hour after a controller dies.
+        "on-marked-down shutdown-sessions",
+    ):
+        assert word in default
+    assert "verify none" not in text
+
+
+def test_a_watch_may_last_for_hours_and_a_check_may_not(lab: Run) -> None:
+    defaults = sections(lab.file("load-balancer-0", CONFIGURATION))["defaults"]
+    assert {"timeout client 4h", "timeout server 4h", "timeout check 3s"} <= set(defaults)
+
+
+def test_health_is_to_be_had_in_plain_http(lab: Run) -> None:
+    parts = sections(lab.file("load-balancer-0", CONFIGURATION))
+    assert {"mode http", "bind :80", "default_backend health-proxies"} <= set(parts["frontend healthz"])

@@ -1,0 +1,87 @@
+"""Nothing happens when the program is imported, nor in a preview: Python itself reports what it is asked to do."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from toolchain import paths
+from unit.conftest import LABS
+from unit.mocked_engine import COMMANDS, lab_of, run_program
+
+# Every process, connection and written file passes one of these (https://docs.python.org/3/library/audit_events.html).
+WATCH = """
+import json, os, sys
+sys.path[:0] = {path!r}
+import asyncio, runpy
+import unit.mocked_engine as engine  # what the tests bring is not the program's doing
+seen, watching = [], []
+FORBIDDEN = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "socket.connect",
+             "socket.getaddrinfo", "socket.bind", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink",
+             "os.chmod", "os.kill", "shutil.", "tempfile.", "webbrowser.", "urllib.")
+def hook(event, arguments):
+    if not watching:
+        return
+    if event == "open":
+        file, mode, flags = arguments
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and "__pycache__" not in str(file):
+            seen.append([event, str(file)])
+    elif event.startswith(FORBIDDEN) and "__pycache__" not in str(arguments):
+        seen.append([event, str(arguments)[:200]])
+sys.addaudithook(hook)
+{body}
+print(json.dumps(seen))
+"""
+PREVIEW = """
+lab = json.loads(sys.stdin.read())
+watching.append(True)
+run = engine.run_program("dev", lab, preview=True)
+watching.clear()
+assert len(run.resources) > 50
+"""
+
+
+def seen(body: str, stdin: str = "") -> list[list[str]]:
+    """What a fresh interpreter did that leaves a trace."""
+    path = [str(paths.checkout()), str(paths.checkout() / "tests")]
+    result = subprocess.run(
+        [sys.executable, "-B", "-c", WATCH.format(path=path, body=body)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=paths.checkout(),
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert isinstance(found, list)
+    return found
+
+
+@pytest.mark.parametrize("lab", sorted(LABS))
+def test_importing_and_previewing_touches_nothing(lab: str) -> None:
+    assert seen(PREVIEW, json.dumps(LABS[lab])) == []
+
+
+def test_the_watch_sees_what_it_is_for() -> None:
+    body = """
+watching.append(True)
+import socket, subprocess
+subprocess.run(["true"])
+open("/dev/null", "w")
+try:
+    socket.create_connection(("127.0.0.1", 1))
+except OSError:
+    pass
+watching.clear()
+"""
+    events = {event for event, _ in seen(body)}
+    assert {"subprocess.Popen", "open", "socket.connect"} <= events
+
+
+def test_a_preview_knows_how_everything_will_be_undone() -> None:
+    run = run_program("dev", lab_of("dev"), preview=True)
+    for command in run.of_type(*COMMANDS):
+        assert "delete" not in command.unknown, f"{command.name}: undoing must not depend on what a machine said"

@@ -1,0 +1,71 @@
+"""No key leaves its place: not into a command, not into a log, not into plain state."""
+
+import base64
+
+import pytest
+
+from unit.mocked_engine import COMMANDS, Run, ed25519_pem, seed_of
+
+KEY = "tls:index/privateKey:PrivateKey"
+
+
+def every_form(name: str) -> list[str]:
+    """A private key as text, in base64 (kubeconfigs, standard input), and its bare bytes in base64."""
+    texts = [f"PRIVATE-KEY-{name}", ed25519_pem(name), f"PRIVATE-KEY-{name}-openssh\n"]
+    body = "".join(ed25519_pem(name).splitlines()[1:-1])
+    encoded = [base64.b64encode(text.encode()).decode() for text in texts]
+    return [*texts, *encoded, body, base64.b64encode(seed_of(name)).decode()]
+
+
+@pytest.fixture
+def secrets(lab: Run) -> list[str]:
+    return [form for key in lab.of_type(KEY) for form in every_form(key.name)]
+
+
+def holds(text: str, secrets: list[str]) -> list[str]:
+    return [secret for secret in secrets if secret in text]
+
+
+def test_the_search_would_find_a_key_that_is_there(lab: Run, secrets: list[str]) -> None:
+    step = lab.named("control-plane-controller-0")
+    assert holds(step.inputs["stdin"], secrets), "standard input is where the keys travel"
+
+
+def test_no_command_holds_a_key(lab: Run, secrets: list[str]) -> None:
+    for command in lab.of_type(*COMMANDS):
+        for part in ("create", "update", "delete", "environment", "interpreter", "dir"):
+            assert not holds(str(command.inputs.get(part, "")), secrets), f"{command.name}: {part}"
+            # A script marked secret would hide every change of a flag in a preview.
+            assert part not in command.secret, f"{command.name}: {part}"
+
+
+def test_no_key_stands_in_plain_state(lab: Run, secrets: list[str]) -> None:
+    for resource in lab.resources:
+        for name, value in resource.inputs.items():
+            if name not in resource.secret:
+                assert not holds(str(value), secrets), f"{resource.name}: {name}"
+
+
+def test_what_carries_keys_is_secret_and_says_nothing(lab: Run, secrets: list[str]) -> None:
+    carriers = [each for each in lab.of_type(*COMMANDS) if holds(each.inputs.get("stdin", ""), secrets)]
+    names = {carrier.name for carrier in carriers}
+    assert {"etcd-controller-0", "control-plane-controller-0", "worker-0-node", "machines-worker-0"} <= names
+    for carrier in carriers:
+        assert "stdin" in carrier.secret, carrier.name
+        assert carrier.inputs["logging"] == "none", carrier.name
+        if carrier.type == "command:remote:Command":
+            assert {"stdout", "stderr"} <= set(carrier.request.additionalSecretOutputs), carrier.name
+
+
+def test_every_file_with_a_key_is_written_from_standard_input(lab: Run) -> None:
+    for step in lab.of_type("command:remote:Command"):
+        for line in step.inputs["create"].splitlines():
+            if line.startswith("file "):
+                path = line.split()[1]
+                assert not path.endswith((".key", ".kubeconfig", "encryption.yaml")), f"{step.name}: {path}"
+
+
+def test_no_export_shows_a_key_unless_it_is_secret(lab: Run, secrets: list[str]) -> None:
+    for name, value in lab.outputs.items():
+        if name not in lab.secret_outputs:
+            assert not holds(str(value), secrets), name

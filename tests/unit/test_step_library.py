@@ -1,0 +1,534 @@
+"""The verbs of step.sh, run by a real bash on scratch directories, with a systemctl that only takes notes."""
+
+import base64
+import hashlib
+import http.server
+import io
+import os
+import signal
+import stat
+import subprocess
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from toolchain import paths
+
+LIBRARY = paths.checkout() / "components" / "step.sh"
+
+SYSTEMCTL = """#!/bin/bash
+# Knows one thing about a unit: whether a file of its name is in $SYSTEMCTL_RUNNING.
+words=()
+for word; do case $word in -*) ;; *) words+=("$word") ;; esac; done
+echo "$*" >>"$SYSTEMCTL_LOG"
+case ${words[0]} in
+  is-active) [ -e "$SYSTEMCTL_RUNNING/${words[1]}" ] ;;
+  restart) for unit in "${words[@]:1}"; do : >"$SYSTEMCTL_RUNNING/$unit"; done ;;
+  disable) rm -f "$SYSTEMCTL_RUNNING/${words[1]}" ;;
+esac
+"""
+
+
+class Machine:
+    """A scratch root, the state directory of its steps, and a bash that has the library."""
+
+    def __init__(self, directory: Path) -> None:
+        self.root = directory / "root"
+        self.hardway = directory / "hardway"
+        self.units = self.root / "units"
+        self.running = directory / "running"
+        self.log = directory / "systemctl.log"
+        tools = directory / "bin"
+        for each in (self.units, self.running, tools):
+            each.mkdir(parents=True)
+        (tools / "systemctl").write_text(SYSTEMCTL)
+        (tools / "systemctl").chmod(0o755)
+        self.environment = {
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "HARDWAY": str(self.hardway),
+            "SYSTEMCTL_LOG": str(self.log),
+            "SYSTEMCTL_RUNNING": str(self.running),
+            "R": str(self.root),
+            "ME": subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip(),
+            "LC_ALL": "C",
+        }
+
+    def bash(self, script: str, *, stdin: str = "", before: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", f". {LIBRARY}\nUNIT_DIRECTORY=$R/units\n{before}\n{script}"],
+            input=stdin,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+
+    def step(self, script: str, *, stdin: str = "", name: str = "unit") -> subprocess.CompletedProcess[str]:
+        return self.bash(f"begin {name}\n{script}\nfinish", stdin=stdin)
+
+    def done(self, script: str, *, stdin: str = "", name: str = "unit") -> None:
+        result = self.step(script, stdin=stdin, name=name)
+        assert result.returncode == 0, result.stderr
+
+    def undo(self, name: str = "unit") -> None:
+        result = self.bash(f"undo {name}")
+        assert result.returncode == 0, result.stderr
+
+    def restarts(self) -> list[str]:
+        """The units that have been restarted since the last question."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        self.log.unlink(missing_ok=True)
+        return [word for line in lines if line.startswith("restart") for word in line.split()[1:] if word[0] != "-"]
+
+    def picture(self) -> dict[str, tuple[int, str, bytes | str]]:
+        """All that is below the root: path -> mode, owner, content."""
+        seen: dict[str, tuple[int, str, bytes | str]] = {}
+        for path in sorted(self.root.rglob("*")):
+            status = path.lstat()
+            content: bytes | str = b""
+            if path.is_symlink():
+                content = str(path.readlink())
+            elif path.is_file():
+                content = path.read_bytes()
+            seen[str(path.relative_to(self.root))] = (stat.S_IMODE(status.st_mode), str(status.st_uid), content)
+        return seen
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def here(path: str, content: str, mode: str = "0644") -> str:
+    return f"file $R/{path} {mode} $ME <<'EOF'\n{content}\nEOF"
+
+
+def test_a_file_is_written_with_its_mode_and_in_directories_that_were_missing(machine: Machine) -> None:
+    machine.done(here("a/b/c.txt", "hello", "0640"))
+    path = machine.root / "a/b/c.txt"
+    assert path.read_text() == "hello\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_second_run_writes_nothing(machine: Machine) -> None:
+    script = here("a/b/c.txt", "hello")
+    machine.done(script)
+    before = (machine.root / "a/b/c.txt").stat()
+    machine.done(script)
+    after = (machine.root / "a/b/c.txt").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+@pytest.mark.parametrize("change", ["content", "mode", "link"])
+def test_a_file_that_was_changed_by_hand_is_put_right(machine: Machine, change: str) -> None:
+    script = here("c.txt", "hello", "0600")
+    machine.done(script)
+    path = machine.root / "c.txt"
+    if change == "content":
+        path.write_text("mine")
+    elif change == "mode":
+        path.chmod(0o666)
+    else:
+        path.rename(machine.root / "elsewhere")
+        path.symlink_to("elsewhere")
+    machine.done(script)
+    assert path.read_text() == "hello\n"
+    assert not path.is_symlink()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_an_undo_leaves_nothing_behind_however_often_the_step_ran(machine: Machine) -> None:
+    before = machine.picture()
+    script = here("a/b/c/d.txt", "x") + "\n" + here("a/e.txt", "y")
+    for _ in range(3):
+        machine.done(script)
+    machine.undo()
+    assert machine.picture() == before
+    assert not (machine.hardway / "steps" / "unit").exists()
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_an_undo_brings_back_what_stood_there_byte_for_byte(machine: Machine, runs: int) -> None:
+    original = machine.root / "etc" / "daemon.conf"
+    original.parent.mkdir()
+    original.write_bytes(b"\xff no line feed at the end \x00")
+    original.chmod(0o604)
+    (machine.root / "link").symlink_to("etc/daemon.conf")
+    (machine.root / "dangling").symlink_to("nowhere")
+    before = machine.picture()
+    script = "\n".join(here(path, f"ours {path}", "0600") for path in ("etc/daemon.conf", "link", "dangling"))
+    for _ in range(runs):
+        machine.done(script)
+    assert original.read_text() == "ours etc/daemon.conf\n"
+    machine.undo()
+    assert machine.picture() == before
+
+
+def test_an_undo_of_nothing_is_no_error(machine: Machine) -> None:
+    machine.undo("never-ran")
+    machine.done(here("a.txt", "x"))
+    (machine.root / "a.txt").unlink()
+    machine.undo()
+    machine.undo()
+    assert not (machine.root / "a.txt").exists()
+
+
+def test_a_directory_that_others_use_stays(machine: Machine) -> None:
+    machine.done(here("a/b/ours.txt", "x"))
+    (machine.root / "a" / "theirs.txt").write_text("keep")
+    machine.undo()
+    assert (machine.root / "a" / "theirs.txt").read_text() == "keep"
+    assert not (machine.root / "a" / "b").exists()
+
+
+@pytest.mark.parametrize("order", [["one", "two"], ["two", "one"]])
+def test_a_directory_of_two_steps_goes_with_the_last(machine: Machine, order: list[str]) -> None:
+    machine.done(here("a/b/1.txt", "1"), name="one")
+    machine.done(here("a/b/2.txt", "2"), name="two")
+    machine.undo(order[0])
+    assert (machine.root / "a/b").exists()
+    machine.undo(order[1])
+    assert not (machine.root / "a").exists()
+
+
+@pytest.mark.parametrize("leaves", ["undo", "a later version"])
+def test_a_file_and_a_unit_that_move_to_another_step_stay(machine: Machine, leaves: str) -> None:
+    """Pulumi makes what is new before it removes what is old."""
+    file = machine.root / "etc" / "x.conf"
+    file.parent.mkdir()
+    file.write_text("the user's own\n")
+    both = here("etc/x.conf", "ours") + "\n" + unit("[Service]")
+    machine.done(both, name="old")
+    machine.done(both, name="new")
+    if leaves == "undo":
+        machine.undo("old")
+    else:
+        machine.done("", name="old")
+    assert file.read_text() == "ours\n"
+    assert [each.name for each in machine.running.iterdir()] == ["a.service"]
+    machine.undo("new")
+    assert file.read_text() == "the user's own\n"
+    assert not list(machine.running.iterdir())
+
+
+def test_the_last_undo_leaves_no_directory_of_the_library(machine: Machine) -> None:
+    for name in ("one", "two"):
+        machine.done("", name=name)
+    machine.undo("one")
+    assert machine.hardway.exists()
+    machine.undo("two")
+    assert not machine.hardway.exists()
+
+
+def test_an_undo_bears_that_the_directory_of_what_stood_there_is_gone(machine: Machine) -> None:
+    theirs = machine.root / "theirs"
+    theirs.mkdir()
+    (theirs / "a.txt").write_text("theirs")
+    machine.done(here("theirs/a.txt", "ours"))
+    (theirs / "a.txt").unlink()
+    theirs.rmdir()
+    machine.undo()
+    assert not theirs.exists()
+
+
+def test_what_a_later_version_lacks_is_removed_and_what_stood_there_comes_back(machine: Machine) -> None:
+    (machine.root / "theirs.txt").write_text("theirs")
+    machine.done("\n".join([here("old/a.txt", "1"), here("theirs.txt", "ours"), here("kept.txt", "2")]))
+    machine.done(here("kept.txt", "3"))
+    assert not (machine.root / "old").exists()
+    assert (machine.root / "theirs.txt").read_text() == "theirs"
+    assert (machine.root / "kept.txt").read_text() == "3\n"
+
+
+def test_an_undo_never_brings_back_what_was_removed_in_between(machine: Machine) -> None:
+    (machine.root / "theirs.txt").write_text("theirs")
+    machine.done(here("theirs.txt", "ours"))
+    machine.done(here("other.txt", "x"))
+    (machine.root / "theirs.txt").unlink()
+    machine.done(here("theirs.txt", "ours again"))
+    machine.undo()
+    assert not (machine.root / "theirs.txt").exists()
+
+
+def test_data_go_with_the_step_and_not_before(machine: Machine) -> None:
+    script = f"data $R/data\nmkdir -p $R/data\n{here('x', 'x')}"
+    machine.done(script)
+    (machine.root / "data" / "db").write_text("precious")
+    machine.done(script)
+    assert (machine.root / "data" / "db").read_text() == "precious"
+    machine.undo()
+    assert not (machine.root / "data").exists()
+
+
+def test_a_secret_comes_by_standard_input_and_is_written_with_its_mode(machine: Machine) -> None:
+    stdin = f"{machine.root}/key {base64.b64encode(b'SECRET').decode()}\n"
+    result = machine.step("secret $R/key 0600 $ME", stdin=stdin)
+    assert result.returncode == 0, result.stderr
+    assert (machine.root / "key").read_bytes() == b"SECRET"
+    assert stat.S_IMODE((machine.root / "key").stat().st_mode) == 0o600
+    assert "SECRET" not in result.stdout + result.stderr
+    assert not [path for path in machine.hardway.rglob("*") if path.is_file() and b"SECRET" in path.read_bytes()]
+    machine.undo()
+    assert not (machine.root / "key").exists()
+
+
+def test_a_secret_that_did_not_come_fails_the_step(machine: Machine) -> None:
+    result = machine.step("secret $R/key 0600 $ME")
+    assert result.returncode != 0
+    assert f"no content came for {machine.root}/key" in result.stderr
+    assert not (machine.root / "key").exists()
+
+
+LINES = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=60)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(original=LINES, block=st.text("abc 1.", min_size=1, max_size=30))
+def test_a_block_goes_into_a_file_once_and_out_again_byte_for_byte(machine: Machine, original: str, block: str) -> None:
+    path = machine.root / "hosts"
+    path.write_bytes(original.encode())
+    inode = path.stat().st_ino
+    put = f"put_block $R/hosts hardway <<'END-OF-BLOCK'\n{block}\nEND-OF-BLOCK\n"
+    assert machine.bash(put).returncode == 0
+    once = path.read_bytes()
+    assert f"# BEGIN hardway\n{block}\n# END hardway\n".encode() in once
+    assert machine.bash(put + put).returncode == 0
+    assert path.read_bytes() == once, "a block must not grow"
+    assert machine.bash("drop_block $R/hosts hardway\ndrop_block $R/hosts hardway").returncode == 0
+    assert path.read_bytes() == original.encode()
+    assert path.stat().st_ino == inode, "/etc/hosts is a mount in a container"
+
+
+def test_a_changed_block_takes_the_place_of_the_old_one(machine: Machine) -> None:
+    path = machine.root / "hosts"
+    path.write_text("127.0.0.1 localhost\n")
+    machine.bash("echo one | put_block $R/hosts hardway")
+    machine.bash("echo two | put_block $R/hosts hardway")
+    assert path.read_text() == "# BEGIN hardway\ntwo\n# END hardway\n127.0.0.1 localhost\n"
+
+
+def unit(content: str, *watched: str) -> str:
+    return here("units/a.service", content) + f"\nunit a.service {' '.join(watched)}"
+
+
+def test_a_unit_is_restarted_when_something_of_it_changed_and_only_then(machine: Machine) -> None:
+    first = here("conf", "1") + "\n" + unit("[Service]\nExecStart=/bin/true", "$R/conf")
+    machine.done(first)
+    assert machine.restarts() == ["a.service"]
+    machine.done(first)
+    assert machine.restarts() == []
+    machine.done(first.replace("\n1\n", "\n2\n"))
+    assert machine.restarts() == ["a.service"]
+    machine.done(first.replace("\n1\n", "\n2\n").replace("/bin/true", "/bin/false"))
+    assert machine.restarts() == ["a.service"]
+    (machine.running / "a.service").unlink()
+    machine.done(first.replace("\n1\n", "\n2\n").replace("/bin/true", "/bin/false"))
+    assert machine.restarts() == ["a.service"], "a unit that stopped is started again"
+
+
+def test_a_unit_whose_program_was_exchanged_is_restarted(machine: Machine) -> None:
+    script = "ln -sfn $R/{version} $R/program\n" + unit(f"[Service]\nExecStart={machine.root}/program --flag")
+    machine.done(script.replace("{version}", "v1"))
+    machine.restarts()
+    machine.done(script.replace("{version}", "v2"))
+    assert machine.restarts() == ["a.service"]
+
+
+def test_a_unit_that_does_not_serve_is_reported_and_tried_again(machine: Machine) -> None:
+    broken = unit("[Service]") + "\nready a.service 0 'answering on port 1' 'echo refused; false'"
+    result = machine.step(broken)
+    assert result.returncode != 0
+    assert "a.service on " in result.stderr
+    assert "answering on port 1 not seen within 0 s" in result.stderr
+    assert "refused" in result.stderr
+    machine.restarts()
+    machine.done(unit("[Service]") + "\nready a.service 5 'answering' 'true'")
+    assert machine.restarts() == ["a.service"], "what never served has not been started from what is there now"
+
+
+def test_a_unit_that_a_later_version_lacks_is_stopped_and_its_file_goes(machine: Machine) -> None:
+    machine.done(unit("[Service]"))
+    machine.done(here("other", "x"))
+    assert not (machine.running / "a.service").exists()
+    assert not (machine.units / "a.service").exists()
+
+
+def test_wait_for_says_what_did_not_come(machine: Machine) -> None:
+    result = machine.bash("wait_for 0 'nodes Ready' 'echo 1 of 2; false'")
+    assert result.returncode == 1
+    assert "nodes Ready: not within 0 s" in result.stderr
+    assert "the last try said: 1 of 2" in result.stderr
+
+
+@pytest.mark.parametrize(("clock", "status"), [("2020-01-01T00:00:00Z", 0), ("2999-01-01T00:00:00Z", 1)])
+def test_a_clock_behind_the_authorities_is_reported(machine: Machine, clock: str, status: int) -> None:
+    result = machine.bash(f"clock_after {clock}")
+    assert result.returncode == status
+    assert ("set the clock" in result.stderr) == bool(status)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def archive() -> bytes:
+    """A tar.gz with bin/tool and bin/other."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name in ("bin/tool", "bin/other"):
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = 4, 0o755
+            tar.addfile(member, io.BytesIO(b"run\n"))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def upstream(tmp_path: Path, archive: bytes) -> Iterator[str]:
+    """An HTTP server with a program, its published checksum, a wrong one, and an archive."""
+    files = tmp_path / "upstream"
+    files.mkdir()
+    (files / "program").write_bytes(b"program")
+    (files / "program.sha256").write_text(sha256(b"program"))
+    (files / "forged").write_bytes(b"forged")
+    (files / "forged.sha256").write_text(sha256(b"genuine") + "\n")
+    (files / "tool.tar.gz").write_bytes(archive)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(files))  # type: ignore[arg-type]
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("where", ["http", "file"])
+@pytest.mark.parametrize("checksum", [sha256(b"program"), "published"])
+def test_an_artifact_with_the_right_checksum_is_put_in_its_place(
+    machine: Machine, upstream: str, tmp_path: Path, where: str, checksum: str
+) -> None:
+    (tmp_path / "upstream" / "program").chmod(0o755)
+    url = f"{upstream}/program" if where == "http" else f"file://{tmp_path}/upstream/program"
+    script = f"fetch {url} {checksum} $R/bin/program"
+    machine.done(script)
+    machine.done(script)
+    program = machine.root / "bin" / "program"
+    assert program.read_bytes() == b"program"
+    assert os.access(program, os.X_OK)
+    machine.undo()
+    assert not (machine.root / "bin").exists()
+
+
+@pytest.mark.parametrize("where", ["http", "file"])
+@pytest.mark.parametrize("checksum", [sha256(b"genuine"), "published"])
+def test_an_artifact_with_a_wrong_checksum_is_never_put_in_its_place(
+    machine: Machine, upstream: str, tmp_path: Path, where: str, checksum: str
+) -> None:
+    url = f"{upstream}/forged" if where == "http" else f"file://{tmp_path}/upstream/forged"
+    result = machine.step(f"fetch {url} {checksum} $R/bin/program")
+    assert result.returncode != 0
+    assert f"{url} has the sha256 {sha256(b'forged')}, expected {sha256(b'genuine')}" in result.stderr
+    assert not (machine.root / "bin" / "program").exists()
+    assert not list(machine.hardway.rglob("forged")), "a forged file must not be taken for the cached one next time"
+    if where == "file":
+        assert (tmp_path / "upstream" / "forged").exists(), "the mirror is not ours to clean"
+
+
+def test_an_artifact_that_is_not_there_is_reported_by_its_url(machine: Machine, upstream: str) -> None:
+    result = machine.step(f"fetch {upstream}/gone {sha256(b'')} $R/bin/program")
+    assert result.returncode != 0
+    assert f"cannot get {upstream}/gone" in result.stderr
+    result = machine.step(f"fetch {upstream}/gone published $R/bin/program")
+    assert f"no checksum at {upstream}/gone.sha256" in result.stderr
+    result = machine.step(f"fetch file:///nowhere/gone {sha256(b'')} $R/bin/program")
+    assert "/nowhere/gone is not there: fill the mirror with 'make setup'" in result.stderr
+
+
+def test_members_of_an_archive_appear_by_their_names(machine: Machine, upstream: str, archive: bytes) -> None:
+    machine.done(f"fetch {upstream}/tool.tar.gz {sha256(archive)} $R/bin bin/tool bin/other")
+    for name in ("tool", "other"):
+        assert (machine.root / "bin" / name).read_text() == "run\n"
+        assert os.access(machine.root / "bin" / name, os.X_OK)
+    machine.done(f"fetch {upstream}/tool.tar.gz {sha256(archive)} $R/bin bin/tool")
+    assert not (machine.root / "bin" / "other").exists()
+
+
+def test_an_archive_without_the_member_is_reported(machine: Machine, upstream: str, archive: bytes) -> None:
+    result = machine.step(f"fetch {upstream}/tool.tar.gz {sha256(archive)} $R/bin bin/absent")
+    assert result.returncode != 0
+    assert "bin/absent is not in its archive" in result.stderr
+
+
+def test_an_archive_whose_unpacking_was_killed_is_unpacked_again(
+    machine: Machine, upstream: str, archive: bytes
+) -> None:
+    unpacked = machine.hardway / "artifacts" / sha256(archive) / "unpacked" / "bin"
+    unpacked.mkdir(parents=True)
+    (unpacked / "tool").write_text("half")
+    machine.done(f"fetch {upstream}/tool.tar.gz {sha256(archive)} $R/bin bin/tool")
+    assert (machine.root / "bin" / "tool").read_text() == "run\n"
+
+
+# Dies like a machine that lost its power, at the given number of commands after the step began.
+DIE = "set -T\nleft={left}\ntrap '((left-- > 0)) || kill -9 $$ $BASHPID' DEBUG\n"
+
+
+@pytest.mark.parametrize("left", range(3, 440, 19))
+def test_a_step_that_was_killed_anywhere_is_finished_by_the_next_and_undone_to_the_last_byte(
+    machine: Machine, left: int
+) -> None:
+    theirs = machine.root / "theirs.conf"
+    theirs.write_bytes(b"theirs, no line feed")
+    theirs.chmod(0o640)
+    (machine.root / "stays").mkdir()
+    before = machine.picture()
+    first = "\n".join([here("old/a.txt", "1"), here("theirs.conf", "v1"), here("stays/k", "2"), unit("[Service]\n#1")])
+    second = "\n".join(
+        [here("new/deep/b.txt", "1"), here("theirs.conf", "v2"), unit("[Service]\n#2", "$R/theirs.conf")]
+    )
+    machine.done(first)
+    machine.restarts()
+    killed = machine.bash(f"begin unit\n{second}\nfinish", before=DIE.replace("{left}", str(left)))
+    assert killed.returncode in (-signal.SIGKILL, 0)
+    machine.done(second)
+    assert theirs.read_text() == "v2\n"
+    assert (machine.root / "new/deep/b.txt").read_text() == "1\n"
+    assert not (machine.root / "old").exists()
+    assert "a.service" in machine.restarts(), "what was written by the killed run is started from by the next"
+    machine.undo()
+    assert machine.picture() == before
+
+
+@pytest.mark.parametrize("left", range(2, 60, 6))
+def test_an_undo_that_was_killed_anywhere_is_finished_by_the_next(machine: Machine, left: int) -> None:
+    theirs = machine.root / "theirs.conf"
+    theirs.write_text("theirs")
+    before = machine.picture()
+    machine.done("\n".join([here("a/b.txt", "1"), here("theirs.conf", "ours"), unit("[Service]")]))
+    machine.bash("undo unit", before=DIE.replace("{left}", str(left)))
+    machine.undo()
+    assert machine.picture() == before
+
+
+def test_two_runs_of_a_step_do_not_work_beside_each_other(machine: Machine) -> None:
+    script = "begin unit\n[ ! -e $R/busy ] || echo together >>$R/clash\ntouch $R/busy; sleep 0.3; rm $R/busy\nfinish"
+    runs = [threading.Thread(target=machine.bash, args=(script,)) for _ in range(3)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert not (machine.root / "clash").exists()

@@ -1,0 +1,181 @@
+"""A step's script: what stands in it, in which order, and what is refused."""
+
+import subprocess
+from ipaddress import IPv4Address
+from pathlib import Path
+from shlex import quote, split
+from typing import Any
+
+import pulumi
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from pulumi_command import local, remote
+
+from components.host import Host, HostArgs
+from components.machine import Machine
+from components.step import LIBRARY, Fetch, File, Step, StepArgs, Unit, render, render_undo
+from config.artifacts import Artifact
+from config.machines import MachineSpec, Role
+from toolchain import paths
+from unit.mocked_engine import Registered, run
+
+SPEC = MachineSpec(
+    name="worker-0",
+    fqdn="worker-0.unit.hardway.internal",
+    roles=frozenset({Role.WORKER}),
+    address=IPv4Address("10.240.0.20"),
+    pod_cidr=None,
+    key="lab.workers",
+)
+ARTIFACT = Artifact(url="https://dl.k8s.io/v1/kubelet", sha256="0" * 64)
+
+
+def machine(**changes: Any) -> Machine:
+    """A machine; its resource is made where a program runs."""
+    settings: dict[str, Any] = {
+        "spec": SPEC,
+        "connection": remote.ConnectionArgs(host="10.240.0.20", host_key="ssh-ed25519 KEY", private_key="SSH"),
+        "identity": "0123456789abcdef",
+        "resource": None,
+        "arch": "amd64",
+        "shares_kernel": True,
+    }
+    return Machine(**{**settings, **changes})
+
+
+def args(**parts: Any) -> StepArgs:
+    return StepArgs(**{"machine": machine(), "name": "unit", **parts})
+
+
+def script(arguments: StepArgs, contents: dict[str, str] | None = None, run: str = "") -> str:
+    return render(arguments, contents=contents or {}, identity="0123456789abcdef", run=run)
+
+
+def test_the_parts_stand_in_the_order_that_they_need() -> None:
+    text = script(
+        args(
+            prepare="prepare-line",
+            fetches=[Fetch(artifact=ARTIFACT, destination="/usr/local/bin/kubelet")],
+            files=[File(path="/etc/a", content="x"), File(path="/etc/key", content="s", mode="0600", secret=True)],
+            units=[Unit(name="a.service", content="[Unit]", restarts_on=["/etc/a"], ready="true")],
+        ),
+        {"/etc/a": "x"},
+        run="run-line",
+    )
+    marks = [
+        f". {LIBRARY}",
+        "begin unit",
+        "prepare-line",
+        f"fetch https://dl.k8s.io/v1/kubelet {'0' * 64} /usr/local/bin/kubelet",
+        "file /etc/a 0644 root",
+        "secret /etc/key 0600 root",
+        "file /etc/systemd/system/a.service",
+        "unit a.service /etc/a",
+        "ready a.service 60 running true",
+        "finish",
+        "run-line",
+    ]
+    positions = [text.index(f"\n{mark}") for mark in marks]
+    assert positions == sorted(positions)
+
+
+def test_a_script_names_the_machines_identity() -> None:
+    assert "(0123456789ab)" in script(args()).splitlines()[0]
+
+
+def test_undoing_bears_a_machine_that_has_nothing_any_more() -> None:
+    lines = render_undo(args(undo="undo-line")).splitlines()
+    assert lines == [f"[ -e {LIBRARY} ] || exit 0", f". {LIBRARY}", "undo-line", "undo unit"]
+
+
+@pytest.mark.parametrize("content", ["END-OF-FILE", "a\nEND-OF-FILE\nreboot", "a\rEND-OF-FILE"])
+def test_a_file_cannot_end_its_own_content(content: str) -> None:
+    with pytest.raises(ValueError, match="/etc/a holds the line END-OF-FILE"):
+        script(args(files=[File(path="/etc/a", content=content)]))
+
+
+def test_a_content_that_is_not_known_is_no_text() -> None:
+    def program() -> None:
+        with pytest.raises(TypeError, match="the content of /etc/a is not known"):
+            script(args(files=[File(path="/etc/a", content=pulumi.Output.from_input("x"))]))
+
+    run(program)
+
+
+def test_a_secret_content_never_stands_in_the_script() -> None:
+    assert "TOP" not in script(args(files=[File(path="/etc/a", content="TOP", secret=True)]), {"/etc/a": "TOP"})
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=80).filter(
+    lambda text: "END-OF-FILE" not in text
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(content=TEXT, path=st.text("abc $'\"\\;*", min_size=1, max_size=10))
+@example(content="$(reboot) `reboot` \\ $HOME 'x' \"y\"", path="a b")
+def test_bash_sees_any_content_as_it_is(content: str, path: str, tmp_path: Path) -> None:
+    library = tmp_path / "library.sh"
+    library.write_text('begin() { :; }\nfinish() { :; }\nstart() { :; }\nfile() { printf "%s\\n" "$@"; cat; }\n')
+    text = script(args(files=[File(path=f"/etc/{path}", content=content)])).replace(LIBRARY, str(library))
+    said = subprocess.run(["bash", "-c", text], capture_output=True, check=True).stdout.decode()
+    assert said == f"/etc/{path}\n0644\nroot\n" + content.rstrip("\n") + "\n"
+
+
+@given(check=st.text("abc $'\"\\;*()", min_size=1, max_size=20), means=st.text("ab '\"", max_size=10))
+def test_a_check_arrives_as_one_word(check: str, means: str) -> None:
+    text = script(args(units=[Unit(name="a.service", ready=check, ready_means=means, ready_seconds=7)]))
+    line = text[text.index("\nready ") + 1 :].split("\nstart\n")[0].split("\nfinish\n")[0]
+    assert split(line) == ["ready", "a.service", "7", means, check]
+    assert quote(check) in line
+
+
+def registered(make: Any) -> Registered:
+    """The one step of a small program."""
+
+    def program() -> None:
+        make(machine(resource=local.Command("container", create="true")))
+
+    (step,) = (each for each in run(program).resources if each.type == "command:remote:Command")
+    return step
+
+
+def test_one_secret_file_does_not_hide_the_script() -> None:
+    def make(on: Machine) -> None:
+        secret = File(path="/etc/b", content=pulumi.Output.secret("TOP"), secret=True)
+        files = [File(path="/etc/a", content="plain"), secret]
+        Step("step", StepArgs(machine=on, name="unit", files=files), pulumi.ResourceOptions())
+
+    step = registered(make)
+    assert "plain" in step.inputs["create"]
+    assert "TOP" not in step.inputs["create"]
+    assert step.secret == {"stdin", "connection"}
+    assert step.inputs["stdin"] == "/etc/b VE9Q\n"
+
+
+def test_the_library_travels_with_the_first_step_of_a_machine() -> None:
+    step = registered(lambda on: Host("host", HostArgs(machine=on, lab=[SPEC], not_before="2026-01-01T00:00:00Z")))
+    assert step.inputs["stdin"] == (paths.checkout() / "components" / "step.sh").read_text()
+    lines = step.inputs["create"].splitlines()
+    assert lines[1] == f"install -D -m 0644 /dev/stdin {LIBRARY}"
+    assert lines[2] == f". {LIBRARY}"
+
+
+def test_a_machine_with_a_kernel_of_its_own_gets_modules_and_loses_swap_for_good() -> None:
+    def make(on: Machine) -> None:
+        own = machine(resource=on.resource, shares_kernel=False)
+        Host("host", HostArgs(machine=own, lab=[SPEC], not_before="2026-01-01T00:00:00Z"))
+
+    text = registered(make).inputs["create"]
+    assert "\nmodprobe -a overlay br_netfilter nf_conntrack\n" in text
+    assert "/etc/modules-load.d/hardway.conf" in text
+    unit = text[text.index("file /etc/systemd/system/hardway-no-swap.service") :]
+    assert "\nExecStart=/sbin/swapoff -a\n" in unit
+    assert "WantedBy=multi-user.target" in unit
+
+
+def test_a_machine_that_shares_its_kernel_leaves_swap_and_modules_to_its_host() -> None:
+    step = registered(lambda on: Host("host", HostArgs(machine=on, lab=[SPEC], not_before="2026-01-01T00:00:00Z")))
+    assert "swap" not in step.inputs["create"]
+    assert "modprobe" not in step.inputs["create"]

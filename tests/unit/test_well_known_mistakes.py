@@ -1,0 +1,148 @@
+"""What the well-known guides get wrong, each with the test that would catch it here."""
+
+from ipaddress import IPv4Network
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unit.mocked_engine import Run, lab_of, run_program
+
+CONTROLLER, WORKER = "control-plane-controller-0", "worker-0-node"
+REQUEST = "tls:index/certRequest:CertRequest"
+
+
+def test_the_service_range_is_said_and_the_same_everywhere(lab: Run) -> None:
+    ranges = {
+        lab.flags(CONTROLLER, program)["service-cluster-ip-range"]
+        for program in ("kube-apiserver", "kube-controller-manager")
+    }
+    (services,) = ranges
+    assert str(IPv4Network(services)[1]) in lab.named("pki-kube-apiserver", REQUEST).inputs["ipAddresses"]
+
+
+def test_the_schedulers_organisation_is_said_once(lab: Run) -> None:
+    subject = lab.named("pki-kube-scheduler", REQUEST).inputs["subject"]
+    assert subject == {"commonName": "system:kube-scheduler", "organization": "system:kube-scheduler"}
+
+
+def test_the_api_server_is_named_as_pods_call_it(lab: Run) -> None:
+    names = lab.named("pki-kube-apiserver", REQUEST).inputs["dnsNames"]
+    assert "kubernetes.default.svc.cluster.local" in names
+    assert "kubernetes.svc.cluster.local" not in names
+
+
+def test_a_kubelets_certificate_has_the_address_that_the_api_server_dials(lab: Run) -> None:
+    for machine in lab.outputs["machines"]:
+        if machine.get("pod_cidr"):
+            request = lab.named(f"pki-kubelet-{machine['name']}", REQUEST)
+            assert machine["address"] in request.inputs["ipAddresses"]
+            assert lab.flags(f"{machine['name']}-node", "kubelet")["node-ip"] == machine["address"]
+    assert lab.flags(CONTROLLER, "kube-apiserver")["kubelet-preferred-address-types"].startswith("InternalIP")
+
+
+def test_the_kubelet_gives_pods_the_clusters_dns_and_domain(lab: Run) -> None:
+    kubelet = lab.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
+    services = IPv4Network(lab.flags(CONTROLLER, "kube-apiserver")["service-cluster-ip-range"])
+    assert kubelet["clusterDNS"] == [str(services[10])]
+    assert kubelet["clusterDomain"] == "cluster.local"
+
+
+def test_a_worker_takes_as_many_pods_as_kubernetes_means_it_to(dev: Run) -> None:
+    assert dev.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")["maxPods"] == 110
+
+
+def test_host_ports_have_their_plugin(lab: Run) -> None:
+    assert "portmap" in lab.file("container-runtime-worker-0", "/etc/cni/net.d/10-bridge.conflist")
+    assert " portmap" in lab.script("container-runtime-worker-0")
+
+
+def test_pods_do_not_inherit_the_machines_search_domains(lab: Run) -> None:
+    kubelet = lab.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
+    assert kubelet["resolvConf"] == "/etc/kubernetes/config/resolv.conf"
+    unit = lab.file(WORKER, "/etc/systemd/system/kubelet.service")
+    assert "ExecStartPre=" in unit
+    assert ">/etc/kubernetes/config/resolv.conf" in unit
+
+
+def test_sysctls_and_the_host_table_survive_a_reboot_and_do_not_grow(lab: Run) -> None:
+    for machine in lab.outputs["machines"]:
+        step = f"host-{machine['name']}"
+        script = lab.script(step)
+        assert "net.ipv4.ip_forward = 1" in lab.file(step, "/etc/sysctl.d/90-hardway.conf")
+        assert "put_block /etc/hosts hardway </etc/hardway/hosts" in script
+        # Nothing is ever appended to a file that a machine has already.
+        assert ">>" not in script
+        unit = lab.file(step, "/etc/systemd/system/hardway-hosts.service")
+        assert "WantedBy=multi-user.target" in unit, "container engines write /etc/hosts anew at every start"
+
+
+def test_the_issuer_is_one_that_pods_can_resolve(lab: Run) -> None:
+    flags = lab.flags(CONTROLLER, "kube-apiserver")
+    assert flags["service-account-issuer"] == "https://kubernetes.default.svc.cluster.local"
+    assert flags["service-account-jwks-uri"].startswith(flags["service-account-issuer"])
+
+
+def test_etcd_is_never_spoken_to_without_tls(lab: Run) -> None:
+    flags = lab.flags("etcd-controller-0", "etcd")
+    for name, value in flags.items():
+        if name.endswith("-urls") and name != "listen-metrics-urls":
+            assert all(url.startswith("https://") for url in value.split(",")), name
+    assert flags["listen-metrics-urls"].startswith("http://127.0.0.1:")
+    servers = lab.flags(CONTROLLER, "kube-apiserver")["etcd-servers"].split(",")
+    assert all(url.startswith("https://") for url in servers)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "requestheader-client-ca-file",
+        "requestheader-allowed-names",
+        "requestheader-username-headers",
+        "requestheader-group-headers",
+        "requestheader-extra-headers-prefix",
+        "proxy-client-cert-file",
+        "proxy-client-key-file",
+        "enable-aggregator-routing",
+    ],
+)
+def test_aggregated_apis_can_be_registered(lab: Run, flag: str) -> None:
+    assert lab.flags(CONTROLLER, "kube-apiserver")[flag]
+
+
+def test_aggregated_apis_trust_the_front_proxy_and_nobody_else(lab: Run) -> None:
+    flags = lab.flags(CONTROLLER, "kube-apiserver")
+    name = lab.named("pki-front-proxy-client", REQUEST).inputs["subject"]["commonName"]
+    assert flags["requestheader-allowed-names"] == name
+    assert flags["requestheader-client-ca-file"] != flags["client-ca-file"]
+
+
+def test_workers_know_only_the_balancers_address(ha: Run) -> None:
+    controllers = [each["address"] for each in ha.outputs["machines"] if each["roles"] == ["controller"]]
+    for machine in ha.outputs["machines"]:
+        if machine["roles"] == ["worker"]:
+            step = f"{machine['name']}-node"
+            everything = ha.script(step) + "".join(
+                ha.secret_file(step, f"/etc/kubernetes/{name}.kubeconfig") for name in ("kubelet", "kube-proxy")
+            )
+            assert not [address for address in controllers if address in everything]
+
+
+def test_controllers_can_reach_pods_for_the_api_servers_proxies(lab: Run) -> None:
+    pods = [each["pod_cidr"] for each in lab.outputs["machines"] if each.get("pod_cidr")]
+    for each in lab.outputs["machines"]:
+        if each["roles"] == ["controller"]:
+            unit = lab.file(f"pod-network-{each['name']}", "/etc/systemd/system/hardway-pod-network.service")
+            assert all(f"route replace {cidr} via" in unit for cidr in pods)
+
+
+@settings(max_examples=4)
+@given(node_prefix=st.integers(22, 25), services=st.sampled_from(["10.96.0.0/12", "172.20.0.0/28"]))
+def test_the_derived_addresses_agree_whatever_the_ranges(node_prefix: int, services: str) -> None:
+    network = {"node_prefix": node_prefix, "services": services}
+    run = run_program("dev", {**lab_of("dev"), "network": network})
+    tenth = str(IPv4Network(services)[10])
+    assert run.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")["clusterDNS"] == [tenth]
+    assert f"clusterIP: {tenth}\n" in run.script("dns")
+    assert f"@{tenth} " in run.script("readiness-dns")
+    assert str(IPv4Network(services)[1]) in run.named("pki-kube-apiserver", REQUEST).inputs["ipAddresses"]
