@@ -19,6 +19,7 @@ from config.machines import MachineSpec, Role
 
 _PACKAGES: Mapping[Role | None, Sequence[str]] = {
     None: ("ca-certificates", "curl", "openssl", "iproute2", "procps", "kmod"),
+    Role.ETCD: (),
     Role.CONTROLLER: ("nginx",),
     # kubectl port-forward runs socat; kube-proxy runs conntrack, nft or iptables; dig shows that DNS answers.
     Role.WORKER: ("socat", "conntrack", "ipset", "iptables", "nftables", "dnsutils"),

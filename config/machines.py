@@ -16,6 +16,7 @@ from config.values import Address, AddressRange, WholeNumber
 class Role(StrEnum):
     """What a machine is for."""
 
+    ETCD = "etcd"
     CONTROLLER = "controller"
     WORKER = "worker"
     LOAD_BALANCER = "load-balancer"

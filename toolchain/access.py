@@ -1,5 +1,6 @@
-"""How a person reaches a lab that is up: `.state/<stack>/` has its kubeconfig, ssh_config and key."""
+"""How a person reaches a lab that is up: `.state/<stack>/` has its kubeconfig, ssh_config, key and list of machines."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ from toolchain.versions import architecture
 
 _FILES = {"kubeconfig": "kubeconfig", "ssh_config": "ssh_config", "ssh_private_key": "ssh_key"}
 """Output of the program -> name of the file; all of them are secret."""
+_FACTS = ("endpoint", "machines")
+"""Outputs that stand together in lab.json."""
 
 
 def write(stack: Stack, outputs: Mapping[str, Any]) -> None:
@@ -27,14 +30,26 @@ def write(stack: Stack, outputs: Mapping[str, Any]) -> None:
     Raises:
         ToolchainError: an output is missing, or the mirror has no such kubectl.
     """
-    if absent := sorted(_FILES.keys() - outputs.keys()):
+    if absent := sorted({*_FILES, *_FACTS} - outputs.keys()):
         raise ToolchainError(f"The stack {stack.name} has no output {', '.join(absent)}: `make up` makes them.")
     stack.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for output, name in _FILES.items():
         _replace(stack.directory / name, str(outputs[output]))
+    _replace(stack.directory / "lab.json", json.dumps({fact: outputs[fact] for fact in _FACTS}, indent=2))
     program = stack.directory / f"kubectl.{os.getpid()}"
     program.symlink_to(_kubectl(stack.kubernetes))
     program.replace(stack.directory / "kubectl")
+
+
+def read(stack: Stack) -> dict[str, Any]:
+    """What `write` kept of the outputs that are not secret: `endpoint` and `machines`.
+
+    Raises:
+        ToolchainError: the lab is not up.
+    """
+    _check_up(stack)
+    facts: dict[str, Any] = json.loads((stack.directory / "lab.json").read_text())
+    return facts
 
 
 def remove(stack: Stack) -> None:
@@ -45,7 +60,7 @@ def remove(stack: Stack) -> None:
 def show(stack: Stack, outputs: Mapping[str, Any]) -> None:
     """Print the nodes, the endpoint and where the kubeconfig is."""
     print(flush=True)
-    subprocess.run([*_kubectl_command(stack), "get", "nodes", "-o", "wide"], check=False)
+    subprocess.run([*kubectl_command(stack), "get", "nodes", "-o", "wide"], check=False)
     print(f"\nendpoint    {outputs.get('endpoint', 'unknown')}")
     print(f"kubeconfig  {stack.directory / 'kubeconfig'}", flush=True)
 
@@ -57,7 +72,7 @@ def kubectl(stack: Stack, arguments: Sequence[str]) -> None:
         ToolchainError: the lab is not up.
     """
     _check_up(stack)
-    command = _kubectl_command(stack)
+    command = kubectl_command(stack)
     os.execv(command[0], [*command, *arguments])
 
 
@@ -95,7 +110,14 @@ def _check_up(stack: Stack) -> None:
         )
 
 
-def _kubectl_command(stack: Stack) -> list[str]:
+def ssh_command(stack: Stack) -> list[str]:
+    """The command line that reaches the lab's machines without questions: a machine and a script follow."""
+    config, key = stack.directory / "ssh_config", stack.directory / "ssh_key"
+    return ["ssh", "-F", str(config), "-i", str(key), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
+
+
+def kubectl_command(stack: Stack) -> list[str]:
+    """The command line of the lab's kubectl, as its administrator: arguments follow."""
     return [str(stack.directory / "kubectl"), "--kubeconfig", str(stack.directory / "kubeconfig")]
 
 

@@ -13,6 +13,7 @@ OUTPUTS = {
     "ssh_config": "Host worker-1 w1\n  HostName 10.0.0.1\nHost *\n  User root\nHost controller-1\n",
     "ssh_private_key": "secret-2\n",
     "endpoint": "https://10.0.0.1:6443",
+    "machines": [{"name": "worker-1", "roles": ["worker"], "address": "10.0.0.1"}],
 }
 VERSION = pins().products["kubernetes"].default
 
@@ -39,7 +40,7 @@ def test_the_files_are_for_the_users_eyes_only(stack: Stack) -> None:
     access.write(stack, OUTPUTS)
     access.write(stack, OUTPUTS | {"kubeconfig": "apiVersion: v1\n# newer"})
     modes = {file.name: file.stat().st_mode & 0o777 for file in stack.directory.iterdir()}
-    assert modes == {"kubeconfig": 0o600, "ssh_config": 0o600, "ssh_key": 0o600, "kubectl": 0o755}
+    assert modes == {"kubeconfig": 0o600, "ssh_config": 0o600, "ssh_key": 0o600, "lab.json": 0o600, "kubectl": 0o755}
     assert stack.directory.stat().st_mode & 0o777 == 0o700
     assert (stack.directory / "kubeconfig").read_text() == "apiVersion: v1\n# newer\n"
     assert (stack.directory / "ssh_key").read_text() == "secret-2\n"
@@ -55,8 +56,15 @@ def test_what_is_shown_has_no_secret(stack: Stack, capfd: pytest.CaptureFixture[
     assert "secret" not in said.out + said.err
 
 
+def test_what_is_read_is_what_was_written(stack: Stack) -> None:
+    with pytest.raises(ToolchainError, match="The lab dev is not up"):
+        access.read(stack)
+    access.write(stack, OUTPUTS)
+    assert access.read(stack) == {"endpoint": OUTPUTS["endpoint"], "machines": OUTPUTS["machines"]}
+
+
 def test_a_missing_output_is_named(stack: Stack) -> None:
-    with pytest.raises(ToolchainError, match="no output kubeconfig, ssh_private_key"):
+    with pytest.raises(ToolchainError, match="no output endpoint, kubeconfig, machines, ssh_private_key"):
         access.write(stack, {"ssh_config": ""})
 
 

@@ -86,6 +86,18 @@ class Toy:
             text=True,
         )
 
+    def start_plain_pulumi(self) -> subprocess.Popen[str]:
+        """A `pulumi up` as a user starts it, without the tool chain."""
+        return subprocess.Popen(
+            [self.workshop.pulumi, "up", "--yes", "--skip-preview", "--stack", self.stack.name, "--non-interactive"],
+            cwd=self.directory,
+            env=os.environ | self.workshop.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
@@ -193,12 +205,20 @@ def test_a_second_up_is_refused_and_told_who_is_first(toy: Toy, running: Running
     assert time.monotonic() - started < 1
 
 
-def test_a_plain_pulumi_at_work_is_not_disturbed(toy: Toy, running: Running) -> None:
-    # The tool chain is gone, its pulumi lives on: as if the user had started it.
-    running.process.kill()
-    with pytest.raises(ToolchainError, match=rf"process {running.pulumi} on"):
-        toy.up()
-    os.kill(running.pulumi, 0)
+def test_a_plain_pulumi_at_work_is_not_disturbed(toy: Toy) -> None:
+    assert toy.up() == 0
+    marker = toy.directory / "in-the-middle"
+    toy.create(f"touch {marker}; exec sleep 60")
+    # By the user's own hand, not below the tool chain: there its output would go to a reader that is not there.
+    plain = toy.start_plain_pulumi()
+    try:
+        wait_for(marker.exists, plain)
+        with pytest.raises(ToolchainError, match=rf"process {plain.pid} on"):
+            toy.up()
+        assert plain.poll() is None
+    finally:
+        plain.kill()
+        plain.communicate()
 
 
 def test_other_stacks_are_not_kept_waiting(toy: Toy, running: Running) -> None:

@@ -1,0 +1,116 @@
+"""A lab that is up, as a person reaches it: machines by ssh, API by kubectl, with the files that `make up` wrote.
+
+All of it works from the host that runs Pulumi, and needs neither Pulumi nor its state.
+"""
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from config.machines import Role
+from toolchain import access
+from toolchain.errors import ToolchainError
+from toolchain.stack import Stack
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveMachine:
+    """One machine of a lab that is up.
+
+    Args:
+        name: its host name.
+        roles: what it is for.
+        address: IPv4, in the machines' range.
+    """
+
+    name: str
+    roles: frozenset[Role]
+    address: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A lab that is up.
+
+    Args:
+        stack: which one.
+        endpoint: https://address:6443, where people and workers reach the API.
+        machines: all of them.
+    """
+
+    stack: Stack
+    endpoint: str
+    machines: Sequence[LiveMachine]
+
+    def with_role(self, role: Role) -> list[LiveMachine]:
+        """The machines that carry a role."""
+        return [machine for machine in self.machines if role in machine.roles]
+
+    def machine(self, name: str) -> LiveMachine:
+        """A machine by its name.
+
+        Raises:
+            ToolchainError: there is none of that name.
+        """
+        for machine in self.machines:
+            if machine.name == name:
+                return machine
+        raise ToolchainError(f"MACHINE={name!r}: must be one of {', '.join(each.name for each in self.machines)}.")
+
+    @property
+    def etcd_members(self) -> list[LiveMachine]:
+        """The machines that carry an etcd member: dedicated ones, else the controllers."""
+        return self.with_role(Role.ETCD) or self.with_role(Role.CONTROLLER)
+
+    def ssh(
+        self, machine: LiveMachine, script: str, *, stdin: str | None = None, seconds: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a bash script on a machine as root, however it ends; status 255 where the machine is not reached.
+
+        Args:
+            machine: where.
+            script: stands in the command line: no secrets in it.
+            stdin: what it reads; nothing if not given.
+            seconds: how long it may take.
+
+        Raises:
+            TimeoutExpired: it took longer.
+        """
+        return _run([*access.ssh_command(self.stack), machine.name, script], stdin, seconds)
+
+    def kubectl(
+        self, *arguments: str, stdin: str | None = None, seconds: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the lab's kubectl as its administrator, however it ends.
+
+        Raises:
+            TimeoutExpired: it took longer.
+        """
+        return _run([*access.kubectl_command(self.stack), *arguments], stdin, seconds)
+
+
+def find(stack: Stack) -> Cluster:
+    """The lab of a stack.
+
+    Raises:
+        ToolchainError: it is not up.
+    """
+    facts = access.read(stack)
+    return Cluster(
+        stack=stack,
+        endpoint=facts["endpoint"],
+        machines=[
+            LiveMachine(
+                name=machine["name"],
+                roles=frozenset(map(Role, machine["roles"])),
+                address=machine["address"],
+            )
+            for machine in facts["machines"]
+        ],
+    )
+
+
+def _run(command: Sequence[str], stdin: str | None, seconds: float) -> subprocess.CompletedProcess[str]:
+    given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, **given)
