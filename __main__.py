@@ -5,7 +5,7 @@ import pulumi
 from components.control_plane import API_PORT, ControlPlane, ControlPlaneArgs, KubeletAccess
 from components.dns import Dns, DnsArgs
 from components.encryption import Encryption
-from components.etcd import Etcd, EtcdArgs
+from components.etcd import Etcd, EtcdArgs, EtcdMembership
 from components.host import Host, HostArgs
 from components.kubeconfigs import kubeconfig
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
@@ -39,6 +39,7 @@ def build(lab: config.Lab) -> None:
         return [machine for machine in machines.values() if machine.has(role)]
 
     controllers, workers = having(Role.CONTROLLER), having(Role.WORKER)
+    members = [machines[spec.name] for spec in lab.etcd_members]
 
     pki = Pki(
         "pki",
@@ -46,7 +47,7 @@ def build(lab: config.Lab) -> None:
             settings=lab.settings.pki,
             controllers=lab.with_role(Role.CONTROLLER),
             workers=lab.with_role(Role.WORKER),
-            etcd_members=lab.with_role(Role.CONTROLLER),
+            etcd_members=lab.etcd_members,
             load_balancers=lab.with_role(Role.LOAD_BALANCER),
             api_service=str(lab.network.api_service),
             cluster_domain=lab.network.cluster_domain,
@@ -59,8 +60,8 @@ def build(lab: config.Lab) -> None:
     }
     etcd = Etcd(
         "etcd",
-        EtcdArgs(members=controllers, pki=pki, artifacts=lab.artifacts, cluster_token=cluster),
-        after(*(hosts[machine.name] for machine in controllers)),
+        EtcdArgs(members=members, pki=pki, artifacts=lab.artifacts, cluster_token=cluster),
+        after(*(hosts[machine.name] for machine in members)),
     )
     control_plane = ControlPlane(
         "control-plane",
@@ -68,14 +69,15 @@ def build(lab: config.Lab) -> None:
             controllers=controllers,
             pki=pki,
             encryption=encryption.configuration,
-            etcd_endpoints=etcd.endpoints,
+            etcd=etcd,
             endpoint=endpoint,
             network=lab.network,
             cluster=cluster,
             artifacts=lab.artifacts,
         ),
-        after(etcd),
+        after(etcd, *(hosts[machine.name] for machine in controllers)),
     )
+    membership = EtcdMembership("etcd-membership", members, after(control_plane))
     load_balancer = LoadBalancer(
         balancer.name,
         LoadBalancerArgs(
@@ -118,8 +120,14 @@ def build(lab: config.Lab) -> None:
         )
     readiness = Readiness(
         "readiness",
-        ReadinessArgs(controllers=controllers, workers=workers, endpoint=endpoint, network=lab.network),
-        after(*nodes, pod_network, kubelet_access, dns),
+        ReadinessArgs(
+            controllers=controllers,
+            workers=workers,
+            etcd_members=len(members),
+            endpoint=endpoint,
+            network=lab.network,
+        ),
+        after(*nodes, membership, pod_network, kubelet_access, dns),
     )
 
     pulumi.export("endpoint", endpoint)

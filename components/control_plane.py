@@ -15,6 +15,7 @@ from typing import Any
 import pulumi
 import yaml
 
+from components.etcd import USE_ETCD, Etcd
 from components.kubeconfigs import kubeconfig
 from components.machine import Machine
 from components.manifests import ADMIN_KUBECONFIG, apply_manifests
@@ -40,7 +41,7 @@ class ControlPlaneArgs:
     controllers: the machines.
     pki: the certificates.
     encryption: the EncryptionConfiguration (YAML, secret).
-    etcd_endpoints: https://address:2379 of every member.
+    etcd: the cluster that it is kept in.
     endpoint: https://address:6443 of the load balancer.
     network: the address ranges.
     cluster: the name kubeconfigs give the cluster.
@@ -50,7 +51,7 @@ class ControlPlaneArgs:
     controllers: Sequence[Machine]
     pki: Pki
     encryption: pulumi.Output[str]
-    etcd_endpoints: Sequence[str]
+    etcd: Etcd
     endpoint: str
     network: Network
     cluster: str
@@ -88,6 +89,12 @@ class ControlPlane(pulumi.ComponentResource):
             mode="0600",
             secret=True,
         )
+        etcd_programs, etcd_client = args.etcd.client_of(
+            controller,
+            authority=f"{_PKI}/etcd-ca.crt",
+            certificate=f"{_PKI}/apiserver-etcd-client.crt",
+            key=f"{_PKI}/apiserver-etcd-client.key",
+        )
         Step(
             f"{name}-{controller.name}",
             StepArgs(
@@ -100,8 +107,11 @@ class ControlPlane(pulumi.ComponentResource):
                         destination=f"/usr/local/bin/{program}",
                     )
                     for program in _PROGRAMS
-                ],
-                files=[*apiserver, *manager, *scheduler, health, admin],
+                ]
+                + etcd_programs,
+                files=[*apiserver, *manager, *scheduler, health, admin, *etcd_client],
+                # Controllers restart one after the other.
+                before_start=USE_ETCD,
                 units=[
                     _unit(
                         "kube-apiserver",
@@ -188,7 +198,7 @@ def apiserver_flags(controller: Machine, args: ControlPlaneArgs) -> Flags:
         "audit-log-maxbackup": 10,
         "audit-log-maxsize": 100,
         # Where it is kept
-        "etcd-servers": ",".join(args.etcd_endpoints),
+        "etcd-servers": ",".join(args.etcd.endpoints),
         "etcd-cafile": f"{_PKI}/etcd-ca.crt",
         "etcd-certfile": f"{_PKI}/apiserver-etcd-client.crt",
         "etcd-keyfile": f"{_PKI}/apiserver-etcd-client.key",

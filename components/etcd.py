@@ -1,27 +1,36 @@
-"""etcd: the cluster's memory, one member on each controller.
+"""etcd: the cluster's memory, one member on each of its machines: the controllers, or machines of its own.
 
 Made on each member's machine: etcd, etcdctl and etcdutl, the member's certificate, the unit etcd.service under a user
-of its own. Clients and peers need certificates of the etcd authority.
+of its own. Clients and peers need certificates of the etcd authority. How a member joins is decided on its machine, by
+asking the others (etcd.sh); only the machines of the first `up` may found the cluster.
 
-Source: https://etcd.io/docs/v3.6/op-guide/configuration/
+Sources: https://etcd.io/docs/v3.6/op-guide/configuration/ and
+https://etcd.io/docs/v3.6/op-guide/runtime-configuration/
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import pulumi
+from pulumi_command import local
 
 from components.machine import Machine
 from components.pki import Pki
-from components.step import Fetch, File, Step, StepArgs, Unit
+from components.step import LIBRARY, Fetch, File, Step, StepArgs, Unit
 from components.systemd import Flags, systemd_unit
 from components.tls_settings import CIPHER_SUITES
 from config.artifacts import ArtifactSource
 
 _PKI = "/etc/etcd/pki"
 _DATA = "/var/lib/etcd"
+_VERBS = str(Path(LIBRARY).with_name("etcd.sh"))
 CLIENT_PORT = 2379
 PEER_PORT = 2380
+
+USE_ETCD = f". {_VERBS}"
+"""The shell line that brings etcd.sh into a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +57,9 @@ class Etcd(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: EtcdArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("hardway:index:Etcd", name, None, opts)
+        self._args = args
         self.endpoints = [f"https://{member.address}:{CLIENT_PORT}" for member in args.members]
+        founders = _founders(f"{name}-founders", args.members, pulumi.ResourceOptions(parent=self))
         for member in args.members:
             certificate = args.pki.etcd_members[member.name]
             files = [
@@ -68,8 +79,12 @@ class Etcd(pulumi.ComponentResource):
                     machine=member,
                     name="etcd",
                     prepare=f"user etcd {_DATA}\ndata {_DATA}\ninstall -d -m 0700 -o etcd -g etcd {_DATA}",
-                    fetches=[_fetch(args.artifacts, member.arch)],
-                    files=[*files, File(path="/etc/etcd/etcdctl.env", content=_etcdctl(self.endpoints), mode="0600")],
+                    fetches=[_fetch(args.artifacts, member.arch, "etcd", "etcdctl", "etcdutl")],
+                    files=[
+                        *files,
+                        *_client(self.endpoints, f"{_PKI}/ca.crt", f"{_PKI}/member.crt", f"{_PKI}/member.key"),
+                    ],
+                    before_start=founders.apply(partial(join, member, args.members)),
                     units=[
                         Unit(
                             name="etcd.service",
@@ -79,34 +94,109 @@ class Etcd(pulumi.ComponentResource):
                                 program="/usr/local/bin/etcd",
                                 flags=member_flags(member, args),
                                 # etcd says that it is ready once its member is part of a cluster with a leader.
-                                service={"Type": "notify", "User": "etcd", "LimitNOFILE": 16384},
+                                service={
+                                    "Type": "notify",
+                                    "User": "etcd",
+                                    "LimitNOFILE": 16384,
+                                    # How it joined: read at its first start, and never again once it has data.
+                                    "EnvironmentFile": "-/etc/etcd/join.env",
+                                },
                             ),
                             restarts_on=[file.path for file in files],
-                            ready=f"curl -sf --cacert {_PKI}/ca.crt --cert {_PKI}/member.crt --key {_PKI}/member.key "
-                            f'https://127.0.0.1:{CLIENT_PORT}/health | grep -q \'"health":"true"\'',
-                            ready_means="a healthy member of a cluster with a leader",
+                            ready=f"member_serves {peer_url(member)}",
+                            ready_means="a healthy voting member of a cluster with a leader",
                         )
                     ],
+                    run="joined",
                 ),
                 pulumi.ResourceOptions(parent=self),
             )
         self.register_outputs({})
 
+    def client_of(
+        self, machine: Machine, *, authority: str, certificate: str, key: str
+    ) -> tuple[list[Fetch], list[File]]:
+        """What a machine needs besides to speak to etcd and to take turns: nothing where it carries a member.
+
+        Args:
+            machine: where.
+            authority, certificate, key: paths of the files that its etcdctl is to use.
+        """
+        if machine.name in {member.name for member in self._args.members}:
+            return [], []
+        return (
+            [_fetch(self._args.artifacts, machine.arch, "etcdctl")],
+            _client(self.endpoints, authority, certificate, key),
+        )
+
+
+class EtcdMembership(pulumi.ComponentResource):
+    """The list of members, without those that the lab no longer has.
+
+    After everything that knows the members by their addresses, and before the machines of those that leave go.
+    """
+
+    def __init__(self, name: str, members: Sequence[Machine], opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("hardway:index:EtcdMembership", name, None, opts)
+        Step(
+            name,
+            StepArgs(
+                machine=members[0],
+                name="etcd-membership",
+                run=f"{USE_ETCD}\nonly_members {' '.join(map(peer_url, members))}",
+            ),
+            pulumi.ResourceOptions(parent=self),
+        )
+        self.register_outputs({})
+
+
+def _founders(name: str, members: Sequence[Machine], opts: pulumi.ResourceOptions) -> pulumi.Output[list[str]]:
+    """The names of the machines that may found the cluster: those of the first `up`, for as long as they are the same.
+
+    A machine made anew must find the cluster, and fails where it cannot: two clusters would be two truths. Whether
+    there was one is known to Pulumi's state alone, since the machines that knew may all be gone.
+    """
+    identities = pulumi.Output.all(**{member.name: member.identity for member in members}).apply(
+        lambda known: "\n".join(f"{machine} {identity}" for machine, identity in sorted(known.items()))
+    )
+    command = local.Command(
+        name,
+        create=identities.apply(lambda known: f"# etcd's founders\nprintf '%s\\n' '{known}'"),
+        update=identities.apply(
+            lambda known: (
+                "# etcd's founders, without those that are gone\n"
+                f"printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | grep -xF '{known}' || true"
+            )
+        ),
+        opts=opts,
+    )
+    return command.stdout.apply(lambda lines: [line.split()[0] for line in lines.splitlines() if line])
+
+
+def join(member: Machine, members: Sequence[Machine], founders: Sequence[str]) -> str:
+    """The shell lines by which a member finds its cluster, or founds it together with the other founders."""
+    words = ["join", member.name, peer_url(member)]
+    if member.name in founders:
+        words.append(",".join(f"{each.name}={peer_url(each)}" for each in members if each.name in founders))
+    return f"{USE_ETCD}\n{' '.join(words)}"
+
+
+def peer_url(member: Machine) -> str:
+    """https://address:2380 of a member."""
+    return f"https://{member.address}:{PEER_PORT}"
+
 
 def member_flags(member: Machine, args: EtcdArgs) -> Flags:
     """The flags of one member."""
     client = f"https://{member.address}:{CLIENT_PORT}"
-    peer = f"https://{member.address}:{PEER_PORT}"
     return {
         "name": member.name,
         "data-dir": _DATA,
         "listen-client-urls": f"{client},https://127.0.0.1:{CLIENT_PORT}",
         "advertise-client-urls": client,
-        "listen-peer-urls": peer,
-        "initial-advertise-peer-urls": peer,
-        "initial-cluster": ",".join(f"{each.name}=https://{each.address}:{PEER_PORT}" for each in args.members),
+        "listen-peer-urls": peer_url(member),
+        "initial-advertise-peer-urls": peer_url(member),
         "initial-cluster-token": args.cluster_token,
-        "initial-cluster-state": "new",
         "client-cert-auth": True,
         "trusted-ca-file": f"{_PKI}/ca.crt",
         "cert-file": f"{_PKI}/member.crt",
@@ -126,22 +216,29 @@ def member_flags(member: Machine, args: EtcdArgs) -> Flags:
     }
 
 
-def _fetch(artifacts: ArtifactSource, arch: str) -> Fetch:
+def _fetch(artifacts: ArtifactSource, arch: str, *programs: str) -> Fetch:
     folder = f"etcd-v{artifacts.versions['etcd']}-linux-{arch}"
     return Fetch(
         artifact=artifacts.artifact("etcd", arch=arch),
         destination="/usr/local/bin",
-        members=[f"{folder}/{program}" for program in ("etcd", "etcdctl", "etcdutl")],
+        members=[f"{folder}/{program}" for program in programs],
     )
 
 
-def _etcdctl(endpoints: Sequence[str]) -> str:
-    # For people: `. /etc/etcd/etcdctl.env; etcdctl member list`.
-    return "\n".join(
-        [
-            f"export ETCDCTL_ENDPOINTS={','.join(endpoints)}",
-            f"export ETCDCTL_CACERT={_PKI}/ca.crt",
-            f"export ETCDCTL_CERT={_PKI}/member.crt",
-            f"export ETCDCTL_KEY={_PKI}/member.key",
-        ]
-    )
+def _client(endpoints: Sequence[str], authority: str, certificate: str, key: str) -> list[File]:
+    return [
+        File(path=_VERBS, content=Path(__file__).with_name("etcd.sh").read_text()),
+        # For people, too: `. /etc/etcd/etcdctl.env; etcdctl member list`.
+        File(
+            path="/etc/etcd/etcdctl.env",
+            content="\n".join(
+                [
+                    f"export ETCDCTL_ENDPOINTS={','.join(endpoints)}",
+                    f"export ETCDCTL_CACERT={authority}",
+                    f"export ETCDCTL_CERT={certificate}",
+                    f"export ETCDCTL_KEY={key}",
+                ]
+            ),
+            mode="0600",
+        ),
+    ]

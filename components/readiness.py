@@ -25,12 +25,14 @@ class ReadinessArgs:
     """Args:
     controllers: asked, and the first of them asks.
     workers: one of them asks the DNS.
+    etcd_members: how many there are.
     endpoint: https://address:6443 of the load balancer.
     network: the DNS address and the cluster's domain.
     """
 
     controllers: Sequence[Machine]
     workers: Sequence[Machine]
+    etcd_members: int
     endpoint: str
     network: Network
 
@@ -76,7 +78,7 @@ def cluster_checks(args: ReadinessArgs) -> str:
     facts = {
         "api_servers_ready": len(api_servers),
         "balancer_ready": args.endpoint,
-        "etcd_members_healthy": len(args.controllers),
+        "etcd_members_healthy": args.etcd_members,
         "nodes_ready": len(args.workers),
     }
     return "\n".join([*checks, f"echo '{json.dumps(facts)}'"])

@@ -80,7 +80,7 @@ class Fetch:
 
 @dataclass(frozen=True, kw_only=True)
 class StepArgs:
-    """What a step does to its machine, in this order: prepare, fetches, files, units (stage by stage), run.
+    """What a step does to its machine, in this order: prepare, fetches, files, before_start, units (by stages), run.
 
     Args:
         machine: where.
@@ -88,6 +88,7 @@ class StepArgs:
         prepare: shell lines before anything else (packages, users, directories).
         fetches: artifacts.
         files: files; removed again when a later version of the step lacks them.
+        before_start: shell lines once artifacts and files are there.
         units: systemd units, each waited for until it serves.
         run: shell lines after the units serve; must be idempotent.
         brings: the step library itself (step.sh), for the first step of a machine.
@@ -99,6 +100,7 @@ class StepArgs:
     prepare: str = ""
     fetches: Sequence[Fetch] = ()
     files: Sequence[File] = ()
+    before_start: pulumi.Input[str] = ""
     units: Sequence[Unit] = ()
     run: pulumi.Input[str] = ""
     undo: str = ""
@@ -116,8 +118,8 @@ class Step(remote.Command):
         secret_paths = [file.path for file in args.files if file.secret]
         # Only the paths' own contents go where they belong: one secret among all of them must not hide the script.
         plain = pulumi.Output.all(**{path: contents[path] for path in contents if path not in secret_paths})
-        create = pulumi.Output.all(plain, args.machine.identity, args.run).apply(
-            lambda known: render(args, contents=known[0], identity=known[1], run=known[2])
+        create = pulumi.Output.all(plain, args.machine.identity, args.before_start, args.run).apply(
+            lambda known: render(args, contents=known[0], identity=known[1], before_start=known[2], run=known[3])
         )
         stdin: pulumi.Input[str] | None = args.brings
         if secret_paths:
@@ -141,14 +143,14 @@ class Step(remote.Command):
         )
 
 
-def render(args: StepArgs, *, contents: Mapping[str, str], identity: str, run: str) -> str:
+def render(args: StepArgs, *, contents: Mapping[str, str], identity: str, before_start: str, run: str) -> str:
     """The script of a step.
 
     Args:
         args: the step.
         contents: path -> content, of the files that are not secret.
         identity: of the machine.
-        run: the lines of `args.run`.
+        before_start, run: the lines of the arguments of these names.
 
     Raises:
         ValueError: a file holds the line that ends its content in the script.
@@ -160,6 +162,7 @@ def render(args: StepArgs, *, contents: Mapping[str, str], identity: str, run: s
     parts += [_fetch(fetch) for fetch in args.fetches]
     parts += [_file(file, contents) for file in args.files]
     parts += [_file(_unit_file(unit), {}) for unit in args.units if unit.content is not None]
+    parts += ["fetched", before_start] if before_start else []
     for stage in sorted({unit.stage for unit in args.units}):
         parts += [_unit(unit) for unit in args.units if unit.stage == stage]
         parts.append("start")

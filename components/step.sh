@@ -282,16 +282,23 @@ fingerprint() {
   } | sha256sum
 }
 
+# take_turn UNIT..., give_turn: what surrounds the restart of units that run. Steps whose units must not restart on two
+# machines at once bring their own (etcd.sh).
+take_turn() { :; }
+give_turn() { :; }
+
 # start: start the units declared since the last `start`, restart those that changed, and wait until all serve.
 start() {
   fetched
-  local unit restart=()
+  local unit restart=() running=()
   for unit in "${units[@]}"; do
     if ! systemctl -q is-active "$unit" || [ "$(fingerprint "$unit")" != "$(cat "$step/started/$unit" 2>/dev/null)" ]
     then
       restart+=("$unit")
     fi
   done
+  for unit in "${restart[@]}"; do ! systemctl -q is-active "$unit" || running+=("$unit"); done
+  [ ${#running[@]} = 0 ] || take_turn "${running[@]}"
   if [ ${#restart[@]} -gt 0 ]; then
     systemctl daemon-reload
     systemctl -q enable --no-reload "${restart[@]}" 2>/dev/null
@@ -301,6 +308,7 @@ start() {
   fi
   for unit in "${units[@]}"; do serving "$unit"; done
   for unit in "${restart[@]}"; do fingerprint "$unit" >"$step/started/$unit"; done
+  [ ${#running[@]} = 0 ] || give_turn
   units=()
 }
 

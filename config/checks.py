@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from config.machines import MOST, MachineSpec
+from config.machines import MOST, MOST_MEMBERS, MachineSpec
 from config.problems import Problem
-from config.settings import LabSettings
+from config.settings import LabSettings, dedicated_members
 from config.versions import pins
 
 
@@ -34,10 +34,12 @@ def _stack_name(stack: str) -> Iterator[Problem]:
 
 
 def _counts(settings: LabSettings) -> Iterator[Problem]:
+    dedicated = settings.etcd == "dedicated"
     counts = {
         key: wanted if isinstance(wanted, int) else len(wanted)
         for key, wanted in (
             ("controllers", settings.controllers),
+            *((("etcd_members", dedicated_members(settings)),) if dedicated else ()),
             ("workers", settings.workers),
             ("load_balancers", settings.load_balancers),
         )
@@ -55,15 +57,21 @@ def _counts(settings: LabSettings) -> Iterator[Problem]:
             f"{counts['load_balancers']} balancers would need an address that they share",
             "take 1",
         )
-    controllers = counts["controllers"]
-    if controllers > 7:
-        yield Problem(("lab.controllers",), f"{controllers} etcd members are too many", "take 1, 3, 5 or 7")
-    elif controllers > 0 and controllers % 2 == 0:
+    if settings.etcd_members is not None and not dedicated:
         yield Problem(
-            ("lab.controllers",),
-            f"{controllers} controllers make an even number of etcd members, which survives no more failures than "
-            f"{controllers - 1}",
-            f"take {controllers - 1} or {controllers + 1}",
+            ("lab.etcd_members", "lab.etcd"),
+            "the controllers carry the etcd members here",
+            "leave it out, or write etcd: dedicated",
+        )
+    key, what = ("etcd_members", "members") if dedicated else ("controllers", "controllers")
+    members = counts[key]
+    if members > MOST_MEMBERS:
+        yield Problem((f"lab.{key}",), f"{members} etcd members are too many", "take 1, 3, 5 or 7")
+    elif members > 0 and members % 2 == 0:
+        yield Problem(
+            (f"lab.{key}",),
+            f"{members} {what} make an even number of etcd members, which survives no more failures than {members - 1}",
+            f"take {members - 1} or {members + 1}",
         )
 
 

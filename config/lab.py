@@ -20,7 +20,7 @@ from config import checks
 from config.artifacts import ArtifactSource, read_checksums
 from config.machines import MachineSpec, Role, plan_machines
 from config.problems import ConfigError, Problem, from_validation, path_of
-from config.settings import LabSettings, Network
+from config.settings import LabSettings, Network, dedicated_members
 from config.versions import pins
 from toolchain import node_image, paths
 
@@ -50,6 +50,11 @@ class Lab:
     def with_role(self, role: Role) -> tuple[MachineSpec, ...]:
         """The machines of one role, in the order of their names' numbers."""
         return tuple(machine for machine in self.machines if role in machine.roles)
+
+    @property
+    def etcd_members(self) -> tuple[MachineSpec, ...]:
+        """The machines that carry an etcd member each: dedicated ones, else the controllers."""
+        return self.with_role(Role.ETCD) or self.with_role(Role.CONTROLLER)
 
 
 def load() -> Lab:
@@ -82,6 +87,7 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
     machines, unplaced = plan_machines(
         stack=stack,
         controllers=settings.controllers,
+        etcd_members=dedicated_members(settings),
         workers=settings.workers,
         load_balancers=settings.load_balancers,
         nodes=settings.network.nodes,

@@ -1,7 +1,7 @@
 """Which machines a lab has: their names, roles and addresses, from counts or from a list."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
@@ -16,8 +16,9 @@ from config.values import Address, AddressRange, WholeNumber
 class Role(StrEnum):
     """What a machine is for."""
 
-    ETCD = "etcd"
     CONTROLLER = "controller"
+    ETCD = "etcd"
+    """A dedicated etcd member; where there is none, the controllers carry the members."""
     WORKER = "worker"
     LOAD_BALANCER = "load-balancer"
 
@@ -54,17 +55,22 @@ class MachineSpec:
     """Where in the configuration it comes from."""
 
 
-# The labs' own numbering: the balancer first, then ten controllers, then as many workers as the range holds.
-_FIRST_ADDRESS = {Role.LOAD_BALANCER: 5, Role.CONTROLLER: 10, Role.WORKER: 20}
+# The labs' own numbering: the balancer first, then ten controllers (five, and five dedicated etcd members, where there
+# are those), then as many workers as the range holds.
+_FIRST_ADDRESS = {Role.LOAD_BALANCER: 5, Role.CONTROLLER: 10, Role.ETCD: 15, Role.WORKER: 20}
 
 MOST = 5000
 """Machines that Kubernetes carries: https://kubernetes.io/docs/setup/best-practices/cluster-large/"""
+
+MOST_MEMBERS = 7
+"""Members that an etcd cluster should have: https://etcd.io/docs/v3.6/faq/#what-is-maximum-cluster-size"""
 
 
 def plan_machines(
     *,
     stack: str,
     controllers: int | Sequence[MachineSettings],
+    etcd_members: int | Sequence[MachineSettings],
     workers: int | Sequence[MachineSettings],
     load_balancers: int | Sequence[MachineSettings],
     nodes: IPv4Network,
@@ -72,19 +78,24 @@ def plan_machines(
     node_prefix: int,
     domain: str,
 ) -> tuple[tuple[MachineSpec, ...], list[Problem]]:
-    """Give every machine a name, an address and, to workers, a pod range; say which could not be placed."""
+    """Give every machine a name, an address and, to workers, a pod range; say which could not be placed.
+
+    `etcd_members` are machines of their own: none where the controllers carry the members.
+    """
     specs: list[MachineSpec] = []
     problems: list[Problem] = []
     groups = (
         (Role.LOAD_BALANCER, "load_balancers", load_balancers),
         (Role.CONTROLLER, "controllers", controllers),
+        (Role.ETCD, "etcd_members", etcd_members),
         (Role.WORKER, "workers", workers),
     )
+    first = {role: offset for role, offset in _FIRST_ADDRESS.items() if role is not Role.ETCD or etcd_members}
     for role, key, wanted in groups:
         counted = isinstance(wanted, int)
         for position, machine in enumerate(_named(role, wanted) if isinstance(wanted, int) else wanted):
             at = f"lab.{key}" if counted else f"lab.{key}[{position}]"
-            address = machine.address or _address(nodes, role, machine.name)
+            address = machine.address or _address(nodes, first, role, machine.name)
             pod_cidr = machine.pod_cidr or _pod_cidr(pods, node_prefix, role, machine.name)
             instead = "ask for fewer" if counted else f"name it {role}-N, give it its own"
             if address is None:
@@ -129,12 +140,12 @@ def _number(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _address(nodes: IPv4Network, role: Role, name: str) -> IPv4Address | None:
+def _address(nodes: IPv4Network, first: Mapping[Role, int], role: Role, name: str) -> IPv4Address | None:
     number = _number(name)
     if number is None:
         return None
-    offset = _FIRST_ADDRESS[role] + number
-    later = min((first for first in _FIRST_ADDRESS.values() if first > _FIRST_ADDRESS[role]), default=None)
+    offset = first[role] + number
+    later = min((other for other in first.values() if other > first[role]), default=None)
     last = nodes.num_addresses - 2 if later is None else min(later - 1, nodes.num_addresses - 2)
     return nodes[offset] if offset <= last else None
 

@@ -76,6 +76,10 @@ class LabSettings(Settings):
 
     substrate: Literal["containers"] = "containers"
     controllers: Machines = 1
+    etcd: Literal["stacked", "dedicated"] = "stacked"
+    """Whether the controllers carry the etcd members, or machines of their own."""
+    etcd_members: Machines | None = None
+    """The dedicated machines; three of them where nothing is said."""
     workers: Machines = 2
     load_balancers: Machines = 1
     network: Network = Network()
@@ -85,3 +89,10 @@ class LabSettings(Settings):
     encryption: Literal["secretbox", "aescbc"] = "secretbox"
     """How Secrets are encrypted in etcd."""
     containers: ContainersSettings = ContainersSettings()
+
+
+def dedicated_members(settings: LabSettings) -> Machines:
+    """The machines that carry an etcd member and nothing else: how many, or which."""
+    if settings.etcd == "stacked":
+        return 0
+    return 3 if settings.etcd_members is None else settings.etcd_members

@@ -16,6 +16,7 @@ import pulumi_tls as tls
 from pulumi_command import local, remote
 
 from components.machine import Machine
+from components.quorum import quorum_guard
 from components.systemd import oneshot_unit
 from config.lab import Lab
 from config.machines import MachineSpec
@@ -75,12 +76,18 @@ class Containers(pulumi.ComponentResource):
         prefix = f"hardway-{lab.name}"
         key = tls.PrivateKey(f"{name}-ssh", algorithm="ED25519", opts=child)
         preflight = local.Command(f"{name}-preflight", create=_preflight(lab, prefix), opts=child)
+        made_from = create_network(engine, prefix, lab)
+        guard = quorum_guard(
+            f"{name}-quorum",
+            {spec.name: made_from + create_container(lab, prefix, spec) for spec in lab.etcd_members},
+            child,
+        )
         network = local.Command(
             f"{name}-network",
-            create=create_network(engine, prefix, lab),
+            create=made_from,
             delete=delete_network(engine, prefix, lab),
             opts=pulumi.ResourceOptions(
-                parent=self, depends_on=[preflight], replace_on_changes=["create"], delete_before_replace=True
+                parent=self, depends_on=[preflight, guard], replace_on_changes=["create"], delete_before_replace=True
             ),
         )
         self.ssh_private_key = key.private_key_openssh

@@ -49,7 +49,7 @@ def args(**parts: Any) -> StepArgs:
 
 
 def script(arguments: StepArgs, contents: dict[str, str] | None = None, run: str = "") -> str:
-    return render(arguments, contents=contents or {}, identity="0123456789abcdef", run=run)
+    return render(arguments, contents=contents or {}, identity="0123456789abcdef", before_start="", run=run)
 
 
 def test_the_parts_stand_in_the_order_that_they_need() -> None:

@@ -1,0 +1,59 @@
+"""etcd's quorum, guarded: an `up` that would take it away is refused before anything is touched.
+
+Made: one command on this host that remembers which machines carry a member, and how each is defined. When that
+changes, more than half of the machines must stay as they are: what they hold is the cluster. A removed member leaves by
+the etcd component's own way; a machine that is made anew has lost its data.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+import pulumi
+from pulumi_command import local
+
+
+def quorum_guard(name: str, definitions: Mapping[str, str], opts: pulumi.ResourceOptions) -> local.Command:
+    """The command that everything which removes or replaces a machine comes after.
+
+    Args:
+        name: of the resource.
+        definitions: machine name -> what it is made from, for each that carries an etcd member; another definition is
+            another machine.
+        opts: of the resource.
+
+    Raises, at `up`: a report that says what would go. The environment variable INSIST=yes lets it happen.
+    """
+    members = "\n".join(
+        f"{machine} {hashlib.sha256(definition.encode()).hexdigest()[:16]}"
+        for machine, definition in sorted(definitions.items())
+    )
+    return local.Command(name, create=remember(members), update=refuse(members), opts=opts)
+
+
+def remember(members: str) -> str:
+    """The shell lines that print the members; the engine keeps what they print."""
+    return f"# The machines that carry etcd, and their definitions.\nprintf '%s\\n' '{members}'"
+
+
+def refuse(members: str) -> str:
+    """The shell lines that compare the members with those of the `up` before, and print them if enough stay."""
+    return "\n".join(
+        [
+            "# The machines that carry etcd, and their definitions: more than half must stay.",
+            "set -eu",
+            f"wanted='{members}'",
+            "before=$(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | grep -c .)",
+            "gone=$(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | grep -vxF \"$wanted\" | cut -d ' ' -f 1 | xargs)",
+            "kept=$((before - $(echo $gone | wc -w)))",
+            'if [ $((2 * kept)) -le "$before" ] && [ "${INSIST:-}" != yes ]; then',
+            "  cat >&2 <<END",
+            "Refused, and nothing was touched: this would remove or make anew $gone, and the quorum of etcd with it:",
+            "$before members need $((before / 2 + 1)), and $kept would stay. All that the cluster holds would be lost.",
+            "Change fewer machines at once. To insist, save what is there (make snapshot), set INSIST=yes in the",
+            "environment (make up INSIST=yes), and bring it back (make restore).",
+            "END",
+            "  exit 1",
+            "fi",
+            "printf '%s\\n' \"$wanted\"",
+        ]
+    )
