@@ -161,10 +161,10 @@ def _founders(name: str, members: Sequence[Machine], opts: pulumi.ResourceOption
     )
     command = local.Command(
         name,
-        create=identities.apply(lambda known: f"# etcd's founders\nprintf '%s\\n' '{known}'"),
+        create=identities.apply(lambda known: f"# Who founded etcd\nprintf '%s\\n' '{known}'"),
         update=identities.apply(
             lambda known: (
-                "# etcd's founders, without those that are gone\n"
+                "# Who founded etcd, without those that are gone\n"
                 f"printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | grep -xF '{known}' || true"
             )
         ),

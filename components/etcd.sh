@@ -84,7 +84,7 @@ drop_strange_learners() {
   # shellcheck source=/dev/null
   ours=$(. "$ETCD_CLIENT" && echo "$ETCDCTL_ENDPOINTS")
   while read -r id peer; do
-    case ",$ours," in *",$(clients_of "$peer"),"*) ;; *) ctl member remove "$id" >/dev/null || return 1 ;; esac
+    case ",$ours," in *",${peer/:2380/:2379},"*) ;; *) ctl member remove "$id" >/dev/null || return 1 ;; esac
   done < <(awk -F ', ' '$6 == "true" { print $1, $4 }')
 }
 
@@ -115,20 +115,15 @@ member_serves() {
 
 # only_members PEER-URL...: those that are no longer of the lab leave, one at a time; etcd refuses what would lose quorum.
 only_members() {
-  local id peer status
+  local id peer
   while IFS=' ' read -r id peer; do
     case " $* " in *" $peer "*) continue ;; esac
-    wait_for 60 'every etcd member that stays healthy' "ctl endpoint health --endpoints=$(clients_of "$@")"
+    # Asks those that stay: no others stand in etcdctl's environment any more.
+    wait_for 60 'every etcd member that stays healthy' 'ctl endpoint health'
     # etcd wants its members to have been together for 5 s, or it fears for the quorum.
     wait_for 60 "etcd lets $peer leave" "ctl member remove $id || ! ctl member list | grep -q '^$id,'"
   done < <(ctl member list | awk -F ', ' '{ print $1, $4 }')
   wait_for 60 'every etcd member healthy' 'ctl endpoint health --cluster'
-}
-
-clients_of() {
-  local peers="$*"
-  peers=${peers//:2380/:2379}
-  echo "${peers// /,}"
 }
 
 # take_turn, give_turn: between them this machine restarts what it must, and no other machine of the lab does. The lock

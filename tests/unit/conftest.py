@@ -4,17 +4,27 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from unit.mocked_engine import Run, lab_of, run_program, shipped_stacks
 from unit.node_tools import NodeTools, node_tools
 
 # The same examples in every run, however busy the machine is.
-settings.register_profile("unit", deadline=None, max_examples=150, derandomize=True, database=None)
+settings.register_profile(
+    "unit",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=150,
+    derandomize=True,
+    database=None,
+)
 settings.load_profile("unit")
 
-LABS = {**{stack: lab_of(stack) for stack in shipped_stacks()}, "ha": {"controllers": 3, "workers": 3}}
-"""Every stack that the project brings, and one with more of everything."""
+LABS = {
+    **{stack: lab_of(stack) for stack in shipped_stacks()},
+    "dedicated": {"controllers": 2, "etcd": "dedicated"},
+}
+"""Every stack that the project brings, and one with etcd on machines of its own."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,6 +57,12 @@ def dev(no_output_in_a_string: None) -> Run:
 def ha(no_output_in_a_string: None) -> Run:
     """The program, run for three controllers and three workers."""
     return program("ha")
+
+
+@pytest.fixture
+def dedicated(no_output_in_a_string: None) -> Run:
+    """The program, run for etcd on machines of its own."""
+    return program("dedicated")
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import re
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -208,19 +210,41 @@ def test_manifests_are_applied_server_side(lab: Run) -> None:
         assert f"apply --server-side --force-conflicts -f /etc/kubernetes/manifests/{step}.yaml" in lab.script(step)
 
 
-def test_etcd_is_one_cluster_of_all_controllers(ha: Run) -> None:
-    addresses = [f"10.240.0.{10 + number}" for number in range(3)]
-    peers = ",".join(f"controller-{number}=https://{address}:2380" for number, address in enumerate(addresses))
-    clients = ",".join(f"https://{address}:2379" for address in addresses)
-    for number, address in enumerate(addresses):
-        flags = ha.flags(f"etcd-controller-{number}", "etcd")
-        assert flags["name"] == f"controller-{number}"
-        assert flags["initial-cluster"] == peers
+@pytest.mark.parametrize(("stack", "member"), [("ha", "controller"), ("dedicated", "etcd")])
+def test_etcd_is_one_cluster_of_all_its_machines(request: pytest.FixtureRequest, stack: str, member: str) -> None:
+    run: Run = request.getfixturevalue(stack)
+    addresses = {each["name"]: each["address"] for each in run.outputs["machines"]}
+    members = {name: address for name, address in addresses.items() if name.startswith(f"{member}-")}
+    assert len(members) == 3
+    clients = ",".join(f"https://{address}:2379" for address in members.values())
+    founders = ",".join(f"{name}=https://{address}:2380" for name, address in members.items())
+    for name, address in members.items():
+        flags = run.flags(f"etcd-{name}", "etcd")
+        assert flags["name"] == name
         assert flags["advertise-client-urls"] == f"https://{address}:2379"
         assert flags["initial-advertise-peer-urls"] == f"https://{address}:2380"
-        apiserver = ha.flags(f"control-plane-controller-{number}", "kube-apiserver")
+        assert f"\njoin {name} https://{address}:2380 {founders}\n" in run.script(f"etcd-{name}")
+    for number in range(2):
+        apiserver = run.flags(f"control-plane-controller-{number}", "kube-apiserver")
         assert apiserver["etcd-servers"] == clients
-        assert apiserver["advertise-address"] == address
+        assert apiserver["advertise-address"] == addresses[f"controller-{number}"]
+
+
+def test_a_member_that_is_there_is_not_restarted_when_others_come_or_go(ha: Run) -> None:
+    # Its flags and what it is restarted for name no other member.
+    script = ha.script("etcd-controller-0")
+    unit = ha.file("etcd-controller-0", "/etc/systemd/system/etcd.service")
+    assert "initial-cluster=" not in unit and "10.251.0.11" not in unit
+    assert "\nEnvironmentFile=-/etc/etcd/join.env\n" in unit
+    (watched,) = re.findall(r"^unit etcd\.service (.*)$", script, re.MULTILINE)
+    assert {Path(path).suffix for path in watched.split()} == {".crt", ".key"}
+
+
+def test_a_controller_without_a_member_has_what_it_needs_to_ask_etcd(dedicated: Run, ha: Run) -> None:
+    script = dedicated.script("control-plane-controller-0")
+    assert "ETCDCTL_CERT=/etc/kubernetes/pki/apiserver-etcd-client.crt" in script
+    assert re.search(r"^fetch .*etcd-v.*/etcdctl'?$", script, re.MULTILINE)
+    assert "ETCDCTL_CERT" not in ha.script("control-plane-controller-0")
 
 
 def test_two_labs_have_etcd_clusters_that_never_join(dev: Run, ha: Run) -> None:
@@ -236,9 +260,9 @@ def test_every_machine_has_the_host_table_of_the_whole_lab(lab: Run) -> None:
 
 def test_readiness_asks_every_api_server_and_the_balancer(ha: Run) -> None:
     script = ha.script("readiness-cluster")
-    for url in [*(f"https://10.240.0.{10 + number}:6443" for number in range(3)), ha.outputs["endpoint"]]:
+    for url in [*(f"https://10.251.0.{10 + number}:6443" for number in range(3)), ha.outputs["endpoint"]]:
         assert f"{url}/readyz" in script
     assert "etcdctl endpoint health --cluster" in script
     # By name, not by count: a worker that is about to be removed is still a node.
     assert "node/worker-0 node/worker-1 node/worker-2" in script
-    assert "@10.32.0.10 kubernetes.default.svc.cluster.local" in ha.script("readiness-dns")
+    assert "@10.43.0.10 kubernetes.default.svc.cluster.local" in ha.script("readiness-dns")
