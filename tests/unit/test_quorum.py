@@ -1,0 +1,83 @@
+"""The guard of etcd's quorum: its texts, run by a real shell."""
+
+import os
+import subprocess
+
+import pytest
+
+from components.quorum import refuse, remember
+from unit.mocked_engine import Registered, Run
+
+THREE = "a 1\nb 2\nc 3"
+FIVE = f"{THREE}\nd 4\ne 5"
+
+
+def shell(script: str, *, before: str = "", insist: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["/bin/sh", "-c", script],
+        env={"PATH": os.environ["PATH"], "PULUMI_COMMAND_STDOUT": before, "INSIST": insist},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_first_up_is_remembered() -> None:
+    assert shell(remember(THREE)).stdout.strip() == THREE
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (THREE, THREE),
+        ("a 1", THREE),
+        (THREE, FIVE),
+        (FIVE, THREE),
+        (THREE, "a 1\nb 2\nc 9"),
+        (FIVE, "a 1\nb 2\nc 3\nd 8\ne 9"),
+    ],
+)
+def test_what_keeps_the_quorum_may_happen(before: str, after: str) -> None:
+    done = shell(refuse(after), before=before)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "gone", "needed"),
+    [
+        (THREE, "a 1", "b c", 2),
+        (THREE, "a 1\nb 8\nc 9", "b c", 2),
+        (FIVE, "a 1", "b c d e", 3),
+        (FIVE, "a 1\nb 2\nf 6", "c d e", 3),
+        # The only member: made anew, or another in its place.
+        ("a 1", "a 2", "a", 1),
+        ("a 1", "b 1", "a", 1),
+    ],
+)
+def test_what_would_lose_it_is_refused(before: str, after: str, gone: str, needed: int) -> None:
+    done = shell(refuse(after), before=before)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert f"this would remove or make anew {gone}, and the quorum" in done.stderr
+    assert f"members need {needed}" in done.stderr
+    assert "nothing was touched" in done.stderr
+    insisted = shell(refuse(after), before=before, insist="yes")
+    assert (insisted.returncode, insisted.stdout.strip()) == (0, after)
+
+
+def local(run: Run, name: str) -> Registered:
+    (found,) = (each for each in run.of_type("command:local:Command") if each.name == name)
+    return found
+
+
+def test_the_guard_stands_before_everything_that_touches_a_machine(ha: Run) -> None:
+    assert not {"machines-network", "machines-controller-0"} & set(ha.before(local(ha, "machines-quorum")))
+    for machine in ("controller-0", "worker-0", "load-balancer-0"):
+        assert "machines-quorum" in ha.before(local(ha, f"machines-{machine}"))
+
+
+def test_another_definition_is_another_machine(ha: Run, dev: Run) -> None:
+    texts = [local(run, "machines-quorum").inputs["create"] for run in (ha, dev)]
+    assert [text.count("controller-") for text in texts] == [3, 1]
+    assert texts[0].split("controller-0 ")[1][:16] != texts[1].split("controller-0 ")[1][:16]
