@@ -15,7 +15,7 @@ from components.pod_network import PodNetwork, PodNetworkArgs
 from components.readiness import Readiness, ReadinessArgs
 from components.ssh import ssh_config
 from components.substrates.containers import Containers
-from components.worker import ContainerRuntime, ContainerRuntimeArgs, Worker, WorkerArgs
+from components.worker import ContainerRuntime, ContainerRuntimeArgs, FormerWorkers, Worker, WorkerArgs
 from config import lab as config
 from config.machines import Role
 from config.problems import ConfigError
@@ -87,8 +87,11 @@ def build(lab: config.Lab) -> None:
         ),
         after(hosts[balancer.name]),
     )
+    former_workers = FormerWorkers("former-workers", controllers[0], workers, after(control_plane, load_balancer))
     pod_network = PodNetwork(
-        "pod-network", PodNetworkArgs(machines=substrate.machines, network=lab.network), after(*hosts.values())
+        "pod-network",
+        PodNetworkArgs(machines=substrate.machines, network=lab.network),
+        after(*hosts.values(), former_workers),
     )
     kubelet_access = KubeletAccess("kubelet-access", controllers[0], after(control_plane, load_balancer))
     dns = Dns(

@@ -1,8 +1,8 @@
 """A worker: containerd and runc, the CNI plugins, the kubelet and kube-proxy; and its Node in the API.
 
 Made on the worker: two steps, the container runtime (which needs no cluster, and is made beside the control plane) and
-the node. Made through a controller: the Node's pod range; and, before the worker goes, its Node is drained and
-deleted.
+the node. Made through a controller: the Node's pod range and label. Before a worker goes, its Node is drained and
+deleted (nodes.sh).
 
 Sources: https://github.com/containerd/containerd/blob/main/docs/cri/config.md,
 https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/,
@@ -10,7 +10,9 @@ https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -21,7 +23,7 @@ from components.kubeconfigs import kubeconfig
 from components.machine import Machine
 from components.manifests import KUBECTL
 from components.pki import Certificate, Pki
-from components.step import Fetch, File, Step, StepArgs, Unit
+from components.step import LIBRARY, Fetch, File, Step, StepArgs, Unit
 from components.systemd import systemd_unit
 from components.tls_settings import CIPHER_SUITES, MIN_VERSION
 from config.artifacts import ArtifactSource
@@ -33,6 +35,9 @@ _CONFIG = "/etc/kubernetes/config"
 _KUBELET_KUBECONFIG = "/etc/kubernetes/kubelet.kubeconfig"
 _PROXY_KUBECONFIG = "/etc/kubernetes/kube-proxy.kubeconfig"
 _RESOLV_CONF = "/etc/kubernetes/config/resolv.conf"
+_NODES = str(Path(LIBRARY).with_name("nodes.sh"))
+# What tells the Nodes of the lab's own workers from others that somebody may have added; in nodes.sh, too.
+_LABEL = "hardway/worker"
 _CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 
 
@@ -206,11 +211,37 @@ class Worker(pulumi.ComponentResource):
             StepArgs(
                 machine=args.controller,
                 name=f"node-{machine.name}",
-                run=node_in_api(machine),
-                undo=node_out_of_api(machine),
+                # A worker made anew has to be seen Ready anew.
+                run=pulumi.Output.format("# {0}\n{1}", machine.identity, node_in_api(machine)),
+                # Drained it has been before (see FormerWorkers); its kubelet may have come back to the API since.
+                undo=f"{KUBECTL} delete --ignore-not-found node/{machine.name}",
             ),
-            # After the node's own step, so that a worker that goes is drained while its kubelet is still there.
             pulumi.ResourceOptions(parent=self, depends_on=[node]),
+        )
+        self.register_outputs({})
+
+
+class FormerWorkers(pulumi.ComponentResource):
+    """The way out of the cluster for workers that the lab no longer has: drained, and their Nodes deleted.
+
+    Before the routes to their pods go, and before their machines.
+
+    Raises, at `up`: which pods cannot leave, and which PodDisruptionBudgets hold them.
+    """
+
+    def __init__(
+        self, name: str, controller: Machine, workers: Sequence[Machine], opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("hardway:index:FormerWorkers", name, None, opts)
+        Step(
+            name,
+            StepArgs(
+                machine=controller,
+                name="former-workers",
+                files=[File(path=_NODES, content=Path(__file__).with_name("nodes.sh").read_text())],
+                run=f". {_NODES}\nonly_nodes {' '.join(worker.name for worker in workers)}",
+            ),
+            pulumi.ResourceOptions(parent=self),
         )
         self.register_outputs({})
 
@@ -375,9 +406,9 @@ def proxy_configuration(machine: Machine, network: Network) -> str:
 
 
 def node_in_api(machine: Machine) -> str:
-    """The shell lines that wait for the Node and give it its pod range; run on a controller."""
-    cidr = machine.spec.pod_cidr
-    patch = json.dumps({"spec": {"podCIDR": str(cidr), "podCIDRs": [str(cidr)]}})
+    """The shell lines that wait for the Node and make it the lab's: its pod range, its label; run on a controller."""
+    cidr = str(machine.spec.pod_cidr)
+    patch = json.dumps({"metadata": {"labels": {_LABEL: ""}}, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}})
     node = f"node/{machine.name}"
     return "\n".join(
         [
@@ -386,18 +417,6 @@ def node_in_api(machine: Machine) -> str:
             f"{KUBECTL} wait --for=condition=Ready {node} --timeout=90s >/dev/null ||",
             f'  die "{machine.name} is not Ready: $({KUBECTL} get {node} '
             '-o jsonpath=\'{.status.conditions[?(@.type=="Ready")].message}\')"',
-        ]
-    )
-
-
-def node_out_of_api(machine: Machine) -> str:
-    """The shell lines that drain a worker and delete its Node; run on a controller."""
-    return "\n".join(
-        [
-            f"if {KUBECTL} get node/{machine.name} >/dev/null 2>&1; then",
-            f"  {KUBECTL} drain {machine.name} --ignore-daemonsets --delete-emptydir-data --force --timeout=120s",
-            f"  {KUBECTL} delete node/{machine.name}",
-            "fi",
         ]
     )
 

@@ -20,6 +20,7 @@ COMPONENTS = {
     "LoadBalancer",
     "PodNetwork",
     "Dns",
+    "FormerWorkers",
     "ContainerRuntime",
     "Worker",
     "Readiness",
@@ -62,6 +63,7 @@ def test_the_default_lab_is_made_of_few_and_large_steps(dev: Run) -> None:
         "dns",
         "etcd-controller-0",
         "etcd-membership",
+        "former-workers",
         "host-controller-0",
         "host-load-balancer-0",
         "host-worker-0",
@@ -105,6 +107,9 @@ def test_the_default_lab_is_made_of_few_and_large_steps(dev: Run) -> None:
         ("worker-0-node", "load-balancer-0"),
         ("worker-0-registration", "worker-0-node"),
         ("pod-network-controller-0", "host-controller-0"),
+        # The routes to its pods are there for as long as a worker is drained.
+        ("pod-network-controller-0", "former-workers"),
+        ("former-workers", "load-balancer-0"),
         ("pod-network-worker-0", "host-worker-0"),
         ("kubelet-access", "control-plane-controller-0"),
         ("kubelet-access", "load-balancer-0"),
@@ -132,7 +137,7 @@ def test_a_step_waits_for_what_it_needs(ha: Run, later: str, earlier: str) -> No
         ("worker-0-node", "worker-1-node"),
         ("host-worker-0", "host-worker-1"),
         ("machines-worker-0", "machines-worker-1"),
-        ("pod-network-worker-0", "control-plane-controller-0"),
+        ("pod-network-worker-0", "worker-0-node"),
         ("etcd-controller-0", "host-worker-0"),
     ],
 )
@@ -148,11 +153,14 @@ def test_a_step_is_forgotten_with_its_own_machine(lab: Run) -> None:
         assert container.name == machine_at(lab, step.inputs["connection"]["host"])
 
 
-def test_a_worker_that_goes_is_drained_by_a_controller_that_stays(lab: Run) -> None:
+def test_a_worker_that_goes_is_seen_off_by_a_controller_that_stays(lab: Run) -> None:
+    workers = [each["name"] for each in lab.outputs["machines"] if "worker" in each["roles"]]
+    assert f"\nonly_nodes {' '.join(workers)}\n" in lab.script("former-workers")
     for step in lab.of_type(STEP):
-        if step.name.endswith("-registration"):
+        if step.name.endswith("-registration") or step.name == "former-workers":
             assert lab.at(step.request.deletedWith).name == "machines-controller-0"
-            assert "drain" in step.inputs["delete"]
+        if step.name.endswith("-registration"):
+            assert f"delete --ignore-not-found node/{step.name.removesuffix('-registration')}" in step.inputs["delete"]
 
 
 def test_a_machine_made_anew_gets_all_of_its_steps_again(lab: Run) -> None:
