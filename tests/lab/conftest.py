@@ -22,6 +22,7 @@ _ORDER = (
     "test_cluster",
     "test_networking",
     "test_access",
+    "test_drain",
     "test_certificates",
     "test_security",
     "test_hardening",
