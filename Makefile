@@ -25,8 +25,14 @@ help:  ## this list
 .venv:
 	@toolchain/bootstrap.sh
 
-setup: .venv  ## prepare this machine and nothing else: then plain `pulumi up -s dev` works, see `make env`
+set# What would lose etcd's quorum is refused without it.
+export INSIST
+
+up: .venv  ## prepare this machine and nothing else: then plain `pulumi up -s dev` works, see `make env`
 	@$(TOOL) setup
+
+# What would lose etcd's quorum is refused without it.
+export INSIST
 
 up: .venv  ## make the lab, or bring it up to date; ends with its nodes, endpoint and kubeconfig
 	@$(TOOL) up
