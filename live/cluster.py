@@ -22,11 +22,13 @@ class LiveMachine:
         name: its host name.
         roles: what it is for.
         address: IPv4, in the machines' range.
+        pod_cidr: the range of its pods; workers only.
     """
 
     name: str
     roles: frozenset[Role]
     address: str
+    pod_cidr: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,7 @@ def find(stack: Stack) -> Cluster:
                 name=machine["name"],
                 roles=frozenset(map(Role, machine["roles"])),
                 address=machine["address"],
+                pod_cidr=machine["pod_cidr"],
             )
             for machine in facts["machines"]
         ],

@@ -1,0 +1,132 @@
+"""Drills: a lab that is up is hurt on purpose, and what that costs is measured against the bars.
+
+See docs/drills.md, and catalogue.py for what there is.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from live import cluster as live_cluster
+from live.cluster import Cluster
+from live.drills import catalogue, report, run
+from live.drills.api import Api, ApiError
+from live.drills.catalogue import Drill, Scene
+from live.drills.engine import Engine
+from live.drills.probes import ETCD_PREFIX, OWN_MEMBER
+from live.drills.run import Outcome, undisturbed
+from live.drills.workload import Workload
+from toolchain import operations
+from toolchain.errors import ToolchainError
+from toolchain.stack import Stack
+
+_console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def main(stack: Stack, names: Sequence[str], json_file: Path | None = None) -> int:
+    """Do drills on a lab that is up, print the table, and have everything as it was before.
+
+    Args:
+        stack: the lab's.
+        names: which drills; all, where none is named.
+        json_file: takes all figures, too.
+
+    Returns:
+        0; 1 where a bar was missed, a write was lost, or a drill could not be done to its end.
+
+    Raises:
+        ToolchainError: an unknown name, a lab that is not up, or one that a named drill cannot be done on; nothing was
+            touched then.
+    """
+    chosen = catalogue.choose(names)
+    cluster = live_cluster.find(stack)
+    drills, lacking = catalogue.split(chosen, cluster)
+    refuse(cluster, names, drills, lacking)
+    # Whoever ends this wants everything mended first, as after Ctrl-C.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
+    load = os.getloadavg()
+    with operations.alone(stack, "make drill"):
+        outcomes, trouble = _do(drills, cluster)
+    if outcomes:
+        _console.print(report.table(outcomes))
+    for name, lack in lacking.items():
+        print(f"{name}: not applicable, and not done: it needs {lack}.")
+    print(f"{os.cpu_count()} cores; load before {_load(load)}, after {_load(os.getloadavg())}.")
+    if trouble:
+        print(f"\nerror: {trouble}", file=sys.stderr)
+    missed = [outcome.name for outcome in outcomes if not outcome.passed]
+    if missed:
+        print(f"Not passed: {', '.join(missed)}.", file=sys.stderr)
+    if json_file is not None:
+        figures = report.document(stack.name, outcomes, lacking, load_before=load)
+        json_file.write_text(json.dumps(figures | {"trouble": trouble}, indent=2) + "\n")
+    return 0 if report.passed(outcomes) and not trouble else 1
+
+
+def refuse(cluster: Cluster, names: Sequence[str], drills: Sequence[Drill], lacking: Mapping[str, str]) -> None:
+    """Refuse what cannot be done, before anything is touched.
+
+    All drills together need a lab of high availability, but for those that a lab of one balancer cannot have. By name,
+    a lab gets every drill that makes sense on it.
+
+    Raises:
+        ToolchainError: with the reason, and what can be done instead.
+    """
+    impossible = [name for name in lacking if name in names] if names else []
+    if not names and "stop-leader" in lacking:
+        impossible = ["stop-leader"]
+    if impossible:
+        instead = catalogue.split(catalogue.DRILLS, cluster)[0]
+        raise ToolchainError(
+            f"The lab {cluster.stack.name} cannot have the drill {impossible[0]}: it needs {lacking[impossible[0]]}. "
+            f"Nothing was touched.\nBy DRILL=name this lab can have: {catalogue.names_of(instead)}."
+        )
+
+
+def _do(drills: Sequence[Drill], cluster: Cluster) -> tuple[list[Outcome], str]:
+    """Do drills in their order, and remove all that they made.
+
+    Returns:
+        How those went that were done, and what stood in the way of the rest.
+    """
+    api, workload = Api(cluster), Workload(cluster)
+    scene = Scene(cluster=cluster, engine=Engine(cluster), workload=workload)
+    outcomes: list[Outcome] = []
+    try:
+        run.mend_what_is_left(scene, print)
+        workload.remove()
+        workload.start()
+        for drill in drills:
+            outcomes.append(run.run(drill, scene, api, _say))
+            if outcomes[-1].failure:
+                return outcomes, f"After {drill.name} the lab is not well; the drills end here."
+    except (ToolchainError, ApiError) as error:
+        return outcomes, str(error)
+    except KeyboardInterrupt:
+        return outcomes, "Interrupted; what was broken is mended."
+    finally:
+        with undisturbed():
+            _remove(cluster, workload)
+    return outcomes, ""
+
+
+def _remove(cluster: Cluster, workload: Workload) -> None:
+    try:
+        workload.remove()
+        cluster.ssh(cluster.etcd_members[0], f"{OWN_MEMBER}\netcdctl del --prefix {ETCD_PREFIX}")
+    except ToolchainError as error:
+        print(f"The drills' namespace stays for now, the next run removes it: {error}", file=sys.stderr)
+
+
+def _say(text: str) -> None:
+    _console.print(text, markup=False)
+
+
+def _load(averages: Sequence[float]) -> str:
+    return " ".join(f"{average:.1f}" for average in averages)

@@ -1,0 +1,278 @@
+"""What is broken, and how it is mended again.
+
+A fault is prepared (before anything is measured), struck and relieved. Relieving bears that it was never struck, or
+was relieved already: so the next run can clean up what a run that was killed has left.
+"""
+
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from live.cluster import Cluster, LiveMachine
+from live.drills import leadership
+from live.drills.engine import Engine
+from live.drills.probes import ETCD_PREFIX, OWN_MEMBER
+from toolchain import access
+from toolchain.errors import ToolchainError
+
+_SERVES_WITHIN = 90
+_TABLE = "hardway_drill"
+_DROP_IN = "/run/systemd/system/etcd.service.d/hardway-drill.conf"
+_SAID = "/run/hardway-drill-said"
+_FILL = f"{ETCD_PREFIX}fill/"
+_HEALTHY = "for try in $(seq 150); do etcdctl endpoint health >/dev/null 2>&1 && break; sleep 0.2; done"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """A program that can be killed.
+
+    Args:
+        unit: systemd's name for it.
+        serves: the shell command that succeeds when it serves; $address is the machine's.
+    """
+
+    unit: str
+    serves: str
+
+
+class Fault:
+    """Something that is broken on machines.
+
+    Attributes:
+        hits: the machines that may not answer meanwhile.
+        served: when what was broken served again by itself, in seconds since the epoch, as soon as that is known.
+    """
+
+    def __init__(self, cluster: Cluster, hits: Sequence[LiveMachine]) -> None:
+        self.hits = hits
+        self.served: float | None = None
+        self._cluster = cluster
+
+    def prepare(self) -> None:
+        """What comes before the measurement."""
+
+    def strike(self) -> float:
+        """Break it, and return when that was, in seconds since the epoch."""
+        raise NotImplementedError
+
+    def relieve(self) -> None:
+        """Mend it."""
+
+    def _ssh(self, machine: LiveMachine, script: str, *, seconds: float = 60) -> str:
+        done = self._cluster.ssh(machine, script, seconds=seconds)
+        if done.returncode != 0:
+            raise ToolchainError(f"{machine.name}: {(done.stderr or done.stdout).strip()}")
+        return done.stdout
+
+
+class Kill(Fault):
+    """kill -9 of one program; systemd starts it again."""
+
+    def __init__(self, cluster: Cluster, machine: LiveMachine, component: Component) -> None:
+        super().__init__(cluster, [machine])
+        self._machine, self._component = machine, component
+        self._process: subprocess.Popen[str] | None = None
+        self._waiting: threading.Thread | None = None
+
+    def strike(self) -> float:
+        unit = self._component.unit
+        script = f"""
+            export LC_ALL=C
+            read -r _ _ address _ <<<"$SSH_CONNECTION"
+            pid() {{ systemctl show --property MainPID --value {unit}; }}
+            old=$(pid)
+            [ "$old" != 0 ] || {{ echo "{unit} does not run" >&2; exit 1; }}
+            echo "$EPOCHREALTIME"
+            kill -9 "$old"
+            until new=$(pid); [ "$new" != 0 ] && [ "$new" != "$old" ] && systemctl -q is-active {unit} &&
+              {self._component.serves} >/dev/null 2>&1; do
+              [ $SECONDS -lt {_SERVES_WITHIN} ] || exit 1
+              sleep 0.1
+            done
+            echo "$EPOCHREALTIME"
+            """
+        self._process = subprocess.Popen(
+            [*access.ssh_command(self._cluster.stack), self._machine.name, script],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None and self._process.stderr is not None
+        killed = self._process.stdout.readline()
+        if not killed:
+            raise ToolchainError(f"{self._machine.name}: {self._process.stderr.read().strip()}")
+        self._waiting = threading.Thread(target=self._wait, args=(self._process,), daemon=True)
+        self._waiting.start()
+        return float(killed)
+
+    def relieve(self) -> None:
+        if self._process is None or self._waiting is None:
+            return
+        self._waiting.join(timeout=_SERVES_WITHIN + 10)
+        self._process.kill()
+        if self.served is None:
+            log = self._cluster.ssh(self._machine, f"journalctl -q -n 15 --no-pager -o cat -u {self._component.unit}")
+            raise ToolchainError(
+                f"{self._component.unit} on {self._machine.name} does not serve again within {_SERVES_WITHIN} s; "
+                f"the last lines of its journal:\n{log.stdout}"
+            )
+
+    def _wait(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        if line := process.stdout.readline():
+            self.served = float(line)
+
+
+class PowerCut(Fault):
+    """A machine stops as in a power cut, and is started again in the end."""
+
+    def __init__(self, cluster: Cluster, machine: LiveMachine, engine: Engine) -> None:
+        super().__init__(cluster, [machine])
+        self._machine, self._engine = machine, engine
+
+    def prepare(self) -> None:
+        leadership.gather(self._cluster, self._machine)
+
+    def strike(self) -> float:
+        struck = time.time()
+        self._engine.cut_power(self._machine)
+        return struck
+
+    def relieve(self) -> None:
+        self._engine.start(self._machine)
+        leadership.release(self._cluster)
+
+
+class Partition(Fault):
+    """A machine is cut off from all other machines of the lab, in both directions; only the host still reaches it."""
+
+    def __init__(self, cluster: Cluster, machine: LiveMachine, engine: Engine) -> None:
+        super().__init__(cluster, [machine])
+        self._machine, self._engine = machine, engine
+
+    def prepare(self) -> None:
+        leadership.gather(self._cluster, self._machine)
+
+    def strike(self) -> float:
+        # The rules are the container's own: it has a network namespace of its own. The host is where this comes from.
+        rules = f"""
+            table inet {_TABLE} {{
+              chain in {{
+                type filter hook input priority -300; policy drop;
+                iif lo accept
+                ip saddr $host accept
+              }}
+              chain out {{
+                type filter hook output priority -300; policy drop;
+                oif lo accept
+                ip daddr $host accept
+              }}
+            }}"""
+        struck = time.time()
+        self._ssh(self._machine, f"host=${{SSH_CONNECTION%% *}}\nnft -f - <<END\n{rules}\nEND")
+        return struck
+
+    def relieve(self) -> None:
+        # Not by ssh: it goes through what was cut.
+        self._engine.inside(
+            self._machine, f"nft list table inet {_TABLE} >/dev/null 2>&1 || exit 0; nft delete table inet {_TABLE}"
+        )
+        leadership.release(self._cluster)
+
+
+class FullQuota(Fault):
+    """One member's database reaches its quota: etcd raises an alarm, and all members refuse to write.
+
+    The member gets a small quota for a while, by a drop-in in /run, which does not outlive the machine either.
+    """
+
+    _ROOM = 8_000_000
+
+    def __init__(self, cluster: Cluster, machine: LiveMachine) -> None:
+        super().__init__(cluster, [machine])
+        self._machine = machine
+
+    def prepare(self) -> None:
+        self._ssh(
+            self._machine,
+            f"""{OWN_MEMBER}
+            set -e
+            size=$(etcdctl endpoint status -w json | grep -o '"dbSize":[0-9]*')
+            install -d {_DROP_IN.rpartition("/")[0]}
+            echo "[Service]
+            Environment=ETCD_QUOTA_BACKEND_BYTES=$((${{size#*:}} + {self._ROOM}))" >{_DROP_IN}
+            systemctl daemon-reload
+            systemctl restart etcd
+            {_HEALTHY}""",
+        )
+
+    def strike(self) -> float:
+        done = self._ssh(
+            self._machine,
+            f"""{OWN_MEMBER}
+            for number in $(seq 100); do
+              head -c 500000 /dev/urandom | base64 -w 0 | etcdctl put {_FILL}$number >/dev/null 2>{_SAID} && continue
+              grep -q 'database space exceeded' {_SAID} && echo "$EPOCHREALTIME" && exit
+              sleep 0.5
+            done
+            cat {_SAID} >&2; exit 1""",
+        )
+        return float(done)
+
+    def relieve(self) -> None:
+        # As etcd's own page on maintenance has it: what is too much goes, then its history, then its space.
+        self._ssh(
+            self._machine,
+            f"""{OWN_MEMBER}
+            [ -e {_DROP_IN} ] || [ -n "$(etcdctl alarm list)$(etcdctl get --prefix --keys-only {_FILL})" ] || exit 0
+            set -e
+            etcdctl del --prefix {_FILL} >/dev/null
+            revision=$(etcdctl endpoint status -w json | grep -o '"revision":[0-9]*')
+            etcdctl compact --physical ${{revision#*:}} >/dev/null
+            etcdctl --command-timeout=30s defrag --cluster >/dev/null
+            etcdctl alarm disarm >/dev/null
+            if [ -e {_DROP_IN} ]; then
+              rm -f {_DROP_IN} {_SAID}
+              systemctl daemon-reload
+              systemctl restart etcd
+              {_HEALTHY}
+            fi""",
+            seconds=120,
+        )
+
+
+class PowerCutForAll(Fault):
+    """Every machine stops at once, as in a power cut; all are started as the host's unit of the lab does at boot."""
+
+    def __init__(self, cluster: Cluster, engine: Engine) -> None:
+        super().__init__(cluster, cluster.machines)
+        self._engine = engine
+
+    def strike(self) -> float:
+        struck = time.time()
+        self._engine.cut_power(*self._cluster.machines)
+        self._engine.boot()
+        return struck
+
+    def relieve(self) -> None:
+        self._engine.boot()
+
+
+class EngineRestart(Fault):
+    """The container engine is restarted, and the machines are started as the host's unit of the lab does at boot."""
+
+    def __init__(self, cluster: Cluster, engine: Engine) -> None:
+        super().__init__(cluster, cluster.machines)
+        self._engine = engine
+
+    def strike(self) -> float:
+        struck = time.time()
+        self._engine.restart()
+        return struck
+
+    def relieve(self) -> None:
+        self._engine.boot()

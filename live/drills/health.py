@@ -1,0 +1,124 @@
+"""Whether a cluster is well: what must be so before it is hurt, and again afterwards."""
+
+import csv
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from config.machines import Role
+from live.cluster import Cluster, LiveMachine
+from live.drills.api import Api, ApiError, ask
+from live.drills.probes import LEADERS, OWN_MEMBER, look
+from live.drills.workload import Workload
+from toolchain.errors import ToolchainError
+
+_FRESH_LEASE = 15.0
+"""Seconds for which a leader holds its lease; it renews it every 2 s."""
+_FRESH_NODE = 40.0
+"""Seconds for which a kubelet may not be heard: it renews its lease every 10 s, and the lease holds for 40."""
+
+
+def wait_until_well(
+    cluster: Cluster, api: Api, workload: Workload, *, seconds: float, heard_since: float | None = None
+) -> None:
+    """Wait until nothing is wrong any more.
+
+    Args:
+        cluster: the lab.
+        api: its API.
+        workload: the drills' pods, which must be ready, too.
+        seconds: the deadline.
+        heard_since: kubelets must have been heard since then; a Node that is only still called Ready does not count.
+
+    Raises:
+        ToolchainError: with all that is still wrong.
+    """
+    deadline = time.monotonic() + seconds
+    while wrong := complaints(cluster, api, workload, heard_since):
+        if time.monotonic() > deadline:
+            raise ToolchainError(f"The cluster is not well within {seconds:.0f} s:\n  " + "\n  ".join(wrong))
+        time.sleep(0.5)
+
+
+def complaints(cluster: Cluster, api: Api, workload: Workload, heard_since: float | None = None) -> list[str]:
+    """All that is wrong, a sentence each; empty where the cluster is well."""
+    asked: list[Callable[[], list[str]]] = [
+        lambda: _etcd(cluster),
+        *(lambda machine=machine: _api_server(api, machine) for machine in cluster.with_role(Role.CONTROLLER)),
+        *(lambda machine=machine: _balancer(cluster, machine) for machine in cluster.with_role(Role.LOAD_BALANCER)),
+        lambda: list(_objects(cluster, api, heard_since)),
+        workload.missing,
+    ]
+
+    def answer(ask: Callable[[], list[str]]) -> list[str]:
+        try:
+            return ask()
+        except (ApiError, ToolchainError) as error:
+            return [str(error)]
+
+    with ThreadPoolExecutor(max_workers=len(asked)) as threads:
+        return list(dict.fromkeys(wrong for found in threads.map(answer, asked) for wrong in found))
+
+
+def _etcd(cluster: Cluster) -> list[str]:
+    # Through the first member that answers: the one that is asked may be the one that is broken.
+    members, said = cluster.etcd_members, ""
+    for member in members:
+        script = f"{OWN_MEMBER}\netcdctl endpoint health --cluster -w json 2>/dev/null; echo; etcdctl alarm list"
+        done = cluster.ssh(member, script, seconds=30)
+        first, _, alarms = done.stdout.strip().partition("\n")
+        if done.returncode == 0 and first:
+            found = json.loads(first)
+            wrong = [f"etcd at {each['endpoint']} is not healthy" for each in found if not each["health"]]
+            if len(found) != len(members):
+                wrong.append(f"etcd has {len(found)} members, not {len(members)}")
+            return wrong + [f"etcd has an alarm: {alarm}" for alarm in alarms.split("\n") if alarm.strip()]
+        said = done.stderr.strip()
+    return [f"no member of etcd answers: {said}"]
+
+
+def _api_server(api: Api, machine: LiveMachine) -> list[str]:
+    connection = api.connection(f"https://{machine.address}:6443", seconds=3)
+    try:
+        ask(connection, "GET", "/readyz")
+        return []
+    except ApiError as error:
+        return [f"the API server of {machine.name} is not ready: {error}"]
+    finally:
+        connection.close()
+
+
+def _balancer(cluster: Cluster, machine: LiveMachine) -> list[str]:
+    done = cluster.ssh(machine, "echo 'show stat' | socat -t 3 - UNIX-CONNECT:/run/haproxy/admin.sock", seconds=30)
+    if done.returncode != 0:
+        return [f"HAProxy on {machine.name} does not answer: {done.stderr.strip()}"]
+    rows = csv.DictReader(done.stdout.lstrip("# ").splitlines())
+    servers = [row for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")]
+    return [
+        f"{machine.name} has the backend {row['pxname']}/{row['svname']} {row['status']}"
+        for row in servers
+        # "UP 1/2": a check has failed, and the server is still in use.
+        if row["status"] != "UP"
+    ]
+
+
+def _objects(cluster: Cluster, api: Api, heard_since: float | None) -> Iterator[str]:
+    view = look(api.get)
+    for name in LEADERS:
+        if not view.leaders[name]:
+            yield f"{name} has no leader"
+        elif (age := view.at - view.renewed[name]) > _FRESH_LEASE:
+            yield f"the leader of {name} has not renewed its lease for {age:.0f} s"
+    for machine in cluster.with_role(Role.CONTROLLER):
+        if machine.address not in view.api_servers:
+            yield f"{machine.name} is not among the endpoints of the Service kubernetes"
+    for machine in cluster.with_role(Role.WORKER):
+        if machine.name not in view.ready:
+            yield f"{machine.name} is not Ready"
+        elif (heard := view.heard.get(machine.name, 0)) < (heard_since or view.at - _FRESH_NODE):
+            yield f"the kubelet of {machine.name} was last heard {view.at - heard:.0f} s ago"
+    dns = api.get("/apis/apps/v1/namespaces/kube-system/deployments/coredns")
+    wanted, available = dns["spec"]["replicas"], dns["status"].get("availableReplicas", 0)
+    if available != wanted:
+        yield f"DNS has {available} replicas available of {wanted}"

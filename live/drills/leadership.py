@@ -1,0 +1,139 @@
+"""Who leads: etcd's leader, the holders of the leases, the balancer with the shared address; and moving the first two.
+
+A machine is best lost when it leads in everything, so leadership is gathered on it before it is taken away.
+"""
+
+import json
+import subprocess
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from config.machines import Role
+from live.cluster import Cluster, LiveMachine
+from live.drills.probes import LEADERS, OWN_MEMBER
+from toolchain.errors import ToolchainError
+
+_MOVES_WITHIN = 45
+"""Seconds: a lease that is not renewed is taken over after 15, one that was given back at once."""
+
+
+def etcd_leader(cluster: Cluster) -> LiveMachine:
+    """The machine of etcd's leader.
+
+    Raises:
+        ToolchainError: no member knows of one.
+    """
+    for member in cluster.etcd_members:
+        for status in _statuses(cluster, member):
+            if status["Status"]["leader"] == status["Status"]["header"]["member_id"]:
+                return _at(cluster, status["Endpoint"])
+    raise ToolchainError("No member of etcd knows a leader.")
+
+
+def etcd_follower(cluster: Cluster) -> LiveMachine:
+    """A machine with a member that does not lead."""
+    leader = etcd_leader(cluster)
+    return next(member for member in cluster.etcd_members if member != leader)
+
+
+def holder(cluster: Cluster, program: str) -> LiveMachine:
+    """The machine of the instance that leads.
+
+    Args:
+        cluster: the lab.
+        program: one of LEADERS.
+
+    Raises:
+        ToolchainError: the API does not say, or none leads.
+    """
+    found = _holder(cluster, program)
+    if found is None:
+        raise ToolchainError(f"{program} has no leader.")
+    return found
+
+
+def _holder(cluster: Cluster, program: str) -> LiveMachine | None:
+    shown = cluster.kubectl(
+        "get", "lease", program, "--namespace", "kube-system", "--output", "jsonpath={.spec.holderIdentity}"
+    )
+    if shown.returncode != 0:
+        raise ToolchainError(f"Who leads {program} cannot be asked: {shown.stderr.strip()}")
+    # One that ended in order has given its lease back: nobody holds it.
+    return cluster.machine(shown.stdout.rpartition("_")[0]) if shown.stdout else None
+
+
+def most_leading(cluster: Cluster) -> LiveMachine:
+    """Where leadership is best gathered: etcd's leader where members are machines of their own, else the controller
+    manager's.
+    """
+    if cluster.with_role(Role.ETCD):
+        return etcd_leader(cluster)
+    return holder(cluster, LEADERS[0])
+
+
+def balancer_in_front(cluster: Cluster) -> LiveMachine:
+    """The balancer that has the API's address: the only one, or the one that holds the shared address now."""
+    balancers = cluster.with_role(Role.LOAD_BALANCER)
+    if len(balancers) == 1:
+        return balancers[0]
+    address = urlsplit(cluster.endpoint).hostname
+    for balancer in balancers:
+        if cluster.ssh(balancer, f"ip -4 -o address show to {address}").stdout.strip():
+            return balancer
+    raise ToolchainError(f"No balancer has the shared address {address}.")
+
+
+def gather(cluster: Cluster, machine: LiveMachine) -> None:
+    """Have a machine lead in everything that it takes part in: etcd, controller manager, scheduler.
+
+    Raises:
+        ToolchainError: it does not come to lead within its time.
+    """
+    if Role.CONTROLLER in machine.roles:
+        try:
+            for program in LEADERS:
+                _take_lease(cluster, machine, program)
+        finally:
+            release(cluster)
+    if machine in cluster.etcd_members and (leader := etcd_leader(cluster)) != machine:
+        target = next(s for s in _statuses(cluster, leader) if _at(cluster, s["Endpoint"]) == machine)
+        member = target["Status"]["header"]["member_id"]
+        done = cluster.ssh(leader, f"{OWN_MEMBER}\netcdctl move-leader {member:x}")
+        if done.returncode != 0:
+            raise ToolchainError(f"etcd's leadership does not move to {machine.name}: {done.stderr.strip()}")
+
+
+def release(cluster: Cluster) -> None:
+    """Have every instance of what leads by lease run: those that were stopped while leadership was gathered."""
+    for controller in cluster.with_role(Role.CONTROLLER):
+        try:
+            cluster.ssh(controller, f"systemctl start {' '.join(LEADERS)}")
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _take_lease(cluster: Cluster, machine: LiveMachine, program: str) -> None:
+    if _holder(cluster, program) == machine:
+        return
+    for other in cluster.with_role(Role.CONTROLLER):
+        if other != machine:
+            cluster.ssh(other, f"systemctl stop {program}")
+    deadline = time.monotonic() + _MOVES_WITHIN
+    while _holder(cluster, program) != machine:
+        if time.monotonic() > deadline:
+            raise ToolchainError(f"{machine.name} does not come to lead {program} within {_MOVES_WITHIN} s.")
+        time.sleep(0.5)
+
+
+def _statuses(cluster: Cluster, member: LiveMachine) -> list[dict[str, Any]]:
+    done = cluster.ssh(member, f"{OWN_MEMBER}\netcdctl endpoint status --cluster -w json")
+    try:
+        return list(json.loads(done.stdout))
+    except ValueError:
+        return []
+
+
+def _at(cluster: Cluster, endpoint: str) -> LiveMachine:
+    address = urlsplit(endpoint).hostname
+    return next(machine for machine in cluster.machines if machine.address == address)
