@@ -18,7 +18,7 @@ from toolchain import access
 from toolchain.errors import ToolchainError
 
 _SERVES_WITHIN = 90
-_TABLE = "hardway_drill"
+TABLE = "hardway_drill"
 _DROP_IN = "/run/systemd/system/etcd.service.d/hardway-drill.conf"
 _SAID = "/run/hardway-drill-said"
 _FILL = f"{ETCD_PREFIX}fill/"
@@ -160,7 +160,7 @@ class Partition(Fault):
     def strike(self) -> float:
         # The rules are the container's own: it has a network namespace of its own. The host is where this comes from.
         rules = f"""
-            table inet {_TABLE} {{
+            table inet {TABLE} {{
               chain in {{
                 type filter hook input priority -300; policy drop;
                 iif lo accept
@@ -179,7 +179,7 @@ class Partition(Fault):
     def relieve(self) -> None:
         # Not by ssh: it goes through what was cut.
         self._engine.inside(
-            self._machine, f"nft list table inet {_TABLE} >/dev/null 2>&1 || exit 0; nft delete table inet {_TABLE}"
+            self._machine, f"nft list table inet {TABLE} >/dev/null 2>&1 || exit 0; nft delete table inet {TABLE}"
         )
         leadership.release(self._cluster)
 

@@ -216,7 +216,7 @@ class EtcdWriter(_Lines):
             while :; do
               number=$((number + 1)) began=$EPOCHREALTIME
               said=$(etcdctl --command-timeout=500ms put {self._prefix}$number $number 2>&1) && said=OK
-              printf '%s %s %s %s\\n' $number $began $EPOCHREALTIME "${{said//$'\\n'/ }}" || exit
+              printf '%s %s %s %s\\n' $number $began $EPOCHREALTIME "${{said##*$'\\n'}}" || exit
               sleep 0.12
             done"""
 

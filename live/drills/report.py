@@ -58,10 +58,9 @@ def _rows(outcome: Outcome) -> list[tuple[str, str, str, str]]:
     for writer, count in outcome.acknowledged.items():
         lost = len(outcome.lost[writer])
         rows.append((f"{writer}: acknowledged, lost", f"{count}, {lost}", "0 lost", _met(lost == 0)))
-    failed = {probe: sum(counted.values()) for probe, counted in outcome.errors.items() if counted}
-    if failed:
-        said = ", ".join(f"{probe} {count}" for probe, count in failed.items())
-        rows.append((f"failed tries: {said}", "", "", ""))
+    for probe, counted in outcome.errors.items():
+        if counted:
+            rows.append((f"{probe}: failed of all tries", f"{sum(counted.values())}/{outcome.tries[probe]}", "", ""))
     rows.append(("well again after mending in", _seconds(outcome.well_again), "", ""))
     if outcome.failure:
         rows.append((outcome.failure, "", "", _met(False)))

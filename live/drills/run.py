@@ -59,7 +59,8 @@ class Outcome:
         results: its numbers.
         acknowledged: probe -> acknowledged writes, all of them looked for afterwards.
         lost: probe -> those that were not there.
-        errors: probe -> what went wrong -> how often, from the fault until all was well again.
+        tries: probe -> how often it tried, from the fault until all was well again.
+        errors: probe -> what went wrong -> how often, in the same time.
         well_again: seconds from the mending until all was well.
         failure: what else went wrong; empty where nothing did.
     """
@@ -69,6 +70,7 @@ class Outcome:
     results: Sequence[Result] = ()
     acknowledged: Mapping[str, int] = field(default_factory=dict)
     lost: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    tries: Mapping[str, int] = field(default_factory=dict)
     errors: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     well_again: float | None = None
     failure: str = ""
@@ -189,6 +191,9 @@ def run(drill: Drill, scene: Scene, api: Api, say: Callable[[str], None]) -> Out
                 failure = str(error)
         observed = seen()
     lost = {writer.name: writer.lost() for writer in at_work.writers}
+    since = {
+        name: [sample for sample in samples if sample.ended >= struck] for name, samples in observed.samples.items()
+    }
     return Outcome(
         name=drill.name,
         hit=hit,
@@ -199,10 +204,8 @@ def run(drill: Drill, scene: Scene, api: Api, say: Callable[[str], None]) -> Out
         ],
         acknowledged={writer.name: len(writer.acknowledged) for writer in at_work.writers},
         lost=lost,
-        errors={
-            name: measures.errors(sample for sample in samples if sample.ended >= struck)
-            for name, samples in observed.samples.items()
-        },
+        tries={name: len(samples) for name, samples in since.items()},
+        errors={name: measures.errors(samples) for name, samples in since.items()},
         well_again=None if well is None else well - mending,
         failure=failure,
     )

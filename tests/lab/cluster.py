@@ -10,7 +10,7 @@ from typing import Any
 
 from config import lab as config
 from config.machines import MachineSpec, Role
-from lab.commands import CHECKOUT, STACK, Ran, pulumi
+from lab.commands import CHECKOUT, Ran, pulumi
 
 _SECONDS = 60
 
@@ -28,7 +28,11 @@ class Cluster:
     settings: config.Lab
     up: Ran
     command_lines: frozenset[str] = field(repr=False)
-    directory: Path = CHECKOUT / ".state" / STACK
+
+    @property
+    def directory(self) -> Path:
+        """Where the files are that `make up` wrote."""
+        return CHECKOUT / ".state" / self.settings.name
 
     def kubectl_command(self, *arguments: str) -> list[str]:
         """The command line of the lab's own kubectl."""
@@ -79,7 +83,7 @@ class Cluster:
     @cached_property
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs, secrets in clear."""
-        ran = pulumi("stack", "output", "--json", "--show-secrets")
+        ran = pulumi("stack", "output", "--json", "--show-secrets", stack=self.settings.name)
         assert ran.code == 0, ran.output
         found: dict[str, Any] = json.loads(ran.output)
         return found

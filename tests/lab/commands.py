@@ -1,4 +1,4 @@
-"""The commands that a person types: `python -m toolchain ...` and plain `pulumi`, for the stack `test`."""
+"""The commands that a person types: `python -m toolchain ...` and plain `pulumi`, for the stack `test` or another."""
 
 import json
 import os
@@ -17,8 +17,15 @@ from lab.polling import eventually
 
 STACK = "test"
 CHECKOUT = Path(__file__).parents[2]
-SETTINGS = CHECKOUT / f"Pulumi.{STACK}.yaml"
 _MINUTES = 5 * 60
+
+
+def settings_file(stack: str) -> Path:
+    """Pulumi.<stack>.yaml."""
+    return CHECKOUT / f"Pulumi.{stack}.yaml"
+
+
+SETTINGS = settings_file(STACK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +45,17 @@ class Ran:
 
 
 class Started:
-    """A command of the tool chain at work; every process that it starts is of its session."""
+    """A command at work, of the tool chain or of another `module`; every process that it starts is of its session."""
 
-    def __init__(self, *arguments: str, show: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        show: Callable[[str], None] = lambda line: None,
+        stack: str = STACK,
+        module: str = "toolchain",
+    ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "toolchain", "--stack", STACK, *arguments],
+            [sys.executable, "-m", module, "--stack", stack, *arguments],
             cwd=CHECKOUT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -87,6 +100,10 @@ class Started:
         assert len(cli) == 1, f"one Pulumi CLI expected, found {cli}"
         os.kill(cli[0], signal.SIGKILL)
 
+    def interrupt(self) -> None:
+        """Ctrl-C, as a terminal sends it: to every process that the command started, too."""
+        os.killpg(self._process.pid, signal.SIGINT)
+
     def kill_everything(self) -> None:
         """kill -9 of all its processes, as when the machine loses its power."""
         while processes := self.processes():
@@ -121,19 +138,19 @@ class Started:
             show(line)
 
 
-def toolchain(*arguments: str) -> Ran:
+def toolchain(*arguments: str, stack: str = STACK) -> Ran:
     """Run a command of the tool chain to its end."""
-    return Started(*arguments).wait()
+    return Started(*arguments, stack=stack).wait()
 
 
-def pulumi(*arguments: str) -> Ran:
+def pulumi(*arguments: str, stack: str = STACK) -> Ran:
     """Run plain `pulumi`, in the environment that `make env` prints; the settings file stays as it is."""
-    settings = SETTINGS.read_bytes()
+    settings = settings_file(stack).read_bytes()
     try:
         done = subprocess.run(
-            ["pulumi", *arguments, "--stack", STACK, "--non-interactive"],
+            ["pulumi", *arguments, "--stack", stack, "--non-interactive"],
             cwd=CHECKOUT,
-            env=_environment(),
+            env=_environment(stack),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -142,27 +159,27 @@ def pulumi(*arguments: str) -> Ran:
         )
     finally:
         # The CLI writes a salt into it.
-        SETTINGS.write_bytes(settings)
+        settings_file(stack).write_bytes(settings)
     return Ran(code=done.returncode, output=done.stdout if done.returncode == 0 else done.stdout + done.stderr)
 
 
-def exported(*, secrets: bool = False) -> str:
+def exported(*, secrets: bool = False, stack: str = STACK) -> str:
     """The state, as JSON text."""
-    ran = pulumi("stack", "export", *(["--show-secrets"] if secrets else []))
+    ran = pulumi("stack", "export", *(["--show-secrets"] if secrets else []), stack=stack)
     assert ran.code == 0, ran.output
     return ran.output
 
 
-def resources() -> list[dict[str, Any]]:
+def resources(*, stack: str = STACK) -> list[dict[str, Any]]:
     """The resources in the state."""
-    found: list[dict[str, Any]] = json.loads(exported())["deployment"].get("resources", [])
+    found: list[dict[str, Any]] = json.loads(exported(stack=stack))["deployment"].get("resources", [])
     return found
 
 
 @cache
-def _environment() -> dict[str, str]:
+def _environment(stack: str) -> dict[str, str]:
     # As the README says: eval "$(make -s env)".
-    script = f'eval "$({sys.executable} -m toolchain --stack {STACK} env)" && env -0'
+    script = f'eval "$({sys.executable} -m toolchain --stack {stack} env)" && env -0'
     done = subprocess.run(["bash", "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     return dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
 

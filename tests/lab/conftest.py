@@ -1,17 +1,15 @@
 """The lab `test`: made once, used by all tests here, destroyed in the end."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from config import lab as config
-from lab import footprint
+from lab import footprint, session
 from lab.cluster import Cluster
-from lab.commands import SETTINGS, STACK, Started
-from lab.process_watch import ProcessWatch
+from lab.commands import STACK
+from lab.session import Show
 from lab.workload import Workload
 
 # From the empty stack to the empty stack; what breaks things on purpose comes after what uses them.
@@ -42,22 +40,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def show(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def show(request: pytest.FixtureRequest) -> Show:
     """Prints a line at once, although pytest captures what tests print."""
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-
-    def print_at_once(line: str) -> None:
-        with capture.global_and_fixture_disabled():
-            print(line, end="", flush=True)
-
-    return print_at_once
+    return session.printer(request.config)
 
 
 @pytest.fixture(scope="session")
 def settings() -> config.Lab:
     """What the lab is to be."""
-    document = yaml.safe_load(SETTINGS.read_text())["config"]["hardway:lab"]
-    return config.parse(STACK, document)
+    return session.settings_of(STACK)
 
 
 @pytest.fixture(scope="session")
@@ -67,24 +58,16 @@ def orphans_before() -> set[str]:
 
 
 @pytest.fixture(scope="session")
-def empty_stack(show: Callable[[str], None], settings: config.Lab, orphans_before: set[str]) -> Iterator[None]:
+def empty_stack(show: Show, orphans_before: set[str]) -> Iterator[None]:
     """No lab at the beginning, whatever an earlier run has left, and none at the end, whatever the tests did."""
-    assert os.geteuid() == 0, "these tests make privileged containers: run them as root"
-    before = SETTINGS.read_bytes()
-    _destroy(show)
-    yield
-    SETTINGS.write_bytes(before)
-    _destroy(show)
-    SETTINGS.write_bytes(before)
+    with session.empty_stack(STACK, show):
+        yield
 
 
 @pytest.fixture(scope="session")
-def cluster(empty_stack: None, show: Callable[[str], None], settings: config.Lab) -> Cluster:
+def cluster(empty_stack: None, show: Show, settings: config.Lab) -> Cluster:
     """The lab, up."""
-    with ProcessWatch() as watch:
-        up = Started("up", show=show).wait()
-    assert up.code == 0, "`up` failed; its output stands above"
-    return Cluster(settings=settings, up=up, command_lines=frozenset(watch.seen))
+    return session.made(settings, show)
 
 
 @pytest.fixture(scope="session")
@@ -93,8 +76,3 @@ def workload(cluster: Cluster) -> Workload:
     made = Workload(cluster=cluster)
     made.start()
     return made
-
-
-def _destroy(show: Callable[[str], None]) -> None:
-    done = Started("destroy", show=show).wait()
-    assert done.code == 0, "`destroy` failed; its output stands above"

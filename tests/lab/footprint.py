@@ -1,7 +1,8 @@
-"""What the lab `test` has on this host: looked at from outside, not by what Pulumi believes."""
+"""What a lab has on this host: looked at from outside, not by what Pulumi believes."""
 
 import ipaddress
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,19 +15,20 @@ Footprint = dict[str, list[str]]
 
 def of_lab(settings: config.Lab) -> Footprint:
     """Everything that bears the lab's name or lies in its ranges; empty lists where there is nothing."""
+    prefix = f"hardway-{settings.name}"
     ranges = [settings.network.nodes, settings.network.pods, settings.network.services]
     return {
-        "containers": named("ps", "--all", "--format", "{{.Names}} {{.ID}}"),
-        "networks": named("network", "ls", "--format", "{{.Name}} {{.ID}}"),
-        "volumes": named("volume", "ls", "--format", "{{.Name}}"),
+        "containers": named(prefix, "ps", "--all", "--format", "{{.Names}} {{.ID}}"),
+        "networks": named(prefix, "network", "ls", "--format", "{{.Name}} {{.ID}}"),
+        "volumes": named(prefix, "volume", "ls", "--format", "{{.Name}}"),
         "routes": [route for route in _routes() if _lies_in(route.split()[0], ranges)],
         "interfaces": [address for address in _addresses() if _lies_in(address.split()[0], ranges)],
-        "units": [str(path) for path in Path("/etc/systemd/system").glob(f"**/{PREFIX}*")],
-        "files": sorted(str(path) for path in (CHECKOUT / ".state" / STACK).glob("*")),
+        "units": [str(path) for path in Path("/etc/systemd/system").glob(f"**/{prefix}*")],
+        "files": sorted(str(path) for path in (CHECKOUT / ".state" / settings.name).glob("*")),
         "processes": [
             f"{process.name} {line}"
             for process in Path("/proc").glob("[0-9]*")
-            if f"{PREFIX}-" in (line := _command_line(process)) and "conmon" in line
+            if f"{prefix}-" in (line := _command_line(process)) and "conmon" in line
         ],
     }
 
@@ -36,9 +38,9 @@ def orphans() -> set[str]:
     return set(podman("volume", "ls", "--quiet", "--filter", "dangling=true").split())
 
 
-def named(*arguments: str) -> list[str]:
-    """The lines of a podman listing that bear the lab's name."""
-    return sorted(line for line in podman(*arguments).splitlines() if line.startswith(PREFIX))
+def named(prefix: str, *arguments: str) -> list[str]:
+    """The lines of a podman listing that bear a lab's name, which is before a dash, a blank or the end."""
+    return sorted(line for line in podman(*arguments).splitlines() if re.match(rf"{re.escape(prefix)}(-|\s|$)", line))
 
 
 def podman(*arguments: str) -> str:

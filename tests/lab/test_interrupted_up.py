@@ -45,7 +45,7 @@ def test_while_the_workers_are_made() -> None:
 def test_the_next_up_finishes(cluster: Cluster) -> None:
     """A lab that needs repair by hand: pending operations in the state, machines twice or not at all."""
     assert '"pending_operations"' not in exported()
-    containers = footprint.named("ps", "--format", "{{.Names}}")
+    containers = footprint.named(footprint.PREFIX, "ps", "--format", "{{.Names}}")
     assert containers == sorted(f"{footprint.PREFIX}-{machine.name}" for machine in cluster.machines)
     assert cluster.outputs["readiness"]["nodes_ready"] == len(cluster.workers)
 

@@ -1,0 +1,31 @@
+"""The lab `ha-test`: made once, used by all tests here, destroyed in the end. Every test leaves it as it found it."""
+
+from collections.abc import Iterator
+
+import pytest
+from lab import session
+from lab.cluster import Cluster
+from lab.session import Show
+
+from config import lab as config
+
+STACK = "ha-test"
+
+
+@pytest.fixture(scope="session")
+def show(request: pytest.FixtureRequest) -> Show:
+    """Prints a line at once, although pytest captures what tests print."""
+    return session.printer(request.config)
+
+
+@pytest.fixture(scope="session")
+def settings() -> config.Lab:
+    """What the lab is to be."""
+    return session.settings_of(STACK)
+
+
+@pytest.fixture(scope="session")
+def cluster(show: Show, settings: config.Lab) -> Iterator[Cluster]:
+    """The lab, up."""
+    with session.empty_stack(STACK, show):
+        yield session.made(settings, show)

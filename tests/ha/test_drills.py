@@ -1,0 +1,126 @@
+"""The quick half of the drills, as a person runs them; and drills that do not come to their end."""
+
+import json
+from typing import Any
+
+import pytest
+from lab.cluster import Cluster
+from lab.commands import CHECKOUT, Ran, Started
+from lab.footprint import podman
+from lab.polling import eventually
+from lab.session import Show
+
+from config.machines import Role
+from ha.conftest import STACK
+from live.drills.catalogue import DRILLS
+from live.drills.faults import TABLE
+from live.drills.probes import ETCD_PREFIX
+from live.drills.workload import NAMESPACE
+
+QUICK = [drill.name for drill in DRILLS if drill.quick]
+_MARK = CHECKOUT / ".state" / STACK / "drill.json"
+
+
+def drill(*arguments: str, show: Show) -> Started:
+    """`make drill STACK=ha-test`, begun."""
+    return Started("drill", *arguments, show=show, stack=STACK, module="live")
+
+
+@pytest.fixture(scope="module")
+def figures(cluster: Cluster, show: Show, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, dict[str, Any]]:
+    """The quick drills, done once: how the command ended, and its JSON."""
+    file = tmp_path_factory.mktemp("drills") / "figures.json"
+    ran = drill(",".join(QUICK), "--json", str(file), show=show).wait(seconds=15 * 60)
+    return ran, json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_killed_program_costs_no_more_than_its_bars(figures: tuple[Ran, dict[str, Any]], name: str) -> None:
+    done = next(each for each in figures[1]["drills"] if each["name"] == name)
+    assert [each["what"] for each in done["results"] if each["met"] is False] == []
+    assert any(each["met"] for each in done["results"])
+    # Something was written, and nothing of it is missing.
+    assert done["lost"] == {"API writer": [], "etcd writer": []}
+    assert min(done["acknowledged"].values()) > 10
+    assert done["passed"], done["failure"]
+
+
+def test_the_command_says_that_all_passed(figures: tuple[Ran, dict[str, Any]]) -> None:
+    ran, document = figures
+    assert ran.code == 0
+    assert document["passed"]
+    assert [each["name"] for each in document["drills"]] == QUICK
+
+
+@pytest.mark.usefixtures("figures")
+def test_nothing_of_the_drills_is_left(cluster: Cluster) -> None:
+    _nothing_is_left(cluster)
+
+
+def test_an_interrupted_drill_mends_what_it_broke(cluster: Cluster, show: Show) -> None:
+    """A machine that stays off, a namespace that stays."""
+    running = drill("stop-worker", show=show)
+    worker = f"hardway-{STACK}-{cluster.workers[-1].name}"
+    eventually(f"{worker} off", lambda: not _runs(worker), seconds=120, report=lambda: running.output)
+    running.interrupt()
+    ran = running.wait(seconds=120)
+    assert ran.code == 1
+    assert "Interrupted" in ran.output
+    assert _runs(worker)
+    _nothing_is_left(cluster)
+
+
+def test_a_killed_drill_is_mended_by_the_next(cluster: Cluster, show: Show) -> None:
+    """A controller that stays cut off for good."""
+    running = drill("partition", show=show)
+    cut = eventually(
+        "a controller cut off", lambda: _cut_off(cluster), seconds=120, report=lambda: running.output, pause=0.5
+    )
+    running.kill_everything()
+    running.wait()
+    assert _cut_off(cluster) == cut
+    assert json.loads(_MARK.read_text())["hit"] == cut
+    # It is the next drill's to see that all is well before it begins.
+    ran = eventually("a drill that passes", lambda: _passes(show), seconds=240, pause=1)
+    assert ran
+    assert _cut_off(cluster) == ""
+    _nothing_is_left(cluster)
+
+
+def test_a_drill_that_does_not_exist(cluster: Cluster, show: Show) -> None:
+    ran = drill("kill-all-humans", show=show).wait()
+    assert ran.code == 1
+    assert "DRILL='kill-all-humans': must be one or more of kill-etcd, " in ran.output
+
+
+def test_a_drill_that_needs_two_balancers(cluster: Cluster, show: Show) -> None:
+    ran = drill("stop-balancer", show=show).wait()
+    assert ran.code == 1
+    assert "it needs two machines with the role load-balancer at least; ha-test has 1" in ran.output
+
+
+def _passes(show: Show) -> bool:
+    return drill("kill-kube-proxy", show=show).wait().code == 0
+
+
+def _cut_off(cluster: Cluster) -> str:
+    """The controller that has the drills' rules."""
+    for controller in cluster.settings.with_role(Role.CONTROLLER):
+        if cluster.try_ssh(controller.name, f"nft list table inet {TABLE}").returncode == 0:
+            return controller.name
+    return ""
+
+
+def _runs(container: str) -> bool:
+    return container in podman("ps", "--format", "{{.Names}}").split()
+
+
+def _nothing_is_left(cluster: Cluster) -> None:
+    assert not _MARK.exists()
+    assert cluster.try_kubectl("get", "namespace", NAMESPACE).returncode != 0
+    keys = f". /etc/etcd/etcdctl.env && etcdctl get --prefix --keys-only {ETCD_PREFIX}"
+    assert cluster.ssh(cluster.controller.name, keys).strip() == ""
+    assert _cut_off(cluster) == ""
+    for machine in cluster.machines:
+        assert cluster.ssh(machine.name, "ls -d /run/systemd/system/*/hardway-drill.conf 2>/dev/null || true") == ""
+    assert _runs(f"hardway-{STACK}-{cluster.workers[-1].name}")

@@ -1,0 +1,58 @@
+"""A lab of the tests' own for a whole session: made once, used by all tests, destroyed in the end."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import yaml
+
+from config import lab as config
+from lab.cluster import Cluster
+from lab.commands import Started, settings_file
+from lab.process_watch import ProcessWatch
+
+Show = Callable[[str], None]
+
+
+def printer(pytest_config: pytest.Config) -> Show:
+    """What prints a line at once, although pytest captures what tests print."""
+    capture = pytest_config.pluginmanager.getplugin("capturemanager")
+
+    def print_at_once(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            print(line, end="", flush=True)
+
+    return print_at_once
+
+
+def settings_of(stack: str) -> config.Lab:
+    """What a stack's lab is to be."""
+    document = yaml.safe_load(settings_file(stack).read_text())["config"]["hardway:lab"]
+    return config.parse(stack, document)
+
+
+@contextmanager
+def empty_stack(stack: str, show: Show) -> Iterator[None]:
+    """No lab at the beginning, whatever an earlier run has left, and none at the end, whatever the tests did."""
+    assert os.geteuid() == 0, "these tests make privileged containers: run them as root"
+    file = settings_file(stack)
+    before = file.read_bytes()
+    _destroy(stack, show)
+    yield
+    file.write_bytes(before)
+    _destroy(stack, show)
+    file.write_bytes(before)
+
+
+def made(settings: config.Lab, show: Show) -> Cluster:
+    """The lab, up."""
+    with ProcessWatch() as watch:
+        up = Started("up", show=show, stack=settings.name).wait()
+    assert up.code == 0, "`up` failed; its output stands above"
+    return Cluster(settings=settings, up=up, command_lines=frozenset(watch.seen))
+
+
+def _destroy(stack: str, show: Show) -> None:
+    done = Started("destroy", show=show, stack=stack).wait()
+    assert done.code == 0, "`destroy` failed; its output stands above"

@@ -1,0 +1,115 @@
+"""Drills that cannot be done are refused before anything is touched."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from config.machines import Role
+from live import drills
+from live.cluster import Cluster
+from live.drills.catalogue import DRILLS, Drill
+from live.drills.run import Outcome
+from toolchain import paths
+from toolchain.errors import ToolchainError
+from toolchain.stack import Stack
+
+
+@pytest.fixture
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    """A stack whose files say what a test has `lab` write; nothing answers at its addresses, and nothing must ask."""
+    monkeypatch.setattr(paths, "state", lambda: tmp_path)
+
+    def touched(*_: object, **__: object) -> None:
+        raise AssertionError("the lab was touched")
+
+    monkeypatch.setattr(drills, "_do", touched)
+    return Stack(
+        name="lab",
+        project="hardway",
+        settings_file=tmp_path / "Pulumi.lab.yaml",
+        substrate="containers",
+        engine="podman",
+        kubernetes="1.36.4",
+    )
+
+
+def lab(stack: Stack, *, controllers: int, workers: int = 2, balancers: int = 1, members: int = 0) -> None:
+    counts = {
+        Role.LOAD_BALANCER: balancers,
+        Role.ETCD: members,
+        Role.CONTROLLER: controllers,
+        Role.WORKER: workers,
+    }
+    machines = [
+        {"name": f"{role}-{number}", "roles": [role], "address": f"192.0.2.{10 * place + number}", "pod_cidr": None}
+        for place, (role, count) in enumerate(counts.items(), 1)
+        for number in range(count)
+    ]
+    stack.directory.mkdir(exist_ok=True)
+    (stack.directory / "kubeconfig").write_text("{}")
+    (stack.directory / "lab.json").write_text(json.dumps({"endpoint": "https://192.0.2.10:6443", "machines": machines}))
+
+
+def refusal(stack: Stack, *names: str) -> str:
+    with pytest.raises(ToolchainError) as refused:
+        drills.main(stack, names)
+    return str(refused.value)
+
+
+def test_a_lab_that_is_not_up(stack: Stack) -> None:
+    assert "The lab lab is not up" in refusal(stack)
+
+
+def test_a_name_that_does_not_exist(stack: Stack) -> None:
+    lab(stack, controllers=3)
+    assert "must be one or more of kill-etcd," in refusal(stack, "kill-everything")
+
+
+@pytest.mark.parametrize("name", ["kill-etcd", "kill-kube-scheduler", "stop-leader", "partition", "fill-quota"])
+def test_a_drill_of_high_availability_on_a_lab_without(stack: Stack, name: str) -> None:
+    lab(stack, controllers=1)
+    said = refusal(stack, name)
+    assert f"cannot have the drill {name}" in said
+    assert "three controllers and three etcd members at least; lab has 1 and 1" in said
+    assert "Nothing was touched" in said
+
+
+def test_all_drills_on_a_lab_without_high_availability(stack: Stack) -> None:
+    """Half of them would pass, and the table look like a proof."""
+    lab(stack, controllers=1)
+    said = refusal(stack)
+    assert "three controllers" in said
+    assert "By DRILL=name this lab can have: kill-kubelet, kill-containerd, kill-kube-proxy, kill-haproxy" in said
+
+
+def test_a_single_etcd_member_beside_three_controllers(stack: Stack) -> None:
+    lab(stack, controllers=3, members=1)
+    assert "lab has 3 and 1" in refusal(stack)
+
+
+def test_a_worker_that_is_the_only_one(stack: Stack) -> None:
+    lab(stack, controllers=3, workers=1)
+    assert "two machines with the role worker at least; lab has 1" in refusal(stack, "stop-worker")
+
+
+def test_what_cannot_be_had_of_one_balancer_is_said_and_not_passed(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    lab(stack, controllers=3)
+    asked: list[str] = []
+
+    def do(chosen: Sequence[Drill], _: Cluster) -> tuple[list[Outcome], str]:
+        asked.extend(drill.name for drill in chosen)
+        return [], ""
+
+    monkeypatch.setattr(drills, "_do", do)
+    file = tmp_path / "figures.json"
+    # No drill was done here, and that is no success either.
+    assert drills.main(stack, [], file) == 1
+    assert asked == [drill.name for drill in DRILLS if drill.name != "stop-balancer"]
+    assert "stop-balancer: not applicable, and not done" in capsys.readouterr().out
+    written = json.loads(file.read_text())
+    assert written["not_applicable"].keys() == {"stop-balancer"}
+    assert written["passed"] is False
