@@ -1,6 +1,7 @@
 """The lab `ha-test`: made once, used by all tests here, destroyed in the end. Every test leaves it as it found it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from lab import session
@@ -10,6 +11,12 @@ from lab.session import Show
 from config import lab as config
 
 STACK = "ha-test"
+# What makes labs of its own on this stack comes before the lab that the others share.
+_ORDER = ("test_interrupted", "test_drills")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    session.in_order(items, Path(__file__).parent, _ORDER)
 
 
 @pytest.fixture(scope="session")

@@ -94,9 +94,18 @@ class Started:
             pause=0.05,
         )
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def cli(self) -> list[int]:
+        """The Pulumi CLIs that it has started and that live: one, or none."""
+        return [pid for pid in self.processes() if _read(Path(f"/proc/{pid}/comm")) == b"pulumi\n"]
+
     def kill_cli(self) -> None:
         """kill -9 of the Pulumi CLI alone."""
-        cli = [pid for pid in self.processes() if _read(Path(f"/proc/{pid}/comm")) == b"pulumi\n"]
+        cli = self.cli()
         assert len(cli) == 1, f"one Pulumi CLI expected, found {cli}"
         os.kill(cli[0], signal.SIGKILL)
 
@@ -127,7 +136,7 @@ class Started:
         ]
 
     def _still_at_work(self, waiting_for: str) -> bool:
-        if self._process.poll() is not None:
+        if not self.is_at_work:
             raise RuntimeError(f"ended before it said {waiting_for!r}:\n{self.output}")
         return False
 

@@ -32,11 +32,7 @@ _ORDER = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    mine = [item for item in items if Path(__file__).parent in item.path.parents]
-    places = [place for place, item in enumerate(items) if item in mine]
-    mine.sort(key=lambda item: _ORDER.index(item.path.stem))
-    for place, item in zip(places, mine, strict=True):
-        items[place] = item
+    session.in_order(items, Path(__file__).parent, _ORDER)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
 """A lab of the tests' own for a whole session: made once, used by all tests, destroyed in the end."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,6 +14,15 @@ from lab.commands import Started, settings_file
 from lab.process_watch import ProcessWatch
 
 Show = Callable[[str], None]
+
+
+def in_order(items: list[pytest.Item], folder: Path, order: Sequence[str]) -> None:
+    """Put the tests of a folder, where they stand among all, in the order of their files' names in `order`."""
+    mine = [item for item in items if folder in item.path.parents]
+    places = [place for place, item in enumerate(items) if item in mine]
+    mine.sort(key=lambda item: order.index(item.path.stem))
+    for place, item in zip(places, mine, strict=True):
+        items[place] = item
 
 
 def printer(pytest_config: pytest.Config) -> Show:

@@ -1,4 +1,4 @@
-"""Another Pulumi.test.yaml for a while, as a person would edit it."""
+"""Another Pulumi.<stack>.yaml for a while, as a person would edit it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,19 +6,20 @@ from typing import Any
 
 import yaml
 
-from lab.commands import SETTINGS
+from lab.commands import STACK, settings_file
 
 
 @contextmanager
-def lab_settings(**changes: Any) -> Iterator[None]:
+def lab_settings(stack: str = STACK, **changes: Any) -> Iterator[None]:
     """Change keys of `lab`; a mapping is merged into the one that stands there. Put back in the end."""
-    before = SETTINGS.read_bytes()
+    file = settings_file(stack)
+    before = file.read_bytes()
     document = yaml.safe_load(before)
     lab = document["config"]["hardway:lab"]
     for key, value in changes.items():
         lab[key] = {**lab.get(key, {}), **value} if isinstance(value, dict) else value
-    SETTINGS.write_text(yaml.safe_dump(document, sort_keys=False))
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
     try:
         yield
     finally:
-        SETTINGS.write_bytes(before)
+        file.write_bytes(before)
