@@ -25,10 +25,7 @@ help:  ## this list
 .venv:
 	@toolchain/bootstrap.sh
 
-set# What would lose etcd's quorum is refused without it.
-export INSIST
-
-up: .venv  ## prepare this machine and nothing else: then plain `pulumi up -s dev` works, see `make env`
+setup: .venv  ## prepare this machine and nothing else: then plain `pulumi up -s dev` works, see `make env`
 	@$(TOOL) setup
 
 # What would lose etcd's quorum is refused without it.
