@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 
 import asyncssh
-from lab.polling import eventually
 
 from components.substrates.containers import _PODMAN_FLAGS, _RUN_FLAGS
+from lab.polling import eventually
 from toolchain import node_image
 
 GATEWAY = "10.248.0.1"

@@ -6,13 +6,12 @@ from dataclasses import replace
 from subprocess import Popen
 from types import TracebackType
 
-from lab.polling import eventually
-from lab.secrets_of import traces
-
 from engine import step_program
 from engine.container_host import ContainerHost
 from engine.project import Project, Ran
 from engine.step_program import Plan, Work
+from lab.polling import eventually
+from lab.secrets_of import traces
 from toolchain.recovery import clear_stale_locks
 from toolchain.stack import Stack
 

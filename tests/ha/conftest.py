@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from config import lab as config
 from lab import session
 from lab.cluster import Cluster
 from lab.session import Show
-
-from config import lab as config
 
 STACK = "ha-test"
 # What makes labs of its own on this stack comes before the lab that the others share.

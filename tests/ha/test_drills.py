@@ -4,14 +4,14 @@ import json
 from typing import Any
 
 import pytest
+
+from config.machines import Role
+from ha.conftest import STACK
 from lab.cluster import Cluster
 from lab.commands import CHECKOUT, Ran, Started
 from lab.footprint import podman
 from lab.polling import eventually
 from lab.session import Show
-
-from config.machines import Role
-from ha.conftest import STACK
 from live.drills.catalogue import DRILLS
 from live.drills.faults import TABLE
 from live.drills.probes import ETCD_PREFIX

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pytest
+
+from config import lab as config
+from ha.conftest import STACK
 from lab import footprint, session
 from lab.cluster import Cluster
 from lab.commands import Ran, Started, exported
 from lab.session import Show
 from lab.settings_file import lab_settings
-
-from config import lab as config
-from ha.conftest import STACK
 
 KILLS = int(os.environ.get("HARDWAY_KILLS", "3"))
 SEED = int(os.environ.get("HARDWAY_SEED", str(random.SystemRandom().randrange(10**6))))
