@@ -15,6 +15,7 @@ from components.pod_network import PodNetwork, PodNetworkArgs
 from components.readiness import Readiness, ReadinessArgs
 from components.ssh import ssh_config
 from components.substrates.containers import Containers
+from components.virtual_address import VirtualAddress, VirtualAddressArgs
 from components.worker import ContainerRuntime, ContainerRuntimeArgs, FormerWorkers, Worker, WorkerArgs
 from config import lab as config
 from config.machines import Role
@@ -28,8 +29,7 @@ def after(*resources: pulumi.Resource) -> pulumi.ResourceOptions:
 
 def build(lab: config.Lab) -> None:
     """One lab, from machines to proof."""
-    balancer = lab.with_role(Role.LOAD_BALANCER)[0]
-    endpoint = f"https://{balancer.address}:{API_PORT}"
+    endpoint = f"https://{lab.api_address}:{API_PORT}"
     cluster = f"hardway-{lab.name}"
 
     substrate = Containers("machines", lab)
@@ -49,6 +49,7 @@ def build(lab: config.Lab) -> None:
             workers=lab.with_role(Role.WORKER),
             etcd_members=lab.etcd_members,
             load_balancers=lab.with_role(Role.LOAD_BALANCER),
+            api_address=str(lab.api_address),
             api_service=str(lab.network.api_service),
             cluster_domain=lab.network.cluster_domain,
         ),
@@ -78,26 +79,34 @@ def build(lab: config.Lab) -> None:
         after(etcd, *(hosts[machine.name] for machine in controllers)),
     )
     membership = EtcdMembership("etcd-membership", members, after(control_plane))
-    load_balancer = LoadBalancer(
-        balancer.name,
-        LoadBalancerArgs(
-            machine=machines[balancer.name],
-            controllers=lab.with_role(Role.CONTROLLER),
-            authority=pki.kubernetes.certificate,
-        ),
-        after(hosts[balancer.name]),
-    )
-    former_workers = FormerWorkers("former-workers", controllers[0], workers, after(control_plane, load_balancer))
+    balancers = having(Role.LOAD_BALANCER)
+    # What makes the API answer at the endpoint.
+    entrance: list[pulumi.Resource] = [
+        LoadBalancer(
+            balancer.name,
+            LoadBalancerArgs(
+                machine=balancer,
+                controllers=lab.with_role(Role.CONTROLLER),
+                authority=pki.kubernetes.certificate,
+            ),
+            after(hosts[balancer.name]),
+        )
+        for balancer in balancers
+    ]
+    if len(balancers) > 1:
+        sharing = VirtualAddressArgs(balancers=balancers, address=lab.api_address)
+        entrance.append(VirtualAddress("virtual-address", sharing, after(*entrance)))
+    former_workers = FormerWorkers("former-workers", controllers[0], workers, after(control_plane, *entrance))
     pod_network = PodNetwork(
         "pod-network",
         PodNetworkArgs(machines=substrate.machines, network=lab.network),
         after(*hosts.values(), former_workers),
     )
-    kubelet_access = KubeletAccess("kubelet-access", controllers[0], after(control_plane, load_balancer))
+    kubelet_access = KubeletAccess("kubelet-access", controllers[0], after(control_plane, *entrance))
     dns = Dns(
         "dns",
         DnsArgs(controller=controllers[0], network=lab.network, workers=len(workers)),
-        after(control_plane, load_balancer),
+        after(control_plane, *entrance),
     )
     nodes = []
     for worker in workers:
@@ -118,7 +127,7 @@ def build(lab: config.Lab) -> None:
                     cluster=cluster,
                     artifacts=lab.artifacts,
                 ),
-                after(runtime, control_plane, load_balancer),
+                after(runtime, control_plane, *entrance),
             )
         )
     readiness = Readiness(

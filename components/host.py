@@ -23,8 +23,11 @@ _PACKAGES: Mapping[Role | None, Sequence[str]] = {
     Role.CONTROLLER: ("nginx",),
     # kubectl port-forward runs socat; kube-proxy runs conntrack, nft or iptables; dig shows that DNS answers.
     Role.WORKER: ("socat", "conntrack", "ipset", "iptables", "nftables", "dnsutils"),
-    Role.LOAD_BALANCER: ("haproxy",),
+    # socat asks HAProxy what it knows, on its socket.
+    Role.LOAD_BALANCER: ("haproxy", "socat"),
 }
+# What two load balancers share their address with.
+_SHARING = "keepalived"
 _MODULES = ("overlay", "br_netfilter", "nf_conntrack")
 _SYSCTLS = {
     # Pods' packets pass from one interface to another.
@@ -68,7 +71,7 @@ class Host(pulumi.ComponentResource):
                 prepare="\n".join(
                     [
                         f"data {Path(LIBRARY).parent} $HARDWAY/artifacts",
-                        f"packages {' '.join(packages(machine.spec))}",
+                        f"packages {' '.join(packages(machine.spec, args.lab))}",
                         *(["modprobe -a " + " ".join(_MODULES)] if own_kernel else []),
                         f"sysctls {' '.join(f'{key}={value}' for key, value in _SYSCTLS.items())}",
                         f'[ "$(hostname)" = {machine.name} ] || hostnamectl set-hostname {machine.name}',
@@ -106,9 +109,14 @@ class Host(pulumi.ComponentResource):
         self.register_outputs({})
 
 
-def packages(machine: MachineSpec) -> list[str]:
-    """The Debian packages that a machine's roles need."""
-    return [*_PACKAGES[None], *(name for role in Role if role in machine.roles for name in _PACKAGES[role])]
+def packages(machine: MachineSpec, lab: Sequence[MachineSpec]) -> list[str]:
+    """The Debian packages that a machine's roles need in a lab of these machines."""
+    balancers = [other.name for other in lab if Role.LOAD_BALANCER in other.roles]
+    return [
+        *_PACKAGES[None],
+        *(name for role in Role if role in machine.roles for name in _PACKAGES[role]),
+        *([_SHARING] if len(balancers) > 1 and machine.name in balancers else []),
+    ]
 
 
 def host_table(machines: Sequence[MachineSpec]) -> str:

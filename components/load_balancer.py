@@ -1,7 +1,7 @@
 """The load balancer: the one address that workers and people know the API by.
 
 Made on its machine: HAProxy, in front of every API server (port 6443, TLS passes through untouched) and of the
-controllers' /healthz (port 80).
+controllers' /healthz (port 80, where it also tells of itself).
 
 Source: https://docs.haproxy.org/2.6/configuration.html
 """
@@ -18,7 +18,10 @@ from components.machine import Machine
 from components.step import File, Step, StepArgs, Unit
 from config.machines import MachineSpec
 
+MONITOR = "/balancer"
+"""The path, on port 80, at which HAProxy itself says that it is well."""
 _TEMPLATE = Path(__file__).parents[1] / "config" / "templates" / "haproxy.cfg"
+_CONFIGURATION = "/etc/haproxy/haproxy.cfg"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class LoadBalancer(pulumi.ComponentResource):
         super().__init__("hardway:index:LoadBalancer", name, None, opts)
         files = [
             File(path="/etc/haproxy/kubernetes-ca.crt", content=args.authority),
-            File(path="/etc/haproxy/haproxy.cfg", content=haproxy_configuration(args.controllers)),
+            File(path=_CONFIGURATION, content=haproxy_configuration(args.controllers)),
         ]
         Step(
             name,
@@ -52,7 +55,9 @@ class LoadBalancer(pulumi.ComponentResource):
                 units=[
                     Unit(
                         name="haproxy.service",
-                        restarts_on=[file.path for file in files],
+                        # Another controller must not cut the connections to those that are there.
+                        reloads_on=[file.path for file in files],
+                        valid=f"haproxy -c -f {_CONFIGURATION}",
                         ready=f"(exec 3<>/dev/tcp/127.0.0.1/{API_PORT})",
                         ready_means=f"listening on port {API_PORT}",
                     )
@@ -70,5 +75,5 @@ def haproxy_configuration(controllers: Sequence[MachineSpec]) -> str:
         return "\n".join(f"    server {machine.name} {machine.address}:{port}" for machine in controllers)
 
     return Template(_TEMPLATE.read_text()).substitute(
-        port=API_PORT, api_servers=servers(API_PORT), health_servers=servers(80)
+        port=API_PORT, monitor=MONITOR, api_servers=servers(API_PORT), health_servers=servers(80)
     )

@@ -43,6 +43,7 @@ class PkiArgs:
     """Args:
     settings: algorithm and validity.
     controllers, workers, etcd_members, load_balancers: the machines that need certificates or stand in them.
+    api_address: where the API is reached: the load balancer's, or the one that two of them share.
     api_service: the first service address.
     cluster_domain: the DNS domain of the cluster.
     """
@@ -52,6 +53,7 @@ class PkiArgs:
     workers: Sequence[MachineSpec]
     etcd_members: Sequence[MachineSpec]
     load_balancers: Sequence[MachineSpec]
+    api_address: str
     api_service: str
     cluster_domain: str
 
@@ -189,6 +191,8 @@ class Pki(pulumi.ComponentResource):
                 args.api_service,
                 *(str(controller.address) for controller in args.controllers),
                 *balancers,
+                # Two balancers share another address.
+                *({args.api_address} - set(balancers)),
             ],
         )
         # Its rights are granted by RBAC (see control_plane.py), not by membership in system:masters.

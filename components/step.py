@@ -48,6 +48,9 @@ class Unit:
         name: with its suffix: etcd.service.
         content: the unit file; None for a unit that a package brings.
         restarts_on: the paths of files that it reads only when it starts.
+        reloads_on: the paths of files that it reads anew when it is told to: where only they changed, it is reloaded.
+        valid: a shell command that succeeds if the unit's files are fit to be read; while it fails, the unit is left
+            as it is.
         ready: a shell command that succeeds once the unit serves.
         ready_means: what that shows, in words, for the report of a unit that does not come up.
         ready_seconds: how long that may take.
@@ -57,6 +60,8 @@ class Unit:
     name: str
     content: str | None = None
     restarts_on: Sequence[str] = ()
+    reloads_on: Sequence[str] = ()
+    valid: str | None = None
     ready: str | None = None
     ready_means: str = "running"
     ready_seconds: int = 60
@@ -202,6 +207,10 @@ def _unit_file(unit: Unit) -> File:
 
 def _unit(unit: Unit) -> str:
     lines = [" ".join(["unit", unit.name, *unit.restarts_on])]
+    if unit.reloads_on:
+        lines.append(" ".join(["reloads", unit.name, *unit.reloads_on]))
+    if unit.valid:
+        lines.append(f"valid {unit.name} {quote(unit.valid)}")
     if unit.ready:
         lines.append(f"ready {unit.name} {unit.ready_seconds} {quote(unit.ready_means)} {quote(unit.ready)}")
     return "\n".join(lines)

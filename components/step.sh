@@ -21,6 +21,7 @@ begin() {
   flock -w 300 9 || die "another run of step $1 has been at work on this machine for 300 s"
   units=() fetches=() kept=() manifest=()
   declare -gA owned=() elsewhere=() found_there=() keeps=() secrets=() watched=() ready_check=() ready_seconds=() ready_what=()
+  declare -gA reread=() valid_check=()
   [ ! -e "$step/manifest" ] || mapfile -t manifest <"$step/manifest"
   local line path content other
   for line in "${manifest[@]}"; do owned[$line]=1; done
@@ -262,6 +263,12 @@ unit() {
   watched[$1]="${*:2}"
 }
 
+# reloads UNIT PATH...: files that the unit reads anew when it is told to; reloaded where nothing else changed.
+reloads() { reread[$1]="${*:2}"; }
+
+# valid UNIT COMMAND: the unit's files are fit to be read when COMMAND succeeds; until then it is left as it is.
+valid() { valid_check[$1]=$2; }
+
 # ready UNIT SECONDS WHAT COMMAND: the unit serves when COMMAND succeeds; WHAT says so in words.
 ready() {
   ready_seconds[$1]=$2 ready_what[$1]=$3 ready_check[$1]=$4
@@ -287,15 +294,26 @@ fingerprint() {
 take_turn() { :; }
 give_turn() { :; }
 
-# start: start the units declared since the last `start`, restart those that changed, and wait until all serve.
+# What a unit last read when it was started or reloaded; compared in the same way.
+last_read() {
+  local path
+  for path in ${reread[$1]-}; do sha256sum "$path"; done
+}
+
+# start: start the units declared since the last `start`, restart or reload those that changed, and wait until all serve.
 start() {
   fetched
-  local unit restart=() running=()
+  local unit restart=() reload=() running=()
   for unit in "${units[@]}"; do
     if ! systemctl -q is-active "$unit" || [ "$(fingerprint "$unit")" != "$(cat "$step/started/$unit" 2>/dev/null)" ]
     then
       restart+=("$unit")
+    elif [ "$(last_read "$unit")" != "$(cat "$step/started/$unit.read" 2>/dev/null)" ]; then
+      reload+=("$unit")
+    else
+      continue
     fi
+    fit "$unit"
   done
   for unit in "${restart[@]}"; do ! systemctl -q is-active "$unit" || running+=("$unit"); done
   [ ${#running[@]} = 0 ] || take_turn "${running[@]}"
@@ -306,7 +324,11 @@ start() {
     # A unit that is slow to say that it runs is waited for below, where the report shows its log.
     systemctl restart --no-block "${restart[@]}"
   fi
+  for unit in "${reload[@]}"; do
+    systemctl reload "$unit" || { printf '%s on %s cannot be reloaded\n' "$unit" "$(hostname)" >&2; show_log "$unit"; exit 1; }
+  done
   for unit in "${units[@]}"; do serving "$unit"; done
+  for unit in "${restart[@]}" "${reload[@]}"; do last_read "$unit" >"$step/started/$unit.read"; done
   for unit in "${restart[@]}"; do fingerprint "$unit" >"$step/started/$unit"; done
   [ ${#running[@]} = 0 ] || give_turn
   units=()
@@ -332,10 +354,20 @@ serving() {
     printf '%s on %s: %s not seen within %s s\n' \
       "$1" "$(hostname)" "${ready_what[$1]:-running}" "${ready_seconds[$1]:-30}" >&2
     [ -z "$why" ] || printf 'the last try said: %s\n' "$why" >&2
-    printf 'the last lines of its log:\n' >&2
-    journalctl -q -u "$1" -n 20 --no-pager -o cat >&2 || true
+    show_log "$1"
     exit 1
   fi
+}
+
+# fit UNIT: see that its files are valid before it has to read them.
+fit() {
+  local said
+  said=$(eval "${valid_check[$1]:-:}" 2>&1) || die "$1 on $(hostname) is left as it is, its files are not valid: $said"
+}
+
+show_log() {
+  printf 'the last lines of its log:\n' >&2
+  journalctl -q -u "$1" -n 20 --no-pager -o cat >&2 || true
 }
 
 # await SECONDS COMMAND: repeat a command until it succeeds; past the deadline fail and print what it last said.
@@ -357,7 +389,7 @@ remove() {
   case $1 in
     unit)
       systemctl -q disable --now "$2" 2>/dev/null || true
-      rm -f "$step/started/$2"
+      rm -f "$step/started/$2" "$step/started/$2.read"
       ;;
     file)
       rm -f "$2.hardway-new"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from config.machines import MOST, MOST_MEMBERS, MachineSpec
+from config.machines import MOST, MOST_MEMBERS, MachineSpec, Role
 from config.problems import Problem
 from config.settings import LabSettings, dedicated_members
 from config.versions import pins
@@ -17,6 +17,7 @@ def run(stack: str, settings: LabSettings, machines: Sequence[MachineSpec]) -> l
         *_counts(settings),
         *_ranges(settings),
         *_addresses(settings, machines),
+        *_shared_address(settings, machines),
         *_pod_ranges(settings, machines),
         *_versions(settings),
         *_validity(settings),
@@ -51,11 +52,11 @@ def _counts(settings: LabSettings) -> Iterator[Problem]:
         yield Problem(
             ("lab.workers",), f"{counts['workers']} workers are more than Kubernetes carries", f"take at most {MOST}"
         )
-    if counts["load_balancers"] > 1:
+    if counts["load_balancers"] > 2:
         yield Problem(
             ("lab.load_balancers",),
-            f"{counts['load_balancers']} balancers would need an address that they share",
-            "take 1",
+            f"{counts['load_balancers']} balancers are too many: two at the most share the API's address",
+            "take 1 or 2",
         )
     if settings.etcd_members is not None and not dedicated:
         yield Problem(
@@ -126,6 +127,21 @@ def _addresses(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterat
                     f"the {what} {value} is {other.key}'s, too",
                     f"give each machine a {what} of its own",
                 )
+
+
+def _shared_address(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
+    balancers = [machine for machine in machines if Role.LOAD_BALANCER in machine.roles]
+    network = settings.network
+    # A range that ends before its fourth address cannot hold the machines either: that has been said.
+    if len(balancers) != 2 or network.nodes.num_addresses <= 4:
+        return
+    for machine in machines:
+        if machine.address == network.shared_address:
+            yield Problem(
+                (machine.key, "lab.network.nodes", "lab.load_balancers"),
+                f"{machine.name} cannot have the address {machine.address}: the two balancers share it",
+                "choose another address, or another lab.network.nodes",
+            )
 
 
 def _pod_ranges(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ import platform
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,12 @@ class Lab:
     def network(self) -> Network:
         """The address ranges."""
         return self.settings.network
+
+    @property
+    def api_address(self) -> IPv4Address:
+        """Where workers and people reach the API: the load balancer's own address, or the one that two share."""
+        first, *others = self.with_role(Role.LOAD_BALANCER)
+        return self.network.shared_address if others else first.address
 
     def with_role(self, role: Role) -> tuple[MachineSpec, ...]:
         """The machines of one role, in the order of their names' numbers."""

@@ -43,6 +43,11 @@ class Network(Settings):
         return self.nodes[1]
 
     @property
+    def shared_address(self) -> IPv4Address:
+        """The fourth address of the machines' range: two load balancers share it."""
+        return self.nodes[4]
+
+    @property
     def api_service(self) -> IPv4Address:
         """The first service address: `kubernetes.default`."""
         return self.services[1]

@@ -23,8 +23,9 @@ settings.load_profile("unit")
 LABS = {
     **{stack: lab_of(stack) for stack in shipped_stacks()},
     "dedicated": {"controllers": 2, "etcd": "dedicated"},
+    "shared": {"controllers": 3, "workers": 2, "load_balancers": 2},
 }
-"""Every stack that the project brings, and one with etcd on machines of its own."""
+"""Every stack that the project brings, one with etcd on machines of its own, and one with two balancers."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -63,6 +64,12 @@ def ha(no_output_in_a_string: None) -> Run:
 def dedicated(no_output_in_a_string: None) -> Run:
     """The program, run for etcd on machines of its own."""
     return program("dedicated")
+
+
+@pytest.fixture
+def shared(no_output_in_a_string: None) -> Run:
+    """The program, run for two load balancers that share an address."""
+    return program("shared")
 
 
 @pytest.fixture(scope="session")

@@ -86,6 +86,7 @@ def plausible(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "controllers": draw(st.sampled_from([1, 3, 5, 7])),
         "workers": draw(st.integers(1, 40)),
+        "load_balancers": draw(st.sampled_from([1, 2])),
         "network": {
             "nodes": str(nodes),
             "pods": f"{draw(st.integers(11, 99))}.{draw(st.integers(0, 255))}.0.0/{draw(st.integers(16, 20))}",
@@ -118,7 +119,12 @@ def check(lab: Lab) -> None:
     assert network.api_service in network.services
     assert len(lab.with_role(Role.CONTROLLER)) % 2 == 1
     assert lab.with_role(Role.WORKER)
-    assert len(lab.with_role(Role.LOAD_BALANCER)) == 1
+    balancers = [machine.address for machine in lab.with_role(Role.LOAD_BALANCER)]
+    assert len(balancers) in (1, 2)
+    assert lab.api_address in network.nodes and lab.api_address not in taken
+    # One has the address for itself; what two share is no machine's own.
+    assert [machine.address for machine in lab.machines].count(lab.api_address) == (len(balancers) == 1)
+    assert len(balancers) == 2 or lab.api_address == balancers[0]
 
 
 def lab_or_report(document: Any, stack: str = "dev") -> None:
@@ -143,6 +149,9 @@ def test_any_document_gives_a_lab_or_a_report(document: Any) -> None:
     document={"network": {"nodes": "255.255.255.255/32"}, "workers": [{"name": "a", "address": "255.255.255.255"}]}
 )
 @example(document={"network": {"nodes": "10.0.0.0/31"}, "controllers": [{"name": "a", "address": "10.0.0.1"}]})
+@example(
+    document={"network": {"nodes": "10.0.0.0/30"}, "load_balancers": [{"name": "a", "address": "10.0.0.2"}] * 2},
+)
 @example(document={"network": {"pods": "0.0.0.0/0"}})
 @example(document={"workers": 10**400})
 def test_a_document_of_the_right_shape_gives_a_lab_or_a_report(document: Any) -> None:

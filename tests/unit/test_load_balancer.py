@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from unit.mocked_engine import Run
+from unit.mocked_engine import Run, run_program
 from unit.node_tools import NodeTools
 
 CONFIGURATION = "/etc/haproxy/haproxy.cfg"
@@ -85,6 +85,39 @@ def test_it_asks_the_api_servers_themselves_over_verified_tls(lab: Run) -> None:
 def test_a_watch_may_last_for_hours_and_a_check_may_not(lab: Run) -> None:
     defaults = sections(lab.file("load-balancer-0", CONFIGURATION))["defaults"]
     assert {"timeout client 4h", "timeout server 4h", "timeout check 3s"} <= set(defaults)
+
+
+def seconds(text: str, what: str) -> float:
+    """A time that stands after a word, in seconds."""
+    (number, unit) = re.findall(rf"\b{what} (\d+)(ms|s|m)\b", text)[-1]
+    return int(number) * {"ms": 0.001, "s": 1, "m": 60}[unit]
+
+
+def test_a_controller_that_is_gone_costs_no_more_than_five_seconds(lab: Run) -> None:
+    """A check that begins late, meets no answer to its SYN, and is made again: `fall` times."""
+    text = lab.file("load-balancer-0", CONFIGURATION)
+    connect = min(seconds(text, "timeout connect"), seconds(text, "inter"))
+    (fall,) = map(int, re.findall(r"\bfall (\d+)", text))
+    assert seconds(text, "inter") + connect + (fall - 1) * (seconds(text, "fastinter") + connect) < 4
+    # Until then a client whose connection goes there waits, and is served by another API server.
+    defaults = sections(text)["defaults"]
+    assert "option redispatch 1" in defaults and "retries 2" in defaults
+    # An election of etcd, during which no API server is ready, is no reason to cut what is connected to all of them.
+    assert seconds(text, "timeout check") >= 3
+
+
+def test_another_list_of_controllers_does_not_cut_connections(lab: Run) -> None:
+    script = lab.script("load-balancer-0")
+    assert "\nunit haproxy.service\n" in script, "no file may restart it"
+    assert f"\nreloads haproxy.service /etc/haproxy/kubernetes-ca.crt {CONFIGURATION}\n" in script
+    assert f"\nvalid haproxy.service 'haproxy -c -f {CONFIGURATION}'\n" in script
+    # What an old process still holds is not watched over: not for long.
+    assert 0 < seconds(lab.file("load-balancer-0", CONFIGURATION), "hard-stop-after") <= 300
+
+
+def test_adding_a_worker_changes_nothing_on_a_balancer_but_its_host_table_and_routes() -> None:
+    one, two = (run_program("dev", {"workers": count}) for count in (1, 2))
+    assert one.script("load-balancer-0") == two.script("load-balancer-0")
 
 
 def test_health_is_to_be_had_in_plain_http(lab: Run) -> None:

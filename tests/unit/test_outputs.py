@@ -25,9 +25,14 @@ def test_all_outputs_are_there_and_the_keys_are_secret(lab: Run) -> None:
     assert lab.secret_outputs == {"kubeconfig", "ssh_private_key"}
 
 
-def test_the_endpoint_is_the_load_balancer(lab: Run) -> None:
-    (address,) = (each["address"] for each in lab.outputs["machines"] if each["roles"] == ["load-balancer"])
-    assert lab.outputs["endpoint"] == f"https://{address}:6443"
+def test_the_endpoint_is_the_load_balancer(dev: Run) -> None:
+    (address,) = (each["address"] for each in dev.outputs["machines"] if each["roles"] == ["load-balancer"])
+    assert dev.outputs["endpoint"] == f"https://{address}:6443"
+
+
+def test_two_load_balancers_have_an_endpoint_that_is_no_machines_own(shared: Run) -> None:
+    assert shared.outputs["endpoint"] == "https://10.240.0.4:6443"
+    assert "10.240.0.4" not in {each["address"] for each in shared.outputs["machines"]}
 
 
 def test_the_kubeconfig_makes_an_administrator_of_the_user(lab: Run) -> None:

@@ -123,6 +123,13 @@ def test_every_certificate_has_a_key_of_its_own(ha: Run) -> None:
     assert len(set(keys)) == len(keys)
 
 
+def test_the_api_server_is_known_by_the_shared_address_and_by_each_balancers_own(shared: Run) -> None:
+    request = shared.named("pki-kube-apiserver", REQUEST).inputs
+    shared_and_own = ["10.240.0.4", "10.240.0.5", "10.240.0.6"]
+    assert sorted(request["ipAddresses"]) == sorted(["127.0.0.1", "10.32.0.1", *CONTROLLERS, *shared_and_own])
+    assert {"load-balancer-0", "load-balancer-1", "load-balancer-1.shared.hardway.internal"} <= set(request["dnsNames"])
+
+
 @pytest.mark.parametrize(
     ("algorithm", "expected"),
     [

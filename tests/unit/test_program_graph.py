@@ -39,7 +39,8 @@ def machine_at(run: Run, address: str) -> str:
 
 def test_every_component_has_the_token_of_its_class(lab: Run) -> None:
     tokens = {resource.type for resource in lab.resources if not resource.request.custom}
-    assert tokens == {f"hardway:index:{name}" for name in COMPONENTS}
+    two = len([each for each in lab.outputs["machines"] if each["roles"] == ["load-balancer"]]) == 2
+    assert tokens == {f"hardway:index:{name}" for name in COMPONENTS | ({"VirtualAddress"} if two else set())}
 
 
 def test_every_resource_belongs_to_a_component_and_bears_its_name(lab: Run) -> None:
@@ -124,6 +125,42 @@ def test_the_default_lab_is_made_of_few_and_large_steps(dev: Run) -> None:
 def test_a_step_waits_for_what_it_needs(ha: Run, later: str, earlier: str) -> None:
     (resource,) = (each for each in ha.of_type(STEP, MACHINE) if each.name == later)
     assert earlier in ha.before(resource)
+
+
+@pytest.mark.parametrize(
+    ("later", "earlier"),
+    [
+        ("virtual-address-load-balancer-0", "load-balancer-0"),
+        ("virtual-address-load-balancer-1", "load-balancer-1"),
+        ("worker-0-node", "virtual-address-load-balancer-0"),
+        ("worker-0-node", "virtual-address-load-balancer-1"),
+        ("worker-0-node", "load-balancer-1"),
+        ("kubelet-access", "virtual-address-load-balancer-1"),
+        ("dns", "virtual-address-load-balancer-1"),
+    ],
+)
+def test_what_goes_through_two_balancers_waits_for_their_address(shared: Run, later: str, earlier: str) -> None:
+    assert earlier in shared.before(shared.named(later))
+
+
+def test_two_balancers_are_made_at_once_and_beside_the_control_plane(shared: Run) -> None:
+    for one, other in (
+        ("load-balancer-0", "load-balancer-1"),
+        ("virtual-address-load-balancer-0", "virtual-address-load-balancer-1"),
+        ("virtual-address-load-balancer-0", "control-plane-controller-0"),
+    ):
+        assert other not in shared.before(shared.named(one))
+        assert one not in shared.before(shared.named(other))
+
+
+def test_only_balancers_that_share_an_address_get_keepalived(lab: Run) -> None:
+    balancers = [each["name"] for each in lab.outputs["machines"] if each["roles"] == ["load-balancer"]]
+    having = [
+        each["name"]
+        for each in lab.outputs["machines"]
+        if re.search(r"^packages .*\bkeepalived\b", lab.script(f"host-{each['name']}"), re.M)
+    ]
+    assert having == (balancers if len(balancers) > 1 else [])
 
 
 @pytest.mark.parametrize(

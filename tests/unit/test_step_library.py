@@ -28,6 +28,7 @@ for word; do case $word in -*) ;; *) words+=("$word") ;; esac; done
 echo "$*" >>"$SYSTEMCTL_LOG"
 case ${words[0]} in
   is-active) [ -e "$SYSTEMCTL_RUNNING/${words[1]}" ] ;;
+  reload) [ ! -e "$SYSTEMCTL_RUNNING/../refuses" ] ;;
   restart) for unit in "${words[@]:1}"; do : >"$SYSTEMCTL_RUNNING/$unit"; done ;;
   disable) rm -f "$SYSTEMCTL_RUNNING/${words[1]}" ;;
 esac
@@ -82,9 +83,15 @@ class Machine:
 
     def restarts(self) -> list[str]:
         """The units that have been restarted since the last question."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [unit for verb, unit in self.orders() if verb == "restart"]
+
+    def orders(self) -> list[tuple[str, str]]:
+        """What has been ordered since the last question: restart or reload, and of which unit."""
+        lines = [line.split() for line in self.log.read_text().splitlines()] if self.log.exists() else []
         self.log.unlink(missing_ok=True)
-        return [word for line in lines if line.startswith("restart") for word in line.split()[1:] if word[0] != "-"]
+        return [
+            (verb, word) for verb, *words in lines if verb in ("restart", "reload") for word in words if word[0] != "-"
+        ]
 
     def picture(self) -> dict[str, tuple[int, str, bytes | str]]:
         """All that is below the root: path -> mode, owner, content."""
@@ -330,6 +337,84 @@ def test_a_unit_is_restarted_when_something_of_it_changed_and_only_then(machine:
     (machine.running / "a.service").unlink()
     machine.done(first.replace("\n1\n", "\n2\n").replace("/bin/true", "/bin/false"))
     assert machine.restarts() == ["a.service"], "a unit that stopped is started again"
+
+
+RELOADED = here("started", "1") + "\n" + here("reloaded", "1") + "\n" + unit("[Service]", "$R/started")
+RELOADED += "\nreloads a.service $R/reloaded"
+
+
+def reloaded(script: str = RELOADED, *, changed: str) -> str:
+    """The script with other content in a file."""
+    assert f"$R/{changed} 0644" in script
+    before, _, after = script.partition(f"$R/{changed} 0644")
+    return f"{before}$R/{changed} 0644{after.replace(chr(10) + '1' + chr(10), chr(10) + '2' + chr(10), 1)}"
+
+
+def test_a_unit_is_reloaded_where_nothing_changed_but_what_it_reads_again(machine: Machine) -> None:
+    machine.done(RELOADED)
+    assert machine.orders() == [("restart", "a.service")]
+    machine.done(RELOADED)
+    assert machine.orders() == []
+    machine.done(reloaded(changed="reloaded"))
+    assert machine.orders() == [("reload", "a.service")]
+    machine.done(reloaded(changed="reloaded"))
+    assert machine.orders() == []
+    machine.done(reloaded(reloaded(changed="reloaded"), changed="started"))
+    assert machine.orders() == [("restart", "a.service")]
+    machine.done(RELOADED)
+    assert machine.orders() == [("restart", "a.service")], "a restart reads everything: no reload besides"
+    machine.done(RELOADED)
+    assert machine.orders() == []
+
+
+def test_a_unit_that_stopped_is_started_and_not_reloaded(machine: Machine) -> None:
+    machine.done(RELOADED)
+    machine.orders()
+    (machine.running / "a.service").unlink()
+    machine.done(reloaded(changed="reloaded"))
+    assert machine.orders() == [("restart", "a.service")]
+    machine.done(reloaded(changed="reloaded"))
+    assert machine.orders() == []
+
+
+def test_a_reload_that_fails_is_reported_and_tried_again(machine: Machine) -> None:
+    machine.done(RELOADED)
+    machine.orders()
+    refuses = machine.running / ".." / "refuses"
+    refuses.touch()
+    result = machine.step(reloaded(changed="reloaded"))
+    assert result.returncode != 0
+    assert "a.service on " in result.stderr and "cannot be reloaded" in result.stderr
+    refuses.unlink()
+    machine.orders()
+    machine.done(reloaded(changed="reloaded"))
+    assert machine.orders() == [("reload", "a.service")]
+
+
+@pytest.mark.parametrize("changed", ["started", "reloaded"])
+def test_a_unit_is_left_as_it_is_while_its_files_are_not_valid(machine: Machine, changed: str) -> None:
+    script = RELOADED + "\nvalid a.service 'grep -q 1 $R/started && grep -q 1 $R/reloaded || { echo line 7; false; }'"
+    machine.done(script)
+    machine.orders()
+    result = machine.step(reloaded(script, changed=changed))
+    assert result.returncode != 0
+    assert "a.service on " in result.stderr and "its files are not valid: line 7" in result.stderr
+    assert machine.orders() == []
+    machine.done(script)
+    assert machine.orders() == [], "what is there again is what it runs with"
+
+
+@pytest.mark.parametrize("left", range(40, 300, 13))
+def test_a_reload_that_was_killed_is_made_by_the_next_run(machine: Machine, left: int) -> None:
+    machine.done(RELOADED)
+    machine.orders()
+    changed = reloaded(changed="reloaded")
+    killed = machine.bash(f"begin unit\n{changed}\nfinish", before=DIE.replace("{left}", str(left)))
+    assert killed.returncode in (-signal.SIGKILL, 0)
+    machine.done(changed)
+    assert set(machine.orders()) == {("reload", "a.service")}
+    machine.done(changed)
+    assert machine.orders() == []
 
 
 def test_a_unit_whose_program_was_exchanged_is_restarted(machine: Machine) -> None:

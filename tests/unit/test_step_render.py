@@ -58,7 +58,16 @@ def test_the_parts_stand_in_the_order_that_they_need() -> None:
             prepare="prepare-line",
             fetches=[Fetch(artifact=ARTIFACT, destination="/usr/local/bin/kubelet")],
             files=[File(path="/etc/a", content="x"), File(path="/etc/key", content="s", mode="0600", secret=True)],
-            units=[Unit(name="a.service", content="[Unit]", restarts_on=["/etc/a"], ready="true")],
+            units=[
+                Unit(
+                    name="a.service",
+                    content="[Unit]",
+                    restarts_on=["/etc/a"],
+                    reloads_on=["/etc/b", "/etc/c"],
+                    valid="a --check",
+                    ready="true",
+                )
+            ],
         ),
         {"/etc/a": "x"},
         run="run-line",
@@ -72,6 +81,8 @@ def test_the_parts_stand_in_the_order_that_they_need() -> None:
         "secret /etc/key 0600 root",
         "file /etc/systemd/system/a.service",
         "unit a.service /etc/a",
+        "reloads a.service /etc/b /etc/c",
+        "valid a.service 'a --check'",
         "ready a.service 60 running true",
         "finish",
         "run-line",

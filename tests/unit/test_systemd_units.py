@@ -1,6 +1,7 @@
 """Every rendered systemd unit, read by systemd itself."""
 
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -38,13 +39,14 @@ def complaints(tools: NodeTools, name: str, text: str, directory: Path) -> list[
     ]
 
 
-def test_systemd_takes_every_unit(dev: Run, tmp_path: Path, tools: NodeTools) -> None:
-    found = units(dev)
+def test_systemd_takes_every_unit(dev: Run, shared: Run, tmp_path: Path, tools: NodeTools) -> None:
+    found = units(dev) | units(shared)
     assert {name.split("/")[1] for name in found} == {
         "containerd.service",
         "etcd.service",
         "hardway-hosts.service",
         "hardway-pod-network.service",
+        "keepalived.service",
         "kube-apiserver.service",
         "kube-controller-manager.service",
         "kube-proxy.service",
@@ -79,11 +81,10 @@ def test_every_service_comes_back_after_a_crash_and_a_reboot(lab: Run) -> None:
 def test_a_unit_is_watched_for_every_file_that_it_reads(lab: Run) -> None:
     for step in lab.of_type("command:remote:Command"):
         written = lab.files(step.name)
-        watched = {
-            words[1]: set(words[2:])
-            for words in (line.split() for line in step.inputs["create"].splitlines())
-            if words[:1] == ["unit"]
-        }
+        watched: dict[str, set[str]] = defaultdict(set)
+        for words in (line.split() for line in step.inputs["create"].splitlines()):
+            if words[:1] in (["unit"], ["reloads"]):
+                watched[words[1]] |= set(words[2:])
         for path in (path for path in written if path.startswith("/etc/systemd/system/")):
             name = path.rsplit("/", 1)[1]
             # A name inside a longer one is not a mention of it: ca.crt in etcd-ca.crt.

@@ -2,8 +2,8 @@
 # Runs inside the fresh root of the node image, whichever way that root was made.
 set -eu
 
-# Two services that only some machines need: the steps that configure them enable them.
-systemctl disable haproxy.service nginx.service
+# Services that only some machines need: the steps that configure them enable them.
+systemctl disable haproxy.service keepalived.service nginx.service
 
 # Hardware, consoles, sessions and housekeeping belong to the host; without them systemd is up in about a second.
 # systemd-networkd and systemd-resolved: the engine gives a container its address and its resolv.conf.
