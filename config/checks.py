@@ -58,7 +58,7 @@ def _counts(settings: LabSettings) -> Iterator[Problem]:
             f"{counts['load_balancers']} balancers are too many: two at the most share the API's address",
             "take 1 or 2",
         )
-    if settings.etcd_members is not None and not dedicated:
+    if "etcd_members" in settings.model_fields_set and not dedicated:
         yield Problem(
             ("lab.etcd_members", "lab.etcd"),
             "the controllers carry the etcd members here",

@@ -83,8 +83,8 @@ class LabSettings(Settings):
     controllers: Machines = 1
     etcd: Literal["stacked", "dedicated"] = "stacked"
     """Whether the controllers carry the etcd members, or machines of their own."""
-    etcd_members: Machines | None = None
-    """The dedicated machines; three of them where nothing is said."""
+    etcd_members: Machines = 3
+    """The dedicated machines."""
     workers: Machines = 2
     load_balancers: Machines = 1
     network: Network = Network()
@@ -98,6 +98,4 @@ class LabSettings(Settings):
 
 def dedicated_members(settings: LabSettings) -> Machines:
     """The machines that carry an etcd member and nothing else: how many, or which."""
-    if settings.etcd == "stacked":
-        return 0
-    return 3 if settings.etcd_members is None else settings.etcd_members
+    return 0 if settings.etcd == "stacked" else settings.etcd_members

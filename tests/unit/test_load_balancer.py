@@ -58,7 +58,7 @@ def test_every_controller_is_a_backend(ha: Run) -> None:
     parts = sections(ha.file("load-balancer-0", CONFIGURATION))
     for backend, port in (("backend api-servers", 6443), ("backend health-proxies", 80)):
         servers = [line.split()[1:3] for line in parts[backend] if line.startswith("server ")]
-        assert servers == [[f"controller-{number}", f"10.240.0.{10 + number}:{port}"] for number in range(3)]
+        assert servers == [[f"controller-{number}", f"10.251.0.{10 + number}:{port}"] for number in range(3)]
 
 
 def test_it_asks_the_api_servers_themselves_over_verified_tls(lab: Run) -> None:

@@ -13,7 +13,7 @@ AUTHORITY = "tls:index/selfSignedCert:SelfSignedCert"
 KEY = "tls:index/privateKey:PrivateKey"
 
 CLIENT, SERVER = {"client_auth"}, {"server_auth"}
-CONTROLLERS = ["10.240.0.10", "10.240.0.11", "10.240.0.12"]
+CONTROLLERS = ["10.251.0.10", "10.251.0.11", "10.251.0.12"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ ROWS = [
             common_name=f"system:node:worker-{number}",
             organization="system:nodes",
             dns=frozenset({f"worker-{number}", f"worker-{number}.ha.hardway.internal"}),
-            ip=frozenset({f"10.240.0.2{number}", "127.0.0.1"}),
+            ip=frozenset({f"10.251.0.2{number}", "127.0.0.1"}),
             uses=CLIENT | SERVER,
         )
         for number in range(3)
@@ -69,7 +69,7 @@ ROWS = [
                 *(f"controller-{number}.ha.hardway.internal" for number in range(3)),
             }
         ),
-        ip=frozenset({"127.0.0.1", "10.32.0.1", "10.240.0.5", *CONTROLLERS}),
+        ip=frozenset({"127.0.0.1", "10.43.0.1", "10.251.0.5", *CONTROLLERS}),
         uses=SERVER,
     ),
     Row(name="apiserver-kubelet-client", common_name="kube-apiserver-kubelet-client", uses=CLIENT),
