@@ -201,7 +201,7 @@ def apiserver_flags(controller: Machine, args: ControlPlaneArgs) -> Flags:
         "audit-log-maxbackup": 10,
         "audit-log-maxsize": 100,
         # Where it is kept
-        "etcd-servers": ",".join(args.etcd.endpoints),
+        "etcd-servers": ",".join(args.etcd.endpoints_for(controller)),
         "etcd-cafile": f"{_PKI}/etcd-ca.crt",
         "etcd-certfile": f"{_PKI}/apiserver-etcd-client.crt",
         "etcd-keyfile": f"{_PKI}/apiserver-etcd-client.key",

@@ -113,6 +113,16 @@ class Etcd(pulumi.ComponentResource):
             )
         self.register_outputs({})
 
+    def endpoints_for(self, machine: Machine) -> list[str]:
+        """The members that a client on a machine is to ask: the machine's own, else all.
+
+        A client that knows all of them spreads its requests, and those to a member whose machine is gone hang until
+        TCP gives up, 10 s and more. With its own member a client lives and dies, and the balancer sees that.
+        """
+        if machine.name in {member.name for member in self._args.members}:
+            return [f"https://127.0.0.1:{CLIENT_PORT}"]
+        return self.endpoints
+
     def client_of(
         self, machine: Machine, *, authority: str, certificate: str, key: str
     ) -> tuple[list[Fetch], list[File]]:
