@@ -100,7 +100,9 @@ def _worker_of_the_client(scene: Scene) -> LiveMachine:
 
 
 def _worker_without_the_client(scene: Scene) -> LiveMachine:
-    return scene.cluster.with_role(Role.WORKER)[-1]
+    # One with a replica of DNS, where there is such a one: more is lost with it.
+    others = [worker for worker in scene.cluster.with_role(Role.WORKER) if worker != scene.workload.client_on]
+    return next((worker for worker in others if worker.name in leadership.dns_on(scene.cluster)), others[-1])
 
 
 def _holder(program: str) -> Callable[[Scene], LiveMachine]:
@@ -281,7 +283,7 @@ DRILLS: tuple[Drill, ...] = (
     ),
     Drill(
         name="stop-worker",
-        does="cuts the power of a worker with a backend of the Service that a pod elsewhere calls",
+        does="cuts the power of a worker with a backend of the Service that a pod elsewhere calls, and maybe DNS",
         target=_worker_without_the_client,
         fault=_machine_fault(faults.PowerCut),
         measures=(

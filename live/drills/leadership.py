@@ -1,4 +1,4 @@
-"""Who leads: etcd's leader, the holders of the leases, the balancer with the shared address; and moving the first two.
+"""Which machine is worst to lose: who leads etcd and by lease, who has the shared address, who has DNS.
 
 A machine is best lost when it leads in everything, so leadership is gathered on it before it is taken away.
 """
@@ -82,6 +82,12 @@ def balancer_in_front(cluster: Cluster) -> LiveMachine:
         if cluster.ssh(balancer, f"ip -4 -o address show to {address}").stdout.strip():
             return balancer
     raise ToolchainError(f"No balancer has the shared address {address}.")
+
+
+def dns_on(cluster: Cluster) -> set[str]:
+    """The names of the workers with a replica of DNS."""
+    words = "get", "pods", "--namespace", "kube-system", "--selector", "k8s-app=kube-dns"
+    return set(cluster.kubectl(*words, "--output", "jsonpath={.items[*].spec.nodeName}").stdout.split())
 
 
 def gather(cluster: Cluster, machine: LiveMachine) -> None:
