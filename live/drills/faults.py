@@ -100,6 +100,8 @@ class Kill(Fault):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A terminal's Ctrl-C is not for it: it is what sees that the program serves again.
+            start_new_session=True,
         )
         assert self._process.stdout is not None and self._process.stderr is not None
         killed = self._process.stdout.readline()

@@ -9,6 +9,7 @@ from live.drills.samples import Sample, back_after, errors_for, longest_gap
 
 API_WRITER, API_CLIENT, ETCD_WRITER = "API writer", "API client", "etcd writer"
 POD_SERVICE, POD_DNS = "pod's Service client", "pod's DNS client"
+READERS = (API_CLIENT, POD_SERVICE, POD_DNS)
 PROBES = (API_WRITER, API_CLIENT, ETCD_WRITER, POD_SERVICE, POD_DNS)
 
 SPACE_EXCEEDED = "database space exceeded"
@@ -24,7 +25,6 @@ class Observed:
         before: what the API said before.
         struck: when it was broken.
         until: when mending it began, or now.
-        ended: when all was well again, or now.
         served: when a killed program served again.
         samples: the tries of each of PROBES.
         views: what the API said, one after the other.
@@ -35,7 +35,6 @@ class Observed:
     before: View
     struck: float
     until: float
-    ended: float
     served: float | None = None
     samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
     views: Sequence[View] = ()

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
-from config.machines import Role
 from live.cluster import Cluster, LiveMachine
 from live.drills.api import Api, ApiError, ask
 from live.drills.samples import Sample
@@ -350,8 +349,3 @@ def surviving_member(cluster: Cluster, lost: Sequence[LiveMachine]) -> LiveMachi
     """A machine with an etcd member that is not among those that are hit; any, where all are."""
     members = cluster.etcd_members
     return next((member for member in members if member not in lost), members[0])
-
-
-def workers_of(cluster: Cluster) -> list[LiveMachine]:
-    """The machines that run pods."""
-    return cluster.with_role(Role.WORKER)

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from config.machines import Role
 from live.drills import measures, probes
 from live.drills.api import Api
 from live.drills.catalogue import DRILLS, Drill, Scene
@@ -148,7 +149,7 @@ def run(drill: Drill, scene: Scene, api: Api, say: Callable[[str], None]) -> Out
         ToolchainError: the cluster is not well before anything was done to it, or what was broken cannot be mended.
     """
     wait_until_well(scene.cluster, api, scene.workload, seconds=_WELL_BEFORE)
-    target = drill.target(scene)
+    target, workers = drill.target(scene), scene.cluster.with_role(Role.WORKER)
     hit = target.name if target else "every machine"
     fault = drill.fault(scene, target)
     say(f"{drill.name}: {drill.does}; hits {hit}")
@@ -164,11 +165,10 @@ def run(drill: Drill, scene: Scene, api: Api, say: Callable[[str], None]) -> Out
                 assert struck is not None
                 return Observed(
                     target=target,
-                    workers=[worker.name for worker in probes.workers_of(scene.cluster)],
+                    workers=[worker.name for worker in workers],
                     before=before,
                     struck=struck,
                     until=mending or now,
-                    ended=well or now,
                     served=fault.served,
                     samples=at_work.samples,
                     views=at_work.views,
@@ -182,7 +182,7 @@ def run(drill: Drill, scene: Scene, api: Api, say: Callable[[str], None]) -> Out
                 fault.relieve()
             try:
                 # A kubelet that was not hurt need not be heard anew.
-                heard_since = struck if target is None or target in probes.workers_of(scene.cluster) else None
+                heard_since = struck if target is None or target in workers else None
                 wait_until_well(scene.cluster, api, scene.workload, seconds=drill.well_within, heard_since=heard_since)
                 at_work.wait_until_calm()
                 well = time.time()
@@ -243,7 +243,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def _watch(drill: Drill, seen: Callable[[], Observed]) -> None:
-    """Look on until everything that is to come has come, and the probes are calm, or it is too late."""
+    """Look on until everything that is to come has come, and who reads has good answers again, or it is too late."""
     latest = max((measure.bar or 0 for measure in drill.measures if not measure.after_relief), default=0) + _LATE
     while True:
         now = seen()
@@ -254,7 +254,9 @@ def _watch(drill: Drill, seen: Callable[[], Observed]) -> None:
 
 
 def _is_over(wanted: Sequence[Measure], seen: Observed) -> bool:
-    return all(
+    # Errors that go on would be cut short. Writers need no look: that they write again is a number that is waited for.
+    calm = all(is_calm(seen.samples[reader], seen.struck, seen.until) for reader in measures.READERS)
+    return calm and all(
         measure.seconds(seen) is not None for measure in wanted if not measure.after_relief and measure.applies(seen)
     )
 

@@ -30,7 +30,6 @@ def seen(*views: View, **samples: list[Sample]) -> Observed:
         before=BEFORE,
         struck=100,
         until=160,
-        ended=170,
         views=views,
         samples={name: samples.get(name.replace(" ", "_"), []) for name in measures.PROBES},
     )
