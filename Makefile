@@ -5,6 +5,7 @@ export STACK
 
 PYTHON := .venv/bin/python
 TOOL := $(PYTHON) -m toolchain
+LIVE := $(PYTHON) -m live
 
 # As it was typed: make would expand the $ of a jsonpath, or of a variable that a machine's shell is to expand.
 override ARGS := $(value ARGS)
@@ -12,7 +13,7 @@ export ARGS
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up preview destroy kubectl ssh env test lint bench .venv
+.PHONY: help setup up preview destroy kubectl ssh status snapshot restore replace drill env test lint bench .venv
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +46,21 @@ kubectl: .venv  ## the lab's kubectl: make kubectl ARGS="get nodes -o wide"
 
 ssh: .venv  ## a shell on a machine: make ssh MACHINE=worker-1 [ARGS="uptime"]
 	@$(TOOL) ssh "$(MACHINE)" "$$ARGS"
+
+status: .venv  ## how the lab is: etcd, leaders, API servers, balancers, nodes, certificates [ARGS=--json]
+	@$(LIVE) status $$ARGS
+
+snapshot: .venv  ## save the cluster's whole content on this host: [ARGS=FILE]
+	@$(LIVE) snapshot $$ARGS
+
+restore: .venv  ## make the cluster what a snapshot says: make restore SNAPSHOT=FILE
+	@$(LIVE) restore "$(SNAPSHOT)"
+
+replace: .venv  ## make machines anew, dead ones too: make replace MACHINE="controller-1" [INSIST=yes]
+	@$(LIVE) replace $(MACHINE)
+
+drill: .venv  ## hurt the lab on purpose, and measure what that costs: [DRILL=name,...] [ARGS="--json FILE"]
+	@$(LIVE) drill "$(DRILL)" $$ARGS
 
 env: .venv  ## variables for plain pulumi: eval "$(make -s env)"
 	@$(TOOL) env

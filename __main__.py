@@ -6,6 +6,7 @@ from components.control_plane import API_PORT, ControlPlane, ControlPlaneArgs, K
 from components.dns import Dns, DnsArgs
 from components.encryption import Encryption
 from components.etcd import Etcd, EtcdArgs, EtcdMembership
+from components.etcd_snapshots import EtcdSnapshots
 from components.host import Host, HostArgs
 from components.kubeconfigs import kubeconfig
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
@@ -64,6 +65,7 @@ def build(lab: config.Lab) -> None:
         EtcdArgs(members=members, pki=pki, artifacts=lab.artifacts, cluster_token=cluster),
         after(*(hosts[machine.name] for machine in members)),
     )
+    EtcdSnapshots("etcd-snapshots", members, after(etcd))
     control_plane = ControlPlane(
         "control-plane",
         ControlPlaneArgs(

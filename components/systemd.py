@@ -79,5 +79,51 @@ def oneshot_unit(*, description: str, start: Sequence[str], stop: Sequence[str] 
     )
 
 
+def timed_service(*, description: str, program: str, after: Sequence[str]) -> str:
+    """A program that a timer of the same name starts, runs to its end, and starts again.
+
+    Args:
+        description: what it does.
+        program: absolute path, with arguments.
+        after: units that are started first, where they are started at all.
+    """
+    return "\n".join(
+        [
+            "[Unit]",
+            f"Description={description}",
+            f"After={' '.join(after)}",
+            "",
+            "[Service]",
+            "Type=oneshot",
+            f"ExecStart={program}",
+        ]
+    )
+
+
+def timer_unit(*, description: str, calendar: str, spread: str) -> str:
+    """A timer; what it starts has its name, as a service.
+
+    Args:
+        description: what for.
+        calendar: when, see systemd.time(7).
+        spread: each time it waits for a random while up to this long, so that machines do not all do it at once.
+    """
+    return "\n".join(
+        [
+            "[Unit]",
+            f"Description={description}",
+            "",
+            "[Timer]",
+            f"OnCalendar={calendar}",
+            f"RandomizedDelaySec={spread}",
+            # What was missed while the machine was down is done at its start.
+            "Persistent=true",
+            "",
+            "[Install]",
+            "WantedBy=timers.target",
+        ]
+    )
+
+
 def _value(value: str | int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

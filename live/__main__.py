@@ -1,29 +1,85 @@
-"""What is done with a lab that is up: `python -m live --stack NAME drill ...`."""
+"""The commands behind `make` for a lab that is up: `python -m live <command> [--stack NAME]`."""
 
 import argparse
+import importlib
 import os
 import sys
 from pathlib import Path
 
+from live import cluster, replace, restore, snapshot, status, status_table
 from toolchain import stack
 from toolchain.errors import ToolchainError
+from toolchain.stack import Stack
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m live", description=__doc__)
-    parser.add_argument("--stack", default=os.environ.get("STACK") or "dev", help="default: STACK, else dev")
-    commands = parser.add_subparsers(dest="command", required=True)
-    drill = commands.add_parser("drill", help="hurt the lab on purpose and measure")
-    drill.add_argument("names", nargs="?", default="", help="which, by comma; all if not given")
-    drill.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args(arguments)
+    """Run one command and return its exit status; what goes wrong is said in one message on stderr."""
+    options = _parser().parse_args(arguments)
     try:
-        from live import drills
-
-        return drills.main(stack.read(options.stack), [n for n in options.names.split(",") if n], options.json)
+        chosen = stack.read(options.stack)
+        match options.command:
+            case "status":
+                return _status(chosen, as_json=options.json)
+            case "snapshot":
+                snapshot.take(cluster.find(chosen), options.file)
+            case "restore":
+                restore.restore(cluster.find(chosen), _snapshot(options.file))
+            case "replace":
+                return replace.replace(cluster.find(chosen), options.machines, insist=_insist())
+            case "drill":
+                # Not imported above: no other command needs what drills are made with.
+                drills = importlib.import_module("live.drills")
+                names = [name for name in options.names.split(",") if name]
+                return int(drills.main(chosen, names, options.json))
     except ToolchainError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command may be run again.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m live", description=__doc__)
+    parser.add_argument("--stack", default=os.environ.get("STACK") or "dev", help="default: STACK, else dev")
+    commands = parser.add_subparsers(dest="command", required=True)
+    shown = commands.add_parser("status", help="how the lab is; the exit status is 1 where something is not well")
+    shown.add_argument("--json", action="store_true", help="for programs; live/status.py says what each field means")
+    taken = commands.add_parser("snapshot", help="save etcd, the cluster's whole content, to a file on this host")
+    taken.add_argument("file", nargs="?", type=Path, help="default: a new one in .state/<stack>/snapshots")
+    restored = commands.add_parser("restore", help="make the cluster what a snapshot says")
+    restored.add_argument("file", help="what `snapshot` wrote, or a file of a member's /var/lib/etcd-snapshots")
+    replaced = commands.add_parser(
+        "replace", help="make machines anew; INSIST=yes: also if etcd's quorum is lost by it"
+    )
+    replaced.add_argument("machines", nargs="*", help="their names in the lab")
+    drilled = commands.add_parser("drill", help="hurt the lab on purpose, and measure what that costs")
+    drilled.add_argument("names", nargs="?", default="", help="which, by comma; all if not given")
+    drilled.add_argument("--json", type=Path, metavar="FILE", help="takes all figures, too")
+    return parser
+
+
+def _status(chosen: Stack, *, as_json: bool) -> int:
+    found = status.gather(cluster.find(chosen))
+    if as_json:
+        print(found.json())
+    else:
+        status_table.show(found)
+    return 0 if found.well else 1
+
+
+def _snapshot(file: str) -> Path:
+    if not file:
+        raise ToolchainError("SNAPSHOT is not set: name the file that `make snapshot` wrote.")
+    return Path(file)
+
+
+def _insist() -> bool:
+    said = os.environ.get("INSIST", "")
+    if said not in ("", "yes"):
+        raise ToolchainError(f"INSIST={said!r}: must be 'yes', or not set.")
+    return said == "yes"
 
 
 if __name__ == "__main__":

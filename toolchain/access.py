@@ -16,7 +16,7 @@ from toolchain.versions import architecture
 
 _FILES = {"kubeconfig": "kubeconfig", "ssh_config": "ssh_config", "ssh_private_key": "ssh_key"}
 """Output of the program -> name of the file; all of them are secret."""
-_FACTS = ("endpoint", "machines")
+_FACTS = ("endpoint", "machines", "certificates")
 """Outputs that stand together in lab.json."""
 
 
@@ -42,7 +42,7 @@ def write(stack: Stack, outputs: Mapping[str, Any]) -> None:
 
 
 def read(stack: Stack) -> dict[str, Any]:
-    """What `write` kept of the outputs that are not secret: `endpoint` and `machines`.
+    """What `write` kept of the outputs that are not secret: `endpoint`, `machines` and `certificates`.
 
     Raises:
         ToolchainError: the lab is not up.

@@ -1,4 +1,4 @@
-"""`up`, `preview` and `destroy` of one stack by the real `pulumi` command, one at a time."""
+"""`up`, `replace`, `preview` and `destroy` of one stack by the real `pulumi` command, one at a time."""
 
 import fcntl
 import json
@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import FrameType
@@ -37,6 +37,21 @@ def up(workshop: Workshop, stack: Stack) -> int:
     with settings_file_kept(stack.settings_file, workshop.state):
         _open(workshop, stack)
         return _pulumi(workshop, stack, "up", *_AT_ONCE)
+
+
+def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
+    """Make machines anew, and with them all that was on them; the rest as `up`.
+
+    Args:
+        machines: their names.
+
+    Raises:
+        ToolchainError: as `up`; or the state has no such machine.
+    """
+    with settings_file_kept(stack.settings_file, workshop.state):
+        deployment = _open(workshop, stack)
+        urns = [f"--replace={_urn_of_machine(deployment, machine)}" for machine in dict.fromkeys(machines)]
+        return _pulumi(workshop, stack, "up", *urns, *_AT_ONCE)
 
 
 def preview(workshop: Workshop, stack: Stack) -> int:
@@ -100,8 +115,8 @@ def alone(stack: Stack, doing: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open(workshop: Workshop, stack: Stack) -> None:
-    """Have the stack, free of what a killed run has left behind."""
+def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
+    """Have the stack, free of what a killed run has left behind; return its state as it was found."""
     for lock in clear_stale_locks(workshop.state.directory, stack):
         print(
             f"Removed the lock of a run that was killed (process {lock.pid}, since {lock.since} UTC).",
@@ -117,6 +132,16 @@ def _open(workshop: Workshop, stack: Stack) -> None:
                 f"`pulumi refresh` ended with status {status}; its output above says why. "
                 "When that is repaired, run this again."
             )
+    return deployment
+
+
+def _urn_of_machine(deployment: Mapping[str, Any], machine: str) -> str:
+    """The resource that is a machine: it makes the container when it is made, and nothing else does."""
+    for resource in deployment.get("deployment", {}).get("resources", []):
+        urn = str(resource["urn"])
+        if resource["type"] == "command:local:Command" and urn.endswith(f"::machines-{machine}"):
+            return urn
+    raise ToolchainError(f"The state has no machine {machine}. `make up` makes it.")
 
 
 def _export_or_init(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:

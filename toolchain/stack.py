@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from config.settings import PkiSettings
 from config.versions import pins
 from toolchain import paths
 from toolchain.errors import ToolchainError
@@ -22,6 +23,7 @@ class Stack:
         substrate: what its machines are made of.
         engine: the container engine's command, for the substrate `containers`.
         kubernetes: the Kubernetes version.
+        early_renewal_hours: how long before its end `up` renews a certificate.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Stack:
     substrate: str
     engine: str
     kubernetes: str
+    early_renewal_hours: int = PkiSettings().early_renewal_hours
 
     @property
     def directory(self) -> Path:
@@ -60,7 +63,12 @@ def read(name: str) -> Stack:
         substrate=str(lab.get("substrate", "containers")),
         engine=str(_mapping(lab.get("containers")).get("engine", "podman")),
         kubernetes=str(_mapping(lab.get("versions")).get("kubernetes", pins().products["kubernetes"].default)),
+        early_renewal_hours=_hours(_mapping(lab.get("pki")).get("early_renewal_hours")),
     )
+
+
+def _hours(value: Any) -> int:
+    return value if isinstance(value, int) else Stack.early_renewal_hours
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""Snapshots of etcd, taken by every member of itself, hour by hour.
+
+Made on each member's machine: the script etcd-snapshot, its unit and the timer that starts it. The last 24 lie in
+/var/lib/etcd-snapshots, for root alone: each holds the whole content of the cluster. `make restore` takes any of them.
+
+Source: https://etcd.io/docs/v3.6/op-guide/recovery/
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pulumi
+
+from components.machine import Machine
+from components.step import File, Step, StepArgs, Unit
+from components.systemd import timed_service, timer_unit
+
+DIRECTORY = "/var/lib/etcd-snapshots"
+_SCRIPT = "/usr/local/lib/hardway/etcd-snapshot"
+_SERVICE = "etcd-snapshot.service"
+
+
+class EtcdSnapshots(pulumi.ComponentResource):
+    """The timer on every member; nothing waits for it."""
+
+    def __init__(self, name: str, members: Sequence[Machine], opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("hardway:index:EtcdSnapshots", name, None, opts)
+        files = [
+            File(path=_SCRIPT, content=Path(__file__).with_name("etcd_snapshot.sh").read_text(), mode="0700"),
+            File(
+                path=f"/etc/systemd/system/{_SERVICE}",
+                content=timed_service(
+                    description="A snapshot of this etcd member",
+                    program=f"{_SCRIPT} {DIRECTORY}",
+                    after=("etcd.service",),
+                ),
+                mode="0600",
+            ),
+        ]
+        for member in members:
+            Step(
+                f"{name}-{member.name}",
+                StepArgs(
+                    machine=member,
+                    name="etcd-snapshots",
+                    prepare=f"data {DIRECTORY}\ninstall -d -m 0700 {DIRECTORY}",
+                    files=files,
+                    units=[
+                        Unit(
+                            name="etcd-snapshot.timer",
+                            # The members' snapshots are spread over a quarter of an hour.
+                            content=timer_unit(
+                                description="Snapshots of this etcd member", calendar="hourly", spread="15min"
+                            ),
+                            restarts_on=[file.path for file in files],
+                        )
+                    ],
+                    # One that is at work would write into what is being removed.
+                    undo=f"systemctl -q stop {_SERVICE} 2>/dev/null || true",
+                ),
+                pulumi.ResourceOptions(parent=self),
+            )
+        self.register_outputs({})

@@ -1,0 +1,66 @@
+"""Waiting for the lab's nodes, by what their kubelets say now and not by what the API still believes."""
+
+import json
+import time
+from collections.abc import Collection
+from datetime import UTC, datetime
+from subprocess import TimeoutExpired
+from typing import Any
+
+from live.cluster import Cluster
+
+_LOOK_EVERY = 1.0
+
+
+def now() -> datetime:
+    """The time from which on a node must have been heard."""
+    return datetime.now(UTC)
+
+
+def wait_until_heard(cluster: Cluster, names: Collection[str], *, since: datetime, seconds: float) -> dict[str, str]:
+    """Wait until the kubelets of these nodes have renewed their leases, and the nodes are Ready.
+
+    A node that is called Ready says nothing: the API believes so for 50 s after its kubelet is gone.
+
+    Returns:
+        Node -> what is missing, of those that did not come in time.
+    """
+    deadline = time.monotonic() + seconds
+    while missing := _missing(cluster, names, since):
+        if time.monotonic() >= deadline:
+            return missing
+        time.sleep(_LOOK_EVERY)
+    return {}
+
+
+def names_in_api(cluster: Cluster) -> set[str]:
+    """The nodes that the API knows."""
+    return {item["metadata"]["name"] for item in _get(cluster, "nodes")}
+
+
+def _missing(cluster: Cluster, names: Collection[str], since: datetime) -> dict[str, str]:
+    nodes = {item["metadata"]["name"]: item for item in _get(cluster, "nodes")}
+    leases = {item["metadata"]["name"]: item for item in _get(cluster, "leases", "--namespace", "kube-node-lease")}
+    found = {name: _lacks(nodes.get(name), leases.get(name), since) for name in names}
+    return {name: what for name, what in found.items() if what}
+
+
+def _lacks(node: dict[str, Any] | None, lease: dict[str, Any] | None, since: datetime) -> str:
+    if node is None:
+        return "it is not in the API"
+    if lease is None or datetime.fromisoformat(lease["spec"]["renewTime"]) < since:
+        return "its kubelet has not been heard"
+    for condition in node["status"].get("conditions", []):
+        if condition["type"] == "Ready":
+            return "" if condition["status"] == "True" else str(condition["message"])
+    return "it has never been ready"
+
+
+def _get(cluster: Cluster, *what: str) -> list[dict[str, Any]]:
+    try:
+        done = cluster.kubectl("get", *what, "-o", "json", "--request-timeout=5s", seconds=15)
+        items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+    except (TimeoutExpired, ValueError):
+        # Asked again soon.
+        return []
+    return items

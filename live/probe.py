@@ -1,0 +1,166 @@
+"""What a machine says about itself: one ssh, all questions at once, each with a deadline of its own.
+
+A machine that is dead, slow or half broken still gives an answer: that it did not give one, and why.
+"""
+
+import subprocess
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from shlex import quote
+
+from config.machines import Role
+from live.cluster import Cluster, LiveMachine
+
+_EACH_SECONDS = 5
+_ALL_SECONDS = 12
+"""A machine that takes a connection and then says nothing costs this."""
+
+_ETCD = "https://127.0.0.1:2379"
+_ETCDCTL = f". /etc/etcd/etcdctl.env && ETCDCTL_ENDPOINTS={_ETCD} etcdctl --command-timeout=3s -w json"
+_ETCD_KEYS = "--cacert /etc/etcd/pki/ca.crt --cert /etc/etcd/pki/member.crt --key /etc/etcd/pki/member.key"
+_UNITS: Mapping[Role, tuple[str, ...]] = {
+    Role.ETCD: ("etcd.service", "etcd-snapshot.timer"),
+    Role.CONTROLLER: (
+        "kube-apiserver.service",
+        "kube-controller-manager.service",
+        "kube-scheduler.service",
+        "nginx.service",
+    ),
+    Role.WORKER: ("containerd.service", "kubelet.service", "kube-proxy.service"),
+    Role.LOAD_BALANCER: ("haproxy.service",),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """How one question ended on a machine.
+
+    Args:
+        status: the command's exit status; 124 where it took too long.
+        out: what it printed.
+        error: what it said on stderr.
+    """
+
+    status: int
+    out: str
+    error: str = ""
+
+    @property
+    def why(self) -> str:
+        """Its last word, for a report."""
+        if self.status == 124:
+            return f"no answer within {_EACH_SECONDS} s"
+        lines = (self.error.strip() or self.out.strip() or f"exit status {self.status}").splitlines()
+        return lines[-1].strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What one machine said.
+
+    Args:
+        machine: which.
+        missing: why it was not reached; empty where it was.
+        answers: question -> answer, see `questions`.
+    """
+
+    machine: LiveMachine
+    missing: str = ""
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the machine answered at all."""
+        return not self.missing
+
+    def answer(self, question: str) -> Answer:
+        """The answer to a question; a failed one where the machine was not reached or not asked."""
+        return self.answers.get(question, Answer(status=255, out="", error=self.missing or "not asked"))
+
+
+def probe_all(cluster: Cluster) -> list[Probe]:
+    """Ask all machines side by side, and return their answers in the order of the lab."""
+    with ThreadPoolExecutor(max_workers=len(cluster.machines)) as threads:
+        return list(threads.map(lambda machine: probe(cluster, machine), cluster.machines))
+
+
+def probe(cluster: Cluster, machine: LiveMachine) -> Probe:
+    """Ask one machine everything that its roles can answer."""
+    try:
+        done = cluster.ssh(machine, script(questions(cluster, machine)), seconds=_ALL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return Probe(machine=machine, missing=f"no answer within {_ALL_SECONDS} s")
+    answers = parse(done.stdout)
+    if not answers:
+        said = done.stderr.strip().splitlines() or [f"ssh ended with status {done.returncode}"]
+        return Probe(machine=machine, missing=said[-1].strip())
+    return Probe(machine=machine, answers=answers)
+
+
+def expected_units(cluster: Cluster, machine: LiveMachine) -> list[str]:
+    """The units that are to run on a machine."""
+    roles = set(machine.roles) | ({Role.ETCD} if machine in cluster.etcd_members else set())
+    return [unit for role in Role if role in roles for unit in _UNITS[role]]
+
+
+def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
+    """Name -> shell command, of all that a machine is asked."""
+    asked = {
+        "clock": "date +%s.%N",
+        "units": f"systemctl is-active {' '.join(expected_units(cluster, machine))} || true",
+        "failed": "systemctl list-units --state=failed --plain --no-legend",
+        "addresses": "ip -4 -o address show",
+    }
+    if machine in cluster.etcd_members:
+        asked |= {
+            "etcd": f"{_ETCDCTL} endpoint status",
+            # Its own list, not the cluster's: it can be had without a quorum.
+            "members": f"{_ETCDCTL} member list --consistency=s",
+            "health": f"curl -sS --max-time 4 {_ETCD_KEYS} {_ETCD}/health",
+        }
+    if Role.CONTROLLER in machine.roles:
+        asked |= {
+            "readyz": "curl -sS --max-time 4 --cacert /etc/kubernetes/pki/ca.crt -w '\\n%{http_code}' "
+            f"'https://{machine.address}:6443/readyz?verbose'",
+            # Its own API server: the balancer may be what is broken.
+            "objects": "kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --server https://127.0.0.1:6443 "
+            "--request-timeout=4s --namespace kube-system get nodes,leases -o json",
+        }
+    if Role.LOAD_BALANCER in machine.roles:
+        asked["backends"] = "echo 'show stat' | socat -t 3 - UNIX-CONNECT:/run/haproxy/admin.sock"
+    return asked
+
+
+def script(asked: Mapping[str, str]) -> str:
+    """The bash script that asks all questions side by side.
+
+    It prints for each question a line "== NAME STATUS", then what the command printed with a blank before each line,
+    and what it said on stderr with a "!" before each.
+    """
+    lines = [
+        'export LC_ALL=C; answers=$(mktemp -d) && trap \'rm -rf "$answers"\' EXIT && cd "$answers" || exit 1',
+        f'ask() {{ timeout {_EACH_SECONDS} bash -c "$2" >"$1.out" 2>"$1.error" </dev/null; echo $? >"$1.status"; }}',
+        *(f"ask {name} {quote(command)} &" for name, command in asked.items()),
+        "wait",
+        f"for name in {' '.join(asked)}; do",
+        '  echo "== $name $(cat "$name.status")"',
+        '  sed "s/^/ /" "$name.out"; echo; sed "s/^/!/" "$name.error"; echo',
+        "done",
+    ]
+    return "\n".join(lines)
+
+
+def parse(printed: str) -> dict[str, Answer]:
+    """Question -> answer, out of what `script` printed."""
+    answers: dict[str, Answer] = {}
+    for part in f"\n{printed}".split("\n== ")[1:]:
+        head, _, body = part.partition("\n")
+        name, _, status = head.partition(" ")
+        lines = body.splitlines()
+        answers[name] = Answer(
+            status=int(status) if status.isdigit() else 255,
+            out="\n".join(line[1:] for line in lines if line.startswith(" ")),
+            error="\n".join(line[1:] for line in lines if line.startswith("!")),
+        )
+    return answers

@@ -1,0 +1,99 @@
+"""`make replace`: machines destroyed and made anew, also when they answer no more; they rejoin, no data are lost."""
+
+from collections.abc import Sequence
+
+from config.machines import Role
+from live import nodes
+from live.cluster import Cluster
+from live.probe import probe_all
+from live.status import MemberStatus, members
+from toolchain import access, operations, prepare
+from toolchain.errors import ToolchainError
+from toolchain.progress import Report
+
+_NODES_SECONDS = 120
+
+
+def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
+    """Make machines anew, and end as `make up` does.
+
+    Args:
+        cluster: the lab.
+        names: of the machines.
+        insist: go on although etcd's quorum is lost by it.
+
+    Returns:
+        The exit status of `pulumi up`.
+
+    Raises:
+        ToolchainError: a name is wrong, or etcd would lose its quorum, and nothing was touched; or a Node did not come.
+    """
+    check_names(cluster, names)
+    stack = cluster.stack
+    with operations.alone(stack, "make replace"):
+        if any(machine.name in names for machine in cluster.etcd_members):
+            check_quorum(stack.name, members(cluster, probe_all(cluster)), names, insist=insist)
+        with Report() as report:
+            workshop = prepare.everything(report, stack)
+        since = nodes.now()
+        status = operations.replace(workshop, stack, names)
+        if status != 0:
+            return status
+        outputs = operations.outputs(workshop, stack)
+        access.write(stack, outputs)
+        workers = [machine.name for machine in cluster.with_role(Role.WORKER) if machine.name in names]
+        missing = nodes.wait_until_heard(cluster, workers, since=since, seconds=_NODES_SECONDS)
+        access.show(stack, outputs)
+    if missing:
+        raise ToolchainError(
+            f"The machines are new, but not all nodes came within {_NODES_SECONDS} s:\n"
+            + "\n".join(f"  - {name}: {what}" for name, what in sorted(missing.items()))
+        )
+    return 0
+
+
+def check_names(cluster: Cluster, names: Sequence[str]) -> None:
+    """Raises:
+    ToolchainError: with all names that no machine has, or there are no names.
+    """
+    right = [machine.name for machine in cluster.machines]
+    if not names:
+        raise ToolchainError(f"MACHINE is not set: name one or more of {', '.join(right)}.")
+    if wrong := [name for name in dict.fromkeys(names) if name not in right]:
+        raise ToolchainError(
+            f"MACHINE={' '.join(names)!r}: no machine is called {' or '.join(wrong)}. Nothing was touched.\n"
+            f"The machines are {', '.join(right)}."
+        )
+
+
+def check_quorum(stack: str, found: Sequence[MemberStatus], names: Sequence[str], *, insist: bool) -> None:
+    """See that etcd goes on without the members on the machines that are replaced.
+
+    Args:
+        stack: the lab's name.
+        found: all members.
+        names: of the machines to be replaced.
+        insist: say what will be lost, and go on.
+
+    Raises:
+        ToolchainError: it does not, and nobody insists.
+    """
+    voters = [each for each in found if each.role != "learner"]
+    healthy = [each.machine for each in voters if each.healthy]
+    remaining = [machine for machine in healthy if machine not in names]
+    wanted = len(voters) // 2 + 1
+    if len(remaining) >= wanted:
+        return
+    said = (
+        f"etcd has {len(voters)} member{'s' if len(voters) > 1 else ''} and needs {wanted} to work. "
+        f"Healthy {'are' if len(healthy) > 1 else 'is'} {' and '.join(map(str, healthy)) or 'none'}; "
+        f"without {' and '.join(dict.fromkeys(names))} "
+        f"{' and '.join(map(str, remaining)) or 'none'} would remain."
+    )
+    if not insist:
+        raise ToolchainError(
+            f"{said} Nothing was touched.\n"
+            f"Take a snapshot first (make snapshot STACK={stack}), and bring back members that are down. INSIST=yes "
+            "goes on nevertheless; the cluster's data are then gone until a snapshot is restored."
+        )
+    print(f"{said}\nAs you insist: its data will be gone. Then: make restore STACK={stack} SNAPSHOT=file.", flush=True)

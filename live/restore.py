@@ -1,0 +1,396 @@
+"""`make restore`: the whole cluster as a snapshot says it, from whatever state its etcd is in.
+
+Everything is checked, and every member's new data directory made beside its old one, before anything is touched. Then
+the control plane and etcd stop, the data directories change places, and all starts again. It may be killed anywhere
+and run again: it does the same from the beginning.
+
+The revision goes up by at least 1,000,000,000, and all older ones count as compacted: whoever watched the old cluster
+(kubelets, controllers) is told to read everything anew, instead of waiting for revisions that come a second time.
+
+Source: https://etcd.io/docs/v3.6/op-guide/recovery/
+"""
+
+import json
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from shlex import quote
+from typing import TypeVar
+
+from components.control_plane import API_PORT
+from components.manifests import KUBECTL
+from components.step import LIBRARY
+from config.machines import Role
+from live import nodes
+from live.cluster import Cluster, LiveMachine
+from live.probe import Probe, probe_all
+from live.snapshot_file import is_of, problems_of, sha256
+from live.status import members
+from toolchain import access, operations
+from toolchain.errors import ToolchainError
+from toolchain.progress import Report
+
+_BUMP = 1_000_000_000
+_DATA = "/var/lib/etcd"
+_STAGE = "/var/lib/etcd-restore"
+_SNAPSHOT = f"{_STAGE}/snapshot.db"
+_NEW = f"{_STAGE}/data"
+# There while the data directory is one that was restored and never started: it holds nothing of anybody's.
+_NEVER_STARTED = f"{_STAGE}/never-started"
+_KEEP = 3
+_UNIT = "/etc/systemd/system/etcd.service"
+# The API server of its own machine: the balancer has yet to see that it is there.
+_KUBECTL = f"{KUBECTL} --server https://127.0.0.1:{API_PORT}"
+_LEADERS = ("kube-controller-manager", "kube-scheduler")
+_NODES_SECONDS = 150
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a machine has that a restore needs.
+
+    Args:
+        programs: whether etcd's programs are there.
+        unit: whether etcd's unit is there.
+        token: --initial-cluster-token in that unit.
+        identity: of the etcd authority, see snapshot_file.IDENTITY_KEY.
+        free: bytes on the disk with etcd's data.
+        control_plane: whether the API server's unit is there.
+    """
+
+    programs: bool
+    unit: bool
+    token: str
+    identity: str
+    free: int
+    control_plane: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a restore that passed its checks works with.
+
+    Args:
+        file: the snapshot.
+        sum: its sha256.
+        token: of the etcd cluster.
+        live_revision: the highest that a member still tells of; 0 where none does.
+        controllers: those that have a control plane.
+    """
+
+    file: Path
+    sum: str
+    token: str
+    live_revision: int
+    controllers: list[LiveMachine]
+
+
+def restore(cluster: Cluster, file: Path) -> None:
+    """Make the cluster what a snapshot says.
+
+    Raises:
+        ToolchainError: a check failed, and nothing was touched; or a machine failed on the way.
+    """
+    with operations.alone(cluster.stack, "make restore"), Report() as report:
+        with report.part("checks"):
+            plan = _check(cluster, file)
+        with report.part("new data directories beside the old ones"):
+            revision = _prepare(cluster, plan)
+        _swap(cluster, plan, report)
+    print(f"\nThe cluster is what {file} says; its revision was {revision[0]} there and is {revision[1]} or more now.")
+    if absent := [each.name for each in cluster.with_role(Role.CONTROLLER) if each not in plan.controllers]:
+        print(f"No control plane was ever there on {', '.join(absent)}: `make up STACK={cluster.stack.name}` makes it.")
+
+
+def _check(cluster: Cluster, file: Path) -> Plan:
+    """Look at everything that a restore needs, on this host and on the machines.
+
+    Raises:
+        ToolchainError: with all that is wrong.
+    """
+    probes = probe_all(cluster)
+    needed = _needed(cluster)
+    reached = [probe.machine for probe in probes if probe.reached and probe.machine in needed]
+    facts = dict(
+        zip([each.name for each in reached], _on_all(reached, lambda each: _facts(cluster, each)), strict=True)
+    )
+    if problems := find_problems(cluster, file, probes, facts):
+        raise ToolchainError(
+            f"{file} cannot be restored in the lab {cluster.stack.name}; nothing was touched.\n"
+            + "\n".join(f"  - {problem}" for problem in problems)
+        )
+    return Plan(
+        file=file,
+        sum=sha256(file),
+        token=facts[cluster.etcd_members[0].name].token,
+        live_revision=max((each.revision or 0 for each in members(cluster, probes)), default=0),
+        controllers=[each for each in cluster.with_role(Role.CONTROLLER) if facts[each.name].control_plane],
+    )
+
+
+def find_problems(cluster: Cluster, file: Path, probes: Sequence[Probe], facts: Mapping[str, Facts]) -> list[str]:
+    """All that speaks against a restore.
+
+    Args:
+        cluster: the lab.
+        file: the snapshot.
+        probes: what the machines said.
+        facts: machine -> what it has, of those that were reached.
+    """
+    found = list(problems_of(file))
+    readable = not found
+    for probe in probes:
+        if probe.machine in _needed(cluster) and not probe.reached:
+            found.append(
+                f"{probe.machine.name} does not answer ({probe.missing}), and all members are restored together: "
+                f"start it, or `make replace MACHINE={probe.machine.name}` first"
+            )
+    for member in cluster.etcd_members:
+        has = facts.get(member.name)
+        if has is None:
+            continue
+        if not has.programs or not has.unit or not has.token or not has.identity:
+            found.append(f"{member.name} has no etcd with its programs, unit and certificates: `make up` brings them")
+        elif readable:
+            # The uploaded file, the new data directory, and as much again for the writes to come.
+            wanted = 3 * file.stat().st_size + 100 * 2**20
+            if has.free < wanted:
+                found.append(f"{member.name} has {has.free >> 20} MiB of disk free, {wanted >> 20} MiB are wanted")
+    for what, values in (
+        ("etcd authorities", {has.identity for has in facts.values() if has.identity}),
+        ("cluster tokens", {has.token for has in facts.values() if has.token}),
+    ):
+        if len(values) > 1:
+            found.append(f"the members have different {what}: `make up` gives them one")
+    for identity in {has.identity for has in facts.values() if has.identity}:
+        if readable and not is_of(file, identity):
+            found.append(
+                f"{file} is not of this lab: neither the data in it nor its sidecar bear the lab's mark "
+                f"({identity[:16]}...). A lab that was destroyed and made anew is another one, with other keys"
+            )
+    return found
+
+
+def _facts(cluster: Cluster, machine: LiveMachine) -> Facts:
+    script = f"""
+etcdutl version >/dev/null 2>&1 && etcd --version >/dev/null 2>&1 && id -u etcd >/dev/null && echo programs=yes
+[ -e {_UNIT} ] && echo unit=yes && sed -n 's/.*--initial-cluster-token=\\([^ ]*\\).*/token=\\1/p' {_UNIT}
+[ -e /etc/etcd/pki/ca.crt ] &&
+  echo "identity=$(openssl x509 -in /etc/etcd/pki/ca.crt -outform der | sha256sum | cut -d ' ' -f 1)"
+echo "free=$(df -B1 --output=avail /var/lib | tail -n 1)"
+[ -e /etc/systemd/system/kube-apiserver.service ] && echo control_plane=yes
+true
+"""
+    said = dict(line.split("=", 1) for line in _run(cluster, machine, script, seconds=20).splitlines() if "=" in line)
+    return Facts(
+        programs="programs" in said,
+        unit="unit" in said,
+        token=said.get("token", ""),
+        identity=said.get("identity", ""),
+        free=int(said.get("free", "0")),
+        control_plane="control_plane" in said,
+    )
+
+
+def _prepare(cluster: Cluster, plan: Plan) -> tuple[int, int]:
+    """Bring the snapshot to all members and make a data directory of it on each.
+
+    Returns:
+        The snapshot's revision, and the one that the cluster starts with.
+
+    Raises:
+        ToolchainError: a member could not; the old data are where they were.
+    """
+    try:
+        _on_all(cluster.etcd_members, lambda each: _upload(cluster, each, plan))
+        state = json.loads(_run(cluster, cluster.etcd_members[0], f"etcdutl snapshot status {_SNAPSHOT} -w json"))
+        revision = int(state["revision"])
+        # Above all that anybody has seen, also where a snapshot is restored for the second time.
+        bump = _BUMP + max(0, plan.live_revision - revision)
+        _on_all(
+            cluster.etcd_members,
+            lambda each: _run(cluster, each, data_directory(cluster, each, plan.token, bump), seconds=300),
+        )
+    except ToolchainError as error:
+        _on_all(cluster.etcd_members, lambda each: cluster.ssh(each, f"rm -rf {_SNAPSHOT} {_NEW}"))
+        raise ToolchainError(f"{error}\nThe cluster was not touched.") from None
+    return revision, revision + bump
+
+
+def data_directory(cluster: Cluster, member: LiveMachine, token: str, bump: int) -> str:
+    """The shell lines that make a member's data directory of the snapshot on its machine."""
+    initial = ",".join(f"{each.name}={_peer(each)}" for each in cluster.etcd_members)
+    return (
+        " \\\n  ".join(
+            [
+                f"rm -rf {_NEW} && umask 077 && etcdutl snapshot restore {_SNAPSHOT}",
+                f"--name={member.name}",
+                f"--initial-cluster={initial}",
+                f"--initial-cluster-token={quote(token)}",
+                f"--initial-advertise-peer-urls={_peer(member)}",
+                f"--data-dir={_NEW}",
+                f"--bump-revision={bump}",
+                "--mark-compacted >/dev/null",
+            ]
+        )
+        + f" && chown -R etcd:etcd {_NEW} && rm {_SNAPSHOT}"
+    )
+
+
+def _swap(cluster: Cluster, plan: Plan, report: Report) -> None:
+    """From the old data to the new ones, and everything running again."""
+    before = f"{_DATA}-before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    with report.part("control plane stops"):
+        _on_all(plan.controllers, lambda each: _run(cluster, each, _STOP_CONTROL_PLANE, seconds=120))
+    with report.part("etcd stops, new data in the place of the old"):
+        kept = _on_all(cluster.etcd_members, lambda each: _run(cluster, each, swap(before), seconds=120))
+    with report.part("etcd starts"):
+        _on_all(cluster.etcd_members, lambda each: _run(cluster, each, _START_ETCD, seconds=150))
+    since = nodes.now()
+    with report.part("API servers start"):
+        _on_all(plan.controllers, lambda each: _run(cluster, each, _START_API_SERVER, seconds=150))
+    with report.part("controller managers and schedulers start"):
+        # Nobody who held them is still at work, and nobody would wait 15 s for the holder of before.
+        for controller in plan.controllers[:1]:
+            _run(cluster, controller, f"{_KUBECTL} -n kube-system delete lease --ignore-not-found {' '.join(_LEADERS)}")
+        _on_all(plan.controllers, lambda each: _run(cluster, each, _START_LEADERS, seconds=90))
+    with report.part("nodes are heard of and Ready"):
+        _nodes(cluster, since)
+    _on_all(cluster.etcd_members, lambda each: _run(cluster, each, _KEEP_THE_LAST))
+    where = [member.name for member, said in zip(cluster.etcd_members, kept, strict=True) if said.strip()]
+    if where:
+        report.note(f"The data from before lie in {before} on {', '.join(where)}; the last {_KEEP} such are kept.")
+
+
+def swap(before: str) -> str:
+    """The shell lines that stop a member and give it its new data; they print `before` where old data went there."""
+    return f"""set -eu
+systemctl stop etcd.service
+if [ -e {_DATA}/member ]; then
+  if [ -e {_NEVER_STARTED} ]; then
+    rm -rf {_DATA}/member
+  else
+    install -d -m 0700 -o etcd -g etcd {before}
+    mv {_DATA}/member {before}/
+    echo {before}
+  fi
+fi
+touch {_NEVER_STARTED}
+install -d -m 0700 -o etcd -g etcd {_DATA}
+mv {_NEW}/member {_DATA}/member
+rmdir {_NEW}
+"""
+
+
+# `serving` is the step library's: it waits, and shows the unit's last lines where it does not come.
+_SERVING = f". {LIBRARY}\ndeclare -gA ready_check=() ready_seconds=() ready_what=()"
+_START_ETCD = f"""{_SERVING}
+rm -f {_NEVER_STARTED}
+systemctl reset-failed etcd.service 2>/dev/null || true
+systemctl start --no-block etcd.service
+keys='--cacert /etc/etcd/pki/ca.crt --cert /etc/etcd/pki/member.crt --key /etc/etcd/pki/member.key'
+ready etcd.service 120 'a healthy member of a cluster with a leader' \\
+  "curl -sf --max-time 3 $keys https://127.0.0.1:2379/health | grep -q '\\"health\\":\\"true\\"'"
+serving etcd.service
+"""
+_CONTROL_PLANE = " ".join(f"{unit}.service" for unit in ("kube-apiserver", *_LEADERS))
+# Killed: what they have not written yet is not to be written any more, and without etcd they would take 90 s to see it.
+_STOP_CONTROL_PLANE = f"""systemctl stop --no-block {_CONTROL_PLANE}
+systemctl kill --signal=KILL {_CONTROL_PLANE} 2>/dev/null || true
+systemctl stop {_CONTROL_PLANE}
+"""
+_START_API_SERVER = f"""{_SERVING}
+systemctl reset-failed kube-apiserver.service 2>/dev/null || true
+systemctl start --no-block kube-apiserver.service
+ready kube-apiserver.service 120 'https://127.0.0.1:6443/readyz says ok' \\
+  'curl -sf --max-time 3 --cacert /etc/kubernetes/pki/ca.crt https://127.0.0.1:6443/readyz'
+serving kube-apiserver.service
+"""
+_START_LEADERS = f"""{_SERVING}
+for unit in {" ".join(f"{unit}.service" for unit in _LEADERS)}; do
+  systemctl reset-failed "$unit" 2>/dev/null || true
+  systemctl start --no-block "$unit"
+  serving "$unit"
+done
+"""
+_KEEP_THE_LAST = f"""set -eu
+old=({_DATA}-before-*)
+for ((number = 0; number < ${{#old[@]}} - {_KEEP}; number++)); do rm -rf "${{old[number]}}"; done
+rmdir {_STAGE} 2>/dev/null || true
+"""
+
+
+def _nodes(cluster: Cluster, since: datetime) -> None:
+    """Wait for the nodes; those that the snapshot does not know register again.
+
+    Raises:
+        ToolchainError: one did not come.
+    """
+    workers = [machine.name for machine in cluster.with_role(Role.WORKER)]
+    strangers = sorted(set(workers) - nodes.names_in_api(cluster))
+    for name in strangers:
+        # A kubelet registers its Node when it starts, and not again.
+        _run(cluster, cluster.machine(name), "systemctl restart kubelet.service")
+    missing = nodes.wait_until_heard(cluster, workers, since=since, seconds=_NODES_SECONDS)
+    for name in set(strangers) - missing.keys():
+        pod_cidr = cluster.machine(name).pod_cidr
+        patch = {"spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]}}
+        cluster.kubectl("patch", f"node/{name}", "-p", json.dumps(patch))
+    if missing:
+        raise ToolchainError(
+            f"The data are restored and the control plane serves, but not all nodes came within {_NODES_SECONDS} s:\n"
+            + "\n".join(f"  - {name}: {what}" for name, what in sorted(missing.items()))
+        )
+
+
+def _needed(cluster: Cluster) -> list[LiveMachine]:
+    """The machines without which there is no restore: those with etcd, and those whose API servers must stop."""
+    return [
+        machine for machine in cluster.machines if machine in cluster.etcd_members or Role.CONTROLLER in machine.roles
+    ]
+
+
+def _peer(member: LiveMachine) -> str:
+    return f"https://{member.address}:2380"
+
+
+def _upload(cluster: Cluster, member: LiveMachine, plan: Plan) -> None:
+    """Bring the snapshot to a member, whole."""
+    script = (
+        f"set -eu; umask 077; mkdir -p {_STAGE}; cat >{_SNAPSHOT}; "
+        f"echo '{plan.sum}  {_SNAPSHOT}' | sha256sum --check --quiet"
+    )
+    command = [*access.ssh_command(cluster.stack), member.name, script]
+    with plan.file.open("rb") as content:
+        try:
+            done = subprocess.run(command, stdin=content, capture_output=True, text=True, timeout=600, check=False)
+        except subprocess.TimeoutExpired:
+            raise ToolchainError(f"{member.name} did not take the snapshot within 600 s") from None
+    if done.returncode != 0:
+        raise ToolchainError(f"{member.name} did not take the snapshot: {(done.stderr or done.stdout).strip()}")
+
+
+def _run(cluster: Cluster, machine: LiveMachine, script: str, *, seconds: float = 60) -> str:
+    """What a script on a machine prints.
+
+    Raises:
+        ToolchainError: it failed, or took too long.
+    """
+    try:
+        done = cluster.ssh(machine, script, seconds=seconds)
+    except subprocess.TimeoutExpired:
+        raise ToolchainError(f"{machine.name} was not done within {seconds:.0f} s; run the same again.") from None
+    if done.returncode != 0:
+        raise ToolchainError(f"{machine.name}: {(done.stderr.strip() or done.stdout.strip())}")
+    return done.stdout
+
+
+def _on_all(machines: Sequence[LiveMachine], do: Callable[[LiveMachine], _T]) -> list[_T]:
+    """Do something on machines side by side; all end before the first error is raised."""
+    with ThreadPoolExecutor(max_workers=max(1, len(machines))) as threads:
+        futures = [threads.submit(do, machine) for machine in machines]
+    return [future.result() for future in futures]

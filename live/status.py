@@ -1,0 +1,559 @@
+"""How a lab is: gathered from all of its machines at once, judged, and shown as a table or as JSON.
+
+The JSON of `make status ARGS=--json` is the dataclass `Status`, field by field; sizes are bytes, times RFC 3339 in UTC.
+A field that nobody could answer is null (or an empty list), and `problems` says why.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from subprocess import TimeoutExpired
+from typing import Any
+from urllib.parse import urlsplit
+
+from config.machines import Role
+from live.cluster import Cluster
+from live.probe import Probe, expected_units, probe_all
+from toolchain import access
+
+_LEASES = ("kube-controller-manager", "kube-scheduler")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineStatus:
+    """One machine.
+
+    Args:
+        name, roles: as in the lab.
+        reached: whether it answered by ssh.
+        message: why not.
+        units_down: units that should run and do not, and units that have failed.
+    """
+
+    name: str
+    roles: list[str]
+    reached: bool
+    message: str
+    units_down: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberStatus:
+    """One etcd member, as it sees itself.
+
+    Args:
+        machine: where it runs; null for a member that the cluster knows and the lab has no machine for.
+        name, id: as in the member list; the id in hexadecimal digits; null where the cluster knows no such member.
+        role: leader, follower or learner; null where it did not answer or knows of no leader.
+        healthy: whether it takes writes, by its own /health.
+        message: why not.
+        term, revision, raft_index: of Raft and of the store.
+        db_size, db_size_in_use: bytes.
+        alarms: NOSPACE, CORRUPT.
+        version: of etcd.
+    """
+
+    machine: str | None
+    name: str | None = None
+    id: str | None = None
+    role: str | None = None
+    healthy: bool = False
+    message: str = ""
+    term: int | None = None
+    revision: int | None = None
+    raft_index: int | None = None
+    db_size: int | None = None
+    db_size_in_use: int | None = None
+    alarms: tuple[str, ...] = ()
+    version: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseStatus:
+    """Who leads the controller managers or the schedulers.
+
+    Args:
+        name: of the lease in kube-system.
+        holder: the machine; null where nobody has ever held it.
+        renewed: when it was last renewed.
+        age_seconds: how long ago that was.
+        valid: whether that is within the lease's own duration.
+    """
+
+    name: str
+    holder: str | None = None
+    renewed: str | None = None
+    age_seconds: float | None = None
+    valid: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiServerStatus:
+    """One API server, asked on its own machine.
+
+    Args:
+        machine: where.
+        ready: what /readyz says.
+        failing: the names of the checks that fail.
+        message: why there is no answer.
+    """
+
+    machine: str
+    ready: bool
+    failing: list[str]
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendStatus:
+    """One server behind one balancer.
+
+    Args:
+        balancer: the machine with HAProxy.
+        backend, server: as in its configuration.
+        up: whether it gets connections.
+        status: HAProxy's own word.
+        check: how the last check ended.
+    """
+
+    balancer: str
+    backend: str
+    server: str
+    up: bool
+    status: str
+    check: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointStatus:
+    """The address that people and workers know the API by.
+
+    Args:
+        url: https://address:6443.
+        ready: what /readyz says there, asked from this host.
+        message: why not.
+        held_by: the machines that have the address.
+    """
+
+    url: str
+    ready: bool
+    message: str
+    held_by: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeStatus:
+    """One Node.
+
+    Args:
+        name: as in the API.
+        ready: its condition Ready.
+        since: when that last changed.
+        schedulable: whether new pods may come.
+        version: of its kubelet.
+        message: why it is not ready.
+    """
+
+    name: str
+    ready: bool
+    since: str | None
+    schedulable: bool
+    version: str | None
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificateStatus:
+    """One certificate of the lab.
+
+    Args:
+        name, subject: as in the program's output.
+        not_after: its end.
+        days_left: until then.
+        ends_soon: whether the next `make up` renews it.
+    """
+
+    name: str
+    subject: str
+    not_after: str
+    days_left: float
+    ends_soon: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How a lab is.
+
+    Args:
+        stack: which lab.
+        time: when it was asked.
+        well: whether there are no problems.
+        problems: each in one sentence.
+        seen_by: the controller whose API server told of leases and nodes; null where none could.
+        renewal_days: certificates are renewed by a `make up` this many days before their end.
+    """
+
+    stack: str
+    time: str
+    well: bool
+    problems: list[str]
+    endpoint: EndpointStatus
+    machines: list[MachineStatus]
+    etcd: list[MemberStatus]
+    leases: list[LeaseStatus]
+    api_servers: list[ApiServerStatus]
+    backends: list[BackendStatus]
+    seen_by: str | None
+    nodes: list[NodeStatus]
+    renewal_days: float
+    certificates: list[CertificateStatus]
+
+    def json(self) -> str:
+        """The status for programs."""
+        return json.dumps(asdict(self), indent=2)
+
+
+def gather(cluster: Cluster) -> Status:
+    """Ask everything at once; what does not answer within seconds is part of the status."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        asked = thread.submit(_ask_endpoint, cluster)
+        probes = probe_all(cluster)
+        said = asked.result()
+    certificates = access.read(cluster.stack).get("certificates", [])
+    return judge(cluster, probes, endpoint_says=said, certificates=certificates, now=datetime.now(UTC))
+
+
+def judge(
+    cluster: Cluster,
+    probes: Sequence[Probe],
+    *,
+    endpoint_says: str,
+    certificates: Sequence[dict[str, str]],
+    now: datetime,
+) -> Status:
+    """The status that these answers make.
+
+    Args:
+        cluster: the lab.
+        probes: what its machines said.
+        endpoint_says: "ok", or what was wrong when the endpoint was asked.
+        certificates: the program's output.
+        now: this host's time.
+    """
+    renewal = timedelta(hours=cluster.stack.early_renewal_hours)
+    machines = [_machine(cluster, probe) for probe in probes]
+    etcd = members(cluster, probes)
+    seen_by, objects, clock = _objects(probes)
+    leases = [_lease(name, objects, clock or now) for name in _LEASES]
+    servers = [_api_server(probe) for probe in probes if Role.CONTROLLER in probe.machine.roles]
+    balancers = [probe for probe in probes if Role.LOAD_BALANCER in probe.machine.roles]
+    backends = [row for probe in balancers for row in _backends(probe)]
+    endpoint = _endpoint(cluster, probes, endpoint_says)
+    nodes = [_node(item) for item in objects if item["kind"] == "Node"]
+    ends = [_certificate(entry, now, renewal) for entry in certificates]
+    problems = [
+        *_machine_problems(machines),
+        *_etcd_problems(etcd),
+        *(f"the API server on {each.machine}: {_api_problem(each)}" for each in servers if not each.ready),
+        *_balancer_problems(endpoint, backends, balancers),
+        *_object_problems(cluster, seen_by, leases, nodes),
+        *(
+            f"the certificate {each.name} {'ends' if each.days_left > 0 else 'ended'} on {each.not_after}: "
+            "`make up` renews it"
+            for each in ends
+            if each.ends_soon
+        ),
+    ]
+    return Status(
+        stack=cluster.stack.name,
+        time=_rfc3339(now),
+        well=not problems,
+        problems=problems,
+        endpoint=endpoint,
+        machines=machines,
+        etcd=etcd,
+        leases=leases,
+        api_servers=servers,
+        backends=backends,
+        seen_by=seen_by,
+        nodes=nodes,
+        renewal_days=renewal / timedelta(days=1),
+        certificates=ends,
+    )
+
+
+def members(cluster: Cluster, probes: Sequence[Probe]) -> list[MemberStatus]:
+    """Every etcd member that the lab is to have, and those that the cluster knows of beside them."""
+    by_name = {probe.machine.name: probe for probe in probes}
+    asked = [by_name[machine.name] for machine in cluster.etcd_members if machine.name in by_name]
+    known = _member_list(asked)
+    found = [_member(probe, known) for probe in asked]
+    ours = {probe.machine.name for probe in asked}
+    return [
+        *found,
+        *(
+            MemberStatus(machine=None, name=name, id=id_, message="the lab has no machine for it")
+            for id_, name in known.items()
+            if name not in ours
+        ),
+    ]
+
+
+def _member_list(probes: Sequence[Probe]) -> dict[str, str]:
+    """Id -> name, of the members as the one that has come furthest knows them; a new one has no name yet."""
+    lists = [(_state(probe), _json(probe, "members")) for probe in probes]
+    known = [(state.get("raftAppliedIndex", 0), found["members"]) for state, found in lists if found]
+    if not known:
+        return {}
+    _, latest = max(known, key=lambda pair: pair[0])
+    return {f"{entry['ID']:x}": entry.get("name", "") for entry in latest}
+
+
+def _state(probe: Probe) -> dict[str, Any]:
+    found = _json(probe, "etcd")
+    state: dict[str, Any] = found[0]["Status"] if found else {}
+    return state
+
+
+def _member(probe: Probe, known: dict[str, str]) -> MemberStatus:
+    name = probe.machine.name
+    state = _state(probe)
+    if not state:
+        id_ = next((id_ for id_, of in known.items() if of == name), None)
+        why = probe.answer("etcd").why
+        return MemberStatus(machine=name, name=name if id_ else None, id=id_, message=_etcdctl_says(why))
+    id_ = f"{state['header']['member_id']:x}"
+    leader = state.get("leader", 0)
+    role = None
+    if leader:
+        role = "leader" if leader == state["header"]["member_id"] else "follower"
+    if state.get("isLearner"):
+        role = "learner"
+    errors = [str(error).strip() for error in state.get("errors", [])]
+    health = _json(probe, "health")
+    healthy = health.get("health") == "true"
+    reason = "" if healthy else (health.get("reason") or probe.answer("health").why)
+    return MemberStatus(
+        machine=name,
+        name=known.get(id_) or name,
+        id=id_,
+        role=role,
+        healthy=healthy,
+        message=reason or "; ".join(error for error in errors if "alarm:" not in error),
+        term=state.get("raftTerm"),
+        revision=state["header"].get("revision"),
+        raft_index=state.get("raftIndex"),
+        db_size=state.get("dbSize"),
+        db_size_in_use=state.get("dbSizeInUse"),
+        # "memberID:1234 alarm:NOSPACE "
+        alarms=tuple(error.partition("alarm:")[2] for error in errors if "alarm:" in error),
+        version=state.get("version"),
+    )
+
+
+def _etcdctl_says(why: str) -> str:
+    # Its structured log line ends with what matters.
+    try:
+        return str(json.loads(why).get("error", why))
+    except ValueError:
+        return why
+
+
+def _machine(cluster: Cluster, probe: Probe) -> MachineStatus:
+    down: list[str] = []
+    if probe.reached:
+        expected = expected_units(cluster, probe.machine)
+        states = probe.answer("units").out.split()
+        down = [unit for unit, state in zip(expected, states, strict=False) if state != "active"]
+        failed = [line.split()[0] for line in probe.answer("failed").out.splitlines() if line.split()]
+        down += [unit for unit in failed if unit not in down]
+    return MachineStatus(
+        name=probe.machine.name,
+        roles=sorted(probe.machine.roles),
+        reached=probe.reached,
+        message=probe.missing,
+        units_down=down,
+    )
+
+
+def _objects(probes: Sequence[Probe]) -> tuple[str | None, list[dict[str, Any]], datetime | None]:
+    """Who told of the objects in the API, the objects, and the time there; the first controller that can."""
+    for probe in probes:
+        found = _json(probe, "objects")
+        if found:
+            clock = datetime.fromtimestamp(float(probe.answer("clock").out), UTC)
+            return probe.machine.name, found["items"], clock
+    return None, [], None
+
+
+def _lease(name: str, objects: Sequence[dict[str, Any]], clock: datetime) -> LeaseStatus:
+    for item in objects:
+        if item["kind"] == "Lease" and item["metadata"]["name"] == name and item["spec"].get("renewTime"):
+            spec = item["spec"]
+            age = (clock - datetime.fromisoformat(spec["renewTime"])).total_seconds()
+            return LeaseStatus(
+                name=name,
+                # "controller-0_8a4e...": the machine and a number of its own
+                holder=(spec.get("holderIdentity") or "").partition("_")[0] or None,
+                renewed=spec["renewTime"],
+                age_seconds=round(max(age, 0.0), 1),
+                valid=bool(spec.get("holderIdentity")) and age <= spec.get("leaseDurationSeconds", 15),
+            )
+    return LeaseStatus(name=name)
+
+
+def _api_server(probe: Probe) -> ApiServerStatus:
+    answer = probe.answer("readyz")
+    body, _, code = answer.out.rpartition("\n")
+    checks = [line for line in body.splitlines() if line.startswith("[-]")]
+    answered = answer.status == 0
+    message = "" if answered else answer.why
+    if answered and code != "200" and not checks:
+        message = f"/readyz answers {code}"
+    return ApiServerStatus(
+        machine=probe.machine.name,
+        ready=answered and code == "200",
+        # "[-]etcd failed: reason withheld"
+        failing=[line.removeprefix("[-]").split(" ")[0] for line in checks],
+        message=message,
+    )
+
+
+def _backends(probe: Probe) -> Iterator[BackendStatus]:
+    answer = probe.answer("backends")
+    if answer.status != 0:
+        return
+    for row in csv.DictReader(answer.out.removeprefix("# ").splitlines()):
+        if row["svname"] not in ("FRONTEND", "BACKEND"):
+            yield BackendStatus(
+                balancer=probe.machine.name,
+                backend=row["pxname"],
+                server=row["svname"],
+                up=row["status"].startswith("UP"),
+                status=row["status"],
+                # "* L7STS" while the next check is under way
+                check=row["last_chk"].removeprefix("* ") or row["check_status"],
+            )
+
+
+def _endpoint(cluster: Cluster, probes: Sequence[Probe], says: str) -> EndpointStatus:
+    address = urlsplit(cluster.endpoint).hostname
+    return EndpointStatus(
+        url=cluster.endpoint,
+        ready=says == "ok",
+        message="" if says == "ok" else says,
+        held_by=[probe.machine.name for probe in probes if f" {address}/" in probe.answer("addresses").out],
+    )
+
+
+def _node(item: dict[str, Any]) -> NodeStatus:
+    conditions = {entry["type"]: entry for entry in item["status"].get("conditions", [])}
+    ready = conditions.get("Ready", {})
+    return NodeStatus(
+        name=item["metadata"]["name"],
+        ready=ready.get("status") == "True",
+        since=ready.get("lastTransitionTime"),
+        schedulable=not item["spec"].get("unschedulable", False),
+        version=item["status"].get("nodeInfo", {}).get("kubeletVersion"),
+        message="" if ready.get("status") == "True" else ready.get("message", "it has never been ready"),
+    )
+
+
+def _certificate(entry: dict[str, str], now: datetime, renewal: timedelta) -> CertificateStatus:
+    left = datetime.fromisoformat(entry["not_after"]) - now
+    return CertificateStatus(
+        name=entry["name"],
+        subject=entry["subject"],
+        not_after=entry["not_after"],
+        days_left=round(left / timedelta(days=1), 1),
+        ends_soon=left <= renewal,
+    )
+
+
+def _machine_problems(machines: Sequence[MachineStatus]) -> Iterator[str]:
+    for machine in machines:
+        if not machine.reached:
+            yield f"{machine.name} does not answer: {machine.message}"
+        for unit in machine.units_down:
+            yield f"{unit} on {machine.name} does not run"
+
+
+def _etcd_problems(found: Sequence[MemberStatus]) -> Iterator[str]:
+    for member in found:
+        at = f"the etcd member {member.name or member.id or member.machine}"
+        if member.machine is None:
+            yield f"{at}: {member.message}"
+        elif not member.healthy:
+            yield f"{at} is not healthy: {member.message or 'it says so itself'}"
+        elif member.role == "learner":
+            yield f"{at} is still a learner"
+        for alarm in member.alarms:
+            yield f"{at} has raised the alarm {alarm}"
+    if not any(member.role == "leader" for member in found):
+        yield "no etcd member that answers is the leader"
+
+
+def _api_problem(server: ApiServerStatus) -> str:
+    return f"not ready: {', '.join(server.failing)}" if server.failing else server.message
+
+
+def _balancer_problems(
+    endpoint: EndpointStatus, backends: Sequence[BackendStatus], balancers: Sequence[Probe]
+) -> Iterator[str]:
+    if not endpoint.ready:
+        yield f"the endpoint {endpoint.url}: {endpoint.message}"
+    if len(endpoint.held_by) != 1:
+        yield f"the endpoint's address is held by {' and '.join(endpoint.held_by) or 'no machine that answers'}"
+    for probe in balancers:
+        if probe.reached and probe.answer("backends").status != 0:
+            yield f"HAProxy on {probe.machine.name} tells nothing: {probe.answer('backends').why}"
+    for backend in backends:
+        if not backend.up:
+            yield f"{backend.balancer}: {backend.server} in {backend.backend} is {backend.status} ({backend.check})"
+
+
+def _object_problems(
+    cluster: Cluster, seen_by: str | None, leases: Sequence[LeaseStatus], nodes: Sequence[NodeStatus]
+) -> Iterator[str]:
+    if seen_by is None:
+        yield "no API server tells of leases and nodes"
+        return
+    for lease in leases:
+        if lease.renewed is None:
+            yield f"nobody has ever held the lease {lease.name}"
+        elif not lease.valid:
+            yield f"the lease {lease.name} was last renewed {lease.age_seconds} s ago, by {lease.holder or 'nobody'}"
+    for node in nodes:
+        if not node.ready:
+            yield f"the node {node.name} is not Ready: {node.message}"
+    there = {node.name for node in nodes}
+    for worker in cluster.with_role(Role.WORKER):
+        if worker.name not in there:
+            yield f"{worker.name} has no Node in the API"
+
+
+def _ask_endpoint(cluster: Cluster) -> str:
+    seconds = 5
+    try:
+        done = cluster.kubectl("get", "--raw", "/readyz", f"--request-timeout={seconds}s", seconds=2 * seconds)
+    except TimeoutExpired:
+        return f"no answer within {2 * seconds} s"
+    if done.returncode == 0:
+        return done.stdout.strip()
+    return (done.stderr.strip().splitlines() or ["kubectl failed"])[-1]
+
+
+def _json(probe: Probe, question: str) -> Any:
+    """What a machine answered as JSON; an empty mapping where there is nothing to be read."""
+    answer = probe.answer(question)
+    try:
+        return json.loads(answer.out) or {}
+    except ValueError:
+        return {}
+
+
+def _rfc3339(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

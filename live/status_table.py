@@ -1,0 +1,134 @@
+"""The status of a lab as tables for people."""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from live.status import CertificateStatus, Status
+
+# Where there is no terminal, nothing is to be wrapped or cut.
+_WIDTH_OF_A_FILE = 200
+
+
+def show(status: Status) -> None:
+    """Print it; the last line says whether all is well, and what is not."""
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE, highlight=False, soft_wrap=False)
+    for table in _tables(status):
+        console.print(table)
+        console.print()
+    soon = [each for each in status.certificates if each.ends_soon]
+    console.print(_certificates(status, soon), markup=False, soft_wrap=True)
+    verdict = "All is well." if status.well else f"Not well: {'; '.join(status.problems)}."
+    console.print(verdict, markup=False, soft_wrap=True)
+
+
+def _tables(status: Status) -> Iterable[Table]:
+    yield _table(
+        "machine",
+        ("machine", "roles", "answers", "does not run"),
+        [
+            (each.name, ", ".join(each.roles), "yes" if each.reached else each.message, ", ".join(each.units_down))
+            for each in status.machines
+        ],
+    )
+    yield _table(
+        "etcd",
+        (
+            "etcd member",
+            "id",
+            "role",
+            "healthy",
+            "term",
+            "revision",
+            "raft index",
+            "size",
+            "in use",
+            "alarms",
+            "version",
+        ),
+        [
+            (
+                each.name or each.machine,
+                each.id,
+                each.role,
+                "yes" if each.healthy else each.message or "no",
+                each.term,
+                each.revision,
+                each.raft_index,
+                _mebibytes(each.db_size),
+                _mebibytes(each.db_size_in_use),
+                ", ".join(each.alarms) or "none",
+                each.version,
+            )
+            for each in status.etcd
+        ],
+    )
+    yield _table(
+        "API servers",
+        ("API server", "ready", "failing checks"),
+        [
+            (each.machine, "yes" if each.ready else "no", ", ".join(each.failing) or each.message)
+            for each in status.api_servers
+        ],
+    )
+    yield _table(
+        "leases",
+        ("lease", "held by", "renewed"),
+        [
+            (each.name, each.holder, "never" if each.age_seconds is None else f"{each.age_seconds} s ago")
+            for each in status.leases
+        ],
+    )
+    endpoint = status.endpoint
+    yield _table(
+        "endpoint",
+        ("endpoint", "held by", "ready"),
+        [(endpoint.url, ", ".join(endpoint.held_by) or "nobody", "yes" if endpoint.ready else endpoint.message)],
+    )
+    yield _table(
+        "backends",
+        ("balancer", "backend", "server", "status", "last check"),
+        [(each.balancer, each.backend, each.server, each.status, each.check) for each in status.backends],
+    )
+    yield _table(
+        "nodes",
+        ("node", "ready", "since", "new pods", "version"),
+        [
+            (
+                each.name,
+                "yes" if each.ready else each.message,
+                each.since,
+                "may come" if each.schedulable else "stay away",
+                each.version,
+            )
+            for each in status.nodes
+        ],
+    )
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("-" if cell in (None, "") else str(cell) for cell in row))
+    if not rows:
+        table.add_row(f"{title}: nobody could be asked")
+    return table
+
+
+def _certificates(status: Status, soon: Sequence[CertificateStatus]) -> str:
+    when = f"within {status.renewal_days:g} days, when `make up` renews them"
+    if not status.certificates:
+        return "certificates: not known; `make up` writes the list"
+    if soon:
+        lines = [f"  {each.name} ({each.subject}): {each.not_after}, {each.days_left} days left" for each in soon]
+        return "\n".join([f"certificates that end {when}:", *lines])
+    first = min(status.certificates, key=lambda each: each.days_left)
+    return f"certificates: none ends {when}; the first, {first.name}, ends in {first.days_left:.0f} days"
+
+
+def _mebibytes(size: int | None) -> str | None:
+    return None if size is None else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,138 @@
+"""A lab of three controllers that exists on paper, and what its machines would say."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from config.machines import Role
+from live.cluster import Cluster, LiveMachine
+from live.probe import Answer, Probe, expected_units, questions
+from toolchain.stack import Stack
+
+NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+ADDRESSES = {
+    "load-balancer-0": (Role.LOAD_BALANCER, "10.0.0.5"),
+    "controller-0": (Role.CONTROLLER, "10.0.0.10"),
+    "controller-1": (Role.CONTROLLER, "10.0.0.11"),
+    "controller-2": (Role.CONTROLLER, "10.0.0.12"),
+    "worker-0": (Role.WORKER, "10.0.0.20"),
+}
+IDS = {"controller-0": 161, "controller-1": 162, "controller-2": 163}
+CERTIFICATES = [{"name": "pki-admin", "subject": "CN=admin", "not_after": "2027-11-21T12:00:00Z"}]
+
+
+def cluster(directory: Path, *, controllers: int = 3) -> Cluster:
+    """The lab, with this many controllers."""
+    names = [name for name in ADDRESSES if not name.startswith("controller") or int(name[-1]) < controllers]
+    stack = Stack(
+        name="paper",
+        project="toy",
+        settings_file=directory / "Pulumi.paper.yaml",
+        substrate="containers",
+        engine="podman",
+        kubernetes="1.36.4",
+    )
+    return Cluster(
+        stack=stack,
+        endpoint="https://10.0.0.5:6443",
+        machines=[
+            LiveMachine(name=name, roles=frozenset({ADDRESSES[name][0]}), address=ADDRESSES[name][1]) for name in names
+        ],
+    )
+
+
+def well(lab: Cluster) -> list[Probe]:
+    """What all machines say when all is well; controller-1 leads."""
+    return [Probe(machine=each, answers=_answers(lab, each)) for each in lab.machines]
+
+
+def dead(probes: Sequence[Probe], *names: str) -> list[Probe]:
+    """The same, but these machines do not answer."""
+    return [
+        Probe(machine=each.machine, missing="No route to host") if each.machine.name in names else each
+        for each in probes
+    ]
+
+
+def saying(probes: Sequence[Probe], machine: str, question: str, answer: Answer) -> list[Probe]:
+    """The same, but one answer is another."""
+    return [
+        replace(each, answers={**each.answers, question: answer}) if each.machine.name == machine else each
+        for each in probes
+    ]
+
+
+def ok(out: str) -> Answer:
+    """An answer."""
+    return Answer(status=0, out=out)
+
+
+def member_state(name: str, *, leader: str = "controller-1", **more: Any) -> str:
+    """What `etcdctl endpoint status -w json` says of a member."""
+    state = {
+        "header": {"member_id": IDS[name], "revision": 1000 + IDS[name], "raft_term": 4},
+        "version": "3.6.14",
+        "dbSize": 4096000,
+        "dbSizeInUse": 2048000,
+        "leader": IDS.get(leader, 0),
+        "raftIndex": 2000,
+        "raftTerm": 4,
+        "raftAppliedIndex": 1990 + IDS[name],
+        **more,
+    }
+    return json.dumps([{"Endpoint": "https://127.0.0.1:2379", "Status": state}])
+
+
+def member_list(*names: str, **more: int) -> str:
+    """What `etcdctl member list -w json` says."""
+    ids = {**{name: IDS[name] for name in names}, **more}
+    return json.dumps({"members": [{"ID": id_, "name": name} for name, id_ in ids.items()]})
+
+
+def lease(name: str, holder: str, age: float) -> dict[str, Any]:
+    """A lease, renewed so many seconds ago."""
+    renewed = (NOW - timedelta(seconds=age)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    spec = {"holderIdentity": f"{holder}_8a4e-77", "renewTime": renewed, "leaseDurationSeconds": 15}
+    return {"kind": "Lease", "metadata": {"name": name}, "spec": spec}
+
+
+def node(name: str, *, ready: str = "True", **spec: Any) -> dict[str, Any]:
+    """A Node."""
+    condition = {"type": "Ready", "status": ready, "lastTransitionTime": "2026-11-21T11:00:00Z", "message": "PLEG"}
+    status = {"conditions": [condition], "nodeInfo": {"kubeletVersion": "v1.36.4"}}
+    return {"kind": "Node", "metadata": {"name": name}, "spec": spec, "status": status}
+
+
+def objects(*items: dict[str, Any]) -> str:
+    """What kubectl says of nodes and leases."""
+    return json.dumps({"items": list(items)})
+
+
+HEALTHY_OBJECTS = objects(
+    node("worker-0"),
+    lease("kube-controller-manager", "controller-2", 1.5),
+    lease("kube-scheduler", "controller-0", 2.0),
+)
+
+
+def _answers(lab: Cluster, machine: LiveMachine) -> dict[str, Answer]:
+    said = {
+        "clock": f"{NOW.timestamp()}",
+        "units": "\n".join("active" for _ in expected_units(lab, machine)),
+        "failed": "",
+        "addresses": f"2: eth0    inet {machine.address}/24 brd 10.0.0.255 scope global eth0",
+        "health": '{"health":"true","reason":""}',
+        "members": member_list(*(each.name for each in lab.etcd_members)),
+        "readyz": "[+]ping ok\nreadyz check passed\n\n200",
+        "objects": HEALTHY_OBJECTS,
+        "backends": "# pxname,svname,status,check_status,last_chk\n"
+        "api-servers,FRONTEND,OPEN,,\n"
+        "api-servers,controller-0,UP,L7OK,\n"
+        "api-servers,BACKEND,UP,,",
+    }
+    if machine in lab.etcd_members:
+        said["etcd"] = member_state(machine.name, leader="controller-1" if len(lab.etcd_members) > 1 else machine.name)
+    return {question: ok(said[question]) for question in questions(lab, machine)}

@@ -1,0 +1,338 @@
+"""What a lab's machines say, put together and judged."""
+
+import dataclasses
+import json
+import subprocess
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from small_lab import (
+    CERTIFICATES,
+    HEALTHY_OBJECTS,
+    NOW,
+    cluster,
+    dead,
+    lease,
+    member_list,
+    member_state,
+    node,
+    objects,
+    ok,
+    saying,
+    well,
+)
+
+from live import probe, status_table
+from live.cluster import Cluster
+from live.probe import Answer, Probe
+from live.status import Status, judge
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Cluster:
+    return cluster(tmp_path)
+
+
+def judged(lab: Cluster, probes: Sequence[Probe], *, endpoint: str = "ok") -> Status:
+    return judge(lab, probes, endpoint_says=endpoint, certificates=CERTIFICATES, now=NOW)
+
+
+@pytest.mark.parametrize("controllers", [1, 3])
+def test_a_lab_where_all_is_well_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], controllers: int
+) -> None:
+    lab = cluster(tmp_path, controllers=controllers)
+    status = judged(lab, well(lab))
+    assert status.problems == []
+    assert status.well
+    status_table.show(status)
+    assert capsys.readouterr().out.splitlines()[-1] == "All is well."
+
+
+def test_the_json_has_the_documented_shape(lab: Cluster) -> None:
+    said = json.loads(judged(lab, well(lab)).json())
+    assert list(said) == [
+        "stack",
+        "time",
+        "well",
+        "problems",
+        "endpoint",
+        "machines",
+        "etcd",
+        "leases",
+        "api_servers",
+        "backends",
+        "seen_by",
+        "nodes",
+        "renewal_days",
+        "certificates",
+    ]
+    assert said["stack"] == "paper"
+    assert said["time"] == "2026-11-21T12:00:00Z"
+    assert said["seen_by"] == "controller-0"
+    assert said["endpoint"] == {
+        "url": "https://10.0.0.5:6443",
+        "ready": True,
+        "message": "",
+        "held_by": ["load-balancer-0"],
+    }
+    assert said["etcd"][1] == {
+        "machine": "controller-1",
+        "name": "controller-1",
+        "id": "a2",
+        "role": "leader",
+        "healthy": True,
+        "message": "",
+        "term": 4,
+        "revision": 1162,
+        "raft_index": 2000,
+        "db_size": 4096000,
+        "db_size_in_use": 2048000,
+        "alarms": [],
+        "version": "3.6.14",
+    }
+    assert [each["role"] for each in said["etcd"]] == ["follower", "leader", "follower"]
+    assert said["leases"][0]["holder"] == "controller-2"
+    assert said["leases"][0]["age_seconds"] == 1.5
+    assert said["backends"] == [
+        {
+            "balancer": "load-balancer-0",
+            "backend": "api-servers",
+            "server": "controller-0",
+            "up": True,
+            "status": "UP",
+            "check": "L7OK",
+        }
+    ]
+    assert said["nodes"][0]["version"] == "v1.36.4"
+    assert said["certificates"][0]["days_left"] == 365.0
+    assert said["certificates"][0]["ends_soon"] is False
+
+
+def test_a_dead_controller_is_a_row_and_the_others_are_asked(
+    lab: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = judged(lab, dead(well(lab), "controller-0"))
+    assert [each.reached for each in status.machines] == [True, False, True, True, True]
+    assert status.seen_by == "controller-1"
+    gone = status.etcd[0]
+    assert (gone.machine, gone.id, gone.healthy, gone.role) == ("controller-0", "a1", False, None)
+    assert status.problems == [
+        "controller-0 does not answer: No route to host",
+        "the etcd member controller-0 is not healthy: No route to host",
+        "the API server on controller-0: No route to host",
+    ]
+    status_table.show(status)
+    assert capsys.readouterr().out.splitlines()[-1] == f"Not well: {'; '.join(status.problems)}."
+
+
+def test_a_lab_without_any_machine_is_a_status_and_no_traceback(
+    lab: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = judged(lab, dead(well(lab), *(machine.name for machine in lab.machines)), endpoint="no answer")
+    assert not status.well
+    assert status.seen_by is None
+    assert "no etcd member that answers is the leader" in status.problems
+    assert "no API server tells of leases and nodes" in status.problems
+    assert "the endpoint's address is held by no machine that answers" in status.problems
+    json.loads(status.json())
+    status_table.show(status)
+    assert "nodes: nobody could be asked" in capsys.readouterr().out
+
+
+def test_etcd_without_a_quorum_still_tells_its_numbers(lab: Cluster) -> None:
+    probes = dead(well(lab), "controller-1", "controller-2")
+    probes = saying(probes, "controller-0", "health", ok('{"health":"false","reason":"RAFT NO LEADER"}'))
+    alone = ok(member_state("controller-0", leader="nobody", errors=["etcdserver: no leader"]))
+    status = judged(lab, saying(probes, "controller-0", "etcd", alone))
+    member = status.etcd[0]
+    assert (member.healthy, member.role, member.revision) == (False, None, 1161)
+    assert member.message == "RAFT NO LEADER"
+    assert "no etcd member that answers is the leader" in status.problems
+
+
+def test_alarms_learners_and_strange_members_are_not_well(lab: Cluster) -> None:
+    full = ok(member_state("controller-0", errors=["memberID:161 alarm:NOSPACE "]))
+    learner = ok(member_state("controller-2", isLearner=True))
+    probes = saying(saying(well(lab), "controller-0", "etcd", full), "controller-2", "etcd", learner)
+    latest = ok(member_list("controller-0", "controller-1", "controller-2", stranger=255))
+    status = judged(lab, saying(probes, "controller-2", "members", latest))
+    assert status.etcd[0].alarms == ("NOSPACE",)
+    assert status.etcd[2].role == "learner"
+    assert status.problems == [
+        "the etcd member controller-0 has raised the alarm NOSPACE",
+        "the etcd member controller-2 is still a learner",
+        "the etcd member stranger: the lab has no machine for it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("machine", "question", "answer", "problem"),
+    [
+        ("worker-0", "units", ok("active\nfailed\nactive"), "kubelet.service on worker-0 does not run"),
+        ("worker-0", "failed", ok("x.service loaded failed failed X"), "x.service on worker-0 does not run"),
+        (
+            "controller-2",
+            "readyz",
+            ok("[+]ping ok\n[-]etcd failed: reason withheld\n[-]etcd-readiness failed: x\n500"),
+            "the API server on controller-2: not ready: etcd, etcd-readiness",
+        ),
+        ("controller-2", "readyz", ok("Unauthorized\n401"), "the API server on controller-2: /readyz answers 401"),
+        (
+            "controller-2",
+            "readyz",
+            Answer(status=7, out="\n000", error="curl: (7) Failed to connect"),
+            "the API server on controller-2: curl: (7) Failed to connect",
+        ),
+        (
+            "load-balancer-0",
+            "backends",
+            ok("# pxname,svname,status,check_status,last_chk\napi-servers,controller-0,DOWN,L7STS,* L7STS"),
+            "load-balancer-0: controller-0 in api-servers is DOWN (L7STS)",
+        ),
+        (
+            "load-balancer-0",
+            "backends",
+            Answer(status=1, out="", error="socat: No such file"),
+            "HAProxy on load-balancer-0 tells nothing: socat: No such file",
+        ),
+        (
+            "load-balancer-0",
+            "addresses",
+            ok("2: eth0    inet 10.0.0.55/24"),
+            "the endpoint's address is held by no machine that answers",
+        ),
+        (
+            "worker-0",
+            "addresses",
+            ok("2: eth0    inet 10.0.0.5/24"),
+            "the endpoint's address is held by load-balancer-0 and worker-0",
+        ),
+        (
+            "controller-0",
+            "objects",
+            ok(
+                objects(
+                    node("worker-0", ready="Unknown"),
+                    lease("kube-controller-manager", "controller-2", 1),
+                    lease("kube-scheduler", "controller-0", 1),
+                )
+            ),
+            "the node worker-0 is not Ready: PLEG",
+        ),
+        (
+            "controller-0",
+            "objects",
+            ok(HEALTHY_OBJECTS.replace('"Node"', '"Other"')),
+            "worker-0 has no Node in the API",
+        ),
+        (
+            "controller-0",
+            "objects",
+            ok(objects(node("worker-0"), lease("kube-scheduler", "controller-0", 1))),
+            "nobody has ever held the lease kube-controller-manager",
+        ),
+        (
+            "controller-0",
+            "objects",
+            ok(
+                objects(
+                    node("worker-0"),
+                    lease("kube-controller-manager", "controller-2", 1),
+                    lease("kube-scheduler", "controller-0", 40),
+                )
+            ),
+            "the lease kube-scheduler was last renewed 40.0 s ago, by controller-0",
+        ),
+    ],
+)
+def test_what_is_not_well_is_said(
+    lab: Cluster, machine: str, question: str, answer: Answer, problem: str
+) -> None:
+    assert judged(lab, saying(well(lab), machine, question, answer)).problems == [problem]
+
+
+def test_an_endpoint_that_does_not_answer_is_not_well(lab: Cluster) -> None:
+    assert judged(lab, well(lab), endpoint="EOF").problems == ["the endpoint https://10.0.0.5:6443: EOF"]
+
+
+def test_a_cordoned_node_is_shown_and_is_no_problem(lab: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cordoned = objects(
+        node("worker-0", unschedulable=True),
+        lease("kube-controller-manager", "controller-2", 1),
+        lease("kube-scheduler", "controller-0", 1),
+    )
+    status = judged(lab, saying(well(lab), "controller-0", "objects", ok(cordoned)))
+    assert status.well
+    status_table.show(status)
+    assert "stay away" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("hours", "days", "soon"), [(720, 29, True), (720, 31, False), (24, 29, False), (24, 1, True)])
+def test_certificates_end_soon_when_an_up_would_renew_them(
+    lab: Cluster, capsys: pytest.CaptureFixture[str], hours: int, days: int, soon: bool
+) -> None:
+    lab = dataclasses.replace(lab, stack=dataclasses.replace(lab.stack, early_renewal_hours=hours))
+    end = (NOW + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    mine = [{"name": "pki-admin", "subject": "CN=admin", "not_after": end}]
+    status = judge(lab, well(lab), endpoint_says="ok", certificates=mine, now=NOW)
+    assert status.certificates[0].ends_soon is soon
+    assert status.well is not soon
+    status_table.show(status)
+    said = capsys.readouterr().out
+    assert ("certificates that end within" in said) is soon
+    assert "`make up` renews" in said
+
+
+class TestProbe:
+    def asked(self, **questions: str) -> dict[str, Answer]:
+        """The answers of a real shell."""
+        done = subprocess.run(
+            ["bash", "-c", probe.script(questions)], capture_output=True, text=True, check=True, timeout=20
+        )
+        return probe.parse(done.stdout)
+
+    def test_each_answer_comes_back_whole(self) -> None:
+        answers = self.asked(
+            fine="printf 'a b\\n\\n== fake 0\\n!x'", wrong="echo half; echo 'no such thing' >&2; exit 3", silent="true"
+        )
+        assert answers["fine"] == Answer(status=0, out="a b\n\n== fake 0\n!x")
+        assert answers["wrong"] == Answer(status=3, out="half", error="no such thing")
+        assert answers["wrong"].why == "no such thing"
+        assert answers["silent"] == Answer(status=0, out="")
+        assert answers.keys() == {"fine", "wrong", "silent"}
+
+    def test_what_hangs_costs_no_other_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(probe, "_EACH_SECONDS", 1)
+        answers = self.asked(hangs="sleep 60", fine="echo fine")
+        assert answers["hangs"].why == "no answer within 1 s"
+        assert answers["fine"].out == "fine"
+
+    def test_every_question_of_every_role_is_sound_bash(self, lab: Cluster) -> None:
+        for machine in lab.machines:
+            for script in [
+                *probe.questions(lab, machine).values(),
+                probe.script(probe.questions(lab, machine)),
+            ]:
+                subprocess.run(["bash", "-n", "-c", script], check=True)
+
+    def test_only_machines_with_the_role_are_asked(self, lab: Cluster) -> None:
+        asked = {machine.name: probe.questions(lab, machine).keys() for machine in lab.machines}
+        assert "backends" in asked["load-balancer-0"]
+        assert {"etcd", "members", "health", "readyz", "objects"} <= asked["controller-1"]
+        assert asked["worker-0"] == {"clock", "units", "failed", "addresses"}
+
+    def test_a_machine_that_is_not_reached_says_why(self, lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refused(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
+            return subprocess.CompletedProcess([], 255, stdout="", stderr="x\nssh: No route to host\n")
+
+        monkeypatch.setattr(Cluster, "ssh", refused)
+        assert probe.probe(lab, lab.machines[0]).missing == "ssh: No route to host"
+
+        def hung(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
+            raise subprocess.TimeoutExpired("ssh", 12)
+
+        monkeypatch.setattr(Cluster, "ssh", hung)
+        assert probe.probe(lab, lab.machines[0]).missing == "no answer within 12 s"
