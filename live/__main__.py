@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from live import cluster, replace, restore, snapshot, status, status_table
+from live import cluster, replace, snapshot, status, status_table
 from toolchain import stack
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
@@ -23,6 +23,9 @@ def main(arguments: list[str]) -> int:
             case "snapshot":
                 snapshot.take(cluster.find(chosen), options.file)
             case "restore":
+                # Not imported above: no other command needs the program's components.
+                from live import restore
+
                 restore.restore(cluster.find(chosen), _snapshot(options.file))
             case "replace":
                 return replace.replace(cluster.find(chosen), options.machines, insist=_insist())

@@ -1,6 +1,6 @@
 """`make replace`: machines destroyed and made anew, also when they answer no more; they rejoin, no data are lost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from config.machines import Role
 from live import nodes
@@ -31,8 +31,9 @@ def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
     check_names(cluster, names)
     stack = cluster.stack
     with operations.alone(stack, "make replace"):
+        probes = probe_all(cluster)
         if any(machine.name in names for machine in cluster.etcd_members):
-            check_quorum(stack.name, members(cluster, probe_all(cluster)), names, insist=insist)
+            check_quorum(stack.name, members(cluster, probes), names, insist=insist)
         with Report() as report:
             workshop = prepare.everything(report, stack)
         since = nodes.now()
@@ -41,7 +42,9 @@ def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
             return status
         outputs = operations.outputs(workshop, stack)
         access.write(stack, outputs)
-        workers = [machine.name for machine in cluster.with_role(Role.WORKER) if machine.name in names]
+        # All that can come: with another balancer every kubelet has to find its way anew.
+        reached = {probe.machine.name for probe in probes if probe.reached}
+        workers = [each.name for each in cluster.with_role(Role.WORKER) if each.name in reached | set(names)]
         missing = nodes.wait_until_heard(cluster, workers, since=since, seconds=_NODES_SECONDS)
         access.show(stack, outputs)
     if missing:
@@ -86,9 +89,7 @@ def check_quorum(stack: str, found: Sequence[MemberStatus], names: Sequence[str]
         return
     said = (
         f"etcd has {len(voters)} member{'s' if len(voters) > 1 else ''} and needs {wanted} to work. "
-        f"Healthy {'are' if len(healthy) > 1 else 'is'} {' and '.join(map(str, healthy)) or 'none'}; "
-        f"without {' and '.join(dict.fromkeys(names))} "
-        f"{' and '.join(map(str, remaining)) or 'none'} would remain."
+        f"Healthy now: {_list(healthy)}. Without {_list(dict.fromkeys(names))}: {_list(remaining)}."
     )
     if not insist:
         raise ToolchainError(
@@ -97,3 +98,7 @@ def check_quorum(stack: str, found: Sequence[MemberStatus], names: Sequence[str]
             "goes on nevertheless; the cluster's data are then gone until a snapshot is restored."
         )
     print(f"{said}\nAs you insist: its data will be gone. Then: make restore STACK={stack} SNAPSHOT=file.", flush=True)
+
+
+def _list(names: Iterable[str | None]) -> str:
+    return ", ".join(map(str, names)) or "none"

@@ -6,7 +6,7 @@ A field that nobody could answer is null (or an empty list), and `problems` says
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -254,10 +254,16 @@ def judge(
     endpoint = _endpoint(cluster, probes, endpoint_says)
     nodes = [_node(item) for item in objects if item["kind"] == "Node"]
     ends = [_certificate(entry, now, renewal) for entry in certificates]
+    # Of a machine that does not answer that alone is said.
+    reached = {each.name for each in machines if each.reached}
     problems = [
         *_machine_problems(machines),
-        *_etcd_problems(etcd),
-        *(f"the API server on {each.machine}: {_api_problem(each)}" for each in servers if not each.ready),
+        *_etcd_problems(etcd, reached),
+        *(
+            f"the API server on {each.machine}: {_api_problem(each)}"
+            for each in servers
+            if each.machine in reached and not each.ready
+        ),
         *_balancer_problems(endpoint, backends, balancers),
         *_object_problems(cluster, seen_by, leases, nodes),
         *(
@@ -435,7 +441,7 @@ def _backends(probe: Probe) -> Iterator[BackendStatus]:
                 up=row["status"].startswith("UP"),
                 status=row["status"],
                 # "* L7STS" while the next check is under way
-                check=row["last_chk"].removeprefix("* ") or row["check_status"],
+                check=(row["last_chk"] or row["check_status"]).removeprefix("* "),
             )
 
 
@@ -481,12 +487,12 @@ def _machine_problems(machines: Sequence[MachineStatus]) -> Iterator[str]:
             yield f"{unit} on {machine.name} does not run"
 
 
-def _etcd_problems(found: Sequence[MemberStatus]) -> Iterator[str]:
+def _etcd_problems(found: Sequence[MemberStatus], reached: Collection[str]) -> Iterator[str]:
     for member in found:
         at = f"the etcd member {member.name or member.id or member.machine}"
         if member.machine is None:
             yield f"{at}: {member.message}"
-        elif not member.healthy:
+        elif member.machine in reached and not member.healthy:
             yield f"{at} is not healthy: {member.message or 'it says so itself'}"
         elif member.role == "learner":
             yield f"{at} is still a learner"

@@ -40,9 +40,7 @@ def judged(lab: Cluster, probes: Sequence[Probe], *, endpoint: str = "ok") -> St
 
 
 @pytest.mark.parametrize("controllers", [1, 3])
-def test_a_lab_where_all_is_well_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], controllers: int
-) -> None:
+def test_a_lab_where_all_is_well_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str], controllers: int) -> None:
     lab = cluster(tmp_path, controllers=controllers)
     status = judged(lab, well(lab))
     assert status.problems == []
@@ -111,19 +109,14 @@ def test_the_json_has_the_documented_shape(lab: Cluster) -> None:
     assert said["certificates"][0]["ends_soon"] is False
 
 
-def test_a_dead_controller_is_a_row_and_the_others_are_asked(
-    lab: Cluster, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dead_controller_is_a_row_and_the_others_are_asked(lab: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     status = judged(lab, dead(well(lab), "controller-0"))
     assert [each.reached for each in status.machines] == [True, False, True, True, True]
     assert status.seen_by == "controller-1"
     gone = status.etcd[0]
     assert (gone.machine, gone.id, gone.healthy, gone.role) == ("controller-0", "a1", False, None)
-    assert status.problems == [
-        "controller-0 does not answer: No route to host",
-        "the etcd member controller-0 is not healthy: No route to host",
-        "the API server on controller-0: No route to host",
-    ]
+    assert gone.message == status.api_servers[0].message == "No route to host"
+    assert status.problems == ["controller-0 does not answer: No route to host"]
     status_table.show(status)
     assert capsys.readouterr().out.splitlines()[-1] == f"Not well: {'; '.join(status.problems)}."
 
@@ -189,7 +182,7 @@ def test_alarms_learners_and_strange_members_are_not_well(lab: Cluster) -> None:
         (
             "load-balancer-0",
             "backends",
-            ok("# pxname,svname,status,check_status,last_chk\napi-servers,controller-0,DOWN,L7STS,* L7STS"),
+            ok("# pxname,svname,status,check_status,last_chk\napi-servers,controller-0,DOWN,* L7STS,"),
             "load-balancer-0: controller-0 in api-servers is DOWN (L7STS)",
         ),
         (
@@ -248,9 +241,7 @@ def test_alarms_learners_and_strange_members_are_not_well(lab: Cluster) -> None:
         ),
     ],
 )
-def test_what_is_not_well_is_said(
-    lab: Cluster, machine: str, question: str, answer: Answer, problem: str
-) -> None:
+def test_what_is_not_well_is_said(lab: Cluster, machine: str, question: str, answer: Answer, problem: str) -> None:
     assert judged(lab, saying(well(lab), machine, question, answer)).problems == [problem]
 
 
@@ -332,7 +323,7 @@ class TestProbe:
         assert probe.probe(lab, lab.machines[0]).missing == "ssh: No route to host"
 
         def hung(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
-            raise subprocess.TimeoutExpired("ssh", 12)
+            raise subprocess.TimeoutExpired("ssh", 20)
 
         monkeypatch.setattr(Cluster, "ssh", hung)
-        assert probe.probe(lab, lab.machines[0]).missing == "no answer within 12 s"
+        assert probe.probe(lab, lab.machines[0]).missing == "no answer within 20 s"
