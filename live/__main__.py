@@ -1,7 +1,6 @@
 """The commands behind `make` for a lab that is up: `python -m live <command> [--stack NAME]`."""
 
 import argparse
-import importlib
 import os
 import sys
 from pathlib import Path
@@ -31,9 +30,10 @@ def main(arguments: list[str]) -> int:
                 return replace.replace(cluster.find(chosen), options.machines, insist=_insist())
             case "drill":
                 # Not imported above: no other command needs what drills are made with.
-                drills = importlib.import_module("live.drills")
+                from live import drills
+
                 names = [name for name in options.names.split(",") if name]
-                return int(drills.main(chosen, names, options.json))
+                return drills.main(chosen, names, options.json)
     except ToolchainError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1

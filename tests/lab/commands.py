@@ -152,6 +152,20 @@ def toolchain(*arguments: str, stack: str = STACK) -> Ran:
     return Started(*arguments, stack=stack).wait()
 
 
+def live(*arguments: str) -> Ran:
+    """Run a command for a lab that is up to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "live", "--stack", STACK, *arguments],
+        cwd=CHECKOUT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_MINUTES,
+        check=False,
+    )
+    return Ran(code=done.returncode, output=done.stdout + done.stderr)
+
+
 def pulumi(*arguments: str, stack: str = STACK) -> Ran:
     """Run plain `pulumi`, in the environment that `make env` prints; the settings file stays as it is."""
     settings = settings_file(stack).read_bytes()

@@ -18,6 +18,7 @@ _ORDER = (
     "test_interrupted_up",
     "test_idempotence",
     "test_cluster",
+    "test_status",
     "test_networking",
     "test_access",
     "test_drain",
@@ -27,6 +28,7 @@ _ORDER = (
     "test_leaks",
     "test_changes",
     "test_reboot",
+    "test_snapshots",
     "test_destroy",
 )
 

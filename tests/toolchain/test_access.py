@@ -14,6 +14,7 @@ OUTPUTS = {
     "ssh_private_key": "secret-2\n",
     "endpoint": "https://10.0.0.1:6443",
     "machines": [{"name": "worker-1", "roles": ["worker"], "address": "10.0.0.1"}],
+    "certificates": [{"name": "pki-admin", "subject": "CN=admin", "not_after": "2027-01-01T00:00:00Z"}],
 }
 VERSION = pins().products["kubernetes"].default
 
@@ -60,11 +61,11 @@ def test_what_is_read_is_what_was_written(stack: Stack) -> None:
     with pytest.raises(ToolchainError, match="The lab dev is not up"):
         access.read(stack)
     access.write(stack, OUTPUTS)
-    assert access.read(stack) == {"endpoint": OUTPUTS["endpoint"], "machines": OUTPUTS["machines"]}
+    assert access.read(stack) == {fact: OUTPUTS[fact] for fact in ("endpoint", "machines", "certificates")}
 
 
 def test_a_missing_output_is_named(stack: Stack) -> None:
-    with pytest.raises(ToolchainError, match="no output endpoint, kubeconfig, machines, ssh_private_key"):
+    with pytest.raises(ToolchainError, match="no output certificates, endpoint, kubeconfig, machines, ssh_private_key"):
         access.write(stack, {"ssh_config": ""})
 
 
