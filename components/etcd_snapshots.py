@@ -14,10 +14,16 @@ import pulumi
 from components.machine import Machine
 from components.step import File, Step, StepArgs, Unit
 from components.systemd import timed_service, timer_unit
+from live.snapshot_file import IDENTITY_KEY
 
 DIRECTORY = "/var/lib/etcd-snapshots"
 _SCRIPT = "/usr/local/lib/hardway/etcd-snapshot"
 _SERVICE = "etcd-snapshot.service"
+# So that a snapshot says by itself whose it is; see live/snapshot_file.py.
+_MARK = f"""\
+. /etc/etcd/etcdctl.env
+lab=$(openssl x509 -in /etc/etcd/pki/ca.crt -outform der | sha256sum | cut -d ' ' -f 1)
+[ "$(etcdctl get --print-value-only {IDENTITY_KEY})" = "$lab" ] || etcdctl put {IDENTITY_KEY} "$lab" >/dev/null"""
 
 
 class EtcdSnapshots(pulumi.ComponentResource):
@@ -55,6 +61,7 @@ class EtcdSnapshots(pulumi.ComponentResource):
                             restarts_on=[file.path for file in files],
                         )
                     ],
+                    run=_MARK,
                     # One that is at work would write into what is being removed.
                     undo=f"systemctl -q stop {_SERVICE} 2>/dev/null || true",
                 ),
