@@ -8,6 +8,7 @@ from subprocess import TimeoutExpired
 from typing import Any
 
 from live.cluster import Cluster
+from toolchain.errors import ToolchainError
 
 _LOOK_EVERY = 1.0
 
@@ -33,14 +34,25 @@ def wait_until_heard(cluster: Cluster, names: Collection[str], *, since: datetim
     return {}
 
 
-def names_in_api(cluster: Cluster) -> set[str]:
-    """The nodes that the API knows."""
-    return {item["metadata"]["name"] for item in _get(cluster, "nodes")}
+def names_in_api(cluster: Cluster, *, seconds: float) -> set[str]:
+    """The nodes that the API knows, as soon as it answers through the balancer.
+
+    Raises:
+        ToolchainError: it does not.
+    """
+    deadline = time.monotonic() + seconds
+    while (items := _get(cluster, "nodes")) is None:
+        if time.monotonic() >= deadline:
+            raise ToolchainError(f"No answer from the API at {cluster.endpoint} within {seconds:.0f} s.")
+        time.sleep(_LOOK_EVERY)
+    return {item["metadata"]["name"] for item in items}
 
 
 def _missing(cluster: Cluster, names: Collection[str], since: datetime) -> dict[str, str]:
-    nodes = {item["metadata"]["name"]: item for item in _get(cluster, "nodes")}
-    leases = {item["metadata"]["name"]: item for item in _get(cluster, "leases", "--namespace", "kube-node-lease")}
+    nodes = {item["metadata"]["name"]: item for item in _get(cluster, "nodes") or []}
+    leases = {
+        item["metadata"]["name"]: item for item in _get(cluster, "leases", "--namespace", "kube-node-lease") or []
+    }
     found = {name: _lacks(nodes.get(name), leases.get(name), since) for name in names}
     return {name: what for name, what in found.items() if what}
 
@@ -56,11 +68,14 @@ def _lacks(node: dict[str, Any] | None, lease: dict[str, Any] | None, since: dat
     return "it has never been ready"
 
 
-def _get(cluster: Cluster, *what: str) -> list[dict[str, Any]]:
+def _get(cluster: Cluster, *what: str) -> list[dict[str, Any]] | None:
+    """Objects in the API; None where it did not answer."""
     try:
         done = cluster.kubectl("get", *what, "-o", "json", "--request-timeout=5s", seconds=15)
-        items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
-    except (TimeoutExpired, ValueError):
-        # Asked again soon.
-        return []
+    except TimeoutExpired:
+        return None
+    # kubectl prints an empty list where it got no answer.
+    if done.returncode != 0:
+        return None
+    items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
     return items

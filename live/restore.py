@@ -331,7 +331,7 @@ def _nodes(cluster: Cluster, since: datetime) -> None:
         ToolchainError: one did not come.
     """
     workers = [machine.name for machine in cluster.with_role(Role.WORKER)]
-    strangers = sorted(set(workers) - nodes.names_in_api(cluster))
+    strangers = sorted(set(workers) - nodes.names_in_api(cluster, seconds=60))
     for name in strangers:
         # A kubelet registers its Node when it starts, and not again.
         _run(cluster, cluster.machine(name), "systemctl restart kubelet.service")

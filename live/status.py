@@ -555,6 +555,9 @@ def _ask_endpoint(cluster: Cluster) -> str:
 def _json(probe: Probe, question: str) -> Any:
     """What a machine answered as JSON; an empty mapping where there is nothing to be read."""
     answer = probe.answer(question)
+    # kubectl prints an empty list where it got no answer.
+    if answer.status != 0:
+        return {}
     try:
         return json.loads(answer.out) or {}
     except ValueError:

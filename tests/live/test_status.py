@@ -245,6 +245,13 @@ def test_what_is_not_well_is_said(lab: Cluster, machine: str, question: str, ans
     assert judged(lab, saying(well(lab), machine, question, answer)).problems == [problem]
 
 
+def test_an_api_server_that_is_gone_tells_of_nothing(lab: Cluster) -> None:
+    silent = Answer(status=1, out='{"items": []}', error="connection refused")
+    status = judged(lab, saying(well(lab), "controller-0", "objects", silent))
+    assert status.seen_by == "controller-1"
+    assert status.well
+
+
 def test_an_endpoint_that_does_not_answer_is_not_well(lab: Cluster) -> None:
     assert judged(lab, well(lab), endpoint="EOF").problems == ["the endpoint https://10.0.0.5:6443: EOF"]
 
