@@ -14,12 +14,14 @@ import pulumi
 from components.machine import Machine
 from components.step import File, Step, StepArgs, Unit
 from components.systemd import timed_service, timer_unit
-from live.snapshot_file import IDENTITY_KEY
 
+IDENTITY_KEY = "/hardway/lab"
+"""The key in etcd that says whose the data are: SHA-256 of the etcd authority's certificate (DER), in hexadecimal
+digits. A lab that is destroyed and made anew has another authority: it is another cluster."""
 DIRECTORY = "/var/lib/etcd-snapshots"
 _SCRIPT = "/usr/local/lib/hardway/etcd-snapshot"
 _SERVICE = "etcd-snapshot.service"
-# So that a snapshot says by itself whose it is; see live/snapshot_file.py.
+# So that a snapshot says by itself whose it is.
 _MARK = f"""\
 . /etc/etcd/etcdctl.env
 lab=$(openssl x509 -in /etc/etcd/pki/ca.crt -outform der | sha256sum | cut -d ' ' -f 1)

@@ -101,7 +101,10 @@ def probe(cluster: Cluster, machine: LiveMachine) -> Probe:
 def expected_units(cluster: Cluster, machine: LiveMachine) -> list[str]:
     """The units that are to run on a machine."""
     roles = set(machine.roles) | ({Role.ETCD} if machine in cluster.etcd_members else set())
-    return [unit for role in Role if role in roles for unit in _UNITS[role]]
+    units = [unit for role in Role if role in roles for unit in _UNITS[role]]
+    if Role.LOAD_BALANCER in roles and len(cluster.with_role(Role.LOAD_BALANCER)) > 1:
+        units.append("keepalived.service")
+    return units
 
 
 def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:

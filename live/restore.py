@@ -57,7 +57,7 @@ class Facts:
         programs: whether etcd's programs are there.
         unit: whether etcd's unit is there.
         token: --initial-cluster-token in that unit.
-        identity: of the etcd authority, see snapshot_file.IDENTITY_KEY.
+        identity: of the etcd authority, see etcd_snapshots.IDENTITY_KEY.
         free: bytes on the disk with etcd's data.
         control_plane: whether the API server's unit is there.
     """

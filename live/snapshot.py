@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from components.etcd_snapshots import IDENTITY_KEY
 from live.cluster import Cluster
 from live.probe import probe_all
-from live.snapshot_file import IDENTITY_KEY, Sidecar, problems_of, sha256, sidecar_of
+from live.snapshot_file import Sidecar, problems_of, sha256, sidecar_of
 from live.status import MemberStatus, members
 from toolchain import access
 from toolchain.errors import ToolchainError

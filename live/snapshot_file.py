@@ -11,10 +11,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-IDENTITY_KEY = "/hardway/lab"
-"""The key in etcd that says whose the data are: SHA-256 of the etcd authority's certificate (DER), in hexadecimal
-digits. A lab that is destroyed and made anew has another authority: it is another cluster."""
-
 _DIGEST = 32
 _PAGE = 512
 # The first page of a bbolt file is a meta page: 16 bytes of header, then this.
@@ -35,7 +31,7 @@ class Sidecar:
         member: the machine that it was taken from.
         etcd: version of etcd.
         kubernetes: version of the API server; null where none answered.
-        lab: the identity, see IDENTITY_KEY.
+        lab: the identity, see components/etcd_snapshots.py, IDENTITY_KEY.
         stack: the lab's name.
     """
 

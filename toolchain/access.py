@@ -53,8 +53,14 @@ def read(stack: Stack) -> dict[str, Any]:
 
 
 def remove(stack: Stack) -> None:
-    """Remove the files of a lab that is no more."""
-    shutil.rmtree(stack.directory, ignore_errors=True)
+    """Remove the files of a lab that is no more, but for the snapshots: those are the user's."""
+    if not stack.directory.exists():
+        return
+    for file in stack.directory.iterdir():
+        if file.is_file() or file.is_symlink():
+            file.unlink()
+    if not any(stack.directory.iterdir()):
+        stack.directory.rmdir()
 
 
 def show(stack: Stack, outputs: Mapping[str, Any]) -> None:

@@ -88,6 +88,15 @@ def test_a_lab_that_is_not_up_cannot_be_reached(stack: Stack) -> None:
     access.remove(stack)
 
 
+def test_snapshots_outlive_their_lab(stack: Stack) -> None:
+    access.write(stack, OUTPUTS)
+    snapshot = stack.directory / "snapshots" / "dev.db"
+    snapshot.parent.mkdir()
+    snapshot.touch()
+    access.remove(stack)
+    assert [file for file in stack.directory.rglob("*") if file.is_file()] == [snapshot]
+
+
 def test_ssh_knows_the_labs_machines(stack: Stack) -> None:
     access.write(stack, OUTPUTS)
     with pytest.raises(ToolchainError, match="must be one of worker-1, w1, controller-1"):
