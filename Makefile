@@ -71,8 +71,8 @@ lint: .venv  ## ruff and mypy
 	$(PYTHON) -m mypy
 
 # One run of pytest, the quick tests first; the engine and lab tests make labs of their own.
-test: lint  ## lint, then all tests: unit, tool chain, live, engine, and a real lab
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/unit tests/toolchain tests/live tests/engine tests/lab
+test: lint  ## lint, then all tests: unit, tool chain, live, engine, a real lab, and one that is hurt
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/unit tests/toolchain tests/live tests/engine tests/lab tests/ha
 
 bench: .venv  ## measure the lab against plain shell, side by side: [ARGS="--rounds 5 --json FILE"]
 	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m benchmarks $$ARGS

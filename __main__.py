@@ -54,6 +54,7 @@ def build(lab: config.Lab) -> None:
             api_service=str(lab.network.api_service),
             cluster_domain=lab.network.cluster_domain,
         ),
+        after(*substrate.checks),
     )
     encryption = Encryption("encryption", provider=lab.settings.encryption)
     hosts = {

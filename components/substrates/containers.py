@@ -67,6 +67,7 @@ class Containers(pulumi.ComponentResource):
     Attributes:
         machines: one for each of `lab.machines`, in that order.
         ssh_private_key: the key (OpenSSH, secret) that opens all of them.
+        checks: what may refuse the whole `up`; whatever may change in one comes after these.
     """
 
     def __init__(self, name: str, lab: Lab, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -90,6 +91,7 @@ class Containers(pulumi.ComponentResource):
                 parent=self, depends_on=[preflight, guard], replace_on_changes=["create"], delete_before_replace=True
             ),
         )
+        self.checks = [preflight, guard]
         self.ssh_private_key = key.private_key_openssh
         self.machines = [self._machine(name, lab, prefix, spec, key, network) for spec in lab.machines]
         routes = host_routes(lab.machines)
