@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 
 from benchmarks import files, program_lab, shell_lab
 from benchmarks.commands import BenchmarkError, undisturbed
 from benchmarks.figures import Round, document, rows
+from benchmarks.labs import LABS, MeasuredLab
 from benchmarks.table import number, table
 from toolchain import node_image, paths
 
@@ -31,18 +31,20 @@ _console = Console(highlight=False)
 def main(arguments: list[str]) -> int:
     """Measure, print, and return the exit status: 1 where something could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--lab", choices=LABS, default="dev", help="which of them; default: dev")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: there must be one at least")
+    lab = LABS[options.lab]
     # SIGINT as well: a shell that put us into the background has it ignored.
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     load_before = os.getloadavg()
     try:
-        refuse_what_is_taken()
-        rounds = measure(options.rounds)
+        refuse_what_is_taken(lab)
+        rounds = measure(lab, options.rounds)
     except BenchmarkError as failure:
         # Where removing fails too, the first reason comes first.
         for reason in (failure.__context__, failure):
@@ -54,35 +56,36 @@ def main(arguments: list[str]) -> int:
         return 130
     load_after = os.getloadavg()
     title = f"Median of {len(rounds)} rounds (least - most)" if len(rounds) > 1 else "One round"
-    _console.print(table(rows(rounds), title=title))
+    _console.print(table(rows(rounds, lab.bars), title=f"The lab {lab.name}. {title}"))
     _console.print(
         f"{os.cpu_count()} cores; load before {_load(load_before)}, after {_load(load_after)}. "
         "Memory: cgroup usage without inactive files."
     )
     if options.json:
-        report = {**document(rounds), "cores": os.cpu_count(), "load_before": load_before, "load_after": load_after}
+        surroundings = {"cores": os.cpu_count(), "load_before": load_before, "load_after": load_after}
+        report = {"lab": lab.name, **document(rounds, lab.bars), **surroundings}
         options.json.write_text(json.dumps(report, indent=2) + "\n")
     return 0
 
 
-def measure(rounds: int) -> list[Round]:
+def measure(lab: MeasuredLab, rounds: int) -> list[Round]:
     """Both labs in turn, as often as asked; never both at once."""
     done = []
     # Certificates' keys lie there: for our eyes only, as mkdtemp makes it.
-    with tempfile.TemporaryDirectory(prefix="hw-bench-") as name, _everything_removed(Path(name)):
+    with tempfile.TemporaryDirectory(prefix="hw-bench-") as name, _everything_removed(lab, Path(name)):
         for turn in range(1, rounds + 1):
             directory = Path(name) / f"round-{turn}"
-            shell = shell_lab.measure(directory / "shell")
-            shell_lab.remove()
+            shell = shell_lab.measure(lab, directory / "shell")
+            shell_lab.remove(lab)
             _console.print(f"round {turn} of {rounds}: plain shell {number(shell.total)} s", end="")
-            program = program_lab.measure(directory / "program")
+            program = program_lab.measure(lab, directory / "program")
             done.append(Round(shell=shell, program=program))
             _console.print(f", the program {number(program.up)} s, ratio {number(done[-1].ratio)}")
     return done
 
 
-def refuse_what_is_taken() -> None:
-    """Start only where the labs' names and ranges are free.
+def refuse_what_is_taken(lab: MeasuredLab) -> None:
+    """Start only where no other benchmark is at work, and the ranges are free.
 
     Raises:
         BenchmarkError: with all that is in the way.
@@ -91,21 +94,19 @@ def refuse_what_is_taken() -> None:
         raise BenchmarkError("The labs are privileged containers, which only root may make. Run this with sudo.")
     if shutil.which("pulumi") is None:
         raise BenchmarkError("There is no pulumi on PATH: run this by `make bench`, which has the tool chain's.")
-    labs = f"^({shell_lab.PREFIX}|{program_lab.PREFIX})(-|$)"
-    taken = [
-        name
-        for kind in (["ps", "--all", "--format", "{{.Names}}"], ["network", "ls", "--format", "{{.Name}}"])
-        for name in _lines("podman", *kind, "--filter", f"name={labs}")
-    ]
-    if taken:
+    ways_out = {
+        files.NAME: f"podman rm -f -t 0 -v $(podman ps -aq --filter label=hardway.lab={files.NAME}); "
+        f"podman network rm {shell_lab.PREFIX}",
+        **{each.stack: f"make destroy STACK={each.stack}" for each in LABS.values()},
+    }
+    standing = {name: found for name in ways_out if (found := _made_for(name))}
+    if standing:
         raise BenchmarkError(
-            f"There are already {', '.join(taken)}: a benchmark is at work, or one was killed. Nothing was touched.\n"
-            f"Wait for it; or remove its lab with `make destroy STACK={program_lab.STACK}`, and plain shell's with\n"
-            f"`podman rm -f -t 0 -v $(podman ps -aq --filter label=hardway.lab={files.NAME}); "
-            f"podman network rm {shell_lab.PREFIX}`."
+            f"There are already {', '.join(name for found in standing.values() for name in found)}: "
+            "a benchmark is at work, or one was killed. Nothing was touched.\nWait for it, or remove its lab with\n  "
+            + "\n  ".join(ways_out[name] for name in standing)
         )
-    settings = yaml.safe_load((paths.checkout() / f"Pulumi.{program_lab.STACK}.yaml").read_text())
-    networks = [files.SETTINGS["network"], settings["config"]["hardway:lab"]["network"]]
+    networks = [files.NETWORK, lab.settings["network"]]
     ranges = [network[key] for network in networks for key in ("nodes", "pods")]
     preflight = subprocess.run(
         [
@@ -115,7 +116,7 @@ def refuse_what_is_taken() -> None:
             f"--network={shell_lab.PREFIX}",
             f"--image={node_image.reference()}",
             f"--mirror={paths.mirror()}",
-            f"--machines={len(files.lab().machines)}",
+            f"--machines={len(files.lab(lab).machines) + lab.grows}",
             "--ranges",
             *ranges,
         ],
@@ -129,13 +130,22 @@ def refuse_what_is_taken() -> None:
 
 
 @contextmanager
-def _everything_removed(directory: Path) -> Iterator[None]:
+def _everything_removed(lab: MeasuredLab, directory: Path) -> Iterator[None]:
     try:
         yield
     finally:
         with undisturbed():
-            shell_lab.remove()
-            program_lab.remove(directory)
+            shell_lab.remove(lab)
+            program_lab.remove(lab, directory)
+
+
+def _made_for(name: str) -> list[str]:
+    """Every container and network of a lab."""
+    label = ["--filter", f"label=hardway.lab={name}"]
+    return [
+        *_lines("podman", "ps", "--all", "--format", "{{.Names}}", *label),
+        *_lines("podman", "network", "ls", "--format", "{{.Name}}", *label),
+    ]
 
 
 def _lines(*command: str) -> list[str]:

@@ -1,7 +1,7 @@
 """The figures of a run, and what becomes of several rounds: medians, ratios, and the bars beside them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -33,10 +33,11 @@ class ProgramRound:
         second_up: the second, with nothing to change.
         changes: resources that the second one did not leave as they were.
         preview: of the standing lab.
-        destroy: of the standing lab.
+        destroy: of all that stands in the end.
         memory: MiB of all its containers together.
         resources: as `pulumi up` counts them.
         remote_commands: those of them that are commands on a machine.
+        one_more_worker: the `up` that adds a worker to the standing lab, where that is measured.
     """
 
     up: float
@@ -47,6 +48,7 @@ class ProgramRound:
     memory: float
     resources: int
     remote_commands: int
+    one_more_worker: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +114,17 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median=median(values), least=min(values), most=max(values))
 
 
-def rows(rounds: Sequence[Round]) -> Iterator[Row]:
-    """The result of at least one round."""
+def rows(rounds: Sequence[Round], bars: Mapping[str, Bar]) -> Iterator[Row]:
+    """The result of at least one round.
+
+    Args:
+        rounds: all of one lab.
+        bars: figure -> what its median has to reach.
+    """
+    return (replace(row, bar=bars.get(row.what)) for row in _figures(rounds))
+
+
+def _figures(rounds: Sequence[Round]) -> Iterator[Row]:
     shells, programs = [each.shell for each in rounds], [each.program for each in rounds]
     for phase in shells[0].phases:
         yield Row(what=f"  {phase}", unit="s", shell=spread([each.phases[phase] for each in shells]))
@@ -123,44 +134,32 @@ def rows(rounds: Sequence[Round]) -> Iterator[Row]:
         shell=spread([each.total for each in shells]),
         program=spread([each.up for each in programs]),
     )
-    yield Row(
-        what="ratio to plain shell",
-        program=spread([each.ratio for each in rounds]),
-        bar=Bar(limit=1.5, inclusive=True),
-    )
-    yield Row(
-        what="second up",
-        unit="s",
-        program=spread([each.second_up for each in programs]),
-        bar=Bar(limit=10, inclusive=False),
-    )
+    yield Row(what="ratio to plain shell", program=spread([each.ratio for each in rounds]))
+    yield Row(what="second up", unit="s", program=spread([each.second_up for each in programs]))
     yield Row(
         what="second up, changes",
         # One round with a change is one too many: no median hides it.
         program=spread([max(each.changes for each in programs)]),
-        bar=Bar(limit=0, inclusive=True),
     )
     yield Row(what="preview", unit="s", program=spread([each.preview for each in programs]))
-    yield Row(
-        what="destroy",
-        unit="s",
-        program=spread([each.destroy for each in programs]),
-        bar=Bar(limit=15, inclusive=False),
-    )
+    grown = [(each.one_more_worker, each.up) for each in programs if each.one_more_worker is not None]
+    if grown:
+        yield Row(what="one more worker", unit="s", program=spread([seconds for seconds, _ in grown]))
+        yield Row(what="one more worker, of the first up", program=spread([seconds / up for seconds, up in grown]))
+    yield Row(what="destroy", unit="s", program=spread([each.destroy for each in programs]))
     yield Row(
         what="memory",
         unit="MiB",
         shell=spread([each.memory for each in shells]),
         program=spread([each.memory for each in programs]),
-        bar=Bar(limit=2560, inclusive=False),
     )
     yield Row(what="resources", program=spread([each.resources for each in programs]))
     yield Row(what="remote commands", program=spread([each.remote_commands for each in programs]))
 
 
-def document(rounds: Sequence[Round]) -> dict[str, Any]:
+def document(rounds: Sequence[Round], bars: Mapping[str, Bar]) -> dict[str, Any]:
     """All figures of all rounds, and the result, as JSON can hold them."""
     return {
         "rounds": [{**asdict(each), "ratio": each.ratio} for each in rounds],
-        "rows": [{**asdict(row), "what": row.what.strip(), "met": row.met} for row in rows(rounds)],
+        "rows": [{**asdict(row), "what": row.what.strip(), "met": row.met} for row in rows(rounds, bars)],
     }

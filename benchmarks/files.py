@@ -1,4 +1,4 @@
-"""The files that a person who builds the lab by hand would have lying ready: `python -m benchmarks.files DIRECTORY`.
+"""The files that lie ready for a person who builds a lab by hand: `python -m benchmarks.files LAB DIRECTORY`.
 
 Written, by the program's own renderers: `machines.txt` (address, FQDN, name and pod range of each machine) and, for
 each machine, `<machine>/root/`, which is everything below its `/` that is neither a secret nor a certificate: units
@@ -19,28 +19,30 @@ from unittest import mock
 import pulumi
 from pulumi.runtime.stack import run_pulumi_func
 
+from benchmarks.labs import LABS, MeasuredLab
 from components.step import LIBRARY, Fetch, File, Step, StepArgs
 from config import lab as config
 from config.versions import pins
 from toolchain import paths
 
 NAME = "shell"
-SETTINGS: dict[str, Any] = {
-    "controllers": 1,
-    "workers": 2,
-    "network": {"nodes": "10.246.0.0/24", "pods": "10.206.0.0/16", "services": "10.46.0.0/24"},
-}
-"""As dev's, with ranges of its own."""
+NETWORK = {"nodes": "10.246.0.0/24", "pods": "10.206.0.0/16", "services": "10.46.0.0/24"}
+"""The ranges of every lab that is built by hand."""
 
 
-def lab() -> config.Lab:
+def settings(measured: MeasuredLab) -> dict[str, Any]:
+    """As the program's stack has them, but for the ranges."""
+    return measured.settings | {"network": NETWORK}
+
+
+def lab(measured: MeasuredLab) -> config.Lab:
     """The lab that is built by hand."""
-    return config.parse(NAME, SETTINGS)
+    return config.parse(NAME, settings(measured))
 
 
-def write(directory: Path) -> None:
+def write(measured: MeasuredLab, directory: Path) -> None:
     """Write all files below a directory."""
-    planned = lab()
+    planned = lab(measured)
     (directory / "machines.txt").write_text(
         "".join(f"{spec.address} {spec.fqdn} {spec.name} {spec.pod_cidr or ''}\n" for spec in planned.machines)
     )
@@ -54,11 +56,11 @@ def write(directory: Path) -> None:
                 for image, archive in archives.items()
             )
         )
-    for step in steps():
+    for step in steps(measured):
         _write_step(directory / step.machine.name, step)
 
 
-def steps() -> list[StepArgs]:
+def steps(measured: MeasuredLab) -> list[StepArgs]:
     """Every step of the program, for this lab; nothing is made, and nothing is asked."""
     seen: list[StepArgs] = []
     make = Step.__init__
@@ -71,7 +73,7 @@ def steps() -> list[StepArgs]:
         runpy.run_path(str(paths.checkout() / "__main__.py"))
 
     async def preview() -> None:
-        pulumi.runtime.set_all_config({f"{config.PROJECT}:lab": json.dumps(SETTINGS)})
+        pulumi.runtime.set_all_config({f"{config.PROJECT}:lab": json.dumps(settings(measured))})
         pulumi.runtime.set_mocks(_Unanswered(), project=config.PROJECT, stack=NAME, preview=True)
         await run_pulumi_func(program)
 
@@ -125,4 +127,4 @@ def _path(url: str) -> str:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    write(LABS[sys.argv[1]], Path(sys.argv[2]))

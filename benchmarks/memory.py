@@ -6,16 +6,16 @@ from pathlib import Path
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def working_set(prefix: str) -> float:
+def working_set(lab: str) -> float:
     """The working set of all containers of a lab together, in MiB.
 
     It is what their cgroups are charged with (processes, kernel memory, files in memory) without the files that were
     not used lately, which the kernel drops when it wants: the kubelet's and cAdvisor's measure.
 
     Args:
-        prefix: what the containers' names begin with.
+        lab: its name, as its containers are labelled.
     """
-    listing = ["podman", "ps", "--quiet", "--no-trunc", "--filter", f"name=^{prefix}-"]
+    listing = ["podman", "ps", "--quiet", "--no-trunc", "--filter", f"label=hardway.lab={lab}"]
     containers = subprocess.run(listing, capture_output=True, text=True, check=True, timeout=30).stdout.split()
     inspect = ["podman", "inspect", "--format", "{{.State.CgroupPath}}", *containers]
     groups = subprocess.run(inspect, capture_output=True, text=True, check=True, timeout=30).stdout.split()

@@ -1,6 +1,7 @@
 #!/bin/bash
-# The lab as a skilled person would build it after the tutorial, by shell, ssh and openssl: one controller, two workers
-# and a load balancer. What can lie ready before lies ready (see files.py).
+# The lab as a skilled person would build it after the tutorial, by shell, ssh and openssl: as many controllers and
+# workers as machines.txt has, each beside the others, and a load balancer. What can lie ready before lies ready (see
+# files.py).
 #
 # usage: plain_shell.sh FILES MIRROR IMAGE
 #   FILES   the directory that files.py wrote; keys, certificates and everything else are made in it, too
@@ -13,10 +14,18 @@ umask 022
 cd "$1"
 mirror=$2 image=$3
 api_service=10.46.0.1 dns_service=10.46.0.10
-controller=10.246.0.10 balancer=10.246.0.5
-workers=(worker-0 worker-1)
-mapfile -t machines < <(cut -d ' ' -f 3 machines.txt)
-declare -A jobs=() # process -> what it does
+machines=() controllers=() workers=()
+declare -A address=() fqdn=() pods=() # by machine
+declare -A jobs=()                    # process -> what it does
+
+read_machines() {
+  local at full name range
+  while read -r at full name range; do
+    machines+=("$name") address[$name]=$at fqdn[$name]=$full pods[$name]=$range
+    case $name in controller-*) controllers+=("$name") ;; worker-*) workers+=("$name") ;; esac
+  done <machines.txt
+  balancer=${address[load-balancer-0]}
+}
 
 phase() { # NAME: end the phase of this name
   local now=${EPOCHREALTIME/./}
@@ -71,14 +80,14 @@ make_machine() { # ADDRESS NAME
 }
 
 make_machines() {
-  local address name
+  local name
   mkdir -m 0700 ssh
   for name in user "${machines[@]}"; do ssh-keygen -q -t ed25519 -N '' -C "$name" -f "ssh/$name"; done
-  while read -r address _ name _; do
-    printf 'Host %s\n  HostName %s\n' "$name" "$address" >>ssh_config
-    printf '%s %s\n' "$address" "$(cat "ssh/$name.pub")" >>ssh/known_hosts
-    begin make_machine "$address" "$name"
-  done <machines.txt
+  for name in "${machines[@]}"; do
+    printf 'Host %s\n  HostName %s\n' "$name" "${address[$name]}" >>ssh_config
+    printf '%s %s\n' "${address[$name]}" "$(cat "ssh/$name.pub")" >>ssh/known_hosts
+    begin make_machine "${address[$name]}" "$name"
+  done
   cat >>ssh_config <<END
 Host *
   User root
@@ -109,8 +118,17 @@ certificate() { # AUTHORITY NAME SUBJECT USES [SUBJECT-ALTERNATIVE-NAMES]
     -addext "extendedKeyUsage=$4" -addext subjectKeyIdentifier=hash ${5:+-addext "subjectAltName=$5"} 2>>openssl.log
 }
 
+api_server_names() { # and its addresses, as openssl takes them
+  local name
+  printf 'DNS:%s,' kubernetes kubernetes.default kubernetes.default.svc kubernetes.default.svc.cluster.local localhost
+  for name in "${controllers[@]}" load-balancer-0; do
+    printf 'DNS:%s,DNS:%s,IP:%s,' "$name" "${fqdn[$name]}" "${address[$name]}"
+  done
+  echo "IP:$api_service,IP:127.0.0.1"
+}
+
 make_certificates() {
-  local address fqdn name pods both=clientAuth,serverAuth loopback=IP:127.0.0.1
+  local name both=clientAuth,serverAuth loopback=IP:127.0.0.1
   mkdir -m 0700 pki
   printf '[req]\ndistinguished_name = name\n[name]\n' >openssl.cnf
   for name in kubernetes-ca etcd-ca front-proxy-ca; do begin authority "$name"; done
@@ -120,18 +138,17 @@ make_certificates() {
   for name in kube-scheduler kube-controller-manager; do
     begin certificate kubernetes-ca $name "/O=system:$name/CN=system:$name" $both $loopback
   done
-  while read -r address fqdn name pods; do
-    [ -n "$pods" ] || continue
+  for name in "${workers[@]}"; do
     begin certificate kubernetes-ca "$name" "/O=system:nodes/CN=system:node:$name" $both \
-      "DNS:$name,DNS:$fqdn,IP:$address,$loopback"
-  done <machines.txt
-  begin certificate kubernetes-ca kube-apiserver /CN=kubernetes serverAuth "DNS:kubernetes,DNS:kubernetes.default,\
-DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local,DNS:localhost,DNS:controller-0,DNS:load-balancer-0,\
-$(sed -n 's/.* \(\(controller\|load-balancer\)[^ ]*[.][^ ]*\) .*/DNS:\1/p' machines.txt | paste -sd ,),\
-$loopback,IP:$api_service,IP:$controller,IP:$balancer"
+      "DNS:$name,DNS:${fqdn[$name]},IP:${address[$name]},$loopback"
+  done
+  begin certificate kubernetes-ca kube-apiserver /CN=kubernetes serverAuth "$(api_server_names)"
   begin certificate kubernetes-ca apiserver-kubelet-client /CN=kube-apiserver-kubelet-client clientAuth
   begin certificate etcd-ca apiserver-etcd-client /CN=kube-apiserver-etcd-client clientAuth
-  begin certificate etcd-ca etcd /CN=controller-0 $both "DNS:controller-0,DNS:localhost,IP:$controller,$loopback"
+  for name in "${controllers[@]}"; do
+    begin certificate etcd-ca "etcd-$name" "/CN=$name" $both \
+      "DNS:$name,DNS:localhost,IP:${address[$name]},$loopback"
+  done
   begin certificate front-proxy-ca front-proxy-client /CN=front-proxy-client clientAuth
   openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out pki/service-accounts.key
   openssl pkey -in pki/service-accounts.key -pubout -out pki/service-accounts.pub
@@ -159,41 +176,61 @@ put() { install -D -m "$1" "$2" "$3"; } # MODE FILE DESTINATION
 
 # Everything where it is to be on the machine, below the machine's root.
 lay_out() {
-  local name root=controller-0/root/etc
-  for name in etcd-ca front-proxy-ca; do put 0644 pki/$name.crt $root/kubernetes/pki/$name.crt; done
+  local name encryption_key
+  encryption_key=$(head -c 32 /dev/urandom | base64)
+  put 0644 pki/kubernetes-ca.crt load-balancer-0/root/etc/haproxy/kubernetes-ca.crt
+  for name in "${controllers[@]}"; do begin lay_out_controller "$name"; done
+  for name in "${workers[@]}"; do begin lay_out_worker "$name"; done
+  together
+}
+
+lay_out_controller() { # NAME
+  local name root=$1/root/etc
+  for name in etcd-ca front-proxy-ca; do put 0644 pki/$name.crt "$root/kubernetes/pki/$name.crt"; done
   for name in kube-apiserver apiserver-kubelet-client apiserver-etcd-client front-proxy-client kube-controller-manager \
     kube-scheduler; do
-    put 0644 pki/$name.crt $root/kubernetes/pki/$name.crt
-    put 0600 pki/$name.key $root/kubernetes/pki/$name.key
+    put 0644 pki/$name.crt "$root/kubernetes/pki/$name.crt"
+    put 0600 pki/$name.key "$root/kubernetes/pki/$name.key"
   done
-  put 0644 pki/kubernetes-ca.crt $root/kubernetes/pki/ca.crt
-  put 0600 pki/kubernetes-ca.key $root/kubernetes/pki/ca.key
-  put 0600 pki/service-accounts.key $root/kubernetes/pki/service-accounts.key
-  put 0644 pki/service-accounts.pub $root/kubernetes/pki/service-accounts.pub
-  put 0644 pki/etcd-ca.crt $root/etcd/pki/ca.crt
-  put 0644 pki/etcd.crt $root/etcd/pki/member.crt
-  put 0600 pki/etcd.key $root/etcd/pki/member.key
-  put 0644 pki/kubernetes-ca.crt load-balancer-0/root/etc/haproxy/kubernetes-ca.crt
+  put 0644 pki/kubernetes-ca.crt "$root/kubernetes/pki/ca.crt"
+  put 0600 pki/kubernetes-ca.key "$root/kubernetes/pki/ca.key"
+  put 0600 pki/service-accounts.key "$root/kubernetes/pki/service-accounts.key"
+  put 0644 pki/service-accounts.pub "$root/kubernetes/pki/service-accounts.pub"
+  put 0644 pki/etcd-ca.crt "$root/etcd/pki/ca.crt"
+  put 0644 "pki/etcd-$1.crt" "$root/etcd/pki/member.crt"
+  put 0600 "pki/etcd-$1.key" "$root/etcd/pki/member.key"
+  put 0600 <(etcd_cluster) "$root/etcd/join.env"
   for name in kube-controller-manager kube-scheduler; do
-    put 0600 <(kubeconfig "system:$name" 127.0.0.1 $name) $root/kubernetes/$name.kubeconfig
+    put 0600 <(kubeconfig "system:$name" 127.0.0.1 $name) "$root/kubernetes/$name.kubeconfig"
   done
-  put 0600 <(kubeconfig admin $balancer admin) $root/kubernetes/admin.kubeconfig
-  put 0600 /dev/stdin $root/kubernetes/config/encryption.yaml <<END
+  put 0600 <(kubeconfig admin "$balancer" admin) "$root/kubernetes/admin.kubeconfig"
+  put 0600 /dev/stdin "$root/kubernetes/config/encryption.yaml" <<END
 apiVersion: apiserver.config.k8s.io/v1
 kind: EncryptionConfiguration
 resources:
 - resources: [secrets]
   providers:
-  - secretbox: {keys: [{name: key1, secret: $(head -c 32 /dev/urandom | base64)}]}
+  - secretbox: {keys: [{name: key1, secret: $encryption_key}]}
   - identity: {}
 END
-  for name in "${workers[@]}"; do
-    put 0644 pki/kubernetes-ca.crt "$name/root/var/lib/kubelet/pki/ca.crt"
-    put 0644 "pki/$name.crt" "$name/root/var/lib/kubelet/pki/kubelet.crt"
-    put 0600 "pki/$name.key" "$name/root/var/lib/kubelet/pki/kubelet.key"
-    put 0600 <(kubeconfig "system:node:$name" $balancer "$name") "$name/root/etc/kubernetes/kubelet.kubeconfig"
-    put 0600 <(kubeconfig system:kube-proxy $balancer kube-proxy) "$name/root/etc/kubernetes/kube-proxy.kubeconfig"
+}
+
+etcd_cluster() { # which members found it
+  local name separator=ETCD_INITIAL_CLUSTER=
+  echo ETCD_INITIAL_CLUSTER_STATE=new
+  for name in "${controllers[@]}"; do
+    printf '%s%s=https://%s:2380' "$separator" "$name" "${address[$name]}"
+    separator=,
   done
+  echo
+}
+
+lay_out_worker() { # NAME
+  put 0644 pki/kubernetes-ca.crt "$1/root/var/lib/kubelet/pki/ca.crt"
+  put 0644 "pki/$1.crt" "$1/root/var/lib/kubelet/pki/kubelet.crt"
+  put 0600 "pki/$1.key" "$1/root/var/lib/kubelet/pki/kubelet.key"
+  put 0600 <(kubeconfig "system:node:$1" "$balancer" "$1") "$1/root/etc/kubernetes/kubelet.kubeconfig"
+  put 0600 <(kubeconfig system:kube-proxy "$balancer" kube-proxy) "$1/root/etc/kubernetes/kube-proxy.kubeconfig"
 }
 
 # --- on the machines
@@ -287,14 +324,14 @@ node_in_api() { # NAME PODS
   kubectl wait --for=condition=Ready "node/$1" --timeout=90s >/dev/null
 }
 
-cluster_checks() { # CONTROLLER BALANCER
+cluster_checks() { # WORKERS API-SERVER...
   local address
-  for address; do await 60 "curl -sf --cacert /etc/kubernetes/pki/ca.crt https://$address:6443/readyz"; done
+  for address in "${@:2}"; do await 60 "curl -sf --cacert /etc/kubernetes/pki/ca.crt https://$address:6443/readyz"; done
   # shellcheck disable=SC1091
   . /etc/etcd/etcdctl.env
   await 60 'etcdctl endpoint health --cluster'
   kubectl wait --for=condition=Ready nodes --all --timeout=60s >/dev/null
-  [ "$(kubectl get nodes -o name | wc -l)" = 2 ]
+  [ "$(kubectl get nodes -o name | wc -l)" = "$1" ]
   kubectl -n kube-system rollout status deployment/coredns --timeout=120s >/dev/null
 }
 
@@ -304,10 +341,10 @@ dns_check() { # SERVER ANSWER
 
 # --- the machines' ways, each beside the others
 
-set_up_controller() {
-  copy controller-0
-  on controller-0 prepare nginx
-  on controller-0 control_plane
+set_up_controller() { # NAME
+  copy "$1"
+  on "$1" prepare nginx
+  on "$1" control_plane
 }
 
 set_up_load_balancer() {
@@ -324,18 +361,18 @@ set_up_worker() { # NAME
 }
 
 start_nodes() {
-  local address name pods
-  while read -r address _ name pods; do
-    [ -n "$pods" ] || continue
-    ip route replace "$pods" via "$address"
-    begin on "$name" node "$address"
-    begin on controller-0 node_in_api "$name" "$pods"
-  done <machines.txt
+  local name
+  for name in "${workers[@]}"; do
+    ip route replace "${pods[$name]}" via "${address[$name]}"
+    begin on "$name" node "${address[$name]}"
+    begin on controller-0 node_in_api "$name" "${pods[$name]}"
+  done
   begin on controller-0 manifests
   together
 }
 
 trap 'for name in "${machines[@]}"; do ssh -F ssh_config -O exit "$name" 2>/dev/null || true; done' EXIT
+read_machines
 since=${EPOCHREALTIME/./}
 make_network
 make_machines
@@ -345,11 +382,13 @@ lay_out
 phase certificates
 for name in "${workers[@]}"; do begin set_up_worker "$name"; done
 begin set_up_load_balancer
-begin set_up_controller
+for name in "${controllers[@]}"; do begin set_up_controller "$name"; done
 together
 phase control-plane
 start_nodes
 phase nodes
-on controller-0 cluster_checks $controller $balancer
+api_servers=("$balancer")
+for name in "${controllers[@]}"; do api_servers+=("${address[$name]}"); done
+on controller-0 cluster_checks "${#workers[@]}" "${api_servers[@]}"
 on worker-0 dns_check $dns_service $api_service
 phase dns

@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmarks import files
 from benchmarks.commands import BenchmarkError, run
 from benchmarks.figures import ShellRound
+from benchmarks.labs import MeasuredLab
 from benchmarks.memory import working_set
 from components.substrates.containers import delete_network
 from toolchain import node_image, paths
@@ -16,10 +17,11 @@ PREFIX = "hw-bench"
 SCRIPT = Path(__file__).with_name("plain_shell.sh")
 
 
-def measure(directory: Path) -> ShellRound:
+def measure(lab: MeasuredLab, directory: Path) -> ShellRound:
     """Make the lab once. It is left standing.
 
     Args:
+        lab: which.
         directory: a new one, for the files, certificates and logs.
 
     Raises:
@@ -27,16 +29,16 @@ def measure(directory: Path) -> ShellRound:
     """
     ready = directory / "files"
     ready.mkdir(parents=True)
-    run([sys.executable, "-m", "benchmarks.files", ready], log=directory / "files.log")
+    run([sys.executable, "-m", "benchmarks.files", lab.name, ready], log=directory / "files.log")
     made = run(["bash", SCRIPT, ready, paths.mirror(), node_image.reference()], log=directory / "plain_shell.log")
-    memory = working_set(PREFIX)
-    for machine in files.lab().machines:
+    memory = working_set(files.NAME)
+    for machine in files.lab(lab).machines:
         _check_complete(machine.name, ready / machine.name)
     phases = (line.split() for line in made.output.splitlines())
     return ShellRound(phases={name: float(seconds) for name, seconds in phases}, memory=memory)
 
 
-def remove() -> None:
+def remove(lab: MeasuredLab) -> None:
     """Remove all of it, however much there is; the last lab on this host gives its sysctls back.
 
     Raises:
@@ -45,7 +47,7 @@ def remove() -> None:
     # The network is the first that is made, and the last that goes.
     if subprocess.run(["podman", "network", "exists", PREFIX], check=False, timeout=60).returncode != 0:
         return
-    script = delete_network("podman", PREFIX, files.lab())
+    script = delete_network("podman", PREFIX, files.lab(lab))
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=120)
     if done.returncode != 0:
         raise BenchmarkError(f"plain shell's lab {PREFIX} cannot be removed: {done.stderr.strip()}")

@@ -2,16 +2,27 @@
 
 import json
 import re
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from benchmarks import files, shell_lab
+from benchmarks.commands import BenchmarkError
 from benchmarks.figures import Bar, ProgramRound, Round, Row, ShellRound, document, rows, spread
+from benchmarks.labs import LABS, MeasuredLab
+from benchmarks.program_lab import one_worker_more
 from benchmarks.table import number, table
 from components.substrates.containers import create_container
+from config import lab as config
+from toolchain import paths
 
+DEV, HA = LABS["dev"], LABS["ha"]
 SHELL = ShellRound(phases={"machines": 1.0, "dns": 9.0}, memory=500.0)
 PROGRAM = ProgramRound(
     up=14.0, second_up=3.0, changes=0, preview=2.0, destroy=4.0, memory=600.0, resources=93, remote_commands=21
@@ -22,19 +33,24 @@ ROUNDS = [
     Round(shell=replace(SHELL, phases={"machines": 2.0, "dns": 18.0}), program=replace(PROGRAM, up=28.0)),
     Round(shell=SHELL, program=replace(PROGRAM, up=17.0, memory=700.0)),
 ]
+GROWN = [
+    Round(shell=SHELL, program=replace(PROGRAM, one_more_worker=3.5)),
+    Round(shell=SHELL, program=replace(PROGRAM, up=28.0, one_more_worker=14.0)),
+    Round(shell=SHELL, program=replace(PROGRAM, up=20.0, one_more_worker=2.5)),
+]
 
 
-def row(what: str, rounds: list[Round]) -> Row:
+def row(what: str, rounds: list[Round], bars: Mapping[str, Bar] = DEV.bars) -> Row:
     """The one row of this figure."""
-    (found,) = (each for each in rows(rounds) if each.what.strip() == what)
+    (found,) = (each for each in rows(rounds, bars) if each.what.strip() == what)
     return found
 
 
-def shown(rounds: list[Round]) -> dict[str, list[str]]:
+def shown(rounds: list[Round], bars: Mapping[str, Bar] = DEV.bars) -> dict[str, list[str]]:
     """The table as people see it: first cell -> the others."""
     console = Console(width=120)
     with console.capture() as printed:
-        console.print(table(rows(rounds), title="title"))
+        console.print(table(rows(rounds, bars), title="title"))
     lines = [line.split("│")[1:-1] for line in printed.get().splitlines() if line.startswith("│")]
     return {first.strip(): [cell.strip() for cell in rest] for first, *rest in lines}
 
@@ -63,18 +79,45 @@ def test_one_change_in_one_round_is_not_hidden_by_the_others() -> None:
     assert row("second up, changes", [*ROUNDS, replace(ROUNDS[0], program=replace(PROGRAM, changes=2))]).met is False
 
 
+def test_the_share_of_one_more_worker_is_taken_within_each_round() -> None:
+    share = row("one more worker, of the first up", GROWN, HA.bars)
+    assert share.program is not None
+    # The medians of both would make 3.5 / 20.
+    assert (share.program.median, share.program.least, share.program.most) == (0.25, 0.125, 0.5)
+    assert share.met is True
+
+
+def test_one_more_worker_has_no_row_where_it_is_not_measured() -> None:
+    assert [each.what for each in rows(ROUNDS, HA.bars) if "worker" in each.what] == []
+
+
 @pytest.mark.parametrize(
-    ("what", "bar"),
+    ("lab", "bars"),
     [
-        ("ratio to plain shell", Bar(limit=1.5, inclusive=True)),
-        ("second up", Bar(limit=10, inclusive=False)),
-        ("second up, changes", Bar(limit=0, inclusive=True)),
-        ("destroy", Bar(limit=15, inclusive=False)),
-        ("memory", Bar(limit=2.5 * 1024, inclusive=False)),
+        (
+            "dev",
+            {
+                "ratio to plain shell": Bar(limit=1.5, inclusive=True),
+                "second up": Bar(limit=10, inclusive=False),
+                "second up, changes": Bar(limit=0, inclusive=True),
+                "destroy": Bar(limit=15, inclusive=False),
+                "memory": Bar(limit=2.5 * 1024, inclusive=False),
+            },
+        ),
+        (
+            "ha",
+            {
+                "ratio to plain shell": Bar(limit=1.5, inclusive=True),
+                "second up, changes": Bar(limit=0, inclusive=True),
+                "one more worker, of the first up": Bar(limit=0.25, inclusive=True),
+                "memory": Bar(limit=5 * 1024, inclusive=False),
+            },
+        ),
     ],
 )
-def test_the_bars_are_those_that_were_set(what: str, bar: Bar) -> None:
-    assert row(what, ROUNDS).bar == bar
+def test_every_bar_that_was_set_stands_beside_its_figure(lab: str, bars: Mapping[str, Bar]) -> None:
+    beside = {each.what: each.bar for each in rows(GROWN, LABS[lab].bars) if each.bar}
+    assert beside == bars
 
 
 def test_at_most_includes_the_limit_and_less_than_does_not() -> None:
@@ -102,15 +145,61 @@ def test_numbers_have_the_digits_that_mean_something(value: float, text: str) ->
 
 
 def test_the_document_holds_every_round_and_every_row_as_json() -> None:
-    read = json.loads(json.dumps(document(ROUNDS)))
+    read = json.loads(json.dumps(document(ROUNDS, DEV.bars)))
     assert [each["ratio"] for each in read["rounds"]] == [1.4, 1.4, 1.7]
     assert read["rounds"][0]["shell"]["phases"] == {"machines": 1.0, "dns": 9.0}
     (ratio,) = (each for each in read["rows"] if each["what"] == "ratio to plain shell")
     assert (ratio["program"]["median"], ratio["bar"]["limit"], ratio["met"]) == (1.4, 1.5, True)
 
 
+@pytest.mark.parametrize("trouble", [None, KeyboardInterrupt, BenchmarkError])
+def test_the_settings_are_put_back_as_they_were(tmp_path: Path, trouble: type[BaseException] | None) -> None:
+    file = tmp_path / "Pulumi.x.yaml"
+    file.write_bytes(HA.settings_file.read_bytes())
+
+    def grow() -> int:
+        with one_worker_more(file):
+            workers: int = yaml.safe_load(file.read_text())["config"]["hardway:lab"]["workers"]
+            if trouble:
+                raise trouble
+            return workers
+
+    if trouble:
+        with pytest.raises(trouble):
+            grow()
+    else:
+        assert grow() == HA.settings["workers"] + 1
+    assert file.read_bytes() == HA.settings_file.read_bytes()
+
+
+@pytest.mark.parametrize("measured", LABS.values(), ids=LABS.keys())
+def test_both_ways_make_the_same_machines_in_ranges_of_their_own(measured: MeasuredLab) -> None:
+    by_hand, by_program = files.lab(measured), config.parse(measured.stack, measured.settings)
+    assert [machine.name for machine in by_hand.machines] == [machine.name for machine in by_program.machines]
+    for ours in (by_hand.network.nodes, by_hand.network.pods):
+        assert not any(ours.overlaps(theirs) for theirs in (by_program.network.nodes, by_program.network.pods))
+
+
+def test_what_lies_ready_is_that_of_every_machine_of_the_lab(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.files", HA.name, str(tmp_path)]
+    subprocess.run(command, cwd=paths.checkout(), check=True, timeout=120)
+    names = [line.split()[2] for line in (tmp_path / "machines.txt").read_text().splitlines()]
+    assert sorted(names) == sorted(machine.name for machine in files.lab(HA).machines)
+    controllers = [name for name in names if name.startswith("controller")]
+    haproxy = (tmp_path / "load-balancer-0/root/etc/haproxy/haproxy.cfg").read_text()
+    assert len(controllers) == 3
+    assert all(re.search(rf"server {name} \S+:6443$", haproxy, re.MULTILINE) for name in controllers)
+    for name in controllers:
+        assert {"etcd.service", "kube-apiserver.service"} <= set((tmp_path / name / "units.txt").read_text().split())
+        unit = (tmp_path / name / "root/etc/systemd/system/etcd.service").read_text()
+        (joins,) = re.findall(r"^EnvironmentFile=-(/\S+)$", unit, re.MULTILINE)
+        # Which members found the cluster is not known before the machines are there: plain shell writes it.
+        assert not (tmp_path / name / f"root{joins}").exists()
+        assert joins.removeprefix("/etc/") in shell_lab.SCRIPT.read_text()
+
+
 def test_plain_shell_makes_its_machines_with_the_programs_own_flags() -> None:
-    lab = files.lab()
+    lab = files.lab(DEV)
     flags = set(re.findall(r"(?<= )--[a-z]+=\S+", create_container(lab, shell_lab.PREFIX, lab.machines[0])))
     own = {f"--{name}" for name in ("name", "hostname", "network", "ip", "volume")}
     script = shell_lab.SCRIPT.read_text()

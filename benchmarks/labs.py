@@ -1,0 +1,73 @@
+"""The labs that can be measured: by which stack the program makes each, and the bars that were set for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.figures import Bar
+from config.lab import PROJECT
+from toolchain import paths
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredLab:
+    """A lab that is made in both ways.
+
+    Args:
+        name: as `--lab` takes it.
+        stack: by which the program makes it; plain shell makes as many machines of each role.
+        bars: figure (see figures.py) -> what the program has to reach.
+        grows: whether a worker is added to it, once it stands.
+    """
+
+    name: str
+    stack: str
+    bars: Mapping[str, Bar]
+    grows: bool = False
+
+    @property
+    def settings_file(self) -> Path:
+        """Pulumi.<stack>.yaml."""
+        return paths.checkout() / f"Pulumi.{self.stack}.yaml"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The `lab` of its stack, as it stands in the settings file."""
+        settings: dict[str, Any] = yaml.safe_load(self.settings_file.read_text())["config"][f"{PROJECT}:lab"]
+        return settings
+
+
+_ALWAYS = {
+    "ratio to plain shell": Bar(limit=1.5, inclusive=True),
+    "second up, changes": Bar(limit=0, inclusive=True),
+}
+
+LABS = {
+    lab.name: lab
+    for lab in (
+        MeasuredLab(
+            name="dev",
+            stack="bench",
+            bars=_ALWAYS
+            | {
+                "second up": Bar(limit=10, inclusive=False),
+                "destroy": Bar(limit=15, inclusive=False),
+                "memory": Bar(limit=2560, inclusive=False),
+            },
+        ),
+        MeasuredLab(
+            name="ha",
+            stack="bench-ha",
+            bars=_ALWAYS
+            | {
+                "one more worker, of the first up": Bar(limit=0.25, inclusive=True),
+                "memory": Bar(limit=5120, inclusive=False),
+            },
+            grows=True,
+        ),
+    )
+}
+"""By their names, which are those of the stacks that they are like."""
