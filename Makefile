@@ -74,5 +74,5 @@ lint: .venv  ## ruff and mypy
 test: lint  ## lint, then all tests: unit, tool chain, live, engine, a real lab, and one that is hurt
 	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/unit tests/toolchain tests/live tests/engine tests/lab tests/ha
 
-bench: .venv  ## measure the lab against plain shell, side by side: [ARGS="--rounds 5 --json FILE"]
+bench: .venv  ## measure the lab against plain shell, side by side: [ARGS="--lab ha --rounds 5 --json FILE"]
 	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m benchmarks $$ARGS
