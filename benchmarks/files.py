@@ -20,7 +20,7 @@ import pulumi
 from pulumi.runtime.stack import run_pulumi_func
 
 from benchmarks.labs import LABS, MeasuredLab
-from components.step import LIBRARY, Fetch, File, Step, StepArgs
+from components.step import LIBRARY, Fetch, File, Step, StepArgs, unit_file
 from config import lab as config
 from config.versions import pins
 from toolchain import paths
@@ -93,7 +93,7 @@ class _Unanswered(pulumi.runtime.Mocks):
 
 
 def _write_step(machine: Path, step: StepArgs) -> None:
-    units = [File(path=f"/etc/systemd/system/{unit.name}", content=unit.content) for unit in step.units if unit.content]
+    units = [unit_file(unit) for unit in step.units if unit.content]
     # The unit that writes the host table takes its verbs from there.
     library = [File(path=LIBRARY, content=step.brings)] if step.brings else []
     files = [*step.files, *units, *library]

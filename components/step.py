@@ -166,7 +166,7 @@ def render(args: StepArgs, *, contents: Mapping[str, str], identity: str, before
     parts += [args.prepare] if args.prepare else []
     parts += [_fetch(fetch) for fetch in args.fetches]
     parts += [_file(file, contents) for file in args.files]
-    parts += [_file(_unit_file(unit), {}) for unit in args.units if unit.content is not None]
+    parts += [_file(unit_file(unit), {}) for unit in args.units if unit.content is not None]
     parts += ["fetched", before_start] if before_start else []
     for stage in sorted({unit.stage for unit in args.units}):
         parts += [_unit(unit) for unit in args.units if unit.stage == stage]
@@ -201,7 +201,8 @@ def _file(file: File, contents: Mapping[str, str]) -> str:
     return f"file {at} <<'{_END}'\n{content.rstrip(chr(10))}\n{_END}"
 
 
-def _unit_file(unit: Unit) -> File:
+def unit_file(unit: Unit) -> File:
+    """The file of a unit that no package brings; root's alone, as CIS wants it."""
     return File(path=f"/etc/systemd/system/{unit.name}", content=unit.content or "", mode="0600")
 
 
