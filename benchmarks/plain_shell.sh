@@ -279,6 +279,8 @@ control_plane() {
   systemctl -q enable --now etcd
   await 60 "curl -sf --cacert /etc/etcd/pki/ca.crt --cert /etc/etcd/pki/member.crt --key /etc/etcd/pki/member.key \
     https://127.0.0.1:2379/health | grep -q '\"health\":\"true\"'"
+  install -d -m 0700 /var/lib/etcd-snapshots
+  systemctl -q enable --now etcd-snapshot.timer
   download kube
   systemctl -q enable --now kube-apiserver
   await 120 "curl -sf --cacert $pki/ca.crt https://127.0.0.1:6443/readyz"
@@ -289,6 +291,7 @@ control_plane() {
 }
 
 load_balancer() {
+  haproxy -c -q -f /etc/haproxy/haproxy.cfg
   systemctl -q enable --now haproxy
   await 60 "(exec 3<>/dev/tcp/127.0.0.1/6443)"
 }
@@ -349,7 +352,7 @@ set_up_controller() { # NAME
 
 set_up_load_balancer() {
   copy load-balancer-0
-  on load-balancer-0 prepare haproxy
+  on load-balancer-0 prepare haproxy socat
   on load-balancer-0 load_balancer
 }
 
