@@ -106,6 +106,12 @@ class Run:
                     waiting.append(urn)
         return {self.at(urn).name for urn in seen if self.at(urn).request.custom}
 
+    @property
+    def etcd_step(self) -> str:
+        """The step of the first etcd member: a controller's, or a dedicated machine's."""
+        members = [resource.name for resource in self.resources if re.fullmatch(r"etcd-\w+-0", resource.name)]
+        return members[0]
+
     def script(self, name: str) -> str:
         """The create script of a step."""
         return str(self.named(name).inputs["create"])

@@ -80,7 +80,7 @@ def test_a_program_of_a_worker_knows_its_flags(lab: Run, program: str) -> None:
 
 
 def test_etcd_knows_its_flags(lab: Run, unpacked: Path) -> None:
-    check_flags(lab.flags("etcd-controller-0", "etcd"), unpacked / "etcd")
+    check_flags(lab.flags(lab.etcd_step, "etcd"), unpacked / "etcd")
 
 
 def test_a_flag_that_does_not_exist_would_be_found() -> None:

@@ -84,7 +84,7 @@ def test_the_issuer_is_one_that_pods_can_resolve(lab: Run) -> None:
 
 
 def test_etcd_is_never_spoken_to_without_tls(lab: Run) -> None:
-    flags = lab.flags("etcd-controller-0", "etcd")
+    flags = lab.flags(lab.etcd_step, "etcd")
     for name, value in flags.items():
         if name.endswith("-urls") and name != "listen-metrics-urls":
             assert all(url.startswith("https://") for url in value.split(",")), name
