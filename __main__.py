@@ -11,8 +11,8 @@ from components.host import Host, HostArgs
 from components.kubeconfigs import kubeconfig
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
 from components.machine import Machine
+from components.neighbours import Neighbours, NeighboursArgs
 from components.pki import Pki, PkiArgs
-from components.pod_network import PodNetwork, PodNetworkArgs
 from components.readiness import Readiness, ReadinessArgs
 from components.ssh import ssh_config
 from components.substrates.containers import Containers
@@ -100,9 +100,9 @@ def build(lab: config.Lab) -> None:
         sharing = VirtualAddressArgs(balancers=balancers, address=lab.api_address)
         entrance.append(VirtualAddress("virtual-address", sharing, after(*entrance)))
     former_workers = FormerWorkers("former-workers", controllers[0], workers, after(control_plane, *entrance))
-    pod_network = PodNetwork(
-        "pod-network",
-        PodNetworkArgs(machines=substrate.machines, network=lab.network),
+    neighbours = Neighbours(
+        "neighbours",
+        NeighboursArgs(machines=substrate.machines, network=lab.network),
         after(*hosts.values(), former_workers),
     )
     kubelet_access = KubeletAccess("kubelet-access", controllers[0], after(control_plane, *entrance))
@@ -111,14 +111,15 @@ def build(lab: config.Lab) -> None:
         DnsArgs(controller=controllers[0], network=lab.network, workers=len(workers)),
         after(control_plane, *entrance),
     )
-    nodes = []
+    nodes: list[pulumi.Resource] = []
     for worker in workers:
         runtime = ContainerRuntime(
             f"container-runtime-{worker.name}",
             ContainerRuntimeArgs(machine=worker, artifacts=lab.artifacts),
             after(hosts[worker.name]),
         )
-        nodes.append(
+        nodes += [
+            runtime,
             Worker(
                 worker.name,
                 WorkerArgs(
@@ -130,9 +131,9 @@ def build(lab: config.Lab) -> None:
                     cluster=cluster,
                     artifacts=lab.artifacts,
                 ),
-                after(runtime, control_plane, *entrance),
-            )
-        )
+                after(runtime.runtime, control_plane, *entrance),
+            ),
+        ]
     readiness = Readiness(
         "readiness",
         ReadinessArgs(
@@ -142,7 +143,7 @@ def build(lab: config.Lab) -> None:
             endpoint=endpoint,
             network=lab.network,
         ),
-        after(*nodes, membership, pod_network, kubelet_access, dns),
+        after(*nodes, membership, neighbours, kubelet_access, dns),
     )
 
     pulumi.export("endpoint", endpoint)

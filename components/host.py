@@ -1,6 +1,6 @@
 """What every machine needs before it is anything in particular.
 
-Made on each machine: the step library, its host name, the host table of the whole lab, kernel modules and sysctls that
+Made on each machine: the step library, its host name, kernel modules and sysctls that
 persist, swap off for good, the packages its roles need. Checked: the clock.
 
 Source: https://kubernetes.io/docs/setup/production-environment/container-runtimes/
@@ -35,7 +35,6 @@ _SYSCTLS = {
     # Packets between two pods on one bridge pass kube-proxy's rules, too: a pod reaches itself through its Service.
     "net.bridge.bridge-nf-call-iptables": 1,
 }
-_HOST_TABLE = "/etc/hardway/hosts"
 # A unit, because fstab brings swap back at every boot.
 _NO_SWAP = oneshot_unit(
     description="No swap: the kubelet does not start with it", start=["/sbin/swapoff -a"], stop=["-/sbin/swapon -a"]
@@ -46,7 +45,7 @@ _NO_SWAP = oneshot_unit(
 class HostArgs:
     """Args:
     machine: the machine to prepare.
-    lab: every machine of the lab, for the host table.
+    lab: every machine of the lab: some packages depend on the others.
     not_before: when the lab's authorities begin to be valid (RFC 3339); no clock may be behind it.
     """
 
@@ -78,7 +77,6 @@ class Host(pulumi.ComponentResource):
                     ]
                 ),
                 files=[
-                    File(path=_HOST_TABLE, content=host_table(args.lab)),
                     File(
                         path="/etc/sysctl.d/90-hardway.conf",
                         content="\n".join(f"{key} = {value}" for key, value in _SYSCTLS.items()),
@@ -89,19 +87,7 @@ class Host(pulumi.ComponentResource):
                         else []
                     ),
                 ],
-                units=[
-                    # A unit, because container engines and cloud-init write /etc/hosts anew at every start.
-                    Unit(
-                        name="hardway-hosts.service",
-                        content=oneshot_unit(
-                            description="The host table of the lab, as a block in /etc/hosts",
-                            start=[f"/bin/bash -c '. {LIBRARY} && put_block /etc/hosts hardway <{_HOST_TABLE}'"],
-                            stop=[f"/bin/bash -c '. {LIBRARY} && drop_block /etc/hosts hardway'"],
-                        ),
-                        restarts_on=[_HOST_TABLE],
-                    ),
-                    *([Unit(name="hardway-no-swap.service", content=_NO_SWAP)] if own_kernel else []),
-                ],
+                units=[Unit(name="hardway-no-swap.service", content=_NO_SWAP)] if own_kernel else [],
                 run=pulumi.Output.format("clock_after {0}", args.not_before),
             ),
             pulumi.ResourceOptions(parent=self),
@@ -117,8 +103,3 @@ def packages(machine: MachineSpec, lab: Sequence[MachineSpec]) -> list[str]:
         *(name for role in Role if role in machine.roles for name in _PACKAGES[role]),
         *([_SHARING] if len(balancers) > 1 and machine.name in balancers else []),
     ]
-
-
-def host_table(machines: Sequence[MachineSpec]) -> str:
-    """The lines of /etc/hosts that name every machine of the lab: address, FQDN, name."""
-    return "\n".join(f"{machine.address} {machine.fqdn} {machine.name}" for machine in machines)

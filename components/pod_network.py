@@ -1,18 +1,14 @@
-"""The pod network `routes`: every machine knows by which worker each pod range is reached.
+"""The pod network by routes: no overlay, every pod range has its worker as next hop.
 
-Made on every machine: a unit that sets the routes now and at every boot; on workers also an nftables table that
+For every machine a unit that sets the routes now and at every boot; for workers also an nftables table that
 masquerades what pods send out of the lab. Pods of the lab see each other's own addresses.
 
 Source: https://kubernetes.io/docs/concepts/cluster-administration/networking/
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import pulumi
-
-from components.machine import Machine
-from components.step import File, Step, StepArgs, Unit
+from components.step import File, Unit
 from components.systemd import oneshot_unit
 from config.machines import MachineSpec
 from config.settings import Network
@@ -22,58 +18,30 @@ _MASQUERADE = "/etc/hardway/masquerade.nft"
 _MARK = 240
 
 
-@dataclass(frozen=True, kw_only=True)
-class PodNetworkArgs:
-    """Args:
-    machines: all of the lab: the API server dials pods from the controllers, too.
-    network: the address ranges.
-    """
-
-    machines: Sequence[Machine]
-    network: Network
-
-
-class PodNetwork(pulumi.ComponentResource):
-    """Routes to all pod ranges, on all machines."""
-
-    def __init__(self, name: str, args: PodNetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("hardway:index:PodNetwork", name, None, opts)
-        specs = [machine.spec for machine in args.machines]
-        for machine in args.machines:
-            routes = routes_of(machine.spec, specs)
-            masquerade = []
-            if machine.spec.pod_cidr is not None:
-                content = masquerade_table(str(machine.spec.pod_cidr), args.network)
-                masquerade.append(File(path=_MASQUERADE, content=content))
-            Step(
-                f"{name}-{machine.name}",
-                StepArgs(
-                    machine=machine,
-                    name="pod-network",
-                    files=masquerade,
-                    units=[
-                        Unit(
-                            name="hardway-pod-network.service",
-                            content=oneshot_unit(
-                                description="Routes to the pods of the lab",
-                                start=[
-                                    # By their mark: the route of a worker that is no more goes, too.
-                                    f"-/sbin/ip route flush proto {_MARK}",
-                                    *(f"/sbin/ip route replace {pods} via {hop} proto {_MARK}" for pods, hop in routes),
-                                    *(f"/usr/sbin/nft -f {file.path}" for file in masquerade),
-                                ],
-                                stop=[
-                                    f"-/sbin/ip route flush proto {_MARK}",
-                                    *("-/usr/sbin/nft delete table ip hardway" for _ in masquerade),
-                                ],
-                            ),
-                            restarts_on=[file.path for file in masquerade],
-                        )
-                    ],
-                ),
-                pulumi.ResourceOptions(parent=self),
-            )
-        self.register_outputs({})
+def pod_routes(machine: MachineSpec, lab: Sequence[MachineSpec], network: Network) -> tuple[list[File], Unit]:
+    """What sets one machine's routes to all pods: the files that its unit reads, and the unit."""
+    routes = routes_of(machine, lab)
+    masquerade = []
+    if machine.pod_cidr is not None:
+        masquerade.append(File(path=_MASQUERADE, content=masquerade_table(str(machine.pod_cidr), network)))
+    unit = Unit(
+        name="hardway-pod-network.service",
+        content=oneshot_unit(
+            description="Routes to the pods of the lab",
+            start=[
+                # By their mark: the route of a worker that is no more goes, too.
+                f"-/sbin/ip route flush proto {_MARK}",
+                *(f"/sbin/ip route replace {pods} via {hop} proto {_MARK}" for pods, hop in routes),
+                *(f"/usr/sbin/nft -f {file.path}" for file in masquerade),
+            ],
+            stop=[
+                f"-/sbin/ip route flush proto {_MARK}",
+                *("-/usr/sbin/nft delete table ip hardway" for _ in masquerade),
+            ],
+        ),
+        restarts_on=[file.path for file in masquerade],
+    )
+    return masquerade, unit
 
 
 def routes_of(machine: MachineSpec, lab: Sequence[MachineSpec]) -> list[tuple[str, str]]:

@@ -46,12 +46,12 @@ class ContainerRuntimeArgs:
     """Args:
     machine: the worker.
     artifacts: where programs and images come from.
-    images: names in versions.yaml of the images that are imported where the mirror has them.
+    images: names in versions.yaml of the images besides pause that are imported where the mirror has them.
     """
 
     machine: Machine
     artifacts: ArtifactSource
-    images: tuple[str, ...] = ("pause", "coredns")
+    images: tuple[str, ...] = ("coredns",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,11 @@ class WorkerArgs:
 
 
 class ContainerRuntime(pulumi.ComponentResource):
-    """containerd, runc and the CNI plugins on a worker, with the images every node needs."""
+    """containerd, runc and the CNI plugins on a worker, with the images every node needs.
+
+    Attributes:
+        runtime: the step after which containers can be started; the images may still be on their way.
+    """
 
     def __init__(self, name: str, args: ContainerRuntimeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("hardway:index:ContainerRuntime", name, None, opts)
@@ -89,7 +93,12 @@ class ContainerRuntime(pulumi.ComponentResource):
         pod_cidr = machine.spec.pod_cidr
         if pod_cidr is None:
             raise ValueError(f"{machine.name} has no pod range")
-        Step(
+
+        def imports(*images: str) -> str:
+            wanted = images if artifacts.has_images else ()
+            return "\n".join(_import(artifacts, image, machine.arch) for image in wanted)
+
+        self.runtime = Step(
             name,
             StepArgs(
                 machine=machine,
@@ -138,9 +147,15 @@ class ContainerRuntime(pulumi.ComponentResource):
                         ready_means="containerd answers",
                     )
                 ],
-                run="\n".join(_import(artifacts, image, machine.arch) for image in args.images if artifacts.has_images),
+                run=imports("pause"),
             ),
             pulumi.ResourceOptions(parent=self),
+        )
+        # A step of its own, beside the kubelet's start: only pods that use them need these.
+        Step(
+            f"{name}-images",
+            StepArgs(machine=machine, name="images", run=imports(*args.images)),
+            pulumi.ResourceOptions(parent=self, depends_on=[self.runtime]),
         )
         self.register_outputs({})
 

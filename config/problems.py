@@ -64,6 +64,6 @@ def _problem(detail: ErrorDetails) -> Problem:
 def path_of(detail: ErrorDetails) -> list[int | str]:
     """Where the value stands below `lab`: pydantic's path without the branch of a union, which is no key."""
     path = list(detail["loc"])
-    if path[0] in ("controllers", "workers", "load_balancers"):
+    if path[0] in ("controllers", "etcd_members", "workers", "load_balancers"):
         del path[1:2]
     return path

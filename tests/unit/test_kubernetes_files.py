@@ -194,7 +194,7 @@ def test_coredns_is_two_replicas_on_different_workers_at_the_tenth_address(lab: 
     assert (spread["whenUnsatisfiable"], spread["minDomains"]) == ("DoNotSchedule", 2)
     assert pod["dnsPolicy"] == "Default", "CoreDNS must not ask itself"
     (container,) = pod["containers"]
-    assert f" {container['image']}\n" in lab.script("container-runtime-worker-0") + "\n"
+    assert f" {container['image']}\n" in lab.script("container-runtime-worker-0-images") + "\n"
 
 
 def test_coredns_answers_for_the_clusters_domain_and_passes_the_rest_on(lab: Run) -> None:
@@ -256,7 +256,7 @@ def test_two_labs_have_etcd_clusters_that_never_join(dev: Run, ha: Run) -> None:
 def test_every_machine_has_the_host_table_of_the_whole_lab(lab: Run) -> None:
     expected = [f"{each['address']} {each['fqdn']} {each['name']}" for each in lab.outputs["machines"]]
     for machine in lab.outputs["machines"]:
-        assert lab.file(f"host-{machine['name']}", "/etc/hardway/hosts").splitlines() == expected
+        assert lab.file(f"neighbours-{machine['name']}", "/etc/hardway/hosts").splitlines() == expected
 
 
 def test_readiness_asks_every_api_server_and_the_balancer(ha: Run) -> None:

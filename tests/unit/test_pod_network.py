@@ -23,12 +23,12 @@ def test_every_machine_knows_the_way_to_every_other_workers_pods(lab: Run) -> No
             for other in machines
             if other.get("pod_cidr") and other["name"] != machine["name"]
         }
-        assert routes(lab.file(f"pod-network-{machine['name']}", UNIT)) == expected
+        assert routes(lab.file(f"neighbours-{machine['name']}", UNIT)) == expected
 
 
 def test_the_routes_are_a_unit_that_is_there_after_a_reboot(lab: Run) -> None:
     for machine in lab.outputs["machines"]:
-        script = lab.script(f"pod-network-{machine['name']}")
+        script = lab.script(f"neighbours-{machine['name']}")
         assert "\nunit hardway-pod-network.service" in script
         assert "WantedBy=multi-user.target" in script
 
@@ -46,14 +46,14 @@ def test_nft_takes_the_table(lab: Run, tmp_path: Path, tools: NodeTools) -> None
     for machine in lab.outputs["machines"]:
         if machine.get("pod_cidr"):
             file = tmp_path / f"{machine['name']}.nft"
-            file.write_text(lab.file(f"pod-network-{machine['name']}", TABLE))
+            file.write_text(lab.file(f"neighbours-{machine['name']}", TABLE))
             result = tools.run("nft", "-c", "-f", str(file))
             assert result.returncode == 0, result.stderr
 
 
 def test_only_workers_masquerade_and_only_what_leaves_the_lab(lab: Run) -> None:
     for machine in lab.outputs["machines"]:
-        step = f"pod-network-{machine['name']}"
+        step = f"neighbours-{machine['name']}"
         if not machine.get("pod_cidr"):
             assert TABLE not in lab.files(step)
             continue

@@ -67,12 +67,12 @@ def test_pods_do_not_inherit_the_machines_search_domains(lab: Run) -> None:
 
 def test_sysctls_and_the_host_table_survive_a_reboot_and_do_not_grow(lab: Run) -> None:
     for machine in lab.outputs["machines"]:
-        step = f"host-{machine['name']}"
+        assert "net.ipv4.ip_forward = 1" in lab.file(f"host-{machine['name']}", "/etc/sysctl.d/90-hardway.conf")
+        step = f"neighbours-{machine['name']}"
         script = lab.script(step)
-        assert "net.ipv4.ip_forward = 1" in lab.file(step, "/etc/sysctl.d/90-hardway.conf")
         assert "put_block /etc/hosts hardway </etc/hardway/hosts" in script
         # Nothing is ever appended to a file that a machine has already.
-        assert ">>" not in script
+        assert ">>" not in script + lab.script(f"host-{machine['name']}")
         unit = lab.file(step, "/etc/systemd/system/hardway-hosts.service")
         assert "WantedBy=multi-user.target" in unit, "container engines write /etc/hosts anew at every start"
 
@@ -132,7 +132,7 @@ def test_controllers_can_reach_pods_for_the_api_servers_proxies(lab: Run) -> Non
     pods = [each["pod_cidr"] for each in lab.outputs["machines"] if each.get("pod_cidr")]
     for each in lab.outputs["machines"]:
         if each["roles"] == ["controller"]:
-            unit = lab.file(f"pod-network-{each['name']}", "/etc/systemd/system/hardway-pod-network.service")
+            unit = lab.file(f"neighbours-{each['name']}", "/etc/systemd/system/hardway-pod-network.service")
             assert all(f"route replace {cidr} via" in unit for cidr in pods)
 
 

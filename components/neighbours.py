@@ -1,0 +1,69 @@
+"""What every machine knows of the others: their names, and the way to their pods.
+
+Made on every machine: the host table of the whole lab, as a block in /etc/hosts, and the pod network's routes (see
+pod_network.py); both now and at every boot. It is all that changes on a machine when another comes or goes, and so it
+is one step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+
+from components.machine import Machine
+from components.pod_network import pod_routes
+from components.step import LIBRARY, File, Step, StepArgs, Unit
+from components.systemd import oneshot_unit
+from config.machines import MachineSpec
+from config.settings import Network
+
+_HOST_TABLE = "/etc/hardway/hosts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeighboursArgs:
+    """Args:
+    machines: all of the lab: the API server dials pods from the controllers, too.
+    network: the address ranges.
+    """
+
+    machines: Sequence[Machine]
+    network: Network
+
+
+class Neighbours(pulumi.ComponentResource):
+    """The host table of the lab, and routes to all pod ranges, on all machines."""
+
+    def __init__(self, name: str, args: NeighboursArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("hardway:index:Neighbours", name, None, opts)
+        specs = [machine.spec for machine in args.machines]
+        for machine in args.machines:
+            files, routes = pod_routes(machine.spec, specs, args.network)
+            Step(
+                f"{name}-{machine.name}",
+                StepArgs(
+                    machine=machine,
+                    name="neighbours",
+                    files=[File(path=_HOST_TABLE, content=host_table(specs)), *files],
+                    units=[
+                        # A unit, because container engines and cloud-init write /etc/hosts anew at every start.
+                        Unit(
+                            name="hardway-hosts.service",
+                            content=oneshot_unit(
+                                description="The host table of the lab, as a block in /etc/hosts",
+                                start=[f"/bin/bash -c '. {LIBRARY} && put_block /etc/hosts hardway <{_HOST_TABLE}'"],
+                                stop=[f"/bin/bash -c '. {LIBRARY} && drop_block /etc/hosts hardway'"],
+                            ),
+                            restarts_on=[_HOST_TABLE],
+                        ),
+                        routes,
+                    ],
+                ),
+                pulumi.ResourceOptions(parent=self),
+            )
+        self.register_outputs({})
+
+
+def host_table(machines: Sequence[MachineSpec]) -> str:
+    """The lines of /etc/hosts that name every machine of the lab: address, FQDN, name."""
+    return "\n".join(f"{machine.address} {machine.fqdn} {machine.name}" for machine in machines)
