@@ -12,7 +12,7 @@ from lab.session import Show
 
 STACK = "ha-test"
 # What makes labs of its own on this stack comes before the lab that the others share.
-_ORDER = ("test_interrupted", "test_scale", "test_drills")
+_ORDER = ("test_interrupted", "test_scale", "test_replace", "test_drills")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,48 @@
+"""Machines that are dead, made anew by `make replace`."""
+
+from ha.conftest import STACK
+from lab.cluster import Cluster
+from lab.commands import Ran, Started
+from lab.footprint import podman
+from lab.session import Show
+
+VICTIM = "controller-1"
+
+
+def replace(*machines: str, show: Show) -> Ran:
+    """`make replace MACHINE=...`."""
+    return Started("replace", *machines, show=show, stack=STACK, module="live").wait()
+
+
+def test_a_dead_controller_is_made_anew_and_nothing_is_lost(cluster: Cluster, show: Show) -> None:
+    """What it would catch: a member that founds a cluster of its own, or whose old self stays in the list."""
+    before = _members(cluster)
+    cluster.kubectl("create", "configmap", "kept", "--from-literal=a=1")
+    podman("stop", "--time", "0", f"hardway-{STACK}-{VICTIM}")
+    ran = replace(VICTIM, show=show)
+    assert ran.code == 0, ran.output
+    after = _members(cluster)
+    assert after.keys() == before.keys()
+    # Another member in the place of the one that is dead; the others are the same.
+    assert {name for name in after if after[name] != before[name]} == {VICTIM}
+    cluster.ssh(VICTIM, ". /etc/etcd/etcdctl.env && etcdctl endpoint health --cluster")
+    cluster.kubectl("delete", "configmap", "kept")
+    status = Started("status", stack=STACK, module="live").wait()
+    assert status.code == 0, status.output
+
+
+def test_what_would_lose_the_quorum_is_refused(cluster: Cluster, show: Show) -> None:
+    before = podman("ps", "--quiet", "--no-trunc")
+    ran = replace("controller-0", "controller-1", show=show)
+    assert ran.code == 1
+    assert "etcd has 3 members and needs 2 to work" in ran.output
+    assert "Nothing was touched" in ran.output
+    assert podman("ps", "--quiet", "--no-trunc") == before
+
+
+def _members(cluster: Cluster) -> dict[str, str]:
+    """Name -> id."""
+    listed = cluster.ssh(cluster.controller.name, ". /etc/etcd/etcdctl.env && etcdctl member list")
+    fields = [line.split(", ") for line in listed.splitlines()]
+    assert {field[1] for field in fields} == {"started"}
+    return {field[2]: field[0] for field in fields}
