@@ -41,17 +41,20 @@ join_with() {
 }
 
 join_what_answers() {
-  local end=$((SECONDS + 120)) said answered=
-  until said=$(become_a_member "$1" "$2" 2>&1); do
+  local end=$((SECONDS + 120)) cluster answered='' why
+  why=$(mktemp)
+  # etcdctl tells of its own retries on stderr, also where it succeeds in the end: that is no part of the answer.
+  until cluster=$(become_a_member "$1" "$2" 2>"$why"); do
     [ -n "$answered" ] || ! ctl member list >/dev/null 2>&1 || answered=yes
     if [ $SECONDS -ge "$end" ]; then
       [ -n "$answered" ] || die "no member of this lab's etcd answers, and it had a cluster: $1 does not found a second" \
         "one. Start the machines that carry the others; if their data are lost: make restore SNAPSHOT=file"
-      die "$1 cannot join etcd: $(printf '%s\n' "$said" | tail -n 3)"
+      die "$1 cannot join etcd: $(grep -v '^{' "$why" | tail -n 3)"
     fi
     sleep 0.5
   done
-  join_with "$1" existing "$said"
+  rm -f "$why"
+  join_with "$1" existing "$cluster"
 }
 
 # become_a_member NAME PEER-URL: be in the cluster's list, as one that has not started; print the list as etcd takes it.
