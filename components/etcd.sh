@@ -33,11 +33,11 @@ join() {
 }
 
 # joined: the member serves; from now on this machine founds no cluster.
-joined() { [ -e "$ETCD_MARK" ] || touch "$ETCD_MARK"; }
+joined() { [ -e "$ETCD_MARK" ] || install -m 0600 /dev/null "$ETCD_MARK"; }
 
 join_with() {
   printf 'ETCD_INITIAL_CLUSTER_STATE=%s\nETCD_INITIAL_CLUSTER=%s\n' "$2" "$3" |
-    install -m 0600 -o etcd -g etcd /dev/stdin "$ETCD_JOIN"
+    install -m 0600 /dev/stdin "$ETCD_JOIN"
 }
 
 join_what_answers() {

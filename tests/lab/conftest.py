@@ -21,7 +21,6 @@ _ORDER = (
     "test_status",
     "test_networking",
     "test_access",
-    "test_drain",
     "test_certificates",
     "test_security",
     "test_hardening",
@@ -29,6 +28,7 @@ _ORDER = (
     "test_changes",
     "test_reboot",
     "test_snapshots",
+    "test_drain",
     "test_destroy",
 )
 

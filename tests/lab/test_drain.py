@@ -40,7 +40,6 @@ def test_a_drain_that_cannot_finish_says_what_holds_it_and_takes_itself_back(
     assert done.stderr.count("is held by") == 1
     node = cluster.get("node", goes)
     assert "unschedulable" not in node["spec"]
-    workload.wait_until_ready()
     assert held in [pod.name for pod in workload.web]
 
 

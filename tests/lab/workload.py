@@ -38,9 +38,15 @@ class Workload:
 
     def start(self) -> None:
         """Import the images, apply the manifests and wait until all pods are ready."""
-        self.cluster.apply(_namespace(), *_web(len(self.cluster.workers)), *_alone())
+        # Images first: a kubelet that does not find one asks a registry, and then not again for a while.
         with ThreadPoolExecutor() as workers:
             list(workers.map(self._import_images, [worker.name for worker in self.cluster.workers]))
+        # A new namespace takes pods once its service account is there, which a controller makes.
+        eventually(
+            "the API taking the pods",
+            lambda: self.cluster.apply(_namespace(), *_web(len(self.cluster.workers)), *_alone()) is None,
+            seconds=30,
+        )
         self.wait_until_ready()
 
     def wait_until_ready(self, *, seconds: float = 90) -> None:
