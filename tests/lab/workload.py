@@ -44,10 +44,14 @@ class Workload:
         # A new namespace takes pods once its service account is there, which a controller makes.
         eventually(
             "the API taking the pods",
-            lambda: self.cluster.apply(_namespace(), *_web(len(self.cluster.workers)), *_alone()) is None,
+            self._applied,
             seconds=30,
         )
         self.wait_until_ready()
+
+    def _applied(self) -> bool:
+        self.cluster.apply(_namespace(), *_web(len(self.cluster.workers)), *_alone())
+        return True
 
     def wait_until_ready(self, *, seconds: float = 90) -> None:
         """Wait until every pod of the namespace is ready."""
