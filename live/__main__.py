@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from live import cluster, replace, snapshot, status, status_table
+from live import cluster, replace, status, status_table
 from toolchain import stack
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
@@ -20,9 +20,11 @@ def main(arguments: list[str]) -> int:
             case "status":
                 return _status(chosen, as_json=options.json)
             case "snapshot":
+                # Here and below not imported above: no other command needs the program's components.
+                from live import snapshot
+
                 snapshot.take(cluster.find(chosen), options.file)
             case "restore":
-                # Not imported above: no other command needs the program's components.
                 from live import restore
 
                 restore.restore(cluster.find(chosen), _snapshot(options.file))
