@@ -2,6 +2,7 @@
 
 import pulumi
 
+from components import substrates
 from components.control_plane import API_PORT, ControlPlane, ControlPlaneArgs, KubeletAccess
 from components.dns import Dns, DnsArgs
 from components.encryption import Encryption
@@ -15,7 +16,6 @@ from components.neighbours import Neighbours, NeighboursArgs
 from components.pki import Pki, PkiArgs
 from components.readiness import Readiness, ReadinessArgs
 from components.ssh import ssh_config
-from components.substrates.containers import Containers
 from components.virtual_address import VirtualAddress, VirtualAddressArgs
 from components.worker import ContainerRuntime, ContainerRuntimeArgs, FormerWorkers, Worker, WorkerArgs
 from config import lab as config
@@ -30,10 +30,10 @@ def after(*resources: pulumi.Resource) -> pulumi.ResourceOptions:
 
 def build(lab: config.Lab) -> None:
     """One lab, from machines to proof."""
-    endpoint = f"https://{lab.api_address}:{API_PORT}"
     cluster = f"hardway-{lab.name}"
 
-    substrate = Containers("machines", lab)
+    substrate = substrates.create("machines", lab)
+    endpoint = pulumi.Output.format("https://{0}:{1}", substrate.api_address, API_PORT)
     machines = {machine.name: machine for machine in substrate.machines}
 
     def having(role: Role) -> list[Machine]:
@@ -50,7 +50,7 @@ def build(lab: config.Lab) -> None:
             workers=lab.with_role(Role.WORKER),
             etcd_members=lab.etcd_members,
             load_balancers=lab.with_role(Role.LOAD_BALANCER),
-            api_address=str(lab.api_address),
+            api_address=substrate.api_address,
             api_service=str(lab.network.api_service),
             cluster_domain=lab.network.cluster_domain,
         ),
@@ -85,16 +85,19 @@ def build(lab: config.Lab) -> None:
     balancers = having(Role.LOAD_BALANCER)
     # What makes the API answer at the endpoint.
     entrance: list[pulumi.Resource] = [
-        LoadBalancer(
-            balancer.name,
-            LoadBalancerArgs(
-                machine=balancer,
-                controllers=lab.with_role(Role.CONTROLLER),
-                authority=pki.kubernetes.certificate,
-            ),
-            after(hosts[balancer.name]),
-        )
-        for balancer in balancers
+        *substrate.entrance,
+        *(
+            LoadBalancer(
+                balancer.name,
+                LoadBalancerArgs(
+                    machine=balancer,
+                    controllers=lab.with_role(Role.CONTROLLER),
+                    authority=pki.kubernetes.certificate,
+                ),
+                after(hosts[balancer.name]),
+            )
+            for balancer in balancers
+        ),
     ]
     if len(balancers) > 1:
         sharing = VirtualAddressArgs(balancers=balancers, address=lab.api_address)

@@ -55,7 +55,7 @@ class ControlPlaneArgs:
     pki: Pki
     encryption: pulumi.Output[str]
     etcd: Etcd
-    endpoint: str
+    endpoint: pulumi.Input[str]
     network: Network
     cluster: str
     artifacts: ArtifactSource

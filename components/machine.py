@@ -19,6 +19,7 @@ class Machine:
             its inputs, so that a new machine gets all of its steps again.
         resource: the resource that goes when the machine goes; steps on it need not be undone then.
         arch: amd64 or arm64.
+        interface: the network interface that has its address.
         shares_kernel: its kernel is its host's, too, so that swap, modules and global sysctls are not its own.
     """
 
@@ -27,6 +28,7 @@ class Machine:
     identity: pulumi.Input[str]
     resource: pulumi.Resource
     arch: str
+    interface: str
     shares_kernel: bool
 
     @property

@@ -53,7 +53,7 @@ class PkiArgs:
     workers: Sequence[MachineSpec]
     etcd_members: Sequence[MachineSpec]
     load_balancers: Sequence[MachineSpec]
-    api_address: str
+    api_address: pulumi.Input[str]
     api_service: str
     cluster_domain: str
 
@@ -91,7 +91,7 @@ class Authority:
         organization: str | None = None,
         uses: Sequence[str],
         dns_names: Sequence[str] = (),
-        ip_addresses: Sequence[str] = (),
+        ip_addresses: Sequence[pulumi.Input[str]] = (),
     ) -> Certificate:
         """A certificate of this authority, with a key of its own."""
         key = private_key(name, self._settings.algorithm, self._parent)
@@ -191,8 +191,8 @@ class Pki(pulumi.ComponentResource):
                 args.api_service,
                 *(str(controller.address) for controller in args.controllers),
                 *balancers,
-                # Two balancers share another address.
-                *({args.api_address} - set(balancers)),
+                # Where no machine has it: two balancers share it, or it is a cloud's.
+                *([args.api_address] if args.api_address not in balancers else []),
             ],
         )
         # Its rights are granted by RBAC (see control_plane.py), not by membership in system:masters.

@@ -33,7 +33,7 @@ class ReadinessArgs:
     controllers: Sequence[Machine]
     workers: Sequence[Machine]
     etcd_members: int
-    endpoint: str
+    endpoint: pulumi.Input[str]
     network: Network
 
 
@@ -49,7 +49,11 @@ class Readiness(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         cluster = Step(
             f"{name}-cluster",
-            StepArgs(machine=args.controllers[0], name="readiness-cluster", run=cluster_checks(args)),
+            StepArgs(
+                machine=args.controllers[0],
+                name="readiness-cluster",
+                run=pulumi.Output.from_input(args.endpoint).apply(lambda known: cluster_checks(args, known)),
+            ),
             child,
         )
         dns = Step(
@@ -63,12 +67,12 @@ class Readiness(pulumi.ComponentResource):
         self.register_outputs({})
 
 
-def cluster_checks(args: ReadinessArgs) -> str:
+def cluster_checks(args: ReadinessArgs, endpoint: str) -> str:
     """The shell lines that check the cluster from a controller and print what they saw, as JSON."""
     # By name: a worker that this `up` is about to remove is still a node.
     nodes = " ".join(f"node/{worker.name}" for worker in args.workers)
     api_servers = [f"https://{controller.address}:{API_PORT}" for controller in args.controllers]
-    checks = [f"wait_for 60 '/readyz of {url}' '{_CURL} {url}/readyz'" for url in (*api_servers, args.endpoint)]
+    checks = [f"wait_for 60 '/readyz of {url}' '{_CURL} {url}/readyz'" for url in (*api_servers, endpoint)]
     checks += [
         ". /etc/etcd/etcdctl.env",
         "wait_for 60 'every etcd member healthy' 'etcdctl endpoint health --cluster'",
@@ -77,7 +81,7 @@ def cluster_checks(args: ReadinessArgs) -> str:
     ]
     facts = {
         "api_servers_ready": len(api_servers),
-        "balancer_ready": args.endpoint,
+        "balancer_ready": endpoint,
         "etcd_members_healthy": args.etcd_members,
         "nodes_ready": len(args.workers),
     }

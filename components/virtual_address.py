@@ -23,8 +23,6 @@ from config.machines import MachineSpec
 
 _TEMPLATE = Path(__file__).parents[1] / "config" / "templates" / "keepalived.conf"
 _CONFIGURATION = "/etc/keepalived/keepalived.conf"
-# What container engines call the interface of a machine.
-_INTERFACE = "eth0"
 _HIGHEST_PRIORITY = 101
 
 
@@ -54,7 +52,7 @@ class VirtualAddress(pulumi.ComponentResource):
                     files=[
                         File(
                             path=_CONFIGURATION,
-                            content=keepalived_configuration(balancer.spec, specs, args.address),
+                            content=keepalived_configuration(balancer, specs, args.address),
                         )
                     ],
                     units=[
@@ -97,7 +95,7 @@ _UNIT = systemd_unit(
 )
 
 
-def keepalived_configuration(balancer: MachineSpec, balancers: Sequence[MachineSpec], address: IPv4Address) -> str:
+def keepalived_configuration(balancer: Machine, balancers: Sequence[MachineSpec], address: IPv4Address) -> str:
     """keepalived.conf of one of two balancers.
 
     Args:
@@ -109,8 +107,8 @@ def keepalived_configuration(balancer: MachineSpec, balancers: Sequence[MachineS
     return Template(_TEMPLATE.read_text()).substitute(
         name=balancer.name,
         monitor=MONITOR,
-        priority=_HIGHEST_PRIORITY - list(balancers).index(balancer),
-        interface=_INTERFACE,
+        priority=_HIGHEST_PRIORITY - list(balancers).index(balancer.spec),
+        interface=balancer.interface,
         # Any number that both have: nobody else's adverts are heard.
         router=address.packed[-1],
         address=balancer.address,

@@ -69,7 +69,7 @@ class WorkerArgs:
     machine: Machine
     controller: Machine
     pki: Pki
-    endpoint: str
+    endpoint: pulumi.Input[str]
     network: Network
     cluster: str
     artifacts: ArtifactSource

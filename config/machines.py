@@ -7,10 +7,10 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Discriminator, StringConstraints, Tag
+from pydantic import Discriminator, StringConstraints, Tag
 
 from config.problems import Problem
-from config.values import Address, AddressRange, WholeNumber
+from config.values import Address, AddressRange, Settings, WholeNumber
 
 
 class Role(StrEnum):
@@ -23,10 +23,8 @@ class Role(StrEnum):
     LOAD_BALANCER = "load-balancer"
 
 
-class MachineSettings(BaseModel):
+class MachineSettings(Settings):
     """One machine by name, where a count would not do."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
     address: Address | None = None

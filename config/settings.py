@@ -6,19 +6,13 @@ Values that are fine by themselves and wrong together are found by `checks`.
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from config.machines import Machines
-from config.values import AddressRange, DnsDomain, WholeNumber
+from config.values import AddressRange, DnsDomain, Settings, WholeNumber
 
 # Certificates cannot say a year beyond 9999.
 _CENTURY = 100 * 365 * 24
-
-
-class Settings(BaseModel):
-    """A part of the configuration: a key that it does not have is an error, and it never changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 class Network(Settings):

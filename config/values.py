@@ -6,8 +6,15 @@ Left alone it takes `true` for the number 1 and the number 5 for the address 0.0
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
+
+
+class Settings(BaseModel):
+    """A part of the configuration: a key that it does not have is an error, and it never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
 
 WholeNumber = Annotated[int, Field(strict=True)]
 

@@ -1,1 +1,14 @@
-"""What the machines are made of."""
+"""Where a lab can stand: one file for each substrate, all of them behind `components.substrate.Substrate`."""
+
+from components.substrate import Substrate
+from config.lab import Lab
+
+
+def create(name: str, lab: Lab) -> Substrate:
+    """The machines that the lab's settings ask for."""
+    # Imported by the lab that needs it: the SDKs of some providers take seconds to load.
+    match lab.settings.substrate:
+        case "containers":
+            from components.substrates.containers import Containers
+
+            return Containers(name, lab)

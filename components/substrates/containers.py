@@ -67,7 +67,7 @@ class Containers(pulumi.ComponentResource):
     Attributes:
         machines: one for each of `lab.machines`, in that order.
         ssh_private_key: the key (OpenSSH, secret) that opens all of them.
-        checks: what may refuse the whole `up`; whatever may change in one comes after these.
+        checks, api_address, entrance: see `Substrate`.
     """
 
     def __init__(self, name: str, lab: Lab, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -91,9 +91,13 @@ class Containers(pulumi.ComponentResource):
                 parent=self, depends_on=[preflight, guard], replace_on_changes=["create"], delete_before_replace=True
             ),
         )
-        self.checks = [preflight, guard]
+        self.checks: Sequence[pulumi.Resource] = [preflight, guard]
+        self.api_address: pulumi.Input[str] = str(lab.api_address)
+        self.entrance: Sequence[pulumi.Resource] = []
         self.ssh_private_key = key.private_key_openssh
-        self.machines = [self._machine(name, lab, prefix, spec, key, network) for spec in lab.machines]
+        self.machines: Sequence[Machine] = [
+            self._machine(name, lab, prefix, spec, key, network) for spec in lab.machines
+        ]
         routes = host_routes(lab.machines)
         local.Command(
             f"{name}-boot",
@@ -153,6 +157,8 @@ class Containers(pulumi.ComponentResource):
             identity=pulumi.Output.unsecret(container.stdout),
             resource=container,
             arch=lab.arch,
+            # What container engines call it.
+            interface="eth0",
             shares_kernel=True,
         )
 

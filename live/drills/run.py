@@ -22,7 +22,9 @@ from toolchain.errors import ToolchainError
 
 _WELL_BEFORE = 20
 """Seconds that a cluster gets to be well before a drill: a lease may just be late."""
-_FIRST_ANSWERS = 20
+_FIRST_ANSWERS = 60
+"""Seconds until each probe has had its first good answers: after an outage CoreDNS hears of new Services only when its
+client tries again, which may be 30 s later."""
 _CALM = 2.0
 """Seconds of good answers before the fault, and after it."""
 _LATE = 15

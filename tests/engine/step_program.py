@@ -82,6 +82,7 @@ def build(plan_file: str) -> None:
         # It was there before and stays: its steps must be undone.
         resource=None,  # type: ignore[arg-type]
         arch="amd64",
+        interface="eth0",
         shares_kernel=True,
     )
     host = Host("host", HostArgs(machine=machine, lab=[spec], not_before=plan.not_before))
