@@ -39,6 +39,7 @@ def machine(**changes: Any) -> Machine:
         "identity": "0123456789abcdef",
         "resource": None,
         "arch": "amd64",
+        "interface": "eth0",
         "shares_kernel": True,
     }
     return Machine(**{**settings, **changes})
