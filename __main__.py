@@ -103,11 +103,15 @@ def build(lab: config.Lab) -> None:
         sharing = VirtualAddressArgs(balancers=balancers, address=lab.api_address)
         entrance.append(VirtualAddress("virtual-address", sharing, after(*entrance)))
     former_workers = FormerWorkers("former-workers", controllers[0], workers, after(control_plane, *entrance))
-    neighbours = Neighbours(
-        "neighbours",
-        NeighboursArgs(machines=substrate.machines, network=lab.network),
-        after(*hosts.values(), former_workers),
-    )
+    # Those that are there hear of a new machine while it is being made.
+    neighbours = [
+        Neighbours(
+            f"neighbours-{name}",
+            NeighboursArgs(machine=machine, lab=lab.machines, network=lab.network),
+            after(hosts[name], former_workers),
+        )
+        for name, machine in machines.items()
+    ]
     kubelet_access = KubeletAccess("kubelet-access", controllers[0], after(control_plane, *entrance))
     dns = Dns(
         "dns",
@@ -146,7 +150,7 @@ def build(lab: config.Lab) -> None:
             endpoint=endpoint,
             network=lab.network,
         ),
-        after(*nodes, membership, neighbours, kubelet_access, dns),
+        after(*nodes, membership, *neighbours, kubelet_access, dns),
     )
 
     pulumi.export("endpoint", endpoint)

@@ -1,6 +1,6 @@
-"""What every machine knows of the others: their names, and the way to their pods.
+"""What a machine knows of the others: their names, and the way to their pods.
 
-Made on every machine: the host table of the whole lab, as a block in /etc/hosts, and the pod network's routes (see
+Made on it: the host table of the whole lab, as a block in /etc/hosts, and the pod network's routes (see
 pod_network.py); both now and at every boot. It is all that changes on a machine when another comes or goes, and so it
 is one step.
 """
@@ -23,44 +23,45 @@ _HOST_TABLE = "/etc/hardway/hosts"
 @dataclass(frozen=True, kw_only=True)
 class NeighboursArgs:
     """Args:
-    machines: all of the lab: the API server dials pods from the controllers, too.
+    machine: which one: controllers, too, since the API server dials pods.
+    lab: every machine of the lab.
     network: the address ranges.
     """
 
-    machines: Sequence[Machine]
+    machine: Machine
+    lab: Sequence[MachineSpec]
     network: Network
 
 
 class Neighbours(pulumi.ComponentResource):
-    """The host table of the lab, and routes to all pod ranges, on all machines."""
+    """The host table of the lab, and routes to all pod ranges, on one machine."""
 
     def __init__(self, name: str, args: NeighboursArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("hardway:index:Neighbours", name, None, opts)
-        specs = [machine.spec for machine in args.machines]
-        for machine in args.machines:
-            files, routes = pod_routes(machine.spec, specs, args.network)
-            Step(
-                f"{name}-{machine.name}",
-                StepArgs(
-                    machine=machine,
-                    name="neighbours",
-                    files=[File(path=_HOST_TABLE, content=host_table(specs)), *files],
-                    units=[
-                        # A unit, because container engines and cloud-init write /etc/hosts anew at every start.
-                        Unit(
-                            name="hardway-hosts.service",
-                            content=oneshot_unit(
-                                description="The host table of the lab, as a block in /etc/hosts",
-                                start=[f"/bin/bash -c '. {LIBRARY} && put_block /etc/hosts hardway <{_HOST_TABLE}'"],
-                                stop=[f"/bin/bash -c '. {LIBRARY} && drop_block /etc/hosts hardway'"],
-                            ),
-                            restarts_on=[_HOST_TABLE],
+        files, routes = pod_routes(args.machine.spec, args.lab, args.network)
+        Step(
+            name,
+            StepArgs(
+                machine=args.machine,
+                name="neighbours",
+                files=[File(path=_HOST_TABLE, content=host_table(args.lab)), *files],
+                units=[
+                    # A unit, because container engines and cloud-init write /etc/hosts anew at every start.
+                    Unit(
+                        name="hardway-hosts.service",
+                        content=oneshot_unit(
+                            description="The host table of the lab, as a block in /etc/hosts",
+                            start=[f"/bin/bash -c '. {LIBRARY} && put_block /etc/hosts hardway <{_HOST_TABLE}'"],
+                            stop=[f"/bin/bash -c '. {LIBRARY} && drop_block /etc/hosts hardway'"],
+                            reloads=True,
                         ),
-                        routes,
-                    ],
-                ),
-                pulumi.ResourceOptions(parent=self),
-            )
+                        reloads_on=[_HOST_TABLE],
+                    ),
+                    routes,
+                ],
+            ),
+            pulumi.ResourceOptions(parent=self),
+        )
         self.register_outputs({})
 
 

@@ -13,6 +13,7 @@ from components.systemd import oneshot_unit
 from config.machines import MachineSpec
 from config.settings import Network
 
+_ROUTES = "/etc/hardway/pod-routes"
 _MASQUERADE = "/etc/hardway/masquerade.nft"
 # Who set a route, as ip-route(8) has it: a number that no routing daemon uses.
 _MARK = 240
@@ -20,10 +21,12 @@ _MARK = 240
 
 def pod_routes(machine: MachineSpec, lab: Sequence[MachineSpec], network: Network) -> tuple[list[File], Unit]:
     """What sets one machine's routes to all pods: the files that its unit reads, and the unit."""
-    routes = routes_of(machine, lab)
-    masquerade = []
+    # In a file, so that another worker changes what the unit reads and not the unit.
+    routes = [f"route replace {pods} via {hop} proto {_MARK}" for pods, hop in routes_of(machine, lab)]
+    files = [File(path=_ROUTES, content="\n".join(routes))]
     if machine.pod_cidr is not None:
-        masquerade.append(File(path=_MASQUERADE, content=masquerade_table(str(machine.pod_cidr), network)))
+        files.append(File(path=_MASQUERADE, content=masquerade_table(str(machine.pod_cidr), network)))
+    nft = [f"/usr/sbin/nft -f {_MASQUERADE}"] if machine.pod_cidr is not None else []
     unit = Unit(
         name="hardway-pod-network.service",
         content=oneshot_unit(
@@ -31,17 +34,18 @@ def pod_routes(machine: MachineSpec, lab: Sequence[MachineSpec], network: Networ
             start=[
                 # By their mark: the route of a worker that is no more goes, too.
                 f"-/sbin/ip route flush proto {_MARK}",
-                *(f"/sbin/ip route replace {pods} via {hop} proto {_MARK}" for pods, hop in routes),
-                *(f"/usr/sbin/nft -f {file.path}" for file in masquerade),
+                f"/sbin/ip -batch {_ROUTES}",
+                *nft,
             ],
             stop=[
                 f"-/sbin/ip route flush proto {_MARK}",
-                *("-/usr/sbin/nft delete table ip hardway" for _ in masquerade),
+                *("-/usr/sbin/nft delete table ip hardway" for _ in nft),
             ],
+            reloads=True,
         ),
-        restarts_on=[file.path for file in masquerade],
+        reloads_on=[file.path for file in files],
     )
-    return masquerade, unit
+    return files, unit
 
 
 def routes_of(machine: MachineSpec, lab: Sequence[MachineSpec]) -> list[tuple[str, str]]:

@@ -52,13 +52,14 @@ def systemd_unit(
     )
 
 
-def oneshot_unit(*, description: str, start: Sequence[str], stop: Sequence[str] = ()) -> str:
+def oneshot_unit(*, description: str, start: Sequence[str], stop: Sequence[str] = (), reloads: bool = False) -> str:
     """Commands that are run once at boot, and others when the unit is stopped.
 
     Args:
         description: what they do.
         start: commands, absolute paths; one that starts with "-" may fail.
         stop: likewise.
+        reloads: whether it may be told to start once more without being stopped.
     """
     return "\n".join(
         [
@@ -71,6 +72,7 @@ def oneshot_unit(*, description: str, start: Sequence[str], stop: Sequence[str] 
             "Type=oneshot",
             "RemainAfterExit=yes",
             *(f"ExecStart={command}" for command in start),
+            *(f"ExecReload={command}" for command in (start if reloads else ())),
             *(f"ExecStop={command}" for command in stop),
             "",
             "[Install]",

@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from string import Template
 from typing import Any
 
@@ -199,8 +200,8 @@ class Worker(pulumi.ComponentResource):
                             service={"ExecStartPre": resolv_conf_command()},
                         ),
                         restarts_on=[file.path for file in kubelet],
-                        ready="curl -sf http://127.0.0.1:10248/healthz",
-                        ready_means="http://127.0.0.1:10248/healthz says ok",
+                        ready=f"curl -sf http://127.0.0.1:10248/healthz && {own_node(machine)}",
+                        ready_means="http://127.0.0.1:10248/healthz says ok, and its Node in the API",
                     ),
                     Unit(
                         name="kube-proxy.service",
@@ -214,6 +215,8 @@ class Worker(pulumi.ComponentResource):
                         # Its own healthz says ok only once it has written the rules of all services.
                         ready=f"curl -sf http://{machine.address}:10256/livez",
                         ready_means=f"http://{machine.address}:10256/livez says ok",
+                        # It asks for the Node when it starts; where there is none yet, only a second later again.
+                        stage=2,
                     ),
                 ],
                 # Its rules outlive it, by design: what it leaves when it goes for good is its own to remove.
@@ -427,13 +430,19 @@ def node_in_api(machine: Machine) -> str:
     node = f"node/{machine.name}"
     return "\n".join(
         [
-            f"wait_for 90 '{machine.name} registering' '{KUBECTL} get {node} >/dev/null'",
-            f"{KUBECTL} patch {node} -p '{patch}' >/dev/null",
+            f"wait_for 90 '{machine.name} registering' {quote(f'{KUBECTL} patch {node} -p {quote(patch)}')}",
             f"{KUBECTL} wait --for=condition=Ready {node} --timeout=90s >/dev/null ||",
             f'  die "{machine.name} is not Ready: $({KUBECTL} get {node} '
             '-o jsonpath=\'{.status.conditions[?(@.type=="Ready")].message}\')"',
         ]
     )
+
+
+def own_node(machine: Machine) -> str:
+    """The shell command that succeeds if the API has a worker's Node; run on the worker, as its kubelet."""
+    identity = f"--cacert {_KUBELET}/pki/ca.crt --cert {_KUBELET}/pki/kubelet.crt --key {_KUBELET}/pki/kubelet.key"
+    server = f"$(sed -n 's/^ *server: //p' {_KUBELET_KUBECONFIG})"
+    return f'curl -sf -m 5 -o /dev/null {identity} "{server}/api/v1/nodes/{machine.name}"'
 
 
 def _kubelet_files(args: WorkerArgs) -> list[File]:

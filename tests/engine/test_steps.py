@@ -163,6 +163,21 @@ def test_a_changed_flag_restarts_its_own_unit_only(lab: StepLab) -> None:
     assert "--verbosity=4" in lab.host.bash("systemctl show -P ExecStart one.service")
 
 
+def test_a_unit_that_hides_a_packages_own_is_the_one_that_runs(lab: StepLab) -> None:
+    """systemd goes on with the file that it read when the package came."""
+    packaged = lab.host.path("/lib/systemd/system/hides.service")
+    packaged.write_text("[Service]\nExecStart=/bin/sleep 4242\n")
+    lab.host.bash("systemctl start hides.service")
+    try:
+        lab.has(replace(FIRST, units=[unit("hides", port=7)]), SECOND)
+        assert "--port=7" in lab.host.bash("systemctl show -P ExecStart hides.service")
+        assert lab.host.bash("systemctl is-active hides.service").strip() == "active"
+    finally:
+        lab.has(FIRST, SECOND)
+        packaged.unlink()
+        lab.host.bash("systemctl daemon-reload")
+
+
 def test_what_a_step_no_longer_has_goes(lab: StepLab) -> None:
     """Files and units that stay behind; a file of the machine's own that is lost."""
     lab.has(FIRST, SECOND)

@@ -7,12 +7,13 @@ from unit.mocked_engine import Run
 from unit.node_tools import NodeTools
 
 TABLE = "/etc/hardway/masquerade.nft"
-UNIT = "/etc/systemd/system/hardway-pod-network.service"
+ROUTES = "/etc/hardway/pod-routes"
 
 
-def routes(unit: str) -> set[tuple[str, str]]:
-    words = (line.split() for line in unit.splitlines() if line.startswith("ExecStart=/sbin/ip route replace"))
-    return {(each[3], each[5]) for each in words}
+def routes(batch: str) -> set[tuple[str, str]]:
+    words = [line.split() for line in batch.splitlines()]
+    assert all(each[:2] == ["route", "replace"] for each in words)
+    return {(each[2], each[4]) for each in words}
 
 
 def test_every_machine_knows_the_way_to_every_other_workers_pods(lab: Run) -> None:
@@ -23,7 +24,7 @@ def test_every_machine_knows_the_way_to_every_other_workers_pods(lab: Run) -> No
             for other in machines
             if other.get("pod_cidr") and other["name"] != machine["name"]
         }
-        assert routes(lab.file(f"neighbours-{machine['name']}", UNIT)) == expected
+        assert routes(lab.file(f"neighbours-{machine['name']}", ROUTES)) == expected
 
 
 def test_the_routes_are_a_unit_that_is_there_after_a_reboot(lab: Run) -> None:

@@ -132,8 +132,8 @@ def test_controllers_can_reach_pods_for_the_api_servers_proxies(lab: Run) -> Non
     pods = [each["pod_cidr"] for each in lab.outputs["machines"] if each.get("pod_cidr")]
     for each in lab.outputs["machines"]:
         if each["roles"] == ["controller"]:
-            unit = lab.file(f"neighbours-{each['name']}", "/etc/systemd/system/hardway-pod-network.service")
-            assert all(f"route replace {cidr} via" in unit for cidr in pods)
+            routes = lab.file(f"neighbours-{each['name']}", "/etc/hardway/pod-routes")
+            assert all(f"route replace {cidr} via" in routes for cidr in pods)
 
 
 @settings(max_examples=4)
