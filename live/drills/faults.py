@@ -129,8 +129,8 @@ class Kill(Fault):
             self.served = float(line)
 
 
-class PowerCut(Fault):
-    """A machine stops as in a power cut, and is started again in the end."""
+class LostMachine(Fault):
+    """A machine that the others lose: all that leads is gathered on it before, so that losing it costs the most."""
 
     def __init__(self, cluster: Cluster, machine: LiveMachine, engine: Engine) -> None:
         super().__init__(cluster, [machine])
@@ -138,6 +138,13 @@ class PowerCut(Fault):
 
     def prepare(self) -> None:
         leadership.gather(self._cluster, self._machine)
+
+    def relieve(self) -> None:
+        leadership.release(self._cluster)
+
+
+class PowerCut(LostMachine):
+    """A machine stops as in a power cut, and is started again in the end."""
 
     def strike(self) -> float:
         struck = time.time()
@@ -146,18 +153,11 @@ class PowerCut(Fault):
 
     def relieve(self) -> None:
         self._engine.start(self._machine)
-        leadership.release(self._cluster)
+        super().relieve()
 
 
-class Partition(Fault):
+class Partition(LostMachine):
     """A machine is cut off from all other machines of the lab, in both directions; only the host still reaches it."""
-
-    def __init__(self, cluster: Cluster, machine: LiveMachine, engine: Engine) -> None:
-        super().__init__(cluster, [machine])
-        self._machine, self._engine = machine, engine
-
-    def prepare(self) -> None:
-        leadership.gather(self._cluster, self._machine)
 
     def strike(self) -> float:
         # The rules are the container's own: it has a network namespace of its own. The host is where this comes from.
@@ -183,7 +183,7 @@ class Partition(Fault):
         self._engine.inside(
             self._machine, f"nft list table inet {TABLE} >/dev/null 2>&1 || exit 0; nft delete table inet {TABLE}"
         )
-        leadership.release(self._cluster)
+        super().relieve()
 
 
 class FullQuota(Fault):
