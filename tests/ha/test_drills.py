@@ -61,7 +61,7 @@ def test_an_interrupted_drill_mends_what_it_broke(cluster: Cluster, show: Show) 
     """A machine that stays off, a namespace that stays."""
     running = drill("stop-worker", show=show)
     worker = f"hardway-{STACK}-{cluster.workers[-1].name}"
-    eventually(f"{worker} off", lambda: not _runs(worker), seconds=120, report=lambda: running.output)
+    eventually(f"{worker} off", lambda: not _runs(worker), seconds=180, report=lambda: running.output)
     running.interrupt()
     ran = running.wait(seconds=120)
     assert ran.code == 1
@@ -74,7 +74,7 @@ def test_a_killed_drill_is_mended_by_the_next(cluster: Cluster, show: Show) -> N
     """A controller that stays cut off for good."""
     running = drill("partition", show=show)
     cut = eventually(
-        "a controller cut off", lambda: _cut_off(cluster), seconds=120, report=lambda: running.output, pause=0.5
+        "a controller cut off", lambda: _cut_off(cluster), seconds=180, report=lambda: running.output, pause=0.5
     )
     running.kill_everything()
     running.wait()
