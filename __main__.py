@@ -34,6 +34,7 @@ def build(lab: config.Lab) -> None:
 
     substrate = substrates.create("machines", lab)
     endpoint = pulumi.Output.format("https://{0}:{1}", substrate.api_address, API_PORT)
+    balancing = lab.settings.load_balancing
     machines = {machine.name: machine for machine in substrate.machines}
 
     def having(role: Role) -> list[Machine]:
@@ -51,6 +52,8 @@ def build(lab: config.Lab) -> None:
             etcd_members=lab.etcd_members,
             load_balancers=lab.with_role(Role.LOAD_BALANCER),
             api_address=substrate.api_address,
+            domain=balancing.domain,
+            terminates=balancing.mode == "terminate",
             api_service=str(lab.network.api_service),
             cluster_domain=lab.network.cluster_domain,
         ),
@@ -93,6 +96,7 @@ def build(lab: config.Lab) -> None:
                     machine=balancer,
                     controllers=lab.with_role(Role.CONTROLLER),
                     authority=pki.kubernetes.certificate,
+                    certificate=pki.load_balancer,
                 ),
                 after(hosts[balancer.name]),
             )
@@ -107,7 +111,12 @@ def build(lab: config.Lab) -> None:
     neighbours = [
         Neighbours(
             f"neighbours-{name}",
-            NeighboursArgs(machine=machine, lab=lab.machines, network=lab.network),
+            NeighboursArgs(
+                machine=machine,
+                lab=lab.machines,
+                network=lab.network,
+                api=(substrate.api_address, balancing.domain) if balancing.domain else None,
+            ),
             after(hosts[name], former_workers),
         )
         for name, machine in machines.items()

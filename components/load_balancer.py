@@ -1,7 +1,8 @@
 """The load balancer: the one address that workers and people know the API by.
 
 Made on its machine: HAProxy, in front of every API server (port 6443, TLS passes through untouched) and of the
-controllers' /healthz (port 80, where it also tells of itself).
+controllers' /healthz (port 80, where it also tells of itself). Where it is to terminate TLS, it also answers at the
+lab's domain on port 443: clients' certificates do not pass there, tokens do.
 
 Source: https://docs.haproxy.org/2.6/configuration.html
 """
@@ -15,13 +16,17 @@ import pulumi
 
 from components.control_plane import API_PORT
 from components.machine import Machine
+from components.pki import KeyPair
 from components.step import File, Step, StepArgs, Unit
+from components.tls_settings import CIPHERS
 from config.machines import MachineSpec
 
 MONITOR = "/balancer"
 """The path, on port 80, at which HAProxy itself says that it is well."""
-_TEMPLATE = Path(__file__).parents[1] / "config" / "templates" / "haproxy.cfg"
+HTTPS_PORT = 443
+_TEMPLATES = Path(__file__).parents[1] / "config" / "templates"
 _CONFIGURATION = "/etc/haproxy/haproxy.cfg"
+_CERTIFICATE = "/etc/haproxy/domain.pem"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +35,13 @@ class LoadBalancerArgs:
     machine: where HAProxy runs.
     controllers: the backends.
     authority: the certificate (PEM) that the API servers' certificates are checked against.
+    certificate: of the lab's domain, with its key, where TLS is terminated.
     """
 
     machine: Machine
     controllers: Sequence[MachineSpec]
     authority: pulumi.Input[str]
+    certificate: KeyPair | None = None
 
 
 class LoadBalancer(pulumi.ComponentResource):
@@ -44,8 +51,14 @@ class LoadBalancer(pulumi.ComponentResource):
         super().__init__("hardway:index:LoadBalancer", name, None, opts)
         files = [
             File(path="/etc/haproxy/kubernetes-ca.crt", content=args.authority),
-            File(path=_CONFIGURATION, content=haproxy_configuration(args.controllers)),
+            File(
+                path=_CONFIGURATION,
+                content=haproxy_configuration(args.controllers, terminates=args.certificate is not None),
+            ),
         ]
+        if args.certificate is not None:
+            both = pulumi.Output.format("{0}{1}", args.certificate.public, args.certificate.private_key)
+            files.append(File(path=_CERTIFICATE, content=both, mode="0600", secret=True))
         Step(
             name,
             StepArgs(
@@ -68,12 +81,21 @@ class LoadBalancer(pulumi.ComponentResource):
         self.register_outputs({})
 
 
-def haproxy_configuration(controllers: Sequence[MachineSpec]) -> str:
-    """haproxy.cfg for these backends."""
+def haproxy_configuration(controllers: Sequence[MachineSpec], *, terminates: bool = False) -> str:
+    """haproxy.cfg for these backends; `terminates` adds the way in whose TLS ends here."""
 
     def servers(port: int) -> str:
         return "\n".join(f"    server {machine.name} {machine.address}:{port}" for machine in controllers)
 
-    return Template(_TEMPLATE.read_text()).substitute(
-        port=API_PORT, monitor=MONITOR, api_servers=servers(API_PORT), health_servers=servers(80)
+    text = _template("haproxy.cfg").substitute(
+        ciphers=CIPHERS, port=API_PORT, monitor=MONITOR, api_servers=servers(API_PORT), health_servers=servers(80)
     )
+    if terminates:
+        text += _template("haproxy-terminate.cfg").substitute(
+            port=HTTPS_PORT, certificate=_CERTIFICATE, api_servers=servers(API_PORT)
+        )
+    return text
+
+
+def _template(name: str) -> Template:
+    return Template((_TEMPLATES / name).read_text())

@@ -26,11 +26,13 @@ class NeighboursArgs:
     machine: which one: controllers, too, since the API server dials pods.
     lab: every machine of the lab.
     network: the address ranges.
+    api: the API's address, and the name that it has beside those of the machines.
     """
 
     machine: Machine
     lab: Sequence[MachineSpec]
     network: Network
+    api: tuple[pulumi.Input[str], str] | None
 
 
 class Neighbours(pulumi.ComponentResource):
@@ -44,7 +46,7 @@ class Neighbours(pulumi.ComponentResource):
             StepArgs(
                 machine=args.machine,
                 name="neighbours",
-                files=[File(path=_HOST_TABLE, content=host_table(args.lab)), *files],
+                files=[File(path=_HOST_TABLE, content=host_table(args.lab, args.api)), *files],
                 units=[
                     # A unit, because container engines and cloud-init write /etc/hosts anew at every start.
                     Unit(
@@ -65,6 +67,7 @@ class Neighbours(pulumi.ComponentResource):
         self.register_outputs({})
 
 
-def host_table(machines: Sequence[MachineSpec]) -> str:
-    """The lines of /etc/hosts that name every machine of the lab: address, FQDN, name."""
-    return "\n".join(f"{machine.address} {machine.fqdn} {machine.name}" for machine in machines)
+def host_table(machines: Sequence[MachineSpec], api: tuple[pulumi.Input[str], str] | None) -> pulumi.Input[str]:
+    """The lines of /etc/hosts that name every machine of the lab (address, FQDN, name), and the API by its domain."""
+    table = "\n".join(f"{machine.address} {machine.fqdn} {machine.name}" for machine in machines)
+    return pulumi.Output.format("{0}\n{1} {2}", table, *api) if api else table

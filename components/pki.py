@@ -44,6 +44,8 @@ class PkiArgs:
     settings: algorithm and validity.
     controllers, workers, etcd_members, load_balancers: the machines that need certificates or stand in them.
     api_address: where the API is reached: the load balancer's, or the one that two of them share.
+    domain: a name of the API's.
+    terminates: whether the load balancers need a certificate of that name.
     api_service: the first service address.
     cluster_domain: the DNS domain of the cluster.
     """
@@ -54,6 +56,8 @@ class PkiArgs:
     etcd_members: Sequence[MachineSpec]
     load_balancers: Sequence[MachineSpec]
     api_address: pulumi.Input[str]
+    domain: str | None
+    terminates: bool
     api_service: str
     cluster_domain: str
 
@@ -131,6 +135,7 @@ class Pki(pulumi.ComponentResource):
         admin, kube_proxy, kube_scheduler, kube_controller_manager, kube_apiserver, apiserver_kubelet_client,
         apiserver_etcd_client, front_proxy_client: one certificate each.
         kubelets, etcd_members: machine name -> certificate.
+        load_balancer: the self-signed one of the lab's domain, where TLS is terminated; else None.
         service_accounts: the key pair that signs and verifies service account tokens.
     """
 
@@ -185,6 +190,7 @@ class Pki(pulumi.ComponentResource):
                 "localhost",
                 *(machine.fqdn for machine in (*args.controllers, *args.load_balancers)),
                 *(machine.name for machine in (*args.controllers, *args.load_balancers)),
+                *([args.domain] if args.domain else []),
             ],
             ip_addresses=[
                 _LOCALHOST,
@@ -215,6 +221,11 @@ class Pki(pulumi.ComponentResource):
         self.front_proxy_client = self.front_proxy.issue(
             f"{name}-front-proxy-client", common_name="front-proxy-client", uses=CLIENT
         )
+        self.load_balancer = (
+            _self_signed(f"{name}-load-balancer", args.domain, args.settings, pulumi.ResourceOptions(parent=self))
+            if args.terminates and args.domain
+            else None
+        )
         pair = private_key(f"{name}-service-accounts", args.settings.algorithm, pulumi.ResourceOptions(parent=self))
         self.service_accounts = KeyPair(private_key=pair.private_key_pem, public=pair.public_key_pem)
         self.register_outputs({})
@@ -233,6 +244,7 @@ class Pki(pulumi.ComponentResource):
             self.apiserver_etcd_client,
             *self.etcd_members.values(),
             self.front_proxy_client,
+            *([self.load_balancer] if self.load_balancer else []),
         ]
         rows: list[pulumi.Input[dict[str, str]]] = [
             *(
@@ -242,6 +254,29 @@ class Pki(pulumi.ComponentResource):
             *(pulumi.Output.all(name=leaf.name, subject=leaf.subject, not_after=leaf.not_after) for leaf in leaves),
         ]
         return pulumi.Output.all(*rows).apply(list)
+
+
+def _self_signed(name: str, domain: str, settings: PkiSettings, opts: pulumi.ResourceOptions) -> Certificate:
+    """A server's certificate that no authority stands for: people trust it by itself, or not at all."""
+    key = private_key(name, settings.algorithm, opts)
+    certificate = tls.SelfSignedCert(
+        name,
+        private_key_pem=key.private_key_pem,
+        subject=tls.SelfSignedCertSubjectArgs(common_name=domain),
+        dns_names=[domain],
+        allowed_uses=["digital_signature", "key_encipherment", *SERVER],
+        set_subject_key_id=True,
+        validity_period_hours=settings.validity_hours,
+        early_renewal_hours=settings.early_renewal_hours,
+        opts=opts,
+    )
+    return Certificate(
+        name=name,
+        subject=f"CN={domain}",
+        private_key=key.private_key_pem,
+        public=certificate.cert_pem,
+        not_after=certificate.validity_end_time,
+    )
 
 
 def private_key(name: str, algorithm: str, opts: pulumi.ResourceOptions) -> tls.PrivateKey:

@@ -4,6 +4,12 @@ Source: CIS Kubernetes Benchmark 1.12, 1.2.29 and 4.2.12.
 """
 
 MIN_VERSION = "VersionTLS12"
+CIPHERS = ":".join(
+    f"ECDHE-{key}-{cipher}"
+    for key in ("ECDSA", "RSA")
+    for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+)
+"""The same of TLS 1.2, as OpenSSL names them."""
 CIPHER_SUITES = (
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",

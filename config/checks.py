@@ -18,6 +18,7 @@ def run(stack: str, settings: LabSettings, machines: Sequence[MachineSpec]) -> l
         *_ranges(settings),
         *_addresses(settings, machines),
         *_shared_address(settings, machines),
+        *_domain(settings, machines),
         *_pod_ranges(settings, machines),
         *_versions(settings),
         *_validity(settings),
@@ -142,6 +143,19 @@ def _shared_address(settings: LabSettings, machines: Sequence[MachineSpec]) -> I
                 f"{machine.name} cannot have the address {machine.address}: the two balancers share it",
                 "choose another address, or another lab.network.nodes",
             )
+
+
+def _domain(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
+    balancing, key = settings.load_balancing, "lab.load_balancing.domain"
+    if balancing.mode == "terminate" and balancing.domain is None:
+        yield Problem(
+            (key, "lab.load_balancing.mode"),
+            "not there, and TLS that ends at the balancer needs a certificate with a name",
+            "write the name that people will call, like api.hardway.example",
+        )
+    for machine in machines:
+        if balancing.domain in (machine.name, machine.fqdn):
+            yield Problem((key, machine.key), f"{balancing.domain} is {machine.name}'s own name", "choose another")
 
 
 def _pod_ranges(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:

@@ -62,6 +62,15 @@ class PkiSettings(Settings):
     """An `up` that runs this long before a certificate ends renews it."""
 
 
+class LoadBalancing(Settings):
+    """What the load balancers do with TLS."""
+
+    mode: Literal["tcp", "terminate"] = "tcp"
+    """Port 6443 passes it through in both; `terminate` adds port 443, where it ends at the balancer."""
+    domain: DnsDomain | None = None
+    """A name of the API's: in its certificate and in every machine's host table."""
+
+
 class ContainersSettings(Settings):
     """What the substrate `containers` may be told."""
 
@@ -81,6 +90,7 @@ class LabSettings(Settings):
     """The dedicated machines."""
     workers: Machines = 2
     load_balancers: Machines = 1
+    load_balancing: LoadBalancing = LoadBalancing()
     network: Network = Network()
     versions: dict[str, str] = Field(default_factory=dict)
     """Product -> version, for those that are not to have versions.yaml's default."""

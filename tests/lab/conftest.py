@@ -21,6 +21,7 @@ _ORDER = (
     "test_cluster",
     "test_networking",
     "test_access",
+    "test_terminating_balancer",
     "test_certificates",
     "test_security",
     "test_hardening",

@@ -23,9 +23,11 @@ settings.load_profile("unit")
 LABS = {
     **{stack: lab_of(stack) for stack in shipped_stacks()},
     "dedicated": {"controllers": 2, "etcd": "dedicated"},
+    "terminating": {"load_balancing": {"mode": "terminate", "domain": "api.hardway.example"}},
     "shared": {"controllers": 3, "workers": 2, "load_balancers": 2},
 }
-"""Every stack that the project brings, one with etcd on machines of its own, and one with two balancers."""
+"""Every stack that the project brings, and labs that none of them shows: dedicated etcd, TLS that ends at the balancer,
+two balancers."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from unit.mocked_engine import Run, run_program
 from unit.node_tools import NodeTools
@@ -18,7 +18,7 @@ CONFIGURATION = "/etc/haproxy/haproxy.cfg"
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Path:
-    """A certificate file: HAProxy reads it when it checks a configuration."""
+    """A certificate file, with its key: HAProxy reads it when it checks a configuration."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes-ca")])
     now = datetime.datetime.now(datetime.UTC)
@@ -28,14 +28,17 @@ def authority(tmp_path: Path) -> Path:
         .sign(key, SHA256())
     )
     file = tmp_path / "ca.crt"
-    file.write_bytes(certificate.public_bytes(Encoding.PEM))
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(certificate.public_bytes(Encoding.PEM) + private)
     return file
 
 
 def test_haproxy_takes_it_without_a_warning(lab: Run, authority: Path, tmp_path: Path, tools: NodeTools) -> None:
     text = lab.file("load-balancer-0", CONFIGURATION)
     file = tmp_path / "haproxy.cfg"
-    text = text.replace("/etc/haproxy/kubernetes-ca.crt", str(authority))
+    text = text.replace("/etc/haproxy/kubernetes-ca.crt", str(authority)).replace(
+        "/etc/haproxy/domain.pem", str(authority)
+    )
     # The user that its package makes, and its socket's directory, are the machine's.
     file.write_text(re.sub(r"^ +(user|group|stats socket) .*\n", "", text, flags=re.M))
     result = tools.run("haproxy", "-c", "-f", str(file))
@@ -109,10 +112,28 @@ def test_a_controller_that_is_gone_costs_no_more_than_five_seconds(lab: Run) -> 
 def test_another_list_of_controllers_does_not_cut_connections(lab: Run) -> None:
     script = lab.script("load-balancer-0")
     assert "\nunit haproxy.service\n" in script, "no file may restart it"
-    assert f"\nreloads haproxy.service /etc/haproxy/kubernetes-ca.crt {CONFIGURATION}\n" in script
+    assert f"\nreloads haproxy.service /etc/haproxy/kubernetes-ca.crt {CONFIGURATION}" in script
     assert f"\nvalid haproxy.service 'haproxy -c -f {CONFIGURATION}'\n" in script
     # What an old process still holds is not watched over: not for long.
     assert 0 < seconds(lab.file("load-balancer-0", CONFIGURATION), "hard-stop-after") <= 300
+
+
+def test_tls_ends_at_the_balancer_only_where_it_is_asked_to() -> None:
+    domain = "api.hardway.example"
+    named = run_program("dev", {"load_balancing": {"domain": domain}})
+    ended = run_program("dev", {"load_balancing": {"domain": domain, "mode": "terminate"}})
+    assert "domain.pem" not in named.script("load-balancer-0")
+    pem = ended.secret_file("load-balancer-0", "/etc/haproxy/domain.pem")
+    assert "CERTIFICATE-pki-load-balancer" in pem and "PRIVATE-KEY-pki-load-balancer" in pem
+    backend = sections(ended.file("load-balancer-0", CONFIGURATION))["backend api-servers-terminated"]
+    (server,) = (line for line in backend if line.startswith("default-server"))
+    assert " verify required " in server and " verifyhost kubernetes" in server
+    for run in (named, ended):
+        request = run.named("pki-kube-apiserver", "tls:index/certRequest:CertRequest")
+        assert domain in request.inputs["dnsNames"]
+        assert f"10.240.0.5 {domain}\n" in run.file("neighbours-worker-0", "/etc/hardway/hosts")
+        # What needs a certificate of its own goes where TLS passes through.
+        assert run.outputs["endpoint"] == "https://10.240.0.5:6443"
 
 
 def test_adding_a_worker_changes_nothing_on_a_balancer_but_its_host_table_and_routes() -> None:
