@@ -21,6 +21,8 @@ class Machine:
         arch: amd64 or arm64.
         interface: the network interface that has its address.
         shares_kernel: its kernel is its host's, too, so that swap, modules and global sysctls are not its own.
+        routes_pods: it finds the other machines' pods by routes of its own, through their addresses, which are its
+            neighbours; False where the substrate's network brings packets to the right machine.
     """
 
     spec: MachineSpec
@@ -30,6 +32,7 @@ class Machine:
     arch: str
     interface: str
     shares_kernel: bool
+    routes_pods: bool = True
 
     @property
     def name(self) -> str:

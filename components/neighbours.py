@@ -40,7 +40,8 @@ class Neighbours(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: NeighboursArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("hardway:index:Neighbours", name, None, opts)
-        files, routes = pod_routes(args.machine.spec, args.lab, args.network)
+        routed = args.lab if args.machine.routes_pods else ()
+        files, routes = pod_routes(args.machine.spec, routed, args.network)
         Step(
             name,
             StepArgs(

@@ -1,7 +1,8 @@
 """The pod network by routes: no overlay, every pod range has its worker as next hop.
 
 For every machine a unit that sets the routes now and at every boot; for workers also an nftables table that
-masquerades what pods send out of the lab. Pods of the lab see each other's own addresses.
+masquerades what pods send out of the lab, and keeps them from what is the machine's own. Pods of the lab see each
+other's own addresses.
 
 Source: https://kubernetes.io/docs/concepts/cluster-administration/networking/
 """
@@ -17,10 +18,14 @@ _ROUTES = "/etc/hardway/pod-routes"
 _MASQUERADE = "/etc/hardway/masquerade.nft"
 # Who set a route, as ip-route(8) has it: a number that no routing daemon uses.
 _MARK = 240
+_LINK_LOCAL = "169.254.0.0/16"
 
 
 def pod_routes(machine: MachineSpec, lab: Sequence[MachineSpec], network: Network) -> tuple[list[File], Unit]:
-    """What sets one machine's routes to all pods: the files that its unit reads, and the unit."""
+    """What sets one machine's routes to all pods: the files that its unit reads, and the unit.
+
+    `lab` are the machines that it routes to: none where the network does it.
+    """
     # In a file, so that another worker changes what the unit reads and not the unit.
     routes = [f"route replace {pods} via {hop} proto {_MARK}" for pods, hop in routes_of(machine, lab)]
     files = [File(path=_ROUTES, content="\n".join(routes))]
@@ -71,6 +76,13 @@ def masquerade_table(pod_cidr: str, network: Network) -> str:
             "  chain postrouting {",
             "    type nat hook postrouting priority srcnat;",
             f"    ip saddr {pod_cidr} ip daddr != {{ {network.pods}, {network.nodes} }} masquerade",
+            "  }",
+            "  chain forward {",
+            "    type filter hook forward priority filter;",
+            # RFC 3927: nobody routes to these. A cloud's metadata stand there, a machine's keys among them; on Google
+            # Cloud the resolver does, too.
+            f"    ip saddr {pod_cidr} ip daddr {_LINK_LOCAL} meta l4proto {{ tcp, udp }} th dport 53 accept",
+            f"    ip saddr {pod_cidr} ip daddr {_LINK_LOCAL} drop",
             "  }",
             "}",
         ]

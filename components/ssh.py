@@ -12,23 +12,25 @@ def ssh_config(machines: Sequence[Machine]) -> pulumi.Output[str]:
 
     The host keys stand in it, too (KnownHostsCommand prints them), so that this file is all there is.
     """
-    return pulumi.Output.all(*(machine.connection.host_key for machine in machines)).apply(
-        lambda host_keys: "\n".join(
-            _host(machine, str(host_key)) for machine, host_key in zip(machines, host_keys, strict=True)
+    reached = [pulumi.Output.all(machine.connection.host, machine.connection.host_key) for machine in machines]
+    return pulumi.Output.all(*reached).apply(
+        lambda known: "\n".join(
+            _host(machine.name, str(host), str(host_key))
+            for machine, (host, host_key) in zip(machines, known, strict=True)
         )
     )
 
 
-def _host(machine: Machine, host_key: str) -> str:
+def _host(name: str, host: str, host_key: str) -> str:
     return "\n".join(
         [
-            f"Host {machine.name}",
-            f"  HostName {machine.address}",
+            f"Host {name}",
+            f"  HostName {host}",
             "  User root",
             "  IdentitiesOnly yes",
             "  StrictHostKeyChecking yes",
             "  UserKnownHostsFile /dev/null",
-            f"  KnownHostsCommand /bin/echo {machine.address} {host_key}",
+            f"  KnownHostsCommand /bin/echo {host} {host_key}",
             "",
         ]
     )

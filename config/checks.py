@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
+from config import gcp
 from config.machines import MOST, MOST_MEMBERS, MachineSpec, Role
 from config.problems import Problem
-from config.settings import LabSettings, dedicated_members
+from config.settings import LabSettings, dedicated_members, load_balancers
 from config.versions import pins
 
 
@@ -22,6 +23,7 @@ def run(stack: str, settings: LabSettings, machines: Sequence[MachineSpec]) -> l
         *_pod_ranges(settings, machines),
         *_versions(settings),
         *_validity(settings),
+        *_gcp(stack, settings, machines),
     ]
 
 
@@ -43,7 +45,7 @@ def _counts(settings: LabSettings) -> Iterator[Problem]:
             ("controllers", settings.controllers),
             *((("etcd_members", dedicated_members(settings)),) if dedicated else ()),
             ("workers", settings.workers),
-            ("load_balancers", settings.load_balancers),
+            *((("load_balancers", load_balancers(settings)),) if settings.substrate != "gcp" else ()),
         )
     }
     for key, count in counts.items():
@@ -53,7 +55,7 @@ def _counts(settings: LabSettings) -> Iterator[Problem]:
         yield Problem(
             ("lab.workers",), f"{counts['workers']} workers are more than Kubernetes carries", f"take at most {MOST}"
         )
-    if counts["load_balancers"] > 2:
+    if counts.get("load_balancers", 0) > 2:
         yield Problem(
             ("lab.load_balancers",),
             f"{counts['load_balancers']} balancers are too many: two at the most share the API's address",
@@ -220,3 +222,15 @@ def _validity(settings: LabSettings) -> Iterator[Problem]:
             f"{pki.validity_hours} h is longer than its authority lives ({pki.ca_validity_hours} h)",
             "take no more than lab.pki.ca_validity_hours",
         )
+
+
+def _gcp(stack: str, settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
+    if settings.substrate != "gcp":
+        return
+    if "load_balancers" in settings.model_fields_set and settings.load_balancers not in (0, ()):
+        yield Problem(
+            ("lab.load_balancers", "lab.substrate"),
+            "on gcp a forwarding rule of Google's stands before the API servers, and no machine with HAProxy",
+            "leave it out, or write 0",
+        )
+    yield from gcp.problems(settings.gcp, stack=stack, nodes=settings.network.nodes, machines=machines)

@@ -18,10 +18,11 @@ from pulumi.runtime.config import CONFIG
 from pydantic import ValidationError
 
 from config import checks
-from config.artifacts import ArtifactSource, read_checksums
+from config.artifacts import UPSTREAM, ArtifactSource, read_checksums
+from config.gcp import arch_of
 from config.machines import MachineSpec, Role, plan_machines
 from config.problems import ConfigError, Problem, from_validation, path_of
-from config.settings import LabSettings, Network, dedicated_members
+from config.settings import LabSettings, Network, dedicated_members, load_balancers
 from config.versions import pins
 from toolchain import node_image, paths
 
@@ -76,12 +77,20 @@ def load() -> Lab:
     except json.JSONDecodeError:
         # A plain word, where a map should be.
         document = given
-    strangers = [
+    known = [
         Problem((key,), "unknown key", f"the lab's keys stand below {PROJECT}:lab")
         for key in CONFIG.get()
         if key.startswith(f"{PROJECT}:") and key != f"{PROJECT}:lab"
     ]
-    return parse(pulumi.get_stack(), document, strangers)
+    if isinstance(document, dict) and document.get("substrate") == "gcp" and not CONFIG.get().get("gcp:project"):
+        known.append(
+            Problem(
+                ("gcp:project",),
+                "not there: a lab on Google Cloud stands in a project",
+                f"`pulumi config set gcp:project YOUR-PROJECT -s {pulumi.get_stack()}`",
+            )
+        )
+    return parse(pulumi.get_stack(), document, known)
 
 
 def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
@@ -96,7 +105,7 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
         controllers=settings.controllers,
         etcd_members=dedicated_members(settings),
         workers=settings.workers,
-        load_balancers=settings.load_balancers,
+        load_balancers=load_balancers(settings),
         nodes=settings.network.nodes,
         pods=settings.network.pods,
         node_prefix=settings.network.node_prefix,
@@ -115,15 +124,25 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
         name=stack,
         settings=settings,
         machines=machines,
-        artifacts=ArtifactSource(
-            base_url="file:///opt/mirror",
-            versions={name: settings.versions.get(name, of.default) for name, of in pins().products.items()},
-            checksums=read_checksums(mirror),
-        ),
+        artifacts=_artifacts(settings, mirror),
         mirror=mirror,
         node_image=settings.containers.image or node_image.reference(),
-        arch={"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
+        arch=_arch(settings),
     )
+
+
+def _artifacts(settings: LabSettings, mirror: Path) -> ArtifactSource:
+    versions = {name: settings.versions.get(name, of.default) for name, of in pins().products.items()}
+    if settings.substrate == "gcp":
+        # What this host's mirror holds may have been built here: its sums are not the releases'.
+        return ArtifactSource(base_url=UPSTREAM, versions=versions, checksums={})
+    return ArtifactSource(base_url="file:///opt/mirror", versions=versions, checksums=read_checksums(mirror))
+
+
+def _arch(settings: LabSettings) -> str:
+    if settings.substrate == "gcp":
+        return arch_of(settings.gcp.worker_type)
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
 def _validate(document: Any) -> tuple[LabSettings, list[Problem]]:

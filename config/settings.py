@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from config.gcp import GcpSettings
 from config.machines import Machines
 from config.values import AddressRange, DnsDomain, Settings, WholeNumber
 
@@ -82,7 +83,7 @@ class ContainersSettings(Settings):
 class LabSettings(Settings):
     """The key `lab`, as a person writes it."""
 
-    substrate: Literal["containers"] = "containers"
+    substrate: Literal["containers", "gcp"] = "containers"
     controllers: Machines = 1
     etcd: Literal["stacked", "dedicated"] = "stacked"
     """Whether the controllers carry the etcd members, or machines of their own."""
@@ -90,6 +91,7 @@ class LabSettings(Settings):
     """The dedicated machines."""
     workers: Machines = 2
     load_balancers: Machines = 1
+    """On gcp none: a forwarding rule of Google's takes their place."""
     load_balancing: LoadBalancing = LoadBalancing()
     network: Network = Network()
     versions: dict[str, str] = Field(default_factory=dict)
@@ -98,8 +100,14 @@ class LabSettings(Settings):
     encryption: Literal["secretbox", "aescbc"] = "secretbox"
     """How Secrets are encrypted in etcd."""
     containers: ContainersSettings = ContainersSettings()
+    gcp: GcpSettings = GcpSettings()
 
 
 def dedicated_members(settings: LabSettings) -> Machines:
     """The machines that carry an etcd member and nothing else: how many, or which."""
     return 0 if settings.etcd == "stacked" else settings.etcd_members
+
+
+def load_balancers(settings: LabSettings) -> Machines:
+    """The machines with HAProxy: how many, or which."""
+    return 0 if settings.substrate == "gcp" else settings.load_balancers

@@ -20,6 +20,8 @@ from toolchain.recovery import clear_stale_locks, drop_torn_attributes, pending_
 from toolchain.stack import Stack
 from toolchain.state import settings_file_kept
 
+# What a machine is, as a resource.
+_MACHINES = ("command:local:Command", "gcp:compute/instance:Instance")
 # The outputs are shown as a summary (access.py), or kept. 64 operations side by side: remote commands mostly wait, and
 # one machine's are few.
 _AT_ONCE = ("--yes", "--skip-preview", "--suppress-outputs", "--parallel=64")
@@ -136,10 +138,10 @@ def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
 
 
 def _urn_of_machine(deployment: Mapping[str, Any], machine: str) -> str:
-    """The resource that is a machine: it makes the container when it is made, and nothing else does."""
+    """The resource that is a machine: it makes the container or the instance when it is made, and nothing else does."""
     for resource in deployment.get("deployment", {}).get("resources", []):
         urn = str(resource["urn"])
-        if resource["type"] == "command:local:Command" and urn.endswith(f"::machines-{machine}"):
+        if resource["type"] in _MACHINES and urn.endswith(f"::machines-{machine}"):
             return urn
     raise ToolchainError(f"The state has no machine {machine}. `make up` makes it.")
 

@@ -12,3 +12,7 @@ def create(name: str, lab: Lab) -> Substrate:
             from components.substrates.containers import Containers
 
             return Containers(name, lab)
+        case "gcp":
+            from components.substrates.gcp import Gcp
+
+            return Gcp(name, lab)

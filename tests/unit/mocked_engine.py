@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from ipaddress import IPv4Address
 from typing import Any
 
 import pulumi
@@ -105,6 +106,17 @@ class Run:
                     seen.add(urn)
                     waiting.append(urn)
         return {self.at(urn).name for urn in seen if self.at(urn).request.custom}
+
+    @cached_property
+    def machines(self) -> dict[str, Registered]:
+        """Where SSH reaches it -> the resource that is the machine, whatever the substrate."""
+        found = {}
+        for each in self.resources:
+            if each.type == "gcp:compute/instance:Instance":
+                found[each.inputs["networkInterfaces"][0]["accessConfigs"][0]["natIp"]] = each
+            elif each.type == "command:local:Command" and (ip := re.search(r"--ip=(\S+) ", each.inputs["create"])):
+                found[ip[1]] = each
+        return found
 
     @property
     def etcd_step(self) -> str:
@@ -296,6 +308,8 @@ def _computed(resource: Registered) -> dict[str, Any]:
     name = resource.name
     if resource.type in COMMANDS:
         local = resource.type.startswith("command:local")
+        if name.endswith("-login"):
+            return {"stdout": str(resource.inputs["create"]).rsplit(" ", 1)[-1], "stderr": ""}
         if name == "etcd-founders" and isinstance(create := resource.inputs.get("create"), str):
             return {"stdout": create.split("'")[3], "stderr": ""}
         return {"stdout": container_id(name) if local else json.dumps({name: FACTS}), "stderr": ""}
@@ -310,7 +324,21 @@ def _computed(resource: Registered) -> dict[str, Any]:
         }
     if resource.type == "tls:index/certRequest:CertRequest":
         return {"certRequestPem": f"REQUEST-{name}"}
+    if resource.type.startswith("gcp:"):
+        return {"selfLink": f"https://google.example/{name}", **_GOOGLE.get(resource.type, lambda _: {})(name)}
     return {"certPem": f"CERTIFICATE-{name}", "validityStartTime": NOT_BEFORE, "validityEndTime": NOT_AFTER}
+
+
+def external_address(name: str) -> str:
+    """What Google answers for an external address: one of the range for benchmarks, the same every time."""
+    return str(IPv4Address("198.18.0.0") + int.from_bytes(seed_of(name)[:2], "big"))
+
+
+_GOOGLE: Mapping[str, Callable[[str], dict[str, Any]]] = {
+    "gcp:compute/address:Address": lambda name: {"address": external_address(name)},
+    "gcp:compute/instance:Instance": lambda name: {"instanceId": container_id(name)},
+    "gcp:serviceaccount/account:Account": lambda name: {"email": f"{name}@google.example"},
+}
 
 
 def container_id(name: str) -> str:

@@ -1,0 +1,128 @@
+"""What the substrate `gcp` may be told, below `lab.gcp`, and what is wrong with it.
+
+Sources: https://cloud.google.com/compute/docs/regions-zones and https://cloud.google.com/vpc/docs/subnets
+"""
+
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from config.machines import MachineSpec
+from config.problems import Problem
+from config.values import AddressRange, Settings
+
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+$")]
+Zone = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+-[a-z]$")]
+# The families that take a balanced persistent disk: https://cloud.google.com/compute/docs/machine-resource
+MachineType = Annotated[
+    str, StringConstraints(pattern=r"^(e2|n1|n2|n2d|t2d|t2a|c2|c2d|c3|c3d)-[a-z]+(-[0-9]+){0,2}$", max_length=40)
+]
+Image = Annotated[str, StringConstraints(pattern=r"^(debian-cloud/debian|ubuntu-os-cloud/ubuntu)-[a-z0-9-]+$")]
+
+THE_WORLD = IPv4Network("0.0.0.0/0")
+_ARM = "t2a-"
+# Names of Google's resources are labels of a DNS name.
+_LONGEST_NAME = 63
+
+
+class GcpSettings(Settings):
+    """Where on Google Cloud, on what, and who may come in."""
+
+    region: Region = "us-central1"
+    zones: tuple[Zone, ...] = ()
+    """The machines are spread over them by their addresses; where there is none, all are in the region's zone b."""
+    sources: tuple[AddressRange, ...] = ()
+    """Who reaches the machines by SSH and the API from outside: must be set; 0.0.0.0/0 lets the world in."""
+    controller_type: MachineType = "e2-standard-2"
+    """Of controllers and dedicated etcd members."""
+    worker_type: MachineType = "e2-standard-2"
+    image: Image = "debian-cloud/debian-12"
+    """Project and family of the image."""
+    load_balancing: Literal["regional", "classic"] = "regional"
+    """A backend service that asks the API servers for /readyz, or a target pool that asks nginx for /healthz."""
+    spot: Annotated[bool, Field(strict=True)] = False
+    """Machines at a lower price that Google may stop at any time."""
+
+    def zone_of(self, address: IPv4Address) -> str:
+        """The zone of the machine with an address; no other machine changes it."""
+        zones = self.zones or (f"{self.region}-b",)
+        return zones[int(address) % len(zones)]
+
+
+def arch_of(machine_type: str) -> str:
+    """The architecture of a machine type, as Kubernetes names it."""
+    return "arm64" if machine_type.startswith(_ARM) else "amd64"
+
+
+def problems(
+    settings: GcpSettings, *, stack: str, nodes: IPv4Network, machines: Sequence[MachineSpec]
+) -> Iterator[Problem]:
+    """All that is wrong with the settings of a lab on Google Cloud."""
+    yield from _sources(settings.sources)
+    for position, zone in enumerate(settings.zones):
+        at = f"lab.gcp.zones[{position}]"
+        if not zone.startswith(f"{settings.region}-"):
+            yield Problem(
+                (at, "lab.gcp.region"),
+                f"{zone} is no zone of the region {settings.region}",
+                f"take zones like {settings.region}-b: the machines share one subnet, which has one region",
+            )
+        if zone in settings.zones[:position]:
+            yield Problem((at,), f"{zone} is in the list already", "name each zone once")
+    yield from _architecture(settings)
+    yield from _addresses(nodes, machines)
+    for machine in machines:
+        name = f"hardway-{stack}-{machine.name}"
+        if len(name) > _LONGEST_NAME:
+            yield Problem(
+                (machine.key,),
+                f"the instance's name {name} has {len(name)} letters, and Google takes {_LONGEST_NAME}",
+                "give the machine or the stack a shorter name",
+            )
+
+
+def _sources(sources: Sequence[IPv4Network]) -> Iterator[Problem]:
+    if not sources:
+        yield Problem(
+            ("lab.gcp.sources",),
+            "not there: nobody could reach the machines",
+            "list the ranges that you come from, like 198.51.100.7/32; to let the world in, name it: 0.0.0.0/0",
+        )
+    elif THE_WORLD not in sources and THE_WORLD in collapse_addresses(sources):
+        yield Problem(
+            ("lab.gcp.sources",),
+            "together these ranges are the whole world",
+            "if that is what you want, name it: 0.0.0.0/0",
+        )
+
+
+def _architecture(settings: GcpSettings) -> Iterator[Problem]:
+    of_image = "arm64" if "arm64" in settings.image.split("-") else "amd64"
+    for key, machine_type in (
+        ("controller_type", settings.controller_type),
+        ("worker_type", settings.worker_type),
+    ):
+        if arch_of(machine_type) != of_image:
+            yield Problem(
+                (f"lab.gcp.{key}", "lab.gcp.image"),
+                f"{machine_type} machines are {arch_of(machine_type)}, and the image {settings.image} is {of_image}",
+                "take another type, or the family of the other architecture, like debian-cloud/debian-12-arm64",
+            )
+
+
+def _addresses(nodes: IPv4Network, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
+    if nodes.prefixlen > 29:
+        yield Problem(
+            ("lab.network.nodes",), f"Google's subnets have a prefix of 29 at the longest, not {nodes.prefixlen}", "/24"
+        )
+        return
+    for machine in machines:
+        # The first two and the last are refused on every substrate.
+        if machine.address == nodes[-2]:
+            yield Problem(
+                (machine.key, "lab.network.nodes"),
+                f"{machine.name} cannot have the address {machine.address}: Google keeps the last but one of a subnet",
+                "choose another address",
+            )
