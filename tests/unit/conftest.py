@@ -25,9 +25,14 @@ LABS = {
     "dedicated": {"controllers": 2, "etcd": "dedicated"},
     "terminating": {"load_balancing": {"mode": "terminate", "domain": "api.hardway.example"}},
     "shared": {"controllers": 3, "workers": 2, "load_balancers": 2},
+    "gcp-classic": {
+        "substrate": "gcp",
+        "etcd": "dedicated",
+        "gcp": {"load_balancing": "classic", "sources": ["0.0.0.0/0"], "spot": True},
+    },
 }
 """Every stack that the project brings, and labs that none of them shows: dedicated etcd, TLS that ends at the balancer,
-two balancers."""
+two balancers, Google Cloud's other kind of load balancer."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,6 +52,12 @@ def program(stack: str) -> Run:
 @pytest.fixture(params=sorted(LABS))
 def lab(request: pytest.FixtureRequest, no_output_in_a_string: None) -> Run:
     """The program, run for each lab in turn."""
+    return program(request.param)
+
+
+@pytest.fixture(params=sorted(stack for stack, lab in LABS.items() if lab.get("substrate") != "gcp"))
+def balanced(request: pytest.FixtureRequest, no_output_in_a_string: None) -> Run:
+    """The program, run for each lab that has machines with HAProxy."""
     return program(request.param)
 
 

@@ -194,7 +194,7 @@ def _run(program: Callable[[], None], stack: str, lab: Any, preview: bool) -> Ru
     monitor = _Monitor(preview=preview)
     try:
         settings.set_root_resource(None)  # type: ignore[arg-type]
-        pulumi.runtime.set_all_config({"hardway:lab": json.dumps(lab)})
+        pulumi.runtime.set_all_config({"gcp:project": "a-project", "hardway:lab": json.dumps(lab)})
         mocks.set_mocks(_NoMocks(), project="hardway", stack=stack, preview=preview, monitor=monitor)
         root = settings.get_root_resource()
         assert root is not None
@@ -325,7 +325,7 @@ def _computed(resource: Registered) -> dict[str, Any]:
     if resource.type == "tls:index/certRequest:CertRequest":
         return {"certRequestPem": f"REQUEST-{name}"}
     if resource.type.startswith("gcp:"):
-        return {"selfLink": f"https://google.example/{name}", **_GOOGLE.get(resource.type, lambda _: {})(name)}
+        return {"selfLink": f"https://google.example/{name}", **_computed_by_google(resource)}
     return {"certPem": f"CERTIFICATE-{name}", "validityStartTime": NOT_BEFORE, "validityEndTime": NOT_AFTER}
 
 
@@ -334,11 +334,16 @@ def external_address(name: str) -> str:
     return str(IPv4Address("198.18.0.0") + int.from_bytes(seed_of(name)[:2], "big"))
 
 
-_GOOGLE: Mapping[str, Callable[[str], dict[str, Any]]] = {
-    "gcp:compute/address:Address": lambda name: {"address": external_address(name)},
-    "gcp:compute/instance:Instance": lambda name: {"instanceId": container_id(name)},
-    "gcp:serviceaccount/account:Account": lambda name: {"email": f"{name}@google.example"},
-}
+def _computed_by_google(resource: Registered) -> dict[str, Any]:
+    match resource.type:
+        case "gcp:compute/address:Address":
+            return {"address": external_address(resource.name)}
+        case "gcp:compute/instance:Instance":
+            return {"instanceId": container_id(resource.name)}
+        case "gcp:serviceaccount/account:Account":
+            return {"email": f"{resource.name}@google.example"}
+        case _:
+            return {}
 
 
 def container_id(name: str) -> str:

@@ -143,7 +143,8 @@ def test_kube_proxy_understands_its_configuration(lab: Run, kubeconfig: Path) ->
     for key, value in yaml.safe_load(text).items():
         if key not in ("clientConnection", "conntrack"):
             assert answer[key] == value, key
-    assert answer["conntrack"].items() >= {"maxPerCore": 0, "min": 0}.items()  # type: ignore[attr-defined]
+    asked = yaml.safe_load(text).get("conntrack", {})
+    assert asked.items() <= answer["conntrack"].items()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("program", "step"), [("kube-scheduler", CONTROLLER), ("kube-proxy", WORKER)])
@@ -170,7 +171,11 @@ def complaints_of_the_kubelet(configuration: str, directory: Path) -> list[str]:
 
 
 def test_the_kubelet_understands_its_configuration(lab: Run, tmp_path: Path) -> None:
-    (last,) = complaints_of_the_kubelet(lab.file(WORKER, "/etc/kubernetes/config/kubelet.yaml"), tmp_path)
+    text = lab.file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
+    # This host may still have cgroup v1, with which a kubelet does not start on a kernel of its own.
+    if "failCgroupV1" not in text:
+        text += "failCgroupV1: false\n"
+    (last,) = complaints_of_the_kubelet(text, tmp_path)
     assert "invalid kubeconfig: stat /nonexistent/kubeconfig" in last
 
 

@@ -33,8 +33,8 @@ def authority(tmp_path: Path) -> Path:
     return file
 
 
-def test_haproxy_takes_it_without_a_warning(lab: Run, authority: Path, tmp_path: Path, tools: NodeTools) -> None:
-    text = lab.file("load-balancer-0", CONFIGURATION)
+def test_haproxy_takes_it_without_a_warning(balanced: Run, authority: Path, tmp_path: Path, tools: NodeTools) -> None:
+    text = balanced.file("load-balancer-0", CONFIGURATION)
     file = tmp_path / "haproxy.cfg"
     text = text.replace("/etc/haproxy/kubernetes-ca.crt", str(authority)).replace(
         "/etc/haproxy/domain.pem", str(authority)
@@ -64,8 +64,8 @@ def test_every_controller_is_a_backend(ha: Run) -> None:
         assert servers == [[f"controller-{number}", f"10.251.0.{10 + number}:{port}"] for number in range(3)]
 
 
-def test_it_asks_the_api_servers_themselves_over_verified_tls(lab: Run) -> None:
-    text = lab.file("load-balancer-0", CONFIGURATION)
+def test_it_asks_the_api_servers_themselves_over_verified_tls(balanced: Run) -> None:
+    text = balanced.file("load-balancer-0", CONFIGURATION)
     assert "ssl-hello-chk" not in text, "it takes a TLS alert for health"
     backend = "\n".join(sections(text)["backend api-servers"])
     assert "mode tcp" in backend
@@ -85,8 +85,8 @@ def test_it_asks_the_api_servers_themselves_over_verified_tls(lab: Run) -> None:
     assert "verify none" not in text
 
 
-def test_a_watch_may_last_for_hours_and_a_check_may_not(lab: Run) -> None:
-    defaults = sections(lab.file("load-balancer-0", CONFIGURATION))["defaults"]
+def test_a_watch_may_last_for_hours_and_a_check_may_not(balanced: Run) -> None:
+    defaults = sections(balanced.file("load-balancer-0", CONFIGURATION))["defaults"]
     assert {"timeout client 4h", "timeout server 4h", "timeout check 3s"} <= set(defaults)
 
 
@@ -96,9 +96,9 @@ def seconds(text: str, what: str) -> float:
     return int(number) * {"ms": 0.001, "s": 1, "m": 60}[unit]
 
 
-def test_a_controller_that_is_gone_costs_no_more_than_five_seconds(lab: Run) -> None:
+def test_a_controller_that_is_gone_costs_no_more_than_five_seconds(balanced: Run) -> None:
     """A check that begins late, meets no answer to its SYN, and is made again: `fall` times."""
-    text = lab.file("load-balancer-0", CONFIGURATION)
+    text = balanced.file("load-balancer-0", CONFIGURATION)
     connect = min(seconds(text, "timeout connect"), seconds(text, "inter"))
     (fall,) = map(int, re.findall(r"\bfall (\d+)", text))
     assert seconds(text, "inter") + connect + (fall - 1) * (seconds(text, "fastinter") + connect) < 4
@@ -109,13 +109,13 @@ def test_a_controller_that_is_gone_costs_no_more_than_five_seconds(lab: Run) -> 
     assert seconds(text, "timeout check") >= 3
 
 
-def test_another_list_of_controllers_does_not_cut_connections(lab: Run) -> None:
-    script = lab.script("load-balancer-0")
+def test_another_list_of_controllers_does_not_cut_connections(balanced: Run) -> None:
+    script = balanced.script("load-balancer-0")
     assert "\nunit haproxy.service\n" in script, "no file may restart it"
     assert f"\nreloads haproxy.service /etc/haproxy/kubernetes-ca.crt {CONFIGURATION}" in script
     assert f"\nvalid haproxy.service 'haproxy -c -f {CONFIGURATION}'\n" in script
     # What an old process still holds is not watched over: not for long.
-    assert 0 < seconds(lab.file("load-balancer-0", CONFIGURATION), "hard-stop-after") <= 300
+    assert 0 < seconds(balanced.file("load-balancer-0", CONFIGURATION), "hard-stop-after") <= 300
 
 
 def test_tls_ends_at_the_balancer_only_where_it_is_asked_to() -> None:
@@ -141,6 +141,6 @@ def test_adding_a_worker_changes_nothing_on_a_balancer_but_its_host_table_and_ro
     assert one.script("load-balancer-0") == two.script("load-balancer-0")
 
 
-def test_health_is_to_be_had_in_plain_http(lab: Run) -> None:
-    parts = sections(lab.file("load-balancer-0", CONFIGURATION))
+def test_health_is_to_be_had_in_plain_http(balanced: Run) -> None:
+    parts = sections(balanced.file("load-balancer-0", CONFIGURATION))
     assert {"mode http", "bind :80", "default_backend health-proxies"} <= set(parts["frontend healthz"])

@@ -92,8 +92,9 @@ def test_ssh_itself_reads_the_configuration_and_trusts_pinned_keys_only(lab: Run
             ["ssh", "-G", "-F", str(config), machine["name"]], capture_output=True, text=True, check=True
         ).stdout.splitlines()
         options = dict(line.split(" ", 1) for line in said)
-        assert options["hostname"] == machine["address"]
+        (reached,) = (host for host, each in lab.machines.items() if each.name == f"machines-{machine['name']}")
+        assert options["hostname"] == reached
         assert options["stricthostkeychecking"] in ("true", "yes")
         assert options["userknownhostsfile"] == "/dev/null"
         key = f"ssh-ed25519 PUBLIC-machines-{machine['name']}-host-key"
-        assert options["knownhostscommand"] == f"/bin/echo {machine['address']} {key}"
+        assert options["knownhostscommand"] == f"/bin/echo {reached} {key}"

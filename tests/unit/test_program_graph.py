@@ -9,7 +9,6 @@ from unit.mocked_engine import Registered, Run, container_id
 STEP = "command:remote:Command"
 MACHINE = "command:local:Command"
 COMPONENTS = {
-    "Containers",
     "Pki",
     "Encryption",
     "Host",
@@ -18,7 +17,6 @@ COMPONENTS = {
     "EtcdSnapshots",
     "ControlPlane",
     "KubeletAccess",
-    "LoadBalancer",
     "Neighbours",
     "Dns",
     "FormerWorkers",
@@ -32,16 +30,12 @@ def owner(run: Run, resource: Registered) -> Registered:
     return run.at(resource.request.parent)
 
 
-def machine_at(run: Run, address: str) -> str:
-    """The name of the container that has an address."""
-    (found,) = (each for each in run.of_type(MACHINE) if f"--ip={address} " in each.inputs["create"])
-    return found.name
-
-
 def test_every_component_has_the_token_of_its_class(lab: Run) -> None:
     tokens = {resource.type for resource in lab.resources if not resource.request.custom}
-    two = len([each for each in lab.outputs["machines"] if each["roles"] == ["load-balancer"]]) == 2
-    assert tokens == {f"hardway:index:{name}" for name in COMPONENTS | ({"VirtualAddress"} if two else set())}
+    balancers = len([each for each in lab.outputs["machines"] if each["roles"] == ["load-balancer"]])
+    substrate = {"Gcp", "GcpBalancer"} if balancers == 0 else {"Containers", "LoadBalancer"}
+    expected = COMPONENTS | substrate | ({"VirtualAddress"} if balancers == 2 else set())
+    assert tokens == {f"hardway:index:{name}" for name in expected}
 
 
 def test_every_resource_belongs_to_a_component_and_bears_its_name(lab: Run) -> None:
@@ -193,8 +187,7 @@ def test_what_can_be_made_at_once_is_not_put_in_a_row(ha: Run, one: str, other: 
 
 def test_a_step_is_forgotten_with_its_own_machine(lab: Run) -> None:
     for step in lab.of_type(STEP):
-        container = lab.at(step.request.deletedWith)
-        assert container.name == machine_at(lab, step.inputs["connection"]["host"])
+        assert lab.at(step.request.deletedWith) is lab.machines[step.inputs["connection"]["host"]]
 
 
 def test_a_worker_that_goes_is_seen_off_by_a_controller_that_stays(lab: Run) -> None:
@@ -225,22 +218,26 @@ def test_no_step_may_be_replaced_or_asks_sshd_for_its_environment(lab: Run) -> N
 def test_no_connection_is_made_to_an_unknown_host(lab: Run) -> None:
     for step in lab.of_type(STEP):
         connection = step.inputs["connection"]
-        name = machine_at(lab, connection["host"])
+        name = lab.machines[connection["host"]].name
         assert connection["hostKey"] == f"ssh-ed25519 PUBLIC-{name}-host-key"
         assert "password" not in connection
 
 
 def test_a_machine_whose_definition_changes_is_replaced_the_old_one_first(lab: Run) -> None:
-    machines = [resource for resource in lab.of_type(MACHINE) if "--ip=" in resource.inputs["create"]]
-    assert len(machines) == len(lab.outputs["machines"])
-    for machine in machines:
-        assert {"create", "stdin"} <= set(machine.request.replaceOnChanges)
+    assert len(lab.machines) == len(lab.outputs["machines"])
+    for machine in lab.machines.values():
         assert machine.request.deleteBeforeReplace
-        assert machine.inputs["delete"]
+        if machine.type == MACHINE:
+            # Other providers know by themselves what of a machine can be changed.
+            assert {"create", "stdin"} <= set(machine.request.replaceOnChanges)
+            assert machine.inputs["delete"]
 
 
-def test_two_labs_share_no_name_on_their_host(lab: Run, dev: Run) -> None:
+def test_two_labs_share_no_name_where_they_stand(lab: Run) -> None:
     name = re.compile(r"--name=(\S+)")
-    mine = {found for each in lab.of_type(MACHINE) for found in name.findall(each.inputs["create"])}
+    mine = {
+        each.inputs["name"] if "name" in each.inputs else name.search(each.inputs["create"])[1]  # type: ignore[index]
+        for each in lab.machines.values()
+    }
     stack = lab.resources[0].urn.split("::")[0].removeprefix("urn:pulumi:")
     assert mine == {f"hardway-{stack}-{machine['name']}" for machine in lab.outputs["machines"]}

@@ -49,7 +49,8 @@ def test_no_key_stands_in_plain_state(lab: Run, secrets: list[str]) -> None:
 def test_what_carries_keys_is_secret_and_says_nothing(lab: Run, secrets: list[str]) -> None:
     carriers = [each for each in lab.of_type(*COMMANDS) if holds(each.inputs.get("stdin", ""), secrets)]
     names = {carrier.name for carrier in carriers}
-    assert {lab.etcd_step, "control-plane-controller-0", "worker-0-node", "machines-worker-0"} <= names
+    assert {lab.etcd_step, "control-plane-controller-0", "worker-0-node"} <= names
+    assert {"machines-worker-0", "machines-worker-0-login"} & names
     for carrier in carriers:
         assert "stdin" in carrier.secret, carrier.name
         assert carrier.inputs["logging"] == "none", carrier.name
