@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
             case "up":
                 return _up(chosen)
             case "preview":
-                return operations.preview(_prepared(chosen), chosen)
+                return _preview(chosen)
             case "destroy":
                 return _destroy(chosen)
             case "env":
@@ -62,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
 def _prepared(chosen: Stack) -> Workshop:
     with Report() as report:
         return prepare.everything(report, chosen)
+
+
+def _preview(chosen: Stack) -> int:
+    with Report() as report:
+        workshop = prepare.for_preview(report, chosen)
+    return operations.preview(workshop, chosen)
 
 
 def _setup(chosen: Stack) -> int:

@@ -5,7 +5,7 @@ the sum that versions.yaml pins; where upstream cannot be reached, the same file
 """
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -57,19 +57,28 @@ def plan(kubernetes_version: str, arch: str) -> list[Wanted]:
     return wanted
 
 
-def ensure(report: Report, kubernetes_version: str, *, arch: str | None = None, base_url: str = UPSTREAM) -> None:
-    """Have all artifacts of one Kubernetes version in the mirror.
+def ensure(
+    report: Report,
+    kubernetes_version: str,
+    *,
+    arch: str | None = None,
+    only: Sequence[str] | None = None,
+    base_url: str = UPSTREAM,
+) -> None:
+    """Have the artifacts of one Kubernetes version in the mirror.
 
     Args:
         report: shows the progress.
         kubernetes_version: one of versions.yaml, e.g. 1.36.4.
         arch: amd64 or arm64; this machine's if not given.
+        only: the names of those that are wanted; all of them if not given.
         base_url: what stands before a path to make upstream's URL.
 
     Raises:
         ToolchainError: a file can neither be downloaded nor built, or its checksum is wrong.
     """
-    files = plan(kubernetes_version, arch or architecture())
+    planned = plan(kubernetes_version, arch or architecture())
+    files = [file for file in planned if only is None or file.artifact in only]
     ledger = Ledger(paths.mirror())
     with report.part(f"artifacts for Kubernetes {kubernetes_version}") as part:
         if not _missing(ledger, files):

@@ -47,12 +47,36 @@ def everything(report: Report, stack: Stack, *, retry: bool = False) -> Workshop
         _check_root(stack)
     system.ensure(report, _packages(stack))
     cli = pulumi_cli.ensure(report)
-    plugins.ensure(report, cli, tools().plugins, retry=retry)
-    artifacts.ensure(report, _known(stack.kubernetes))
-    images.ensure(report)
+    plugins.ensure(report, cli, _plugins(stack), retry=retry)
+    # Where machines get everything from upstream, this host needs no more than a kubectl.
+    artifacts.ensure(report, _known(stack.kubernetes), only=None if _has_mirror(stack) else ("kubectl",))
+    if _has_mirror(stack):
+        images.ensure(report)
     if stack.substrate == "containers":
         node_image.ensure(report, stack.engine)
     return Workshop(pulumi=cli, state=found, environment=_environment(cli, found))
+
+
+def for_preview(report: Report, stack: Stack) -> Workshop:
+    """Set up what a preview needs, which any user may have: the CLI, its plugins and a state.
+
+    Raises:
+        ToolchainError: with what is wrong and what to do.
+    """
+    found = state.ensure()
+    cli = pulumi_cli.ensure(report)
+    plugins.ensure(report, cli, _plugins(stack))
+    return Workshop(pulumi=cli, state=found, environment=_environment(cli, found))
+
+
+def _has_mirror(stack: Stack) -> bool:
+    return stack.substrate != "gcp"
+
+
+def _plugins(stack: Stack) -> dict[str, str]:
+    """The providers of every lab, and the substrate's own, which has its name."""
+    needed = {"command", "tls", stack.substrate}
+    return {name: version for name, version in tools().plugins.items() if name in needed}
 
 
 def _check_root(stack: Stack) -> None:
@@ -67,7 +91,7 @@ def _packages(stack: Stack) -> tuple[system.Package, ...]:
     packages: tuple[system.Package, ...] = system.ACCESS
     if stack.substrate == "containers":
         packages += _ENGINES.get(stack.engine, ()) + system.NODE_IMAGE
-    if _something_in_c_is_built():
+    if _has_mirror(stack) and _something_in_c_is_built():
         packages += system.SOURCE_BUILDS
     return packages
 
