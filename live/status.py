@@ -511,7 +511,8 @@ def _balancer_problems(
 ) -> Iterator[str]:
     if not endpoint.ready:
         yield f"the endpoint {endpoint.url}: {endpoint.message}"
-    if len(endpoint.held_by) != 1:
+    # Where no machine balances, the address is none of theirs.
+    if balancers and len(endpoint.held_by) != 1:
         yield f"the endpoint's address is held by {' and '.join(endpoint.held_by) or 'no machine that answers'}"
     for probe in balancers:
         if probe.reached and probe.answer("backends").status != 0:

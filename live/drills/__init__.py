@@ -44,6 +44,11 @@ def main(stack: Stack, names: Sequence[str], json_file: Path | None = None) -> i
             touched then.
     """
     chosen = catalogue.choose(names)
+    if stack.substrate != "containers":
+        raise ToolchainError(
+            f"The machines of the lab {stack.name} are not this host's containers, and drills strike containers: their "
+            "power, their network, and the host's way to them. Nothing was touched."
+        )
     cluster = live_cluster.find(stack)
     drills, lacking = catalogue.split(chosen, cluster)
     refuse(cluster, names, drills, lacking)

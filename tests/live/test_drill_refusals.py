@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,13 @@ def refusal(stack: Stack, *names: str) -> str:
 
 def test_a_lab_that_is_not_up(stack: Stack) -> None:
     assert "The lab lab is not up" in refusal(stack)
+
+
+def test_machines_that_are_no_containers(stack: Stack) -> None:
+    lab(stack, controllers=3)
+    said = refusal(replace(stack, substrate="gcp"))
+    assert "not this host's containers" in said
+    assert "Nothing was touched" in said
 
 
 def test_a_name_that_does_not_exist(stack: Stack) -> None:

@@ -24,6 +24,7 @@ from small_lab import (
     well,
 )
 
+from config.machines import Role
 from live import probe, status_table
 from live.cluster import Cluster
 from live.probe import Answer, Probe
@@ -254,6 +255,12 @@ def test_an_api_server_that_is_gone_tells_of_nothing(lab: Cluster) -> None:
 
 def test_an_endpoint_that_does_not_answer_is_not_well(lab: Cluster) -> None:
     assert judged(lab, well(lab), endpoint="EOF").problems == ["the endpoint https://10.0.0.5:6443: EOF"]
+
+
+def test_a_lab_that_has_no_balancer_of_its_own_misses_none(lab: Cluster) -> None:
+    """On Google Cloud the endpoint's address is a forwarding rule's."""
+    cluster = dataclasses.replace(lab, machines=[each for each in lab.machines if Role.LOAD_BALANCER not in each.roles])
+    assert judged(cluster, well(cluster)).problems == []
 
 
 def test_a_cordoned_node_is_shown_and_is_no_problem(lab: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
