@@ -233,4 +233,10 @@ def _gcp(stack: str, settings: LabSettings, machines: Sequence[MachineSpec]) -> 
             "on gcp a forwarding rule of Google's stands before the API servers, and no machine with HAProxy",
             "leave it out, or write 0",
         )
+    if settings.load_balancing.mode == "terminate":
+        yield Problem(
+            ("lab.load_balancing.mode", "lab.substrate"),
+            "TLS ends at HAProxy, and a lab on gcp has none",
+            "leave it out; lab.load_balancing.domain may stay",
+        )
     yield from gcp.problems(settings.gcp, stack=stack, nodes=settings.network.nodes, machines=machines)

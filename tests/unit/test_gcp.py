@@ -468,6 +468,12 @@ BAD: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "a forwarding rule of Google's",
         "leave it out",
     ),
+    "tls that ends at the balancer": (
+        {"load_balancing": {"mode": "terminate", "domain": "api.hardway.example"}},
+        "lab.load_balancing.mode",
+        "a lab on gcp has none",
+        "leave it out",
+    ),
     "an address that Google keeps": (
         {"workers": [{"name": "worker-0", "address": "10.240.0.254"}]},
         "lab.workers[0]",
@@ -505,6 +511,12 @@ def test_one_report_has_it_all() -> None:
         "lab.gcp.sources",
         "lab.gcp.zones[0]",
     ]
+
+
+def test_the_api_may_have_a_name(gcp: Run) -> None:
+    lab = run_program("gcp", {**lab_of("gcp"), "load_balancing": {"domain": "api.hardway.example"}})
+    table = lab.file("neighbours-worker-0", "/etc/hardway/hosts")
+    assert f"{external_address('machines-api-address')} api.hardway.example\n" in table
 
 
 def test_a_zero_is_no_load_balancer() -> None:
