@@ -16,7 +16,7 @@ from toolchain.stack import Stack
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Each part of set-up -> what it was asked for; none of them does anything."""
     calls: dict[str, Any] = {}
-    monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
+    monkeypatch.setattr(paths, "state", lambda: tmp_path / ".state")
     for name in [name for name in os.environ if name.startswith("PULUMI_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "home"))
