@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from config import gcp
+from config import gcp, libvirt
 from config.machines import MOST, MOST_MEMBERS, MachineSpec, Role
 from config.problems import Problem
 from config.settings import LabSettings, dedicated_members, load_balancers
@@ -24,6 +24,7 @@ def run(stack: str, settings: LabSettings, machines: Sequence[MachineSpec]) -> l
         *_versions(settings),
         *_validity(settings),
         *_gcp(stack, settings, machines),
+        *libvirt.problems(settings.libvirt),
     ]
 
 

@@ -17,7 +17,7 @@ import pulumi
 from pulumi.runtime.config import CONFIG
 from pydantic import ValidationError
 
-from config import checks
+from config import checks, libvirt
 from config.artifacts import UPSTREAM, ArtifactSource, read_checksums
 from config.gcp import arch_of
 from config.machines import MachineSpec, Role, plan_machines
@@ -132,11 +132,17 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
 
 
 def _artifacts(settings: LabSettings, mirror: Path) -> ArtifactSource:
+    """Where the machines find their artifacts: the mirror that their substrate brings to them, or upstream."""
     versions = {name: settings.versions.get(name, of.default) for name, of in pins().products.items()}
-    if settings.substrate == "gcp":
-        # What this host's mirror holds may have been built here: its sums are not the releases'.
-        return ArtifactSource(base_url=UPSTREAM, versions=versions, checksums={})
-    return ArtifactSource(base_url="file:///opt/mirror", versions=versions, checksums=read_checksums(mirror))
+    match settings.substrate:
+        case "containers":
+            base_url = "file:///opt/mirror"
+        case "libvirt":
+            base_url = f"http://{settings.network.gateway}:{libvirt.MIRROR_PORT}"
+        case "gcp":
+            # What this host's mirror holds may have been built here: its sums are not the releases'.
+            return ArtifactSource(base_url=UPSTREAM, versions=versions, checksums={})
+    return ArtifactSource(base_url=base_url, versions=versions, checksums=read_checksums(mirror))
 
 
 def _arch(settings: LabSettings) -> str:

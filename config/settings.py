@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from config.gcp import GcpSettings
+from config.libvirt import LibvirtSettings
 from config.machines import Machines
 from config.values import AddressRange, DnsDomain, Settings, WholeNumber
 
@@ -83,7 +84,7 @@ class ContainersSettings(Settings):
 class LabSettings(Settings):
     """The key `lab`, as a person writes it."""
 
-    substrate: Literal["containers", "gcp"] = "containers"
+    substrate: Literal["containers", "gcp", "libvirt"] = "containers"
     controllers: Machines = 1
     etcd: Literal["stacked", "dedicated"] = "stacked"
     """Whether the controllers carry the etcd members, or machines of their own."""
@@ -101,6 +102,7 @@ class LabSettings(Settings):
     """How Secrets are encrypted in etcd."""
     containers: ContainersSettings = ContainersSettings()
     gcp: GcpSettings = GcpSettings()
+    libvirt: LibvirtSettings = LibvirtSettings()
 
 
 def dedicated_members(settings: LabSettings) -> Machines:

@@ -17,6 +17,8 @@ from toolchain.exclusive import exclusive
 from toolchain.progress import Part, Report
 
 _RECIPE = Path(__file__).with_name("node-image")
+PACKAGES = _RECIPE / "packages"
+"""One Debian package on each line; virtual machines have them, too."""
 _CHANGES = ('CMD ["/sbin/init"]', "STOPSIGNAL SIGRTMIN+3", "ENV container=podman")
 _REGISTRY = "docker.io"
 
@@ -31,7 +33,7 @@ def reference() -> str:
 
 def packages() -> list[str]:
     """The Debian packages in it, in the recipe's order."""
-    lines = (line.partition("#")[0].strip() for line in (_RECIPE / "packages").read_text().splitlines())
+    lines = (line.partition("#")[0].strip() for line in PACKAGES.read_text().splitlines())
     return [line for line in lines if line]
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
-from toolchain import paths
+from toolchain import libvirt_strays, paths
 from toolchain.engine_output import readable
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
@@ -21,7 +21,13 @@ from toolchain.stack import Stack
 from toolchain.state import settings_file_kept
 
 # What a machine is, as a resource.
-_MACHINES = ("command:local:Command", "gcp:compute/instance:Instance")
+_MACHINES = {
+    "command:local:Command": "",
+    "gcp:compute/instance:Instance": "",
+    # The machine comes and goes with its disk, and without it would find the old one.
+    "libvirt:index/volume:Volume": "-disk",
+}
+"""Type of the resource that is a machine -> how its name ends after the machine's."""
 # The outputs are shown as a summary (access.py), or kept. 64 operations side by side: remote commands mostly wait, and
 # one machine's are few.
 _AT_ONCE = ("--yes", "--skip-preview", "--suppress-outputs", "--parallel=64")
@@ -134,14 +140,16 @@ def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
                 f"`pulumi refresh` ended with status {status}; its output above says why. "
                 "When that is repaired, run this again."
             )
+    if stack.substrate == "libvirt" and (gone := libvirt_strays.remove(deployment, stack)):
+        print(f"Removed what an earlier run has left half made: {', '.join(gone)}.", flush=True)
     return deployment
 
 
 def _urn_of_machine(deployment: Mapping[str, Any], machine: str) -> str:
     """The resource that is a machine: it makes the container or the instance when it is made, and nothing else does."""
     for resource in deployment.get("deployment", {}).get("resources", []):
-        urn = str(resource["urn"])
-        if resource["type"] in _MACHINES and urn.endswith(f"::machines-{machine}"):
+        urn, type_ = str(resource["urn"]), str(resource["type"])
+        if type_ in _MACHINES and urn.endswith(f"::machines-{machine}{_MACHINES[type_]}"):
             return urn
     raise ToolchainError(f"The state has no machine {machine}. `make up` makes it.")
 

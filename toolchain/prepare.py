@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.versions import pins
-from toolchain import artifacts, images, node_image, origin, paths, plugins, pulumi_cli, state, system
+from toolchain import artifacts, images, node_image, origin, paths, plugins, pulumi_cli, state, system, vm_image
 from toolchain.errors import ToolchainError
 from toolchain.origin import Origin
 from toolchain.progress import Report
@@ -13,6 +13,7 @@ from toolchain.stack import Stack
 from toolchain.state import State
 from toolchain.versions import architecture, tools
 
+_ROOT_ONLY = {"containers": "privileged containers", "libvirt": "virtual machines"}
 _ENGINES = {"podman": system.PODMAN, "docker": system.DOCKER}
 
 
@@ -43,7 +44,7 @@ def everything(report: Report, stack: Stack, *, retry: bool = False) -> Workshop
         ToolchainError: with what is wrong and what to do.
     """
     found = state.ensure()
-    if stack.substrate == "containers":
+    if stack.substrate in _ROOT_ONLY:
         _check_root(stack)
     system.ensure(report, _packages(stack))
     cli = pulumi_cli.ensure(report)
@@ -54,6 +55,8 @@ def everything(report: Report, stack: Stack, *, retry: bool = False) -> Workshop
         images.ensure(report)
     if stack.substrate == "containers":
         node_image.ensure(report, stack.engine)
+    if stack.substrate == "libvirt":
+        _have_vm_image(report, stack)
     return Workshop(pulumi=cli, state=found, environment=_environment(cli, found))
 
 
@@ -82,15 +85,26 @@ def _plugins(stack: Stack) -> dict[str, str]:
 def _check_root(stack: Stack) -> None:
     if os.geteuid() != 0:
         raise ToolchainError(
-            f"The stack {stack.name} makes its machines as privileged containers, with addresses and "
+            f"The stack {stack.name} makes its machines as {_ROOT_ONLY[stack.substrate]}, with addresses and "
             "routes of their own on this host,\nwhich only root may do. Run the same command with sudo."
         )
+
+
+def _have_vm_image(report: Report, stack: Stack) -> None:
+    image, sha256 = (str(stack.libvirt.get(key) or "") for key in ("image", "image_sha256"))
+    if not image:
+        vm_image.ensure(report)
+    # Without a sum the program itself refuses the settings.
+    elif image.startswith("http") and sha256:
+        vm_image.ensure(report, url=image, sha256=sha256)
 
 
 def _packages(stack: Stack) -> tuple[system.Package, ...]:
     packages: tuple[system.Package, ...] = system.ACCESS
     if stack.substrate == "containers":
         packages += _ENGINES.get(stack.engine, ()) + system.NODE_IMAGE
+    if stack.substrate == "libvirt":
+        packages += system.LIBVIRT + system.NODE_IMAGE
     if _has_mirror(stack) and _something_in_c_is_built():
         packages += system.SOURCE_BUILDS
     return packages

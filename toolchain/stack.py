@@ -1,6 +1,7 @@
 """One stack as set-up knows it before the program runs: what its settings file says about what to set up."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class Stack:
         settings_file: Pulumi.<name>.yaml.
         substrate: what its machines are made of.
         engine: the container engine's command, for the substrate `containers`.
+        libvirt: the settings below `lab.libvirt`, as they are written.
         kubernetes: the Kubernetes version.
         early_renewal_hours: how long before its end `up` renews a certificate.
     """
@@ -32,6 +34,7 @@ class Stack:
     substrate: str
     engine: str
     kubernetes: str
+    libvirt: Mapping[str, Any] = field(default_factory=dict)
     early_renewal_hours: int = PkiSettings().early_renewal_hours
 
     @property
@@ -62,6 +65,7 @@ def read(name: str) -> Stack:
         settings_file=file,
         substrate=str(lab.get("substrate", "containers")),
         engine=str(_mapping(lab.get("containers")).get("engine", "podman")),
+        libvirt=_mapping(lab.get("libvirt")),
         kubernetes=str(_mapping(lab.get("versions")).get("kubernetes", pins().products["kubernetes"].default)),
         early_renewal_hours=_hours(_mapping(lab.get("pki")).get("early_renewal_hours")),
     )

@@ -38,6 +38,15 @@ NODE_IMAGE = (
     Package(name="mmdebstrap", command="mmdebstrap", why="makes the node image where no registry answers"),
     Package(name="debian-archive-keyring", why="checks the signatures of the packages in that image"),
 )
+LIBVIRT = (
+    Package(name="libvirt-daemon-system", command="libvirtd", why="runs the machines, which are virtual"),
+    Package(name="libvirt-clients", command="virsh", why="tells what libvirt has"),
+    Package(name="qemu-system-x86", command="qemu-system-x86_64", why="the machines themselves"),
+    Package(name="qemu-utils", command="qemu-img", why="makes their image"),
+    Package(name="genisoimage", command="mkisofs", why="makes the CDs that tell machines who they are"),
+    Package(name="dnsmasq-base", command="dnsmasq", why="answers the machines' DNS on libvirt's network"),
+    Package(name="e2fsprogs", command="mke2fs", why="makes their file system"),
+)
 ACCESS = (
     Package(name="ca-certificates", why="downloads are checked"),
     Package(name="iproute2", command="ip", why="routes to the pods, and a look at the host's addresses"),

@@ -16,3 +16,7 @@ def create(name: str, lab: Lab) -> Substrate:
             from components.substrates.gcp import Gcp
 
             return Gcp(name, lab)
+        case "libvirt":
+            from components.substrates.libvirt import Libvirt
+
+            return Libvirt(name, lab)

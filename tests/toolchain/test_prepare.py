@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toolchain import artifacts, images, node_image, paths, plugins, prepare, pulumi_cli, system
+from toolchain import artifacts, images, node_image, paths, plugins, prepare, pulumi_cli, system, vm_image
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
 from toolchain.stack import Stack
@@ -28,10 +28,11 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(artifacts, "ensure", lambda report, version, only: calls.update(artifacts=only))
     monkeypatch.setattr(images, "ensure", lambda report: calls.update(images=True))
     monkeypatch.setattr(node_image, "ensure", lambda report, engine: calls.update(node_image=engine))
+    monkeypatch.setattr(vm_image, "ensure", lambda report, **what: calls.update(vm_image=what))
     return calls
 
 
-def stack(substrate: str) -> Stack:
+def stack(substrate: str, libvirt: dict[str, Any] | None = None) -> Stack:
     return Stack(
         name="x",
         project="hardway",
@@ -39,6 +40,7 @@ def stack(substrate: str) -> Stack:
         substrate=substrate,
         engine="podman",
         kubernetes="1.36.4",
+        libvirt=libvirt or {},
     )
 
 
@@ -47,6 +49,34 @@ def test_containers_want_an_engine_a_mirror_and_an_image(asked: dict[str, Any], 
     assert {"podman", "mmdebstrap", "gcc", "openssh-client"} <= asked["system"]
     assert asked["plugins"] == {"command", "tls"}
     assert (asked["artifacts"], asked["images"], asked["node_image"]) == (None, True, "podman")
+
+
+def test_virtual_machines_want_libvirt_its_plugin_a_mirror_and_an_image(asked: dict[str, Any], report: Report) -> None:
+    prepare.everything(report, stack("libvirt"))
+    assert {"libvirt-daemon-system", "genisoimage", "mmdebstrap", "openssh-client"} <= asked["system"]
+    assert not {"podman", "netavark"} & asked["system"]
+    assert asked["plugins"] == {"command", "tls", "libvirt"}
+    assert (asked["artifacts"], asked["images"], asked["vm_image"]) == (None, True, {})
+    assert "node_image" not in asked
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        (
+            {"image": "https://cloud.example/d.qcow2", "image_sha256": "ab"},
+            {"url": "https://cloud.example/d.qcow2", "sha256": "ab"},
+        ),
+        # The user's own file; and settings that the program refuses.
+        ({"image": "/srv/d.qcow2"}, None),
+        ({"image": "https://cloud.example/d.qcow2"}, None),
+    ],
+)
+def test_the_image_that_the_settings_name_is_had(
+    asked: dict[str, Any], report: Report, settings: dict[str, Any], wanted: dict[str, str] | None
+) -> None:
+    prepare.everything(report, stack("libvirt", settings))
+    assert asked.get("vm_image") == wanted
 
 
 def test_google_cloud_wants_its_plugin_and_a_kubectl(
@@ -60,7 +90,7 @@ def test_google_cloud_wants_its_plugin_and_a_kubectl(
     assert not {"images", "node_image"} & asked.keys()
 
 
-@pytest.mark.parametrize("substrate", ["containers", "gcp"])
+@pytest.mark.parametrize("substrate", ["containers", "libvirt", "gcp"])
 def test_a_preview_wants_plugins_and_nothing_else_of_anybody(
     asked: dict[str, Any], report: Report, monkeypatch: pytest.MonkeyPatch, substrate: str
 ) -> None:
@@ -70,8 +100,11 @@ def test_a_preview_wants_plugins_and_nothing_else_of_anybody(
     assert workshop.environment["PULUMI_BACKEND_URL"].startswith("file://")
 
 
-def test_making_containers_is_roots(asked: dict[str, Any], report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("substrate", ["containers", "libvirt"])
+def test_making_machines_on_this_host_is_roots(
+    asked: dict[str, Any], report: Report, monkeypatch: pytest.MonkeyPatch, substrate: str
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(ToolchainError, match="only root may do"):
-        prepare.everything(report, stack("containers"))
+        prepare.everything(report, stack(substrate))
     assert not asked

@@ -114,6 +114,10 @@ class Run:
         for each in self.resources:
             if each.type == "gcp:compute/instance:Instance":
                 found[each.inputs["networkInterfaces"][0]["accessConfigs"][0]["natIp"]] = each
+            elif each.type == "libvirt:index/domain:Domain":
+                # Its MAC address ends with its IPv4 address.
+                mac = each.inputs["networkInterfaces"][0]["mac"].split(":")
+                found[".".join(str(int(byte, 16)) for byte in mac[2:])] = each
             elif each.type == "command:local:Command" and (ip := re.search(r"--ip=(\S+) ", each.inputs["create"])):
                 found[ip[1]] = each
         return found
@@ -324,6 +328,8 @@ def _computed(resource: Registered) -> dict[str, Any]:
         }
     if resource.type == "tls:index/certRequest:CertRequest":
         return {"certRequestPem": f"REQUEST-{name}"}
+    if resource.type.startswith(("libvirt:", "pulumi:providers:")):
+        return {}
     if resource.type.startswith("gcp:"):
         return {"selfLink": f"https://google.example/{name}", **_computed_by_google(resource)}
     return {"certPem": f"CERTIFICATE-{name}", "validityStartTime": NOT_BEFORE, "validityEndTime": NOT_AFTER}

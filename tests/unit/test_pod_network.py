@@ -1,11 +1,13 @@
 """Routes between the workers' pods, and the masquerade of what leaves the lab."""
 
+import re
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from unit.mocked_engine import Run
 from unit.node_tools import NodeTools
 
+HOST_ROUTES = ("machines-boot", "machines-host")
 TABLE = "/etc/hardway/masquerade.nft"
 ROUTES = "/etc/hardway/pod-routes"
 
@@ -42,7 +44,7 @@ def test_the_routes_are_a_unit_that_is_there_after_a_reboot(lab: Run) -> None:
 
 
 def test_the_host_itself_knows_the_way_now_and_after_a_reboot(lab: Run) -> None:
-    if not (boot := [each for each in lab.of_type("command:local:Command") if each.name == "machines-boot"]):
+    if not (boot := [each for each in lab.of_type("command:local:Command") if each.name in HOST_ROUTES]):
         assert lab.of_type("gcp:compute/network:Network"), "only a lab that is not on this host can do without"
         return
     script = boot[0].inputs["create"]
@@ -50,7 +52,7 @@ def test_the_host_itself_knows_the_way_now_and_after_a_reboot(lab: Run) -> None:
         if machine.get("pod_cidr"):
             route = f"ip route replace {machine['pod_cidr']} via {machine['address']}"
             assert f"as_root {route}\n" in script
-            assert f"ExecStart=/usr/bin/env {route}\n" in script
+            assert re.search(rf"^ExecStart(Post)?=/\S+ .*{re.escape(route)}\b", script, re.M)
 
 
 def test_nft_takes_the_table(lab: Run, tmp_path: Path, tools: NodeTools) -> None:

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.substrates.containers import boot_unit
+from components.substrates.libvirt import mirror_unit
 from components.systemd import oneshot_unit, systemd_unit
-from unit.mocked_engine import Run
+from config.lab import parse
+from unit.mocked_engine import Run, lab_of
 from unit.node_tools import NodeTools
 
 # What systemd says of a unit whose program, or whose neighbour, stands on another machine.
@@ -65,6 +67,11 @@ def test_systemd_takes_the_hosts_own_unit(tmp_path: Path, tools: NodeTools) -> N
     assert complaints(tools, "hardway-dev.service", text, tmp_path) == []
     assert "\nExecStart=/usr/bin/env podman start hardway-dev-worker-0\n" in text
     assert "\nExecStart=/usr/bin/env ip route replace 10.200.0.0/24 via 10.240.0.20\n" in text
+
+
+def test_systemd_takes_the_hosts_unit_of_virtual_machines(tmp_path: Path, tools: NodeTools) -> None:
+    text = mirror_unit("hardway-libvirt", parse("libvirt", lab_of("libvirt")))
+    assert complaints(tools, "hardway-libvirt.service", text, tmp_path) == []
 
 
 @pytest.mark.parametrize("wrong", ["[Service]\nExecStrat=/bin/true", "[Service]\nExecStart=/bin/true\nRestrat=always"])

@@ -1,0 +1,105 @@
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolchain import libvirt_strays
+from toolchain.stack import Stack
+
+URN = "urn:pulumi:dev::hardway::hardway:index:Libvirt$x::"
+PREFLIGHT = {"type": "command:local:Command", "urn": f"{URN}machines-preflight"}
+FAKE = """#!{python}
+import json, pathlib, sys
+directory = pathlib.Path(__file__).parent
+with (directory / "asked").open("a") as asked:
+    asked.write(" ".join(sys.argv[4:]) + "\\n")
+answers = json.loads((directory / "answers.json").read_text())
+sys.stdout.write(answers.get(" ".join(sys.argv[4:]), ""))
+"""
+LISTINGS = ("list", "desc", "pool-list", "vol-list", "net-list")
+
+
+def resource(kind: str, name: str) -> dict[str, Any]:
+    type_ = next(token for token in libvirt_strays._TYPES if token.endswith(f":{kind}"))
+    return {"type": type_, "urn": f"{URN}{name}", "inputs": {"name": name}}
+
+
+@pytest.fixture
+def libvirt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A virsh that knows of a whole lab and of others' machines, and notes what it is asked."""
+    answers = {
+        "list --all --name": "hardway-dev-worker-0\nhardway-dev-two-worker-0\nhardway-dev-mine\nelse\n",
+        "desc hardway-dev-worker-0": "hardway-dev\n",
+        "desc hardway-dev-two-worker-0": "hardway-dev-two\n",
+        "desc hardway-dev-mine": "No description for domain: hardway-dev-mine\n",
+        "pool-list --all --name": "default\nhardway-dev\n",
+        "vol-list --pool hardway-dev": " hardway-dev-image  /a/b\n hardway-dev-worker-0.qcow2  /a/c\n",
+        "net-list --all --name": "default\nhardway-dev\n",
+    }
+    (tmp_path / "answers.json").write_text(json.dumps(answers))
+    (tmp_path / "virsh").write_text(FAKE.format(python=sys.executable))
+    (tmp_path / "virsh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return tmp_path / "asked"
+
+
+@pytest.fixture
+def stack() -> Stack:
+    return Stack(
+        name="dev",
+        project="hardway",
+        settings_file=Path("Pulumi.dev.yaml"),
+        substrate="libvirt",
+        engine="podman",
+        kubernetes="1.36.4",
+    )
+
+
+def done(asked: Path) -> list[str]:
+    lines = asked.read_text().splitlines() if asked.exists() else []
+    return [line for line in lines if not line.startswith(LISTINGS)]
+
+
+def state(*resources: dict[str, Any]) -> dict[str, Any]:
+    return {"deployment": {"resources": list(resources)}}
+
+
+WHOLE = (
+    PREFLIGHT,
+    resource("Network", "hardway-dev"),
+    resource("Pool", "hardway-dev"),
+    resource("Volume", "hardway-dev-image"),
+    resource("Volume", "hardway-dev-worker-0.qcow2"),
+    resource("Domain", "hardway-dev-worker-0"),
+)
+
+
+def test_what_the_state_knows_stays(libvirt: Path, stack: Stack) -> None:
+    assert libvirt_strays.remove(state(*WHOLE), stack) == []
+    assert done(libvirt) == []
+
+
+def test_a_machine_that_was_being_made_goes_with_its_disk(libvirt: Path, stack: Stack) -> None:
+    assert libvirt_strays.remove(state(*WHOLE[:-2]), stack) == [
+        "domain hardway-dev-worker-0",
+        "volume hardway-dev-worker-0.qcow2",
+    ]
+    assert done(libvirt) == [
+        "destroy hardway-dev-worker-0",
+        "undefine hardway-dev-worker-0",
+        "vol-delete hardway-dev-worker-0.qcow2 --pool hardway-dev",
+    ]
+
+
+def test_a_lab_that_has_only_begun_goes_as_a_whole(libvirt: Path, stack: Stack) -> None:
+    gone = libvirt_strays.remove(state(PREFLIGHT), stack)
+    assert [each.split()[0] for each in gone] == ["domain", "volume", "volume", "pool", "network"]
+    assert not [line for line in done(libvirt) if "two" in line or "mine" in line or "else" in line]
+
+
+def test_before_the_preflight_has_passed_nothing_is_the_labs(libvirt: Path, stack: Stack) -> None:
+    for deployment in ({}, {"deployment": None}, state()):
+        assert libvirt_strays.remove(deployment, stack) == []
+    assert not libvirt.exists()

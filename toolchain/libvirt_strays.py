@@ -1,0 +1,71 @@
+"""What libvirt has of a lab and Pulumi's state has not: a run was killed, or failed, between making and noting it.
+
+The provider does not take over what is there already, so that the next `up` would fail on the name: it is removed.
+"""
+
+import subprocess
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from toolchain.stack import Stack
+
+_TYPES = {
+    "libvirt:index/domain:Domain": "domain",
+    "libvirt:index/volume:Volume": "volume",
+    "libvirt:index/cloudInitDisk:CloudInitDisk": "volume",
+    "libvirt:index/network:Network": "network",
+    "libvirt:index/pool:Pool": "pool",
+}
+_REMOVAL = {
+    "domain": ("destroy {name}", "undefine {name}"),
+    "volume": ("vol-delete {name} --pool {lab}",),
+    "network": ("net-destroy {name}", "net-undefine {name}"),
+    "pool": ("pool-destroy {name}", "pool-delete {name}", "pool-undefine {name}"),
+}
+
+
+def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
+    """Remove the strays of a lab.
+
+    Args:
+        deployment: its state, by `pulumi stack export`.
+        stack: whose lab.
+
+    Returns:
+        What was removed, e.g. "domain hardway-dev-worker-0".
+    """
+    resources = (deployment.get("deployment") or {}).get("resources") or []
+    # Before the lab's preflight has passed, what bears its name is somebody else's.
+    if not any(str(resource["urn"]).endswith("::machines-preflight") for resource in resources):
+        return []
+    lab, uri = f"hardway-{stack.name}", str(stack.libvirt.get("uri", "qemu:///system"))
+    known = {
+        (_TYPES[resource["type"]], (resource.get("inputs") or {}).get("name"))
+        for resource in resources
+        if resource["type"] in _TYPES
+    }
+    strays = [found for found in _having(uri, lab) if found not in known]
+    for kind, name in strays:
+        for command in _REMOVAL[kind]:
+            # What is not running cannot be stopped; what stays is named by the `up` that follows.
+            _virsh(uri, *command.format(name=name, lab=lab).split())
+    return [f"{kind} {name}" for kind, name in strays]
+
+
+def _having(uri: str, lab: str) -> Iterator[tuple[str, str]]:
+    """Kind and name of all that libvirt has of a lab, in the order in which it can be removed."""
+    for name in _virsh(uri, "list", "--all", "--name").split():
+        # Another lab's name may begin with this one's.
+        if name.startswith(f"{lab}-") and _virsh(uri, "desc", name).strip() == lab:
+            yield "domain", name
+    if lab in _virsh(uri, "pool-list", "--all", "--name").split():
+        for line in _virsh(uri, "vol-list", "--pool", lab).splitlines():
+            yield "volume", line.split()[0]
+        yield "pool", lab
+    if lab in _virsh(uri, "net-list", "--all", "--name").split():
+        yield "network", lab
+
+
+def _virsh(uri: str, *command: str) -> str:
+    done = subprocess.run(["virsh", "-q", "-c", uri, *command], capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout if done.returncode == 0 else ""
