@@ -75,7 +75,9 @@ class Libvirt(pulumi.ComponentResource):
         guard = quorum_guard(
             f"{name}-quorum", {spec.name: definition(lab, spec, image) for spec in lab.etcd_members}, child
         )
-        self._provider = libvirt.Provider(f"{name}-libvirt", uri=settings.uri, opts=child)
+        # What the preflight prints: the provider connects as soon as it knows where to. It would fail before the report
+        # is out, and in a first preview on a host without libvirt.
+        self._provider = libvirt.Provider(f"{name}-libvirt", uri=preflight.stdout.apply(str.strip), opts=child)
         network = libvirt.Network(
             f"{name}-network",
             name=prefix,

@@ -33,7 +33,7 @@ _LISTENING = "0A"
 
 
 def main() -> int:
-    """Print what is in the way; exit status 1 when anything is."""
+    """Print what is in the way; exit status 1 when anything is, else the URI of the libvirt that was looked at."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--uri", required=True)
     parser.add_argument("--type", required=True, choices=["kvm", "qemu"])
@@ -54,6 +54,8 @@ def main() -> int:
         print("This host cannot carry the lab; nothing was touched.", file=sys.stderr)
         for number, problem in enumerate(found, 1):
             print(f"  {number}. {problem}", file=sys.stderr)
+    else:
+        print(args.uri)
     return 1 if found else 0
 
 

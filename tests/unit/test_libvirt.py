@@ -13,7 +13,7 @@ from components.substrates.libvirt import mirror_unit, serve, wait_for_ssh
 from config.lab import Lab, parse
 from config.libvirt import LibvirtSettings
 from toolchain import paths, vm_image
-from unit.mocked_engine import Registered, Run, lab_of, run_program
+from unit.mocked_engine import Registered, Run, container_id, lab_of, run_program
 
 CLOUD_IMAGE = {"image": "https://cloud.example/debian-12-generic.qcow2", "image_sha256": "ab" * 32}
 COMMAND = "command:local:Command"
@@ -190,10 +190,15 @@ def test_what_is_libvirts_goes_before_it_is_made_anew(libvirt: Run) -> None:
     mine = [each for each in libvirt.resources if each.type.startswith("libvirt:")]
     assert len(mine) == 2 + 3 + 3 * 4
     provider = libvirt.named("machines-libvirt", "pulumi:providers:libvirt")
-    assert provider.inputs["uri"] == "qemu:///system"
+    assert provider.inputs["uri"] == container_id("machines-preflight"), "what the preflight prints"
     for each in mine:
         assert each.request.deleteBeforeReplace, each.name
         assert each.request.provider.startswith(provider.urn), each.name
+
+
+def test_a_first_preview_does_not_know_where_to_connect() -> None:
+    first = run_program("libvirt", lab_of("libvirt"), preview=True)
+    assert "uri" in first.named("machines-libvirt", "pulumi:providers:libvirt").unknown
 
 
 def test_nothing_of_libvirts_is_made_before_the_checks(libvirt: Run) -> None:

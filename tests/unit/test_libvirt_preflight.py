@@ -110,6 +110,7 @@ class Host:
         assert "Traceback" not in result.stderr, result.stderr
         lines = [line.strip() for line in result.stderr.splitlines()]
         assert result.returncode == (1 if lines else 0)
+        assert result.stdout == ("" if lines else "qemu:///system\n")
         if lines:
             assert lines[0] == "This host cannot carry the lab; nothing was touched."
             assert [line.split(". ")[0] for line in lines[1:]] == [str(number) for number in range(1, len(lines))]
