@@ -47,7 +47,7 @@ class Dns(pulumi.ComponentResource):
 
 def wait_until_available() -> str:
     """The shell lines, for a controller, that wait until both replicas are."""
-    return f"{KUBECTL} -n {_NAMESPACE} rollout status deployment/coredns --timeout=120s >/dev/null"
+    return f"{KUBECTL} -n {_NAMESPACE} rollout status deployment/coredns --timeout=$((120 * PATIENCE))s >/dev/null"
 
 
 def corefile(network: Network) -> str:

@@ -76,7 +76,7 @@ def cluster_checks(args: ReadinessArgs, endpoint: str) -> str:
     checks += [
         ". /etc/etcd/etcdctl.env",
         "wait_for 60 'every etcd member healthy' 'etcdctl endpoint health --cluster'",
-        f"wait_for 60 'all nodes Ready' '{KUBECTL} wait --for=condition=Ready {nodes} --timeout=1s'",
+        f"wait_for 60 'all nodes Ready' '{KUBECTL} wait --for=condition=Ready {nodes} --timeout=10s'",
         wait_until_available(),
     ]
     facts = {

@@ -9,6 +9,8 @@ umask 022
 
 HARDWAY=${HARDWAY:-/var/lib/hardway}
 UNIT_DIRECTORY=/etc/systemd/system
+# What every deadline is multiplied by: an emulated machine is many times slower than a real one.
+PATIENCE=1
 
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
@@ -366,9 +368,10 @@ finish() {
 serving() {
   local check="systemctl -q is-active $1" why
   [ -z "${ready_check[$1]+set}" ] || check="$check && ${ready_check[$1]}"
-  if ! why=$(await "${ready_seconds[$1]:-30}" "$check"); then
+  local seconds=${ready_seconds[$1]:-30}
+  if ! why=$(await "$seconds" "$check"); then
     printf '%s on %s: %s not seen within %s s\n' \
-      "$1" "$(hostname)" "${ready_what[$1]:-running}" "${ready_seconds[$1]:-30}" >&2
+      "$1" "$(hostname)" "${ready_what[$1]:-running}" $((seconds * PATIENCE)) >&2
     [ -z "$why" ] || printf 'the last try said: %s\n' "$why" >&2
     show_log "$1"
     exit 1
@@ -388,7 +391,7 @@ show_log() {
 
 # await SECONDS COMMAND: repeat a command until it succeeds; past the deadline fail and print what it last said.
 await() {
-  local end=$((SECONDS + $1)) said
+  local end=$((SECONDS + $1 * PATIENCE)) said
   until said=$(eval "$2" 2>&1); do
     [ $SECONDS -lt "$end" ] || { printf '%s\n' "$said" | tail -n 5; return 1; }
     sleep 0.2
@@ -398,7 +401,7 @@ await() {
 # wait_for SECONDS WHAT COMMAND: await, with a report that names what did not come.
 wait_for() {
   local why
-  why=$(await "$1" "$3") || die "$2: not within $1 s on $(hostname); the last try said: $why"
+  why=$(await "$1" "$3") || die "$2: not within $(($1 * PATIENCE)) s on $(hostname); the last try said: $why"
 }
 
 remove() {

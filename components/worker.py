@@ -431,7 +431,7 @@ def node_in_api(machine: Machine) -> str:
     return "\n".join(
         [
             f"wait_for 90 '{machine.name} registering' {quote(f'{KUBECTL} patch {node} -p {quote(patch)}')}",
-            f"{KUBECTL} wait --for=condition=Ready {node} --timeout=90s >/dev/null ||",
+            f"{KUBECTL} wait --for=condition=Ready {node} --timeout=$((90 * PATIENCE))s >/dev/null ||",
             f'  die "{machine.name} is not Ready: $({KUBECTL} get {node} '
             '-o jsonpath=\'{.status.conditions[?(@.type=="Ready")].message}\')"',
         ]

@@ -32,6 +32,7 @@ _PREFLIGHT = Path(__file__).with_name("libvirt_preflight.py").relative_to(Path(_
 _GIB = 1 << 30
 # From power on to sshd: seconds with KVM, minutes where the processor is emulated.
 _BOOT_SECONDS = {"kvm": 180, "qemu": 900}
+_PATIENCE = {"kvm": 1, "qemu": 8}
 _SERVING_SECONDS = 20
 # The processor with all that KVM, or the emulation, has.
 _CPU_MODE = {"kvm": "host-passthrough", "qemu": "maximum"}
@@ -212,6 +213,7 @@ class Libvirt(pulumi.ComponentResource):
             arch=lab.arch,
             interface=_INTERFACE,
             shares_kernel=False,
+            patience=_PATIENCE[settings.type],
         )
 
 

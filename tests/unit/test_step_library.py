@@ -451,6 +451,14 @@ def test_wait_for_says_what_did_not_come(machine: Machine) -> None:
     assert "the last try said: 1 of 2" in result.stderr
 
 
+def test_a_deadline_is_as_much_longer_as_the_machine_is_slower(machine: Machine) -> None:
+    result = machine.bash(
+        "PATIENCE=3\nwait_for 1 'the third second' '[ $SECONDS -ge 2 ]'; wait_for 0 'nodes Ready' false"
+    )
+    assert result.returncode == 1
+    assert "the third second" not in result.stderr and "nodes Ready: not within 0 s" in result.stderr
+
+
 @pytest.mark.parametrize(("clock", "status"), [("2020-01-01T00:00:00Z", 0), ("2999-01-01T00:00:00Z", 1)])
 def test_a_clock_behind_the_authorities_is_reported(machine: Machine, clock: str, status: int) -> None:
     result = machine.bash(f"clock_after {clock}")
