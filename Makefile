@@ -13,7 +13,7 @@ export ARGS
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up preview destroy kubectl ssh status snapshot restore replace drill env test lint bench .venv
+.PHONY: help setup up preview destroy trust kubectl ssh status snapshot restore replace drill env test lint bench .venv
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,9 @@ preview: .venv  ## what `make up` would change
 
 destroy: .venv  ## take the lab away
 	@$(TOOL) destroy
+
+trust: .venv  ## existing machines: show their host keys, and pin them: no others are connected to
+	@$(TOOL) trust
 
 kubectl: .venv  ## the lab's kubectl: make kubectl ARGS="get nodes -o wide"
 	@$(TOOL) kubectl "$$ARGS"
@@ -72,7 +75,7 @@ lint: .venv  ## ruff and mypy
 
 # One run of pytest, the quick tests first; the engine and lab tests make labs of their own.
 test: lint  ## lint, then all tests: unit, tool chain, live, engine, a real lab, and one that is hurt
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/unit tests/toolchain tests/live tests/engine tests/lab tests/ha
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/unit tests/toolchain tests/live tests/engine tests/machines tests/lab tests/ha
 
 bench: .venv  ## measure the lab against plain shell, side by side: [ARGS="--lab ha --rounds 5 --json FILE"]
 	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m benchmarks $$ARGS

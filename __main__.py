@@ -178,17 +178,18 @@ def build(lab: config.Lab) -> None:
         "machines",
         [
             {
-                "name": spec.name,
-                "fqdn": spec.fqdn,
-                "roles": sorted(spec.roles),
-                "address": str(spec.address),
-                "pod_cidr": str(spec.pod_cidr) if spec.pod_cidr else None,
+                "name": machine.name,
+                "fqdn": machine.spec.fqdn,
+                "roles": sorted(machine.spec.roles),
+                "address": machine.address,
+                "pod_cidr": str(machine.spec.pod_cidr) if machine.spec.pod_cidr else None,
+                "user": machine.user,
             }
-            for spec in lab.machines
+            for machine in substrate.machines
         ],
     )
     pulumi.export("ssh_private_key", substrate.ssh_private_key)
-    pulumi.export("ssh_config", ssh_config(substrate.machines))
+    pulumi.export("ssh_config", ssh_config(substrate.machines, lab.ssh_key))
     pulumi.export("versions", dict(lab.artifacts.versions))
     pulumi.export("certificates", pki.certificates())
     pulumi.export("readiness", readiness.facts)

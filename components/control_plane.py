@@ -18,7 +18,7 @@ import yaml
 from components.etcd import USE_ETCD, Etcd
 from components.kubeconfigs import kubeconfig
 from components.machine import Machine
-from components.manifests import ADMIN_KUBECONFIG, apply_manifests
+from components.manifests import ADMIN_KUBECONFIG, KUBECTL_CACHE, apply_manifests
 from components.pki import Certificate, KeyPair, Pki
 from components.step import Fetch, File, Step, StepArgs, Unit
 from components.systemd import Flags, systemd_unit
@@ -103,7 +103,8 @@ class ControlPlane(pulumi.ComponentResource):
             StepArgs(
                 machine=controller,
                 name="control-plane",
-                prepare="data /var/log/kubernetes\ninstall -d -m 0700 /var/log/kubernetes",
+                prepare=f"data /var/log/kubernetes /usr/libexec/kubernetes {KUBECTL_CACHE}\n"
+                "install -d -m 0700 /var/log/kubernetes",
                 fetches=[
                     Fetch(
                         artifact=args.artifacts.artifact("kubernetes", arch=controller.arch, artifact=program),

@@ -21,6 +21,8 @@ digits. A lab that is destroyed and made anew has another authority: it is anoth
 DIRECTORY = "/var/lib/etcd-snapshots"
 _SCRIPT = "/usr/local/lib/hardway/etcd-snapshot"
 _SERVICE = "etcd-snapshot.service"
+_TIMER = "etcd-snapshot.timer"
+_STAMPS = "/var/lib/systemd/timers"
 # So that a snapshot says by itself whose it is.
 _MARK = f"""\
 . /etc/etcd/etcdctl.env
@@ -55,7 +57,7 @@ class EtcdSnapshots(pulumi.ComponentResource):
                     files=files,
                     units=[
                         Unit(
-                            name="etcd-snapshot.timer",
+                            name=_TIMER,
                             # The members' snapshots are spread over a quarter of an hour.
                             content=timer_unit(
                                 description="Snapshots of this etcd member", calendar="hourly", spread="15min"
@@ -65,7 +67,14 @@ class EtcdSnapshots(pulumi.ComponentResource):
                     ],
                     run=_MARK,
                     # One that is at work would write into what is being removed.
-                    undo=f"systemctl -q stop {_SERVICE} 2>/dev/null || true",
+                    undo="\n".join(
+                        [
+                            f"systemctl -q stop {_TIMER} {_SERVICE} 2>/dev/null || true",
+                            # When it last went off: systemd keeps that beyond the timer.
+                            f"rm -f {_STAMPS}/stamp-{_TIMER}",
+                            f"rmdir {_STAMPS} 2>/dev/null || true",
+                        ]
+                    ),
                 ),
                 pulumi.ResourceOptions(parent=self),
             )

@@ -36,9 +36,7 @@ _SYSCTLS = {
     "net.bridge.bridge-nf-call-iptables": 1,
 }
 # A unit, because fstab brings swap back at every boot.
-_NO_SWAP = oneshot_unit(
-    description="No swap: the kubelet does not start with it", start=["/sbin/swapoff -a"], stop=["-/sbin/swapon -a"]
-)
+_NO_SWAP = oneshot_unit(description="No swap: the kubelet does not start with it", start=["/sbin/swapoff -a"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +69,9 @@ class Host(pulumi.ComponentResource):
                     [
                         f"data {Path(LIBRARY).parent} $HARDWAY/artifacts",
                         f"packages {' '.join(packages(machine.spec, args.lab))}",
-                        *(["modprobe -a " + " ".join(_MODULES)] if own_kernel else []),
+                        *(["modules " + " ".join(_MODULES), "no_swap"] if own_kernel else []),
                         f"sysctls {' '.join(f'{key}={value}' for key, value in _SYSCTLS.items())}",
-                        f'[ "$(hostname)" = {machine.name} ] || hostnamectl set-hostname {machine.name}',
+                        f"host_name {machine.name}",
                     ]
                 ),
                 files=[

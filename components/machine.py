@@ -1,6 +1,7 @@
 """One host as the rest of the program sees it: what every substrate returns, and all that it returns."""
 
 from dataclasses import dataclass, field
+from shlex import quote
 
 import pulumi
 from pulumi_command import remote
@@ -14,10 +15,12 @@ class Machine:
 
     Args:
         spec: its name, roles and addresses.
-        connection: how to reach it by SSH, as root; its host key is pinned.
+        connection: how to reach it by SSH; its host key is pinned.
+        user: who that logs in: root, or somebody whose sudo asks for nothing.
         identity: changes when the machine is made anew (a container's or an instance's id); every step has it among
             its inputs, so that a new machine gets all of its steps again.
-        resource: the resource that goes when the machine goes; steps on it need not be undone then.
+        resource: the resource that goes when the machine goes; steps on it need not be undone then. None where the
+            machine stays, and every step has to be taken back.
         arch: amd64 or arm64.
         interface: the network interface that has its address.
         shares_kernel: its kernel is its host's, too, so that swap, modules and global sysctls are not its own.
@@ -29,12 +32,13 @@ class Machine:
     spec: MachineSpec
     connection: remote.ConnectionArgs = field(repr=False)
     identity: pulumi.Input[str]
-    resource: pulumi.Resource
+    resource: pulumi.Resource | None
     arch: str
     interface: str
     shares_kernel: bool
     routes_pods: bool = True
     patience: int = 1
+    user: str = "root"
 
     @property
     def name(self) -> str:
@@ -45,6 +49,10 @@ class Machine:
     def address(self) -> str:
         """Its IPv4 address in the machines' range."""
         return str(self.spec.address)
+
+    def as_root(self, script: str) -> str:
+        """The command by which whoever logs in has root's bash run a script; what is on standard input reaches it."""
+        return script if self.user == "root" else f"sudo -n bash -c {quote(script)}"
 
     def has(self, role: Role) -> bool:
         """Whether the machine carries this role."""

@@ -14,7 +14,9 @@ from components.step import File, Step, StepArgs
 
 ADMIN_KUBECONFIG = "/etc/kubernetes/admin.kubeconfig"
 """On every controller, readable by root alone."""
-KUBECTL = f"kubectl --kubeconfig {ADMIN_KUBECONFIG}"
+KUBECTL_CACHE = "/var/lib/hardway/kubectl"
+"""On every controller: what kubectl remembers of the API, which would else lie in root's home."""
+KUBECTL = f"kubectl --kubeconfig {ADMIN_KUBECONFIG} --cache-dir {KUBECTL_CACHE}"
 
 
 def apply_manifests(

@@ -4,7 +4,7 @@
 NODE_LABEL=hardway/worker
 DRAIN_SECONDS=120
 
-k() { kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig "$@"; }
+k() { kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --cache-dir /var/lib/hardway/kubectl "$@"; }
 
 # only_nodes NAME...: the Nodes that the lab made for workers it no longer has are drained and deleted. Budgets are kept;
 # a drain that cannot finish takes itself back and says what holds it.

@@ -30,7 +30,7 @@ def pod_routes(machine: MachineSpec, lab: Sequence[MachineSpec], network: Networ
     routes = [f"route replace {pods} via {hop} proto {_MARK}" for pods, hop in routes_of(machine, lab)]
     files = [File(path=_ROUTES, content="\n".join(routes))]
     if machine.pod_cidr is not None:
-        files.append(File(path=_MASQUERADE, content=masquerade_table(str(machine.pod_cidr), network)))
+        files.append(File(path=_MASQUERADE, content=masquerade_table(str(machine.pod_cidr), network, lab)))
     nft = [f"/usr/sbin/nft -f {_MASQUERADE}"] if machine.pod_cidr is not None else []
     unit = Unit(
         name="hardway-pod-network.service",
@@ -62,11 +62,14 @@ def routes_of(machine: MachineSpec, lab: Sequence[MachineSpec]) -> list[tuple[st
     ]
 
 
-def masquerade_table(pod_cidr: str, network: Network) -> str:
-    """The nftables table of one worker.
+def masquerade_table(pod_cidr: str, network: Network, lab: Sequence[MachineSpec]) -> str:
+    """The nftables table of one worker: who knows the way back to a pod sees its own address.
 
     Source: https://wiki.nftables.org/wiki-nftables/index.php/Performing_Network_Address_Translation_(NAT)
     """
+    # Where the network itself routes to pods, everybody in its range knows the way.
+    neighbours = [f"{machine.address}/32" for machine in lab] or [str(network.nodes)]
+    known = ", ".join([str(network.pods), *neighbours])
     return "\n".join(
         [
             "# Made anew as a whole, whatever was there before.",
@@ -75,7 +78,7 @@ def masquerade_table(pod_cidr: str, network: Network) -> str:
             "table ip hardway {",
             "  chain postrouting {",
             "    type nat hook postrouting priority srcnat;",
-            f"    ip saddr {pod_cidr} ip daddr != {{ {network.pods}, {network.nodes} }} masquerade",
+            f"    ip saddr {pod_cidr} ip daddr != {{ {known} }} masquerade",
             "  }",
             "  chain forward {",
             "    type filter hook forward priority filter;",

@@ -124,7 +124,9 @@ class Step(remote.Command):
         # Only the paths' own contents go where they belong: one secret among all of them must not hide the script.
         plain = pulumi.Output.all(**{path: contents[path] for path in contents if path not in secret_paths})
         create = pulumi.Output.all(plain, args.machine.identity, args.before_start, args.run).apply(
-            lambda known: render(args, contents=known[0], identity=known[1], before_start=known[2], run=known[3])
+            lambda known: args.machine.as_root(
+                render(args, contents=known[0], identity=known[1], before_start=known[2], run=known[3])
+            )
         )
         stdin: pulumi.Input[str] | None = args.brings
         if secret_paths:
@@ -133,7 +135,7 @@ class Step(remote.Command):
             name,
             connection=args.machine.connection,
             create=create,
-            delete=render_undo(args),
+            delete=args.machine.as_root(render_undo(args)),
             stdin=stdin,
             logging=remote.Logging.NONE if secret_paths else None,
             # sshd takes no environment from us, and the earlier output is of no use to the script.

@@ -9,6 +9,7 @@ umask 022
 
 HARDWAY=${HARDWAY:-/var/lib/hardway}
 UNIT_DIRECTORY=/etc/systemd/system
+MODULES=/proc/modules
 # What every deadline is multiplied by: an emulated machine is many times slower than a real one.
 PATIENCE=1
 
@@ -152,18 +153,84 @@ user() {
   id -u "$1" >/dev/null 2>&1 || useradd --system --home-dir "$2" --no-create-home --shell /usr/sbin/nologin "$1"
 }
 
-# packages NAME...: Debian packages; those that were missing go again with the step.
+# packages NAME...: Debian packages; those that were missing go again with the step, and so does what came with them.
 packages() {
-  local name missing=()
+  local name line missing=()
+  for line in "${manifest[@]}"; do
+    case $line in "dependency "*) own dependency "${line#* }" ;; esac
+  done
   for name; do
     [ -z "${owned[package $name]+set}" ] || own package "$name"
-    dpkg-query -W -f '${Status}\n' "$name" 2>/dev/null | grep -q ' installed$' || missing+=("$name")
+    installed "$name" || missing+=("$name")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
-  for name in "${missing[@]}"; do own package "$name"; done
   export DEBIAN_FRONTEND=noninteractive
-  { apt-get update -q && apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "${missing[@]}"; } \
-    >"$step/packages.log" 2>&1 || die "installing ${missing[*]} failed:" "$(tail -n 20 "$step/packages.log")"
+  apt_get update || die "apt-get update failed:" "$(tail -n 20 "$step/packages.log")"
+  # Before they come: what a killed run has installed must be known to the next.
+  while read -r name; do
+    [[ " ${missing[*]} " == *" $name "* ]] || own dependency "$name"
+  done < <(apt-get install -s --no-install-recommends "${missing[@]}" 2>/dev/null | awk '$1 == "Inst" && $3 ~ /^\(/ { print $2 }')
+  for name in "${missing[@]}"; do own package "$name"; done
+  apt_get install --no-install-recommends "${missing[@]}" ||
+    die "installing ${missing[*]} failed:" "$(tail -n 20 "$step/packages.log")"
+}
+
+installed() { dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q ' installed$'; }
+
+apt_get() { apt-get -q -y -o DPkg::Lock::Timeout=300 "$@" >"$step/packages.log" 2>&1; }
+
+# purge NAME...: packages that the step brought, but for those that somebody else's need by now.
+purge() {
+  local name here=()
+  for name; do ! installed "$name" || here+=("$name"); done
+  [ ${#here[@]} -gt 0 ] || return 0
+  export DEBIAN_FRONTEND=noninteractive
+  for name in $(apt-get purge -s "${here[@]}" 2>/dev/null | awk '$1 == "Purg" || $1 == "Remv" { print $2 }'); do
+    [[ " ${here[*]} " != *" $name "* ]] || continue
+    # dpkg takes nothing away that is not named: what is needed stays.
+    dpkg --purge "${here[@]}" >"$step/packages.log" 2>&1 || true
+    return 0
+  done
+  apt_get -o APT::Get::AutomaticRemove=false purge "${here[@]}" || true
+}
+
+# host_name NAME: the machine's name; the one before comes back with `undo`.
+host_name() {
+  local line
+  for line in "${manifest[@]}"; do
+    case $line in "hostname "*) own hostname "${line#* }" ;; esac
+  done
+  [ "$(hostname)" != "$1" ] || return 0
+  own hostname "$(hostname)"
+  hostnamectl set-hostname "$1"
+}
+
+# modules NAME...: kernel modules, loaded; those that were not go again with `undo`.
+modules() {
+  local name
+  for name; do
+    if [ -n "${owned[module $name]+set}" ] || ! grep -qs "^$name " "$MODULES"; then own module "$name"; fi
+    modprobe "$name"
+  done
+}
+
+# no_swap: no swap from now on; what was in use is again after `undo`.
+no_swap() {
+  local line device
+  for line in "${manifest[@]}"; do
+    case $line in "swap "*) own swap "${line#* }" ;; esac
+  done
+  while read -r device _; do own swap "$device"; done < <(tail -n +2 /proc/swaps)
+  swapoff -a
+}
+
+# kept_sysctls NAME...: settings that the step's programs change by themselves; what they were comes back with `undo`.
+kept_sysctls() {
+  local name before
+  for name; do
+    before=$(sysctl -n "$name" 2>/dev/null) || continue
+    sysctls "$name=$before"
+  done
 }
 
 sha256() {
@@ -424,15 +491,38 @@ remove() {
     directory) rmdir "$2" 2>/dev/null || true ;;
     sysctl:*) sysctl -q -w "$2=${1#sysctl:}" 2>/dev/null || true ;;
     user) userdel "$2" 2>/dev/null || true ;;
-    package) apt-get purge -q -y "$2" >/dev/null 2>&1 || true ;;
+    package | dependency) purge "$2" ;;
+    hostname) hostnamectl set-hostname "$2" ;;
+    module) modprobe -q -r "$2" 2>/dev/null || true ;;
+    swap) swapon "$2" 2>/dev/null || true ;;
     data) rm -rf "$2" ;;
+    emptied:*)
+      [ -d "$2" ] || mkdir "$2"
+      find "$2" -mindepth 1 -delete
+      line=${1#*:}
+      chmod "${line%%:*}" "$2"
+      chown "${line#*:}" "$2"
+      ;;
   esac
 }
 
-# data PATH...: what the step's programs keep; goes with the step.
+# data PATH...: what the step's programs keep; goes with the step. A directory that was there before stays: one that was
+# empty is emptied again, and one that was not is somebody else's.
 data() {
-  local path
-  for path; do own data "$path"; done
+  local path line
+  for path; do
+    for line in "${manifest[@]}"; do
+      case $line in emptied:*" $path") own "${line% *}" "$path"; continue 2 ;; esac
+    done
+    if [ -n "${owned[data $path]+set}" ] || [ ! -e "$path" ]; then
+      own data "$path"
+    elif [ -z "$(ls -A "$path")" ]; then
+      own "emptied:$(stat -c '%a:%u:%g' "$path")" "$path"
+    else
+      # What bears the lab's name is the lab's: this library came before any step.
+      case $path in */hardway*) own data "$path" ;; esac
+    fi
+  done
 }
 
 # undo STEP: the reverse of all that the step did; what is already gone is no error.
@@ -441,10 +531,21 @@ undo() {
   [ -d "$step" ] || return 0
   exec 9>"$step/lock"
   flock -w 300 9 || die "another run of step $1 has been at work on this machine for 300 s"
-  local line
+  local line packages=()
   # Units first: a program must not write into what is being removed.
   while read -r line; do remove unit "${line#unit }"; done < <(sed -n '/^unit /p' "$step/manifest" | tac)
-  while read -r line; do remove "${line%% *}" "${line#* }"; done < <(sed '/^unit /d' "$step/manifest" | tac)
+  # Packages together: one at a time would take a second each.
+  while read -r line; do
+    case $line in
+      "package "* | "dependency "*) packages+=("${line#* }") ;;
+      *)
+        [ ${#packages[@]} = 0 ] || purge "${packages[@]}"
+        packages=()
+        remove "${line%% *}" "${line#* }"
+        ;;
+    esac
+  done < <(sed '/^unit /d' "$step/manifest" | tac)
+  [ ${#packages[@]} = 0 ] || purge "${packages[@]}"
   rm -rf "$step"
   rmdir "$HARDWAY/steps" "$HARDWAY" 2>/dev/null || true
   systemctl daemon-reload

@@ -37,6 +37,19 @@ _KUBELET_KUBECONFIG = "/etc/kubernetes/kubelet.kubeconfig"
 _PROXY_KUBECONFIG = "/etc/kubernetes/kube-proxy.kubeconfig"
 _RESOLV_CONF = "/etc/kubernetes/config/resolv.conf"
 _NODES = str(Path(LIBRARY).with_name("nodes.sh"))
+_VERBS = str(Path(LIBRARY).with_name("worker.sh"))
+# What a kubelet and kube-proxy set for the whole kernel; a kernel that is shared is its host's to look after.
+_KEPT_SYSCTLS = (
+    "kernel.keys.root_maxbytes",
+    "kernel.keys.root_maxkeys",
+    "kernel.panic",
+    "kernel.panic_on_oops",
+    "vm.overcommit_memory",
+    "vm.panic_on_oom",
+    "net.netfilter.nf_conntrack_max",
+    "net.netfilter.nf_conntrack_tcp_timeout_close_wait",
+    "net.netfilter.nf_conntrack_tcp_timeout_established",
+)
 # What tells the Nodes of the lab's own workers from others that somebody may have added; in nodes.sh, too.
 _LABEL = "hardway/worker"
 _CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
@@ -104,7 +117,7 @@ class ContainerRuntime(pulumi.ComponentResource):
             StepArgs(
                 machine=machine,
                 name="container-runtime",
-                prepare="data /var/lib/containerd /run/containerd /var/lib/cni",
+                prepare="data /var/lib/containerd /run/containerd /var/lib/cni /opt/containerd /run/nri",
                 fetches=[
                     Fetch(
                         artifact=artifacts.artifact("containerd", arch=machine.arch),
@@ -120,6 +133,7 @@ class ContainerRuntime(pulumi.ComponentResource):
                 ],
                 files=[
                     config,
+                    File(path=_VERBS, content=Path(__file__).with_name("worker.sh").read_text()),
                     File(
                         path="/etc/cni/net.d/10-bridge.conflist",
                         content=bridge_configuration(str(pod_cidr)),
@@ -149,6 +163,7 @@ class ContainerRuntime(pulumi.ComponentResource):
                     )
                 ],
                 run=imports("pause"),
+                undo=f"[ ! -e {_VERBS} ] || {{ . {_VERBS}; end_runtime; }}",
             ),
             pulumi.ResourceOptions(parent=self),
         )
@@ -174,7 +189,18 @@ class Worker(pulumi.ComponentResource):
             StepArgs(
                 machine=machine,
                 name="node",
-                prepare=f"data {_KUBELET} /var/log/pods /var/log/containers\ninstall -d -m 0750 {_KUBELET}",
+                prepare="\n".join(
+                    [
+                        f"data {_KUBELET} /var/log/pods /var/log/containers /usr/libexec/kubernetes",
+                        # Written by the unit itself, whenever it starts.
+                        f"parents {_RESOLV_CONF}",
+                        f"own file {_RESOLV_CONF}",
+                        f"install -d -m 0750 {_KUBELET}",
+                        *([] if machine.shares_kernel else [f"kept_sysctls {' '.join(_KEPT_SYSCTLS)}"]),
+                        f". {_VERBS}",
+                        "note_tables",
+                    ]
+                ),
                 fetches=[
                     Fetch(
                         artifact=args.artifacts.artifact("kubernetes", arch=machine.arch, artifact=program),
@@ -219,8 +245,7 @@ class Worker(pulumi.ComponentResource):
                         stage=2,
                     ),
                 ],
-                # Its rules outlive it, by design: what it leaves when it goes for good is its own to remove.
-                undo=f"kube-proxy --cleanup --config {_CONFIG}/kube-proxy.yaml >/dev/null 2>&1 || true",
+                undo=f"[ ! -e {_VERBS} ] || {{ . {_VERBS}; end_pods; drop_rules {_CONFIG}/kube-proxy.yaml; }}",
             ),
             pulumi.ResourceOptions(parent=self),
         )
@@ -231,8 +256,7 @@ class Worker(pulumi.ComponentResource):
                 name=f"node-{machine.name}",
                 # A worker made anew has to be seen Ready anew.
                 run=pulumi.Output.format("# {0}\n{1}", machine.identity, node_in_api(machine)),
-                # Drained it has been before (see FormerWorkers); its kubelet may have come back to the API since.
-                undo=f"{KUBECTL} delete --ignore-not-found node/{machine.name}",
+                undo=node_out_of_api(machine),
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[node]),
         )
@@ -443,6 +467,25 @@ def own_node(machine: Machine) -> str:
     identity = f"--cacert {_KUBELET}/pki/ca.crt --cert {_KUBELET}/pki/kubelet.crt --key {_KUBELET}/pki/kubelet.key"
     server = f"$(sed -n 's/^ *server: //p' {_KUBELET_KUBECONFIG})"
     return f'curl -sf -m 5 -o /dev/null {identity} "{server}/api/v1/nodes/{machine.name}"'
+
+
+def node_out_of_api(machine: Machine) -> str:
+    """The shell lines that end a Node's pods while their kubelet is there, and delete the Node; run on a controller.
+
+    A worker that leaves a lab has been drained before (see FormerWorkers); its kubelet may have come back to the API
+    since. Where the lab goes as a whole nobody answers, perhaps, and nobody needs to.
+    """
+    kubectl, node = f"{KUBECTL} --request-timeout=60s", f"node/{machine.name}"
+    return "\n".join(
+        [
+            "{",
+            f"  {kubectl} cordon {node}",
+            f"  {kubectl} delete pods --all-namespaces --field-selector spec.nodeName={machine.name} "
+            "--grace-period=5 --timeout=60s",
+            f"  {kubectl} delete --ignore-not-found {node}",
+            "} >/dev/null 2>&1 || true",
+        ]
+    )
 
 
 def _kubelet_files(args: WorkerArgs) -> list[File]:

@@ -10,12 +10,14 @@ from config.problems import Problem
 from config.settings import LabSettings, dedicated_members, load_balancers
 from config.versions import pins
 
+_DATABASE = "lab.machines.database"
+
 
 def run(stack: str, settings: LabSettings, machines: Sequence[MachineSpec]) -> list[Problem]:
     """All that is wrong with a lab whose single values are readable."""
     return [
         *_stack_name(stack),
-        *_counts(settings),
+        *_counts(settings, machines),
         *_ranges(settings),
         *_addresses(settings, machines),
         *_shared_address(settings, machines),
@@ -38,31 +40,55 @@ def _stack_name(stack: str) -> Iterator[Problem]:
         )
 
 
-def _counts(settings: LabSettings) -> Iterator[Problem]:
-    dedicated = settings.etcd == "dedicated"
-    counts = {
+def _counted(settings: LabSettings, machines: Sequence[MachineSpec]) -> dict[str, int]:
+    """How many machines of each role are wanted, by the role's key."""
+    if settings.substrate == "machines":
+        having = {
+            key: sum(role in machine.roles for machine in machines)
+            for key, role in (
+                ("controllers", Role.CONTROLLER),
+                ("etcd_members", Role.ETCD),
+                ("workers", Role.WORKER),
+                ("load_balancers", Role.LOAD_BALANCER),
+            )
+        }
+        # None of their own: the controllers carry them.
+        return {key: count for key, count in having.items() if count or key != "etcd_members"}
+    return {
         key: wanted if isinstance(wanted, int) else len(wanted)
         for key, wanted in (
             ("controllers", settings.controllers),
-            *((("etcd_members", dedicated_members(settings)),) if dedicated else ()),
+            *((("etcd_members", dedicated_members(settings)),) if settings.etcd == "dedicated" else ()),
             ("workers", settings.workers),
             *((("load_balancers", load_balancers(settings)),) if settings.substrate != "gcp" else ()),
         )
     }
+
+
+def _counts(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
+    counts = _counted(settings, machines)
+    dedicated = "etcd_members" in counts
+
+    def place(key: str) -> str:
+        return _DATABASE if settings.substrate == "machines" else f"lab.{key}"
+
     for key, count in counts.items():
         if count < 1:
-            yield Problem((f"lab.{key}",), f"{count} is too few", "a lab needs at least one of them")
+            what = f"{count} is too few" if place(key) != _DATABASE else f"{count} {key.replace('_', ' ')} are too few"
+            yield Problem((place(key),), what, "a lab needs at least one of them")
     if counts["workers"] > MOST:
         yield Problem(
-            ("lab.workers",), f"{counts['workers']} workers are more than Kubernetes carries", f"take at most {MOST}"
+            (place("workers"),),
+            f"{counts['workers']} workers are more than Kubernetes carries",
+            f"take at most {MOST}",
         )
     if counts.get("load_balancers", 0) > 2:
         yield Problem(
-            ("lab.load_balancers",),
+            (place("load_balancers"),),
             f"{counts['load_balancers']} balancers are too many: two at the most share the API's address",
             "take 1 or 2",
         )
-    if "etcd_members" in settings.model_fields_set and not dedicated:
+    if "etcd_members" in settings.model_fields_set and not dedicated and place("etcd_members") != _DATABASE:
         yield Problem(
             ("lab.etcd_members", "lab.etcd"),
             "the controllers carry the etcd members here",
@@ -72,10 +98,10 @@ def _counts(settings: LabSettings) -> Iterator[Problem]:
     members = counts[key]
     # Of dedicated ones there is room for five.
     if members > MOST_MEMBERS and not dedicated:
-        yield Problem((f"lab.{key}",), f"{members} etcd members are too many", "take 1, 3, 5 or 7")
+        yield Problem((place(key),), f"{members} etcd members are too many", "take 1, 3, 5 or 7")
     elif members > 0 and members % 2 == 0:
         yield Problem(
-            (f"lab.{key}",),
+            (place(key),),
             f"{members} {what} make an even number of etcd members, which survives no more failures than {members - 1}",
             f"take {members - 1} or {members + 1}",
         )
@@ -84,6 +110,8 @@ def _counts(settings: LabSettings) -> Iterator[Problem]:
 def _ranges(settings: LabSettings) -> Iterator[Problem]:
     network = settings.network
     ranges = {"nodes": network.nodes, "pods": network.pods, "services": network.services}
+    if not _has_range(settings):
+        del ranges["nodes"]
     for (one, first), (other, second) in combinations(ranges.items(), 2):
         if first.overlaps(second):
             yield Problem(
@@ -111,7 +139,17 @@ def _ranges(settings: LabSettings) -> Iterator[Problem]:
 def _addresses(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
     nodes = settings.network.nodes
     gateway = nodes[min(1, nodes.num_addresses - 1)]
-    for machine in machines:
+    for machine in machines if settings.substrate == "machines" else ():
+        for key in ("nodes", "pods", "services"):
+            range_ = getattr(settings.network, key)
+            if (machine.address in range_) != (key == "nodes") and (key != "nodes" or _has_range(settings)):
+                yield Problem(
+                    (machine.key, f"lab.network.{key}"),
+                    f"{machine.name}'s address {machine.address} is {'not ' if key == 'nodes' else ''}part of "
+                    f"lab.network.{key} ({range_})",
+                    f"choose another lab.network.{key}",
+                )
+    for machine in machines if settings.substrate != "machines" else ():
         if machine.address not in nodes or machine.address in (nodes[0], gateway, nodes[-1]):
             yield Problem(
                 (machine.key, "lab.network.nodes"),
@@ -133,9 +171,21 @@ def _addresses(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterat
                 )
 
 
+def _has_range(settings: LabSettings) -> bool:
+    """Whether the machines' range means anything: hosts that exist already have their addresses from elsewhere."""
+    return settings.substrate != "machines" or "nodes" in settings.network.model_fields_set
+
+
 def _shared_address(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
     balancers = [machine for machine in machines if Role.LOAD_BALANCER in machine.roles]
     network = settings.network
+    if len(balancers) == 2 and not _has_range(settings):
+        yield Problem(
+            ("lab.network.nodes",),
+            "not there, and the two balancers share its fourth address",
+            "write the range of the machines' network; its fourth address must be free",
+        )
+        return
     # A range that ends before its fourth address cannot hold the machines either: that has been said.
     if len(balancers) != 2 or network.nodes.num_addresses <= 4:
         return

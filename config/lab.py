@@ -7,8 +7,8 @@ takes its values from. Whatever is wrong is reported together, in one `ConfigErr
 import json
 import platform
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ import pulumi
 from pulumi.runtime.config import CONFIG
 from pydantic import ValidationError
 
-from config import checks, libvirt
+from config import checks, libvirt, machine_database, trust
 from config.artifacts import UPSTREAM, ArtifactSource, read_checksums
 from config.gcp import arch_of
 from config.machines import MachineSpec, Role, plan_machines
+from config.own_machines import OwnMachine, mirror_directory
 from config.problems import ConfigError, Problem, from_validation, path_of
 from config.settings import LabSettings, Network, dedicated_members, load_balancers
 from config.versions import pins
@@ -43,6 +44,10 @@ class Lab:
     node_image: str
     arch: str
     """The architecture of the machines, as Kubernetes names it: amd64 or arm64."""
+    own_machines: Mapping[str, OwnMachine] = field(default_factory=dict)
+    """Machine name -> how it is reached, on the substrate `machines`."""
+    trusted: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Host -> its public keys, as `make trust` pinned them; see `trust`."""
 
     @property
     def network(self) -> Network:
@@ -54,6 +59,11 @@ class Lab:
         """Where workers and people reach the API: the load balancer's own address, or the one that two share."""
         first, *others = self.with_role(Role.LOAD_BALANCER)
         return self.network.shared_address if others else first.address
+
+    @property
+    def ssh_key(self) -> Path:
+        """Where `make up` puts the key that opens the machines."""
+        return paths.state() / self.name / "ssh_key"
 
     def with_role(self, role: Role) -> tuple[MachineSpec, ...]:
         """The machines of one role, in the order of their names' numbers."""
@@ -100,18 +110,18 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
         ConfigError: with all that is wrong: values that do not fit their key, and values that do not fit each other.
     """
     settings, problems = _validate(document)
-    machines, unplaced = plan_machines(
-        stack=stack,
-        controllers=settings.controllers,
-        etcd_members=dedicated_members(settings),
-        workers=settings.workers,
-        load_balancers=load_balancers(settings),
-        nodes=settings.network.nodes,
-        pods=settings.network.pods,
-        node_prefix=settings.network.node_prefix,
-        domain=settings.network.domain,
-    )
+    own: Mapping[str, OwnMachine] = {}
+    unreadable_hosts: list[Problem] = []
+    if settings.substrate == "machines":
+        found, unreadable_hosts = machine_database.read(settings.machines, paths.checkout())
+        own = {machine.name: machine for _, machine in found}
+        machines, unplaced = machine_database.place(settings, found)
+    else:
+        machines, unplaced = _planned(stack, settings)
     unreadable = {problem.keys[0] for problem in problems}
+    if unreadable_hosts and not any(_covers(bad, "lab.machines.database") for bad in unreadable):
+        problems += unreadable_hosts
+        unreadable.add("lab.machines.database")
     problems = [*known, *problems]
     for problem in [*unplaced, *checks.run(stack, settings, machines)]:
         # A finding that rests on a value which could not be read in the first place would only mislead.
@@ -128,21 +138,45 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
         mirror=mirror,
         node_image=settings.containers.image or node_image.reference(),
         arch=_arch(settings),
+        own_machines=own,
+        trusted=trust.read(stack) if own else {},
+    )
+
+
+def _planned(stack: str, settings: LabSettings) -> tuple[tuple[MachineSpec, ...], list[Problem]]:
+    return plan_machines(
+        stack=stack,
+        controllers=settings.controllers,
+        etcd_members=dedicated_members(settings),
+        workers=settings.workers,
+        load_balancers=load_balancers(settings),
+        nodes=settings.network.nodes,
+        pods=settings.network.pods,
+        node_prefix=settings.network.node_prefix,
+        domain=settings.network.domain,
     )
 
 
 def _artifacts(settings: LabSettings, mirror: Path) -> ArtifactSource:
     """Where the machines find their artifacts: the mirror that their substrate brings to them, or upstream."""
     versions = {name: settings.versions.get(name, of.default) for name, of in pins().products.items()}
-    match settings.substrate:
-        case "containers":
-            base_url = "file:///opt/mirror"
-        case "libvirt":
-            base_url = f"http://{settings.network.gateway}:{libvirt.MIRROR_PORT}"
-        case "gcp":
-            # What this host's mirror holds may have been built here: its sums are not the releases'.
-            return ArtifactSource(base_url=UPSTREAM, versions=versions, checksums={})
-    return ArtifactSource(base_url=base_url, versions=versions, checksums=read_checksums(mirror))
+    base_url = _base_url(settings)
+    # What this host's mirror holds may have been built here: its sums are not the releases'.
+    sums = {} if base_url == UPSTREAM else read_checksums(mirror)
+    return ArtifactSource(base_url=base_url, versions=versions, checksums=sums)
+
+
+def _base_url(settings: LabSettings) -> str:
+    match settings.substrate, settings.machines.artifacts:
+        case "containers", _:
+            return "file:///opt/mirror"
+        case "libvirt", _:
+            return f"http://{settings.network.gateway}:{libvirt.MIRROR_PORT}"
+        case ("gcp", _) | ("machines", "upstream"):
+            return UPSTREAM
+        case "machines", "upload":
+            return f"file://{mirror_directory()}"
+    return settings.machines.artifacts.rstrip("/")
 
 
 def _arch(settings: LabSettings) -> str:

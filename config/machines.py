@@ -23,10 +23,13 @@ class Role(StrEnum):
     LOAD_BALANCER = "load-balancer"
 
 
+MachineName = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
+
+
 class MachineSettings(Settings):
     """One machine by name, where a count would not do."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=40)]
+    name: MachineName
     address: Address | None = None
     """Where it is not set, the name's number gives it: worker-2 is the third worker."""
     pod_cidr: AddressRange | None = None

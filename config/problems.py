@@ -52,18 +52,29 @@ def from_validation(error: ValidationError) -> list[Problem]:
     return [_problem(detail) for detail in error.errors()]
 
 
-def _problem(detail: ErrorDetails) -> Problem:
+def described(detail: ErrorDetails) -> tuple[str, str]:
+    """What is wrong with one value, and what would be right."""
     what, fix = _WORDS.get(detail["type"], (detail["msg"], "see this key's description in Pulumi.yaml and README.md"))
     if detail["type"] != "missing":
         given = repr(detail["input"])
         what += f" ({given if len(given) <= _LONGEST_INPUT else given[:_LONGEST_INPUT] + '...'})"
+    return what, fix
+
+
+def _problem(detail: ErrorDetails) -> Problem:
+    what, fix = described(detail)
     key = "lab" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path_of(detail))
     return Problem((key,), what, fix)
+
+
+# The keys whose value may be of several kinds.
+_UNIONS = (("controllers",), ("etcd_members",), ("workers",), ("load_balancers",), ("machines", "database"))
 
 
 def path_of(detail: ErrorDetails) -> list[int | str]:
     """Where the value stands below `lab`: pydantic's path without the branch of a union, which is no key."""
     path = list(detail["loc"])
-    if path[0] in ("controllers", "etcd_members", "workers", "load_balancers"):
-        del path[1:2]
+    for union in _UNIONS:
+        if tuple(path[: len(union)]) == union:
+            del path[len(union) : len(union) + 1]
     return path

@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 from config.gcp import GcpSettings
 from config.libvirt import LibvirtSettings
 from config.machines import Machines
+from config.own_machines import MachinesSettings
 from config.values import AddressRange, DnsDomain, Settings, WholeNumber
 
 # Certificates cannot say a year beyond 9999.
@@ -84,7 +85,7 @@ class ContainersSettings(Settings):
 class LabSettings(Settings):
     """The key `lab`, as a person writes it."""
 
-    substrate: Literal["containers", "gcp", "libvirt"] = "containers"
+    substrate: Literal["containers", "gcp", "libvirt", "machines"] = "containers"
     controllers: Machines = 1
     etcd: Literal["stacked", "dedicated"] = "stacked"
     """Whether the controllers carry the etcd members, or machines of their own."""
@@ -103,6 +104,7 @@ class LabSettings(Settings):
     containers: ContainersSettings = ContainersSettings()
     gcp: GcpSettings = GcpSettings()
     libvirt: LibvirtSettings = LibvirtSettings()
+    machines: MachinesSettings = MachinesSettings()
 
 
 def dedicated_members(settings: LabSettings) -> Machines:

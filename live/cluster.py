@@ -6,6 +6,7 @@ All of it works from the host that runs Pulumi, and needs neither Pulumi nor its
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from config.machines import Role
@@ -23,12 +24,18 @@ class LiveMachine:
         roles: what it is for.
         address: IPv4, in the machines' range.
         pod_cidr: the range of its pods; workers only.
+        user: who logs in there: root, or somebody whose sudo asks for nothing.
     """
 
     name: str
     roles: frozenset[Role]
     address: str
     pod_cidr: str | None = None
+    user: str = "root"
+
+    def as_root(self, script: str) -> str:
+        """The command by which whoever logs in has root run a script."""
+        return script if self.user == "root" else f"sudo -n bash -c {quote(script)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +86,7 @@ class Cluster:
         Raises:
             TimeoutExpired: it took longer.
         """
-        return _run([*access.ssh_command(self.stack), machine.name, script], stdin, seconds)
+        return _run([*access.ssh_command(self.stack), machine.name, machine.as_root(script)], stdin, seconds)
 
     def kubectl(
         self, *arguments: str, stdin: str | None = None, seconds: float = 60
@@ -108,6 +115,7 @@ def find(stack: Stack) -> Cluster:
                 roles=frozenset(map(Role, machine["roles"])),
                 address=machine["address"],
                 pod_cidr=machine["pod_cidr"],
+                user=machine.get("user", "root"),
             )
             for machine in facts["machines"]
         ],

@@ -127,7 +127,8 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
             "readyz": "curl -sS --max-time 4 --cacert /etc/kubernetes/pki/ca.crt -w '\\n%{http_code}' "
             f"'https://{machine.address}:6443/readyz?verbose'",
             # Its own API server: the balancer may be what is broken.
-            "objects": "kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --server https://127.0.0.1:6443 "
+            "objects": "kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --cache-dir /var/lib/hardway/kubectl "
+            "--server https://127.0.0.1:6443 "
             "--request-timeout=4s --namespace kube-system get nodes,leases -o json",
         }
     if Role.LOAD_BALANCER in machine.roles:

@@ -364,7 +364,7 @@ def _upload(cluster: Cluster, member: LiveMachine, plan: Plan) -> None:
         f"set -eu; umask 077; mkdir -p {_STAGE}; cat >{_SNAPSHOT}; "
         f"echo '{plan.sum}  {_SNAPSHOT}' | sha256sum --check --quiet"
     )
-    command = [*access.ssh_command(cluster.stack), member.name, script]
+    command = [*access.ssh_command(cluster.stack), member.name, member.as_root(script)]
     with plan.file.open("rb") as content:
         try:
             done = subprocess.run(command, stdin=content, capture_output=True, text=True, timeout=600, check=False)

@@ -119,7 +119,7 @@ def best(found: list[MemberStatus]) -> tuple[str, str]:
 
 def _receive(cluster: Cluster, member: str, draft: Path) -> dict[str, Any]:
     """Have a member take a snapshot; write it to a file, and return what the member said about it."""
-    command = [*access.ssh_command(cluster.stack), *_ALIVE, member, _TAKE]
+    command = [*access.ssh_command(cluster.stack), *_ALIVE, member, cluster.machine(member).as_root(_TAKE)]
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with (
         os.fdopen(descriptor, "wb") as out,

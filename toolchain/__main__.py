@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 
-from toolchain import access, operations, prepare, stack
+from toolchain import access, operations, prepare, stack, trust
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
 from toolchain.progress import Report
@@ -29,6 +29,8 @@ def main(arguments: list[str]) -> int:
                 return _destroy(chosen)
             case "env":
                 return _env(chosen)
+            case "trust":
+                trust.pin(chosen)
             case "kubectl":
                 access.kubectl(chosen, options.words)
             case "ssh":
@@ -51,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("preview", help="what `up` would change")
     commands.add_parser("destroy", help="take the lab away")
     commands.add_parser("env", help="print what plain `pulumi` needs in its environment, for a shell's eval")
+    commands.add_parser("trust", help="show and pin the host keys of machines that exist already")
     kubectl = commands.add_parser("kubectl", help="the lab's kubectl, as its administrator")
     ssh = commands.add_parser("ssh", help="a shell on a machine of the lab, or one command there")
     kubectl.add_argument("words", type=shlex.split, help="its arguments in one string, quoted in it as for a shell")

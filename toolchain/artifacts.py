@@ -15,6 +15,7 @@ from config.artifacts import UPSTREAM
 from config.versions import pins
 from toolchain import gomodule, origin, paths, release_archive, sources
 from toolchain.download import download
+from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
 from toolchain.ledger import Ledger
 from toolchain.origin import Origin
@@ -145,6 +146,11 @@ def _build(report: Report, whole: Part, ledger: Ledger, files: list[Wanted]) -> 
     work.mkdir(parents=True)
     with report.part(f"{first.product} {first.version} from source", of=whole) as part:
         programs = sources.programs(first.product, first.version)
+        if programs.cgo and first.arch != architecture():
+            raise ToolchainError(
+                f"{first.product} {first.version} for {first.arch} is partly C and is not built across architectures: "
+                f"run this where official releases can be reached, or on a host that is {first.arch} itself."
+            )
         gomodule.build(part, programs, work, arch=first.arch)
         for file in files:
             _publish(ledger, file, _packed(file, work, tuple(programs.packages)))

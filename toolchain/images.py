@@ -35,33 +35,35 @@ _AGNHOST_TOOLS = (
 _BALLAST = re.compile(r"\./(usr/share/|usr/bin/.*perl|usr/lib/.*/(lib)?perl|var/)")
 
 
-def ensure(report: Report) -> None:
-    """Have the archives of all images in the mirror, for this machine's architecture.
+def ensure(report: Report, *, arch: str | None = None) -> None:
+    """Have the archives of all images in the mirror.
 
     Args:
         report: shows the progress.
+        arch: amd64 or arm64; this machine's if not given.
 
     Raises:
         ToolchainError: an image can neither be pulled nor made.
     """
+    arch = arch or architecture()
     ledger = Ledger(paths.mirror())
-    with report.part("container images") as part:
-        if not _missing(ledger):
+    with report.part("container images" if arch == architecture() else f"container images for {arch}") as part:
+        if not _missing(ledger, arch):
             part.found()
             return
         with exclusive(paths.locks() / "mirror", what="filling the artifact mirror", part=part):
-            for name in _missing(ledger):
+            for name in _missing(ledger, arch):
                 part.say(name)
-                _fill(report, part, ledger, name)
+                _fill(report, part, ledger, name, arch)
 
 
-def _missing(ledger: Ledger) -> list[str]:
-    return [name for name in pins().images if not _serves(ledger, name)]
+def _missing(ledger: Ledger, arch: str) -> list[str]:
+    return [name for name in pins().images if not _serves(ledger, name, arch)]
 
 
-def _serves(ledger: Ledger, name: str) -> bool:
+def _serves(ledger: Ledger, name: str, arch: str) -> bool:
     image = pins().images[name]
-    entry = ledger.entry(image.archive_path(architecture()))
+    entry = ledger.entry(image.archive_path(arch))
     if entry is None or origin.policy() not in (None, entry.origin):
         return False
     return entry.origin is Origin.UPSTREAM or entry.made_of == _made_of(name)
@@ -78,8 +80,8 @@ def _made_of(name: str) -> str:
     return f"toolchain/images.py, recipe {recipe.hexdigest()[:12]}"
 
 
-def _fill(report: Report, whole: Part, ledger: Ledger, name: str) -> None:
-    image, arch = pins().images[name], architecture()
+def _fill(report: Report, whole: Part, ledger: Ledger, name: str, arch: str) -> None:
+    image = pins().images[name]
     path = image.archive_path(arch)
     place = paths.mirror() / path
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +94,11 @@ def _fill(report: Report, whole: Part, ledger: Ledger, name: str) -> None:
             _pull(part, image, unfinished, arch)
             made_of, by = image.reference, Origin.UPSTREAM
         else:
+            if arch != architecture():
+                raise ToolchainError(
+                    f"The image {image.reference} for {arch} can only be pulled, and {image.registry} cannot be "
+                    f"reached: run this where it can, or on a host that is {arch} itself."
+                )
             image_archive.write(unfinished, _MAKERS[name](part, image.reference, work, arch))
             made_of, by = _made_of(name), Origin.SOURCE
         unfinished.replace(place)

@@ -56,6 +56,11 @@ def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
     Raises:
         ToolchainError: as `up`; or the state has no such machine.
     """
+    if stack.substrate == "machines":
+        raise ToolchainError(
+            f"The machines of the stack {stack.name} are hosts of yours: make one anew yourself, then run "
+            f"`make trust STACK={stack.name}` (it says how to pin the new host key) and `make up STACK={stack.name}`."
+        )
     with settings_file_kept(stack.settings_file, workshop.state):
         deployment = _open(workshop, stack)
         urns = [f"--replace={_urn_of_machine(deployment, machine)}" for machine in dict.fromkeys(machines)]

@@ -53,6 +53,9 @@ def everything(report: Report, stack: Stack, *, retry: bool = False) -> Workshop
     artifacts.ensure(report, _known(stack.kubernetes), only=None if _has_mirror(stack) else ("kubectl",))
     if _has_mirror(stack):
         images.ensure(report)
+    for arch in stack.architectures:
+        artifacts.ensure(report, _known(stack.kubernetes), arch=arch)
+        images.ensure(report, arch=arch)
     if stack.substrate == "containers":
         node_image.ensure(report, stack.engine)
     if stack.substrate == "libvirt":

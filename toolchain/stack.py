@@ -1,16 +1,20 @@
 """One stack as set-up knows it before the program runs: what its settings file says about what to set up."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
+from config import machine_database
+from config.own_machines import MachinesSettings
 from config.settings import PkiSettings
 from config.versions import pins
 from toolchain import paths
 from toolchain.errors import ToolchainError
+from toolchain.versions import architecture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,7 @@ class Stack:
         engine: the container engine's command, for the substrate `containers`.
         libvirt: the settings below `lab.libvirt`, as they are written.
         kubernetes: the Kubernetes version.
+        architectures: of its machines besides this host's: amd64 or arm64.
         early_renewal_hours: how long before its end `up` renews a certificate.
     """
 
@@ -35,6 +40,7 @@ class Stack:
     engine: str
     kubernetes: str
     libvirt: Mapping[str, Any] = field(default_factory=dict)
+    architectures: Sequence[str] = ()
     early_renewal_hours: int = PkiSettings().early_renewal_hours
 
     @property
@@ -67,8 +73,22 @@ def read(name: str) -> Stack:
         engine=str(_mapping(lab.get("containers")).get("engine", "podman")),
         libvirt=_mapping(lab.get("libvirt")),
         kubernetes=str(_mapping(lab.get("versions")).get("kubernetes", pins().products["kubernetes"].default)),
+        architectures=_architectures(lab),
         early_renewal_hours=_hours(_mapping(lab.get("pki")).get("early_renewal_hours")),
     )
+
+
+def _architectures(lab: dict[str, Any]) -> list[str]:
+    if lab.get("substrate") != "machines":
+        return []
+    try:
+        settings = MachinesSettings.model_validate(_mapping(lab.get("machines")))
+    except ValidationError:
+        return []
+    if settings.artifacts != "upload":
+        return []
+    found, _ = machine_database.read(settings, paths.checkout())
+    return sorted({machine.arch for _, machine in found} - {architecture()})
 
 
 def _hours(value: Any) -> int:

@@ -20,3 +20,7 @@ def create(name: str, lab: Lab) -> Substrate:
             from components.substrates.libvirt import Libvirt
 
             return Libvirt(name, lab)
+        case "machines":
+            from components.substrates.machines import Machines
+
+            return Machines(name, lab)

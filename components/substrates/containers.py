@@ -105,7 +105,7 @@ class Containers(pulumi.ComponentResource):
             delete=delete_boot(prefix, routes),
             opts=pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[machine.resource for machine in self.machines],
+                depends_on=[machine.resource for machine in self.machines if machine.resource],
                 # Replaced, not updated: the route of a worker that is no more must go.
                 replace_on_changes=["create"],
                 delete_before_replace=True,

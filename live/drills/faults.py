@@ -95,7 +95,7 @@ class Kill(Fault):
             echo "$EPOCHREALTIME"
             """
         self._process = subprocess.Popen(
-            [*access.ssh_command(self._cluster.stack), self._machine.name, script],
+            [*access.ssh_command(self._cluster.stack), self._machine.name, self._machine.as_root(script)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

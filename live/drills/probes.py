@@ -156,7 +156,12 @@ class _Lines(Probe):
     def _try(self) -> None:
         with subprocess.Popen(
             # A machine that is lost says nothing; so does the connection to it, unless it asks.
-            [*access.ssh_command(self._cluster.stack), *_KEEPALIVE, self._machine.name, self._script()],
+            [
+                *access.ssh_command(self._cluster.stack),
+                *_KEEPALIVE,
+                self._machine.name,
+                self._machine.as_root(self._script()),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

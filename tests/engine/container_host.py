@@ -1,9 +1,7 @@
 """A machine to try steps on: one bare container of the node image, reached by its own sshd with a pinned key."""
 
-import hashlib
 import os
 import shutil
-import stat
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +10,7 @@ from types import TracebackType
 import asyncssh
 
 from components.substrates.containers import _PODMAN_FLAGS, _RUN_FLAGS
+from engine.listing import listing
 from lab.polling import eventually
 from toolchain import node_image
 
@@ -21,17 +20,6 @@ GATEWAY = "10.248.0.1"
 _NAME = "hw-engine-steps"
 _SUBNET, _ADDRESS = "10.248.0.0/24", "10.248.0.2"
 _BOOT_SECONDS = 30.0
-_ASKED = {
-    "package": "dpkg-query -W -f '${Package} ${Version} ${Status}\\n'",
-    "unit file": "systemctl list-unit-files --no-legend --no-pager",
-    "unit": "systemctl list-units --all --plain --no-legend --no-pager | awk '{print $1, $2, $3, $4}'",
-    "nft": "nft list ruleset",
-    "route": "ip route show table all",
-    "link": "ip -o link",
-    "sysctl": "sysctl -a --pattern '^net\\.' 2>/dev/null",
-    "mount": "findmnt -rn -o TARGET,SOURCE,FSTYPE,OPTIONS",
-    "host name": "hostname",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,33 +119,11 @@ class ContainerHost:
 
     def listing(self) -> set[str]:
         """Everything that a step could change, a line for each thing: files, and what the kernel and systemd hold."""
-        held = {f"{what}: {line}" for what, question in _ASKED.items() for line in self.bash(question).splitlines()}
-        return held | {f"file: {line}" for line in self._files("")}
-
-    def _files(self, directory: str) -> set[str]:
-        found: set[str] = set()
-        for entry in os.scandir(self.path(directory or "/")):
-            path = f"{directory}/{entry.name}"
-            if path in ("/proc", "/sys", "/dev"):
-                continue
-            status = entry.stat(follow_symlinks=False)
-            found.add(f"{path} {stat.filemode(status.st_mode)} {status.st_uid}:{status.st_gid} {_content(entry)}")
-            if entry.is_dir(follow_symlinks=False):
-                found |= self._files(path)
-        return found
+        return listing(self.path("/"), self.bash)
 
     def _remove(self) -> None:
         for what in (["rm", "-f", "-t", "0", "-v", _NAME], ["network", "rm", "-f", _NAME]):
             subprocess.run(["podman", *what], capture_output=True, check=False)
-
-
-def _content(entry: "os.DirEntry[str]") -> str:
-    if entry.is_symlink():
-        return f"-> {Path(entry.path).readlink()}"
-    if not entry.is_file():
-        return ""
-    with Path(entry.path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _podman(*arguments: str, stdin: str | None = None) -> str:

@@ -80,7 +80,7 @@ def build(plan_file: str) -> None:
         ),
         identity=plan.machine,
         # It was there before and stays: its steps must be undone.
-        resource=None,  # type: ignore[arg-type]
+        resource=None,
         arch="amd64",
         interface="eth0",
         shares_kernel=True,

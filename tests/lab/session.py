@@ -1,6 +1,7 @@
 """A lab of the tests' own for a whole session: made once, used by all tests, destroyed in the end."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import yaml
 
 from config import lab as config
 from lab.cluster import Cluster
-from lab.commands import Started, settings_file
+from lab.commands import CHECKOUT, Started, pulumi, settings_file
 from lab.process_watch import ProcessWatch
 
 Show = Callable[[str], None]
@@ -53,6 +54,12 @@ def empty_stack(stack: str, show: Show) -> Iterator[None]:
     file.write_bytes(before)
     _destroy(stack, show)
     file.write_bytes(before)
+
+
+def forget(stack: str) -> None:
+    """Remove a stack with its state, where the machines it stood on are gone by other means."""
+    pulumi("stack", "rm", "--force", "--yes", "--preserve-config", stack=stack)
+    shutil.rmtree(CHECKOUT / ".state" / stack, ignore_errors=True)
 
 
 def made(settings: config.Lab, show: Show) -> Cluster:

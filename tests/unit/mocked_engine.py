@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import runpy
+import shlex
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -120,6 +121,8 @@ class Run:
                 found[".".join(str(int(byte, 16)) for byte in mac[2:])] = each
             elif each.type == "command:local:Command" and (ip := re.search(r"--ip=(\S+) ", each.inputs["create"])):
                 found[ip[1]] = each
+            elif " -m hosts enter " in str(each.inputs.get("create")):
+                found[each.inputs["triggers"][0]] = each
         return found
 
     @property
@@ -128,9 +131,22 @@ class Run:
         members = [resource.name for resource in self.resources if re.fullmatch(r"etcd-\w+-0", resource.name)]
         return members[0]
 
+    @property
+    def substrate(self) -> str:
+        """The class of what the machines are made of."""
+        (found,) = (each.type for each in self.resources if each.name == "machines" and each.is_component)
+        return found.removeprefix("hardway:index:")
+
+    def machine_of(self, step: Registered) -> dict[str, Any]:
+        """The machine that a step is on, as the outputs have it."""
+        name = self.machines[step.inputs["connection"]["host"]].name.removeprefix("machines-")
+        (found,) = (each for each in self.outputs["machines"] if each["name"] == name)
+        return dict(found)
+
     def script(self, name: str) -> str:
-        """The create script of a step."""
-        return str(self.named(name).inputs["create"])
+        """The create script of a step, as root's bash gets it."""
+        command = str(self.named(name).inputs["create"])
+        return shlex.split(command)[-1] if command.startswith("sudo ") else command
 
     def file(self, step: str, path: str) -> str:
         """A file that is not secret, out of a step's script."""

@@ -55,6 +55,7 @@ def test_every_machine_is_listed_with_its_roles_and_ranges(dev: Run) -> None:
             "roles": [role],
             "address": address,
             "pod_cidr": pods,
+            "user": "root",
         }
         for name, role, address, pods in [
             ("load-balancer-0", "load-balancer", "10.240.0.5", None),
@@ -96,5 +97,10 @@ def test_ssh_itself_reads_the_configuration_and_trusts_pinned_keys_only(lab: Run
         assert options["hostname"] == reached
         assert options["stricthostkeychecking"] in ("true", "yes")
         assert options["userknownhostsfile"] == "/dev/null"
+        assert options["user"] == machine["user"]
         key = f"ssh-ed25519 PUBLIC-machines-{machine['name']}-host-key"
-        assert options["knownhostscommand"] == f"/bin/echo {reached} {key}"
+        if lab.substrate == "Machines":
+            key = "ssh-ed25519 not-trusted-yet"
+        known_as = reached if options["port"] == "22" else f"[{reached}]:{options['port']}"
+        assert options["knownhostscommand"] == f"/bin/echo {known_as} {key}"
+        assert options["hostkeyalgorithms"] == "ssh-ed25519"

@@ -180,7 +180,7 @@ def test_a_machine_with_a_kernel_of_its_own_gets_modules_and_loses_swap_for_good
         Host("host", HostArgs(machine=own, lab=[SPEC], not_before="2026-01-01T00:00:00Z"))
 
     text = registered(make).inputs["create"]
-    assert "\nmodprobe -a overlay br_netfilter nf_conntrack\n" in text
+    assert "\nmodules overlay br_netfilter nf_conntrack\nno_swap\n" in text
     assert "/etc/modules-load.d/hardway.conf" in text
     unit = text[text.index("file /etc/systemd/system/hardway-no-swap.service") :]
     assert "\nExecStart=/sbin/swapoff -a\n" in unit
@@ -190,4 +190,4 @@ def test_a_machine_with_a_kernel_of_its_own_gets_modules_and_loses_swap_for_good
 def test_a_machine_that_shares_its_kernel_leaves_swap_and_modules_to_its_host() -> None:
     step = registered(lambda on: Host("host", HostArgs(machine=on, lab=[SPEC], not_before="2026-01-01T00:00:00Z")))
     assert "swap" not in step.inputs["create"]
-    assert "modprobe" not in step.inputs["create"]
+    assert "\nmodules " not in step.inputs["create"]

@@ -1,0 +1,101 @@
+"""The hosts that a run is about, as its caller describes them: JSON without any secret."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """An sshd and who logs in there.
+
+    Args:
+        host: address or name.
+        port: of its sshd.
+        user: who logs in.
+        host_keys: its pinned public keys; without any it is not connected to.
+    """
+
+    host: str
+    port: int
+    user: str
+    host_keys: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host}" + ("" if self.port == 22 else f":{self.port}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """One machine of a lab.
+
+    Args:
+        name: its host name.
+        roles: what it is to be.
+        login: how it is reached.
+        jumpbox: through whom; directly where there is none.
+        address: its IPv4 address among the machines.
+        arch: amd64 or arm64.
+        interface: what has its address; of no interest where it is not said.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    login: Login
+    jumpbox: Login | None = None
+    address: str
+    arch: str = "amd64"
+    interface: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A lab's hosts, and what its programs need to know of it.
+
+    Args:
+        stack: the lab's name.
+        hosts: all of them, or those that a run is about.
+        key: the file of the user's private key, where one is named.
+        shares_kernel: whether they are containers.
+        pods: the range of all pods.
+        services: the range of all Services.
+    """
+
+    stack: str
+    hosts: tuple[Host, ...]
+    key: str | None = None
+    shares_kernel: bool = False
+    pods: str = ""
+    services: str = ""
+
+    def to_json(self) -> str:
+        """In one line."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+def from_json(text: str) -> Plan:
+    """The reverse of `Plan.to_json`."""
+    plan = json.loads(text)
+    return Plan(**{**plan, "hosts": tuple(_host(host) for host in plan["hosts"])})
+
+
+def _host(fields: dict[str, object]) -> Host:
+    jumpbox = fields["jumpbox"]
+    return Host(
+        **{  # type: ignore[arg-type]
+            **fields,
+            "roles": tuple(fields["roles"]),  # type: ignore[arg-type]
+            "login": _login(fields["login"]),
+            "jumpbox": jumpbox and _login(jumpbox),
+        }
+    )
+
+
+def _login(fields: object) -> Login:
+    assert isinstance(fields, dict)
+    return Login(**{**fields, "host_keys": tuple(fields["host_keys"])})
+
+
+def numbered(problems: Sequence[str]) -> str:
+    """A report of problems."""
+    return "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))

@@ -1,0 +1,180 @@
+"""What the preflight of existing machines makes of what they say: every hindrance in words, and none that is none."""
+
+import asyncio
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from hosts import preflight
+from hosts.plan import Host, Login, Plan
+from hosts.preflight import Findings
+from hosts.reach import Credentials
+
+LAB = "own SHA256:mine"
+MARKS = {name: f"{LAB} {name}" for name in ("balancer", "server", "node")}
+
+
+def host(name: str, role: str, number: int) -> Host:
+    address = f"192.168.1.{number}"
+    return Host(name=name, roles=(role,), login=Login(host=address, port=22, user="root"), address=address)
+
+
+HOSTS = (host("balancer", "load-balancer", 5), host("server", "controller", 10), host("node", "worker", 20))
+PLAN = Plan(stack="own", hosts=HOSTS, pods="10.200.0.0/16", services="10.32.0.0/24")
+# 192.168.1.0/24 on eth0, and the way out by 192.168.1.1, as /proc/net/route writes them.
+ROUTES = ["0001A8C0 00FFFFFF 00000000 eth0", "00000000 00000000 0101A8C0 eth0"]
+
+
+def fine(at: Host, **said: list[str]) -> Findings:
+    """A host that nothing is wrong with, but for what is given."""
+    number = at.address.rpartition(".")[2]
+    lines = {
+        "arch": ["x86_64"],
+        "container": ["none"],
+        "cgroup": ["2 cpuset cpu io memory pids"],
+        "memavailable": ["2000"],
+        "swaptotal": ["0"],
+        "swapfree": ["0"],
+        "disk": ["20000"],
+        "uuid": [f"uuid-{at.name}"],
+        "mac": [f"52:54:00:00:00:{number} eth0"],
+        "listens": ["0016"],
+        "route": ROUTES,
+        "address": ["127.0.0.1", at.address],
+    }
+    return Findings(lines={**lines, **said}, skew=0.1)
+
+
+def report(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[str, Findings | str] | None = None, plan: Plan = PLAN
+) -> dict[str, list[str]]:
+    async def ask(at: Host, plan: Plan, credentials: Credentials) -> Findings | str:
+        return (answers or {}).get(at.name, fine(at))
+
+    monkeypatch.setattr(preflight, "_ask", ask)
+    return asyncio.run(preflight.check(plan, Credentials(), MARKS))
+
+
+def test_nothing_is_wrong_with_fine_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert report(monkeypatch) == {}
+
+
+NODE, SERVER, BALANCER = HOSTS[2], HOSTS[1], HOSTS[0]
+HINDRANCES: dict[str, tuple[Host, dict[str, list[str]], str]] = {
+    "architecture": (NODE, {"arch": ["aarch64"]}, "its architecture is arm64, not amd64"),
+    "systemd": (NODE, {"lacks": ["systemd as its first process"]}, "it lacks systemd"),
+    "container": (
+        NODE,
+        {"container": ["podman"]},
+        "it is a container (podman): set lab.machines.shares_kernel to true",
+    ),
+    "module": (NODE, {"module": ["overlay"]}, "its kernel has no module overlay"),
+    "cgroup v1": (NODE, {"cgroup": ["1 cpu memory pids"]}, "it has cgroup v1, which kubelets refuse"),
+    "cgroup": (NODE, {"cgroup": ["2 cpu pids"]}, "its cgroups lack memory"),
+    "memory": (NODE, {"memavailable": ["100"]}, "100 MiB of memory are free, 400 MiB are wanted"),
+    "disk": (NODE, {"disk": ["900"]}, "900 MiB of disk are free"),
+    "swap": (NODE, {"swaptotal": ["9000"], "swapfree": ["1000"]}, "8000 MiB are swapped out"),
+    "address": (NODE, {"address": ["10.0.0.9"]}, "none of its interfaces has the address 192.168.1.20"),
+    "blocked": (NODE, {"blocked": ["192.168.1.10:6443"]}, "it does not reach server at 192.168.1.10, port 6443"),
+    "router": (SERVER, {"route": ROUTES[1:]}, "it reaches node by a router (192.168.1.1)"),
+    "port": (SERVER, {"listens": ["0016", "192B"]}, "something listens on port 6443"),
+    "etcd's port": (SERVER, {"listens": ["094B"]}, "something listens on port 2379"),
+    "node port": (NODE, {"listens": ["7530"]}, "something listens on 30000"),
+    "runtime": (NODE, {"runs": ["dockerd"]}, "it has a container runtime already: dockerd"),
+    "images": (NODE, {"keeps": ["/var/lib/containerd"]}, "it has a container runtime already: /var/lib/containerd"),
+    "haproxy": (BALANCER, {"enables": ["haproxy"]}, "haproxy is in use there"),
+    "nginx": (SERVER, {"runs": ["nginx"]}, "nginx is in use there"),
+    "pods": (
+        NODE,
+        {"route": [*ROUTES, "0001C80A 00FFFFFF 00000000 tun0"]},
+        "(lab.network.pods) overlaps 10.200.1.0/24",
+    ),
+    "services": (NODE, {"route": [*ROUTES, "0000200A 0000FFFF 00000000 tun0"]}, "(lab.network.services) overlaps"),
+    "MAC address": (NODE, {"mac": ["52:54:00:00:00:10 eth0"]}, "its MAC address 52:54:00:00:00:10 is server's, too"),
+    "product uuid": (NODE, {"uuid": ["uuid-server"]}, "its product uuid uuid-server is server's, too"),
+    "cluster": (NODE, {"cluster": ["/var/lib/kubelet", "kubelet"]}, "it is part of another cluster already, by"),
+    "lab": (NODE, {"lab": ["theirs SHA256:x node"]}, "it is part of the lab theirs already, as node"),
+    "other name": (NODE, {"lab": ["own SHA256:mine node-1"]}, "it is part of the lab own already, as node-1"),
+    "namesake": (NODE, {"lab": ["own SHA256:x node"]}, "it is part of the lab own already, as node"),
+}
+
+
+@pytest.mark.parametrize("name", HINDRANCES)
+def test_a_hindrance_is_said_of_the_host_that_has_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    at, said, words = HINDRANCES[name]
+    found = report(monkeypatch, {at.name: fine(at, **said)})
+    assert list(found) == [at.name]
+    assert any(words in problem for problem in found[at.name]), found
+
+
+@pytest.mark.parametrize(("skew", "words"), [(60.0, "its clock is 60 s ahead of"), (-60.0, "its clock is 60 s behind")])
+def test_a_wrong_clock_is_said(skew: float, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = report(monkeypatch, {"node": replace(fine(NODE), skew=skew)})
+    assert words in found["node"][0]
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        # A load balancer may have what only workers must not, and the other way round.
+        (BALANCER, {"runs": ["dockerd"]}),
+        (NODE, {"runs": ["nginx"]}),
+        (NODE, {"listens": ["192B"]}),
+        # This lab's own: a run that goes on, or a second one.
+        (
+            SERVER,
+            {"lab": [MARKS["server"]], "cluster": ["etcd", "/etc/kubernetes"], "listens": ["192B"], "runs": ["nginx"]},
+        ),
+        (
+            NODE,
+            {"lab": [MARKS["node"]], "cluster": ["kubelet"], "runs": ["containerd"], "keeps": ["/var/lib/containerd"]},
+        ),
+        (NODE, {"swaptotal": ["900"], "swapfree": ["0"]}),
+    ],
+)
+def test_what_is_in_nobodys_way_is_not_said(
+    at: Host, said: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert report(monkeypatch, {at.name: fine(at, **said)}) == {}
+
+
+def test_containers_have_their_hosts_kernel_and_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"container": ["podman"], "cgroup": ["1 cpu memory pids"], "uuid": ["one"]}
+    answers: dict[str, Findings | str] = {each.name: fine(each, **said) for each in HOSTS}
+    assert report(monkeypatch, answers, replace(PLAN, shares_kernel=True)) == {}
+
+
+def test_all_hosts_are_reported_with_all_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: dict[str, Findings | str] = {
+        "server": "root@192.168.1.10 does not answer within 4 s",
+        "node": fine(NODE, disk=["1"], memavailable=["1"]),
+    }
+    found = report(monkeypatch, answers)
+    assert len(found["server"]) == 1 and len(found["node"]) == 2
+    text = preflight.report(PLAN, found)
+    assert text.startswith("These hosts cannot carry the lab; nothing was touched.\nserver (root@192.168.1.10)\n  1. ")
+    assert "node (root@192.168.1.20)\n  1. 1 MiB of memory are free" in text
+
+
+@pytest.fixture
+def probe() -> Callable[[], str]:
+    """The probe's own words about the machine that runs these tests."""
+    text = preflight._PROBE.read_text()
+
+    def run() -> str:
+        script = f"peers='127.0.0.1:1'\nmodules='overlay no_such_module'\n{text}"
+        return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, timeout=30).stdout
+
+    return run
+
+
+def test_the_probe_says_what_is_asked_of_it(probe: Callable[[], str]) -> None:
+    said = probe().splitlines()
+    words = {line.split()[0] for line in said}
+    assert {"arch", "cgroup", "memavailable", "swaptotal", "swapfree", "disk", "mac", "route", "address"} <= words
+    assert said[-1] == "done yes"
+    assert "module no_such_module" in said and "module overlay" not in said
+    # Nobody listens there, and the machine itself says so.
+    assert "blocked 127.0.0.1:1" not in said

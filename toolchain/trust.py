@@ -1,0 +1,87 @@
+"""`make trust`: the host keys of a stack's machines, shown and pinned; from then on no others are connected to."""
+
+import asyncio
+from collections.abc import Sequence
+
+import yaml
+
+from config import lab, trust
+from config.problems import ConfigError
+from hosts.plan import Host
+from hosts.reach import Credentials
+from hosts.trust import Shown, ask, fingerprints
+from toolchain.errors import ToolchainError
+from toolchain.stack import Stack
+
+
+def pin(stack: Stack) -> None:
+    """Ask every host of a stack for its keys, print their fingerprints, and pin those that are new.
+
+    Raises:
+        ToolchainError: the stack has no hosts of its own, a host shows none, or another key than the pinned one.
+    """
+    described = _read(stack)
+    if not described.own_machines:
+        raise ToolchainError(
+            f"The machines of the stack {stack.name} are made with their host keys: there is nothing to trust."
+        )
+    # Imported here: the substrate needs Pulumi, which takes its time to load.
+    from components.substrates.machines import hosts_of
+
+    hosts: Sequence[Host] = hosts_of(described)
+    shown = asyncio.run(ask(hosts, Credentials(key=described.settings.machines.key)))
+    names = {host.login: host.name for host in hosts}
+    for each in shown:
+        _print(names.get(each.login, "jumpbox"), each)
+    refused = [each for each in shown if each.changed]
+    file = trust.file_of(stack.name)
+    pinned = {**described.trusted}
+    for each in shown:
+        if each.keys and not each.changed:
+            pinned[trust.name_of(each.login.host, each.login.port)] = _all_of(each)
+    here = {trust.name_of(each.login.host, each.login.port) for each in shown}
+    file.parent.mkdir(exist_ok=True)
+    draft = file.with_name(f"{file.name}.new")
+    draft.write_text(trust.text_of({host: keys for host, keys in pinned.items() if host in here}))
+    draft.replace(file)
+    if any(each.new and each.keys for each in shown):
+        print(
+            f"\nPinned in {file}. Compare the fingerprints with what each host shows on its console:\n"
+            "  for key in /etc/ssh/ssh_host_*_key.pub; do ssh-keygen -lf $key; done"
+        )
+    _check(stack, shown, refused)
+
+
+def _check(stack: Stack, shown: Sequence[Shown], refused: Sequence[Shown]) -> None:
+    problems = [each.problem for each in shown if each.problem]
+    for each in refused:
+        name = trust.name_of(each.login.host, each.login.port)
+        problems.append(
+            f"{each.login} shows another key than the pinned one; that stays pinned. If you made the host anew:\n"
+            f"    ssh-keygen -R '{name}' -f {trust.file_of(stack.name)} && make trust STACK={stack.name}"
+        )
+    if problems:
+        raise ToolchainError("\n".join(["Not all hosts can be trusted:", *(f"  {problem}" for problem in problems)]))
+
+
+def _all_of(shown: Shown) -> list[str]:
+    """The pinned keys, and those of further kinds that the host shows."""
+    kinds = {key.split()[0] for key in shown.login.host_keys}
+    return [*shown.login.host_keys, *(key for key in shown.keys if key.split()[0] not in kinds)]
+
+
+def _print(name: str, shown: Shown) -> None:
+    if not shown.keys:
+        return
+    state = "CHANGED" if shown.changed else "new" if shown.new else "as pinned"
+    print(f"{name} ({shown.login}): {state}")
+    for line in fingerprints(shown.keys):
+        print(f"  {line}")
+
+
+def _read(stack: Stack) -> lab.Lab:
+    document = yaml.safe_load(stack.settings_file.read_text()) or {}
+    try:
+        return lab.parse(stack.name, (document.get("config") or {}).get(f"{stack.project}:lab") or {})
+    except ConfigError as error:
+        raise ToolchainError(str(error)) from error
