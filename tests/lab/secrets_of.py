@@ -47,7 +47,9 @@ def _secret_number(pem: str) -> bytes:
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return key.private_bytes_raw()
     assert isinstance(key, ec.EllipticCurvePrivateKey), f"the stack's keys are ECDSA and Ed25519, not {type(key)}"
-    return key.private_numbers().private_value.to_bytes((key.key_size + 7) // 8)
+    number = key.private_numbers().private_value.to_bytes((key.key_size + 7) // 8)
+    # OpenSSH's format writes numbers without zeros before them, as one key in 256 has one.
+    return number.lstrip(b"\0") if openssh else number
 
 
 def _base64_of(whole: bytes, part: bytes) -> tuple[int, int]:

@@ -138,7 +138,8 @@ def test_who_listens_to_others(cluster: Cluster) -> None:
             "2380": "etcd",
             "6443": "kube-apiserver",
         },
-        cluster.balancer.name: {"22": "sshd", "80": "haproxy", "6443": "haproxy"},
+        # 443 where TLS ends at it.
+        cluster.balancer.name: {"22": "sshd", "80": "haproxy", "443": "haproxy", "6443": "haproxy"},
         cluster.workers[0].name: {"22": "sshd", "10250": "kubelet", "10256": "kube-proxy"},
     }
     for machine, servers in wanted.items():

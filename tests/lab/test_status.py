@@ -40,7 +40,11 @@ def test_the_json_tells_programs_the_same(cluster: Cluster) -> None:
         "kube-scheduler": cluster.controller.name,
     }
     assert [(each["machine"], each["ready"]) for each in said["api_servers"]] == [(cluster.controller.name, True)]
-    assert {each["backend"] for each in said["backends"] if each["up"]} == {"api-servers", "health-proxies"}
+    assert {each["backend"] for each in said["backends"] if each["up"]} == {
+        "api-servers",
+        "api-servers-terminated",
+        "health-proxies",
+    }
     assert [each["name"] for each in said["nodes"]] == [worker.name for worker in cluster.workers]
     ends = {each["name"]: each["not_after"] for each in said["certificates"]}
     assert ends == {each["name"]: each["not_after"] for each in cluster.outputs["certificates"]}
