@@ -18,7 +18,8 @@ import asyncssh
 from hosts.plan import Host, Login
 
 SSH_PASSWORD, SUDO_PASSWORD = "HARDWAY_SSH_PASSWORD", "HARDWAY_SUDO_PASSWORD"
-_CONNECT_SECONDS = 4
+# A host that looks up its callers' names, or punishes a wrong password with a pause, takes some seconds.
+_CONNECT_SECONDS = 15
 # OpenSSH's hardware-accelerated cipher first: artifacts are hundreds of megabytes.
 _CIPHERS = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr"]
 

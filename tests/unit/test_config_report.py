@@ -8,6 +8,7 @@ import pytest
 
 from config.lab import Lab, load, parse
 from config.problems import ConfigError, Problem
+from toolchain import paths
 from unit.mocked_engine import lab_of, run, shipped_stacks
 
 
@@ -24,6 +25,12 @@ def network(**keys: Any) -> dict[str, Any]:
 
 def workers(*machines: dict[str, Any]) -> dict[str, Any]:
     return {"workers": list(machines)}
+
+
+@pytest.mark.parametrize("stack", shipped_stacks())
+def test_no_shipped_stack_has_the_salt_of_somebodys_passphrase(stack: str) -> None:
+    """With one, nobody else's passphrase makes a lab of it."""
+    assert "encryptionsalt" not in (paths.checkout() / f"Pulumi.{stack}.yaml").read_text()
 
 
 @pytest.mark.parametrize("stack", shipped_stacks())
