@@ -55,7 +55,8 @@ class Started:
         module: str = "toolchain",
     ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, "--stack", stack, *arguments],
+            # A shell's background jobs, and all that they start, are deaf to Ctrl-C: tests may be such a job.
+            ["env", "--default-signal=INT", sys.executable, "-m", module, "--stack", stack, *arguments],
             cwd=CHECKOUT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
