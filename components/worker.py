@@ -38,14 +38,18 @@ _PROXY_KUBECONFIG = "/etc/kubernetes/kube-proxy.kubeconfig"
 _RESOLV_CONF = "/etc/kubernetes/config/resolv.conf"
 _NODES = str(Path(LIBRARY).with_name("nodes.sh"))
 _VERBS = str(Path(LIBRARY).with_name("worker.sh"))
-# What a kubelet and kube-proxy set for the whole kernel; a kernel that is shared is its host's to look after.
-_KEPT_SYSCTLS = (
+KUBELET_SYSCTLS = (
     "kernel.keys.root_maxbytes",
     "kernel.keys.root_maxkeys",
     "kernel.panic",
     "kernel.panic_on_oops",
     "vm.overcommit_memory",
     "vm.panic_on_oom",
+)
+"""What a kubelet sets for the whole kernel."""
+# That, and what kube-proxy sets; a kernel that is shared is its host's to look after.
+_KEPT_SYSCTLS = (
+    *KUBELET_SYSCTLS,
     "net.netfilter.nf_conntrack_max",
     "net.netfilter.nf_conntrack_tcp_timeout_close_wait",
     "net.netfilter.nf_conntrack_tcp_timeout_established",

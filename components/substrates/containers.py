@@ -17,7 +17,9 @@ from pulumi_command import local, remote
 
 from components.machine import Machine
 from components.quorum import quorum_guard
+from components.substrates.this_host import host_routes, script
 from components.systemd import oneshot_unit
+from components.worker import KUBELET_SYSCTLS
 from config.lab import Lab
 from config.machines import MachineSpec
 
@@ -30,18 +32,10 @@ _BOOT_SECONDS = 60
 _INOTIFY = "fs.inotify.max_user_instances=8192"
 _HOST_SYSCTLS = (
     "fs.inotify.max_user_instances",
-    "kernel.keys.root_maxbytes",
-    "kernel.keys.root_maxkeys",
-    "kernel.panic",
-    "kernel.panic_on_oops",
-    "vm.overcommit_memory",
-    "vm.panic_on_oom",
+    *KUBELET_SYSCTLS,
 )
 # Shared by the labs of this host; gone with a reboot, as the settings are.
 _SAVED_SYSCTLS = "/run/hardway-sysctls"
-
-# As root whoever runs the program: machines need privileges that a user's own containers cannot have.
-_AS_ROOT = 'as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }'
 
 # Each flag with its reason.
 _RUN_FLAGS = {
@@ -167,7 +161,7 @@ def create_network(engine: str, prefix: str, lab: Lab) -> str:
     """The shell lines that make the lab's network; one that a killed run left is made anew."""
     # Without the engine's DNS: its search domain would reach every pod, and CoreDNS would refuse it.
     dns = "--disable-dns " if engine == "podman" else ""
-    return _script(
+    return script(
         f"network {prefix}",
         # A container shares the host's kernel. No error where they are built in.
         "as_root modprobe -a overlay br_netfilter nf_conntrack nf_tables 2>/dev/null || true",
@@ -182,7 +176,7 @@ def create_network(engine: str, prefix: str, lab: Lab) -> str:
 
 def delete_network(engine: str, prefix: str, lab: Lab) -> str:
     """The shell lines that remove the network, with whatever container a killed run left in it."""
-    return _script(
+    return script(
         f"network {prefix}, removed",
         f"left=$(as_root {engine} ps -aq --filter label=hardway.lab={lab.name})",
         f'[ -z "$left" ] || as_root {engine} rm -f -t 0 -v $left >/dev/null',
@@ -211,7 +205,7 @@ def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
         f"--mac-address={_mac_address(spec.address)}",
         f"--volume={quote(str(lab.mirror))}:/opt/mirror:ro",
     ]
-    return _script(
+    return script(
         f"container {container}",
         f"as_root {engine} rm -f -t 0 -v {container} >/dev/null 2>&1 || true",
         "umask 077",
@@ -240,17 +234,12 @@ def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
 
 def delete_container(engine: str, container: str) -> str:
     """The shell lines that remove a machine with all it holds; it need not answer any more."""
-    return _script(f"container {container}, removed", f"as_root {engine} rm -f -t 0 -v {container} >/dev/null")
+    return script(f"container {container}, removed", f"as_root {engine} rm -f -t 0 -v {container} >/dev/null")
 
 
 def _mac_address(address: IPv4Address) -> str:
     # Locally administered, unicast; the rest is the address itself, as docker does it.
     return ":".join(f"{byte:02x}" for byte in (0x02, 0x42, *address.packed))
-
-
-def host_routes(machines: Sequence[MachineSpec]) -> list[tuple[str, str]]:
-    """Pod range and worker's address, for every worker."""
-    return [(str(spec.pod_cidr), str(spec.address)) for spec in machines if spec.pod_cidr is not None]
 
 
 def boot_unit(engine: str, prefix: str, machines: Sequence[str], routes: Sequence[tuple[str, str]]) -> str:
@@ -267,7 +256,7 @@ def boot_unit(engine: str, prefix: str, machines: Sequence[str], routes: Sequenc
 
 def create_boot(prefix: str, unit: str, routes: Sequence[tuple[str, str]]) -> str:
     """The shell lines that set the routes now and, where systemd runs this host, at every boot."""
-    return _script(
+    return script(
         f"routes and boot unit of {prefix}",
         *(f"as_root ip route replace {pods} via {worker}" for pods, worker in routes),
         "[ -d /run/systemd/system ] || exit 0",
@@ -281,7 +270,7 @@ def create_boot(prefix: str, unit: str, routes: Sequence[tuple[str, str]]) -> st
 
 def delete_boot(prefix: str, routes: Sequence[tuple[str, str]]) -> str:
     """The reverse of `create_boot`; bears that the containers, and with them the routes, are gone."""
-    return _script(
+    return script(
         f"routes and boot unit of {prefix}, removed",
         *(f"as_root ip route del {pods} via {worker} 2>/dev/null || true" for pods, worker in routes),
         f"[ -e /etc/systemd/system/{prefix}.service ] || exit 0",
@@ -292,7 +281,7 @@ def delete_boot(prefix: str, routes: Sequence[tuple[str, str]]) -> str:
 
 
 def _preflight(lab: Lab, prefix: str) -> str:
-    return _script(
+    return script(
         f"preflight of {prefix}",
         " ".join(
             [
@@ -306,8 +295,3 @@ def _preflight(lab: Lab, prefix: str) -> str:
             ]
         ),
     )
-
-
-def _script(title: str, *lines: str) -> str:
-    """A script for this host; its first line names it in reports."""
-    return "\n".join([f"# {title}", "set -eu", _AS_ROOT, *lines])

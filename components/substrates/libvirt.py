@@ -20,6 +20,7 @@ from pulumi_command import local, remote
 
 from components.machine import Machine
 from components.quorum import quorum_guard
+from components.substrates.this_host import host_routes, script
 from components.systemd import systemd_unit
 from config.lab import Lab
 from config.libvirt import MIRROR_PORT, LibvirtSettings
@@ -37,9 +38,6 @@ _SERVING_SECONDS = 20
 # The processor with all that KVM, or the emulation, has.
 _CPU_MODE = {"kvm": "host-passthrough", "qemu": "maximum"}
 _INTERFACE = "eth0"
-
-# As root whoever runs the program: the routes are this host's, and the mirror may be readable by root alone.
-_AS_ROOT = 'as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }'
 
 # Every remote command of the lab is a connection and a session of its own, many at once, and the command provider
 # closes none before it ends.
@@ -282,7 +280,7 @@ def wait_for_ssh(settings: LibvirtSettings, domain: str, address: IPv4Address, *
     While they wait they listen to its console: what it said last is in the report of a machine that does not answer.
     """
     seconds = _BOOT_SECONDS[settings.type]
-    return _script(
+    return script(
         f"machine {domain} ({identity}) answers",
         f"console=$(as_root virsh -q -c '{settings.uri}' ttyconsole {domain})",
         "said=$(mktemp)",
@@ -333,7 +331,7 @@ def serve(prefix: str, lab: Lab) -> str:
     unit, pid, url = f"{prefix}.service", f"/run/{prefix}.pid", f"http://{lab.network.gateway}:{MIRROR_PORT}/SHA256SUMS"
     fetched = f"urllib.request.build_opener(urllib.request.ProxyHandler({{}})).open('{url}', timeout=2).read()"
     sums = quote(str(lab.mirror / "SHA256SUMS"))
-    return _script(
+    return script(
         f"artifact mirror and routes of {prefix}",
         f"as_root ip -4 route flush root {lab.network.pods}",
         "if [ -d /run/systemd/system ]; then",
@@ -365,7 +363,7 @@ def serve(prefix: str, lab: Lab) -> str:
 def stop_serving(prefix: str, lab: Lab) -> str:
     """The reverse of `serve`; the machines are gone by then, so it takes their logs with it."""
     unit, pid = f"{prefix}.service", f"/run/{prefix}.pid"
-    return _script(
+    return script(
         f"artifact mirror and routes of {prefix}, removed",
         f"if [ -e /etc/systemd/system/{unit} ]; then",
         f"  as_root systemctl -q disable --now {unit}",
@@ -387,8 +385,7 @@ def _server(lab: Lab) -> str:
 
 
 def _routes(lab: Lab) -> list[str]:
-    workers = [spec for spec in lab.machines if spec.pod_cidr is not None]
-    return [f"ip route replace {spec.pod_cidr} via {spec.address}" for spec in workers]
+    return [f"ip route replace {pods} via {worker}" for pods, worker in host_routes(lab.machines)]
 
 
 def _end_process(pid: str, lab: Lab) -> list[str]:
@@ -404,7 +401,7 @@ def preflight_command(lab: Lab, prefix: str, image: VmImage, *, new: bool) -> st
     """The shell lines that look at this host; `new` where nothing may bear the lab's name yet."""
     settings = lab.settings.libvirt
     sizes = [settings.size(spec.roles) for spec in lab.machines]
-    return _script(
+    return script(
         f"preflight of {prefix}",
         " ".join(
             [
@@ -425,8 +422,3 @@ def preflight_command(lab: Lab, prefix: str, image: VmImage, *, new: bool) -> st
             ]
         ),
     )
-
-
-def _script(title: str, *lines: str) -> str:
-    """A script for this host; its first line names it in reports."""
-    return "\n".join([f"# {title}", "set -eu", _AS_ROOT, *lines])

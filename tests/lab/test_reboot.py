@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from components.substrates.containers import boot_unit, host_routes
+from components.substrates.containers import boot_unit
+from components.substrates.this_host import host_routes
 from lab.cluster import Cluster
 from lab.commands import STACK, resources, toolchain
 from lab.footprint import PREFIX, podman
