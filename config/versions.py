@@ -1,6 +1,6 @@
 """The pinned versions, paths and checksums of `versions.yaml`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,6 +38,8 @@ class Image:
     repository: str
     tag: str
     archive: str
+    features: frozenset[str] = frozenset()
+    """Only labs that have one of these need it; every lab where there are none."""
 
     @property
     def reference(self) -> str:
@@ -55,6 +57,10 @@ class Pins:
 
     products: Mapping[str, Product]
     images: Mapping[str, Image]
+
+    def images_for(self, features: Collection[str]) -> list[str]:
+        """The names of the images that a lab with these features needs."""
+        return [name for name, image in self.images.items() if not image.features or image.features & set(features)]
 
 
 @cache
@@ -76,7 +82,13 @@ def pins() -> Pins:
             for name, entry in document.items()
         },
         images={
-            name: Image(registry=entry["registry"], repository=entry["repository"], tag=entry["tag"], archive=archive)
+            name: Image(
+                registry=entry["registry"],
+                repository=entry["repository"],
+                tag=entry["tag"],
+                archive=archive,
+                features=frozenset(entry.get("for", ())),
+            )
             for name, entry in images.items()
         },
     )

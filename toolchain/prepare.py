@@ -52,10 +52,10 @@ def everything(report: Report, stack: Stack, *, retry: bool = False) -> Workshop
     # Where machines get everything from upstream, this host needs no more than a kubectl.
     artifacts.ensure(report, _known(stack.kubernetes), only=None if _has_mirror(stack) else ("kubectl",))
     if _has_mirror(stack):
-        images.ensure(report)
+        images.ensure(report, stack.features)
     for arch in stack.architectures:
         artifacts.ensure(report, _known(stack.kubernetes), arch=arch)
-        images.ensure(report, arch=arch)
+        images.ensure(report, stack.features, arch=arch)
     if stack.substrate == "containers":
         node_image.ensure(report, stack.engine)
     if stack.substrate == "libvirt":

@@ -30,6 +30,7 @@ class Stack:
         libvirt: the settings below `lab.libvirt`, as they are written.
         kubernetes: the Kubernetes version.
         architectures: of its machines besides this host's: amd64 or arm64.
+        features: what it has that not every lab has, as versions.yaml says below `for`.
         early_renewal_hours: how long before its end `up` renews a certificate.
     """
 
@@ -41,6 +42,7 @@ class Stack:
     kubernetes: str
     libvirt: Mapping[str, Any] = field(default_factory=dict)
     architectures: Sequence[str] = ()
+    features: frozenset[str] = frozenset()
     early_renewal_hours: int = PkiSettings().early_renewal_hours
 
     @property

@@ -54,7 +54,7 @@ class Workload:
         return True
 
     def wait_until_ready(self, *, seconds: float = 90) -> None:
-        """Wait until every pod of the namespace is ready."""
+        """Wait until every pod of the namespace is ready, and every worker has heard of it."""
         wanted = len(self.cluster.workers) + 1
         eventually(
             f"{wanted} pods of {NAMESPACE} ready",
@@ -62,6 +62,16 @@ class Workload:
             seconds=seconds,
             report=self.cluster.situation,
         )
+        # kube-proxy and CoreDNS hear of a Service's pods some time after these are ready.
+        eventually(
+            "every Service answering on every worker",
+            self._served,
+            seconds=60,
+            report=self.cluster.situation,
+        )
+
+    def _served(self) -> bool:
+        return all(self.curl(pod, f"http://{name}/hostname") for pod in self.web for name in (WEB, ALONE_SERVICE))
 
     @property
     def web(self) -> list[Pod]:

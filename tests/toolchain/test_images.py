@@ -1,6 +1,7 @@
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from config.versions import pins
 from toolchain import debian, gomodule, images, paths
 from toolchain.gomodule import Programs
 from toolchain.progress import Part, Report
+
+# All that any image is for.
+_FEATURES = frozenset[str]().union(*(image.features for image in pins().images.values()))
 
 
 @pytest.fixture
@@ -80,7 +84,7 @@ class Made:
 @pytest.fixture
 def all_made(built: list[str], report: Report, monkeypatch: pytest.MonkeyPatch) -> dict[str, Made]:
     monkeypatch.setattr(images, "architecture", lambda: "amd64")
-    images.ensure(report)
+    images.ensure(report, _FEATURES)
     return {name: Made(name) for name in pins().images}
 
 
@@ -127,10 +131,10 @@ def test_busybox_has_a_link_for_each_applet(all_made: dict[str, Made]) -> None:
 
 def test_what_is_there_is_not_made_again(all_made: dict[str, Made], built: list[str], report: Report) -> None:
     built.clear()
-    images.ensure(report)
+    images.ensure(report, _FEATURES)
     assert built == []
     all_made["coredns"].archive.unlink()
-    images.ensure(report)
+    images.ensure(report, _FEATURES)
     assert built == ["coredns"]
 
 
@@ -149,10 +153,22 @@ case $1 in save) echo "image $3" > "${{2#--output=}}";; esac
     monkeypatch.setenv("PATH", f"{engine.parent}:/usr/bin:/bin")
     monkeypatch.setenv("TOOLCHAIN", "upstream")
     monkeypatch.setattr(images, "architecture", lambda: "arm64")
-    images.ensure(report)
+    images.ensure(report, _FEATURES)
     for image in pins().images.values():
         assert f"pull --platform=linux/arm64 {image.reference}" in (tmp_path / "asked").read_text().splitlines()
         assert (paths.mirror() / image.archive_path("arm64")).read_text() == f"image {image.reference}\n"
     (tmp_path / "asked").unlink()
-    images.ensure(report)
+    images.ensure(report, _FEATURES)
     assert not (tmp_path / "asked").exists()
+
+
+def test_an_image_for_a_feature_is_not_made_for_labs_without_it(
+    built: list[str], report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rare = replace(pins().images["coredns"], features=frozenset({"rare", "other"}))
+    chosen = replace(pins(), images={"pause": pins().images["pause"], "coredns": rare})
+    monkeypatch.setattr(images, "pins", lambda: chosen)
+    images.ensure(report, {"common"})
+    assert built == []
+    images.ensure(report, {"common", "rare"})
+    assert built == ["coredns"]

@@ -11,6 +11,8 @@ from toolchain.errors import ToolchainError
 from toolchain.progress import Report
 from toolchain.stack import Stack
 
+FEATURES = frozenset({"rare"})
+
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -26,7 +28,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(system, "ensure", lambda report, packages: calls.update(system={p.name for p in packages}))
     monkeypatch.setattr(plugins, "ensure", lambda report, cli, wanted, retry=False: calls.update(plugins=set(wanted)))
     monkeypatch.setattr(artifacts, "ensure", lambda report, version, only: calls.update(artifacts=only))
-    monkeypatch.setattr(images, "ensure", lambda report: calls.update(images=True))
+    monkeypatch.setattr(images, "ensure", lambda report, features: calls.update(images=features))
     monkeypatch.setattr(node_image, "ensure", lambda report, engine: calls.update(node_image=engine))
     monkeypatch.setattr(vm_image, "ensure", lambda report, **what: calls.update(vm_image=what))
     return calls
@@ -41,6 +43,7 @@ def stack(substrate: str, libvirt: dict[str, Any] | None = None) -> Stack:
         engine="podman",
         kubernetes="1.36.4",
         libvirt=libvirt or {},
+        features=FEATURES,
     )
 
 
@@ -48,7 +51,7 @@ def test_containers_want_an_engine_a_mirror_and_an_image(asked: dict[str, Any], 
     prepare.everything(report, stack("containers"))
     assert {"podman", "mmdebstrap", "gcc", "openssh-client"} <= asked["system"]
     assert asked["plugins"] == {"command", "tls"}
-    assert (asked["artifacts"], asked["images"], asked["node_image"]) == (None, True, "podman")
+    assert (asked["artifacts"], asked["images"], asked["node_image"]) == (None, FEATURES, "podman")
 
 
 def test_virtual_machines_want_libvirt_its_plugin_a_mirror_and_an_image(asked: dict[str, Any], report: Report) -> None:
@@ -56,7 +59,7 @@ def test_virtual_machines_want_libvirt_its_plugin_a_mirror_and_an_image(asked: d
     assert {"libvirt-daemon-system", "genisoimage", "mmdebstrap", "openssh-client"} <= asked["system"]
     assert not {"podman", "netavark"} & asked["system"]
     assert asked["plugins"] == {"command", "tls", "libvirt"}
-    assert (asked["artifacts"], asked["images"], asked["vm_image"]) == (None, True, {})
+    assert (asked["artifacts"], asked["images"], asked["vm_image"]) == (None, FEATURES, {})
     assert "node_image" not in asked
 
 

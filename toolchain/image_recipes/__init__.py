@@ -1,0 +1,41 @@
+"""How each container image is made here, for hosts that reach no registry: one module an image, named like it.
+
+A recipe has `make`, which writes the image's layers and describes it, and `programs`: what it is made of besides, if it
+holds programs built from a Go module. As upstream's: the entry points, users and files that matter.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolchain import image_archive
+from toolchain.gomodule import Programs
+from toolchain.image_recipes import agnhost, busybox, coredns, pause
+from toolchain.progress import Part
+
+Make = Callable[[Part, str, Path, str], image_archive.Image]
+"""(shows the progress, reference, a directory for what it writes, architecture) -> the image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one image is made.
+
+    Args:
+        make: writes its layers.
+        code: the file that `make` stands in.
+        programs: the programs built for it; None where it has none.
+    """
+
+    make: Make
+    code: Path
+    programs: Callable[[], Programs] | None = None
+
+
+RECIPES = {
+    "pause": Recipe(make=pause.make, code=Path(pause.__file__)),
+    "coredns": Recipe(make=coredns.make, code=Path(coredns.__file__), programs=coredns.programs),
+    "agnhost": Recipe(make=agnhost.make, code=Path(agnhost.__file__), programs=agnhost.programs),
+    "busybox": Recipe(make=busybox.make, code=Path(busybox.__file__)),
+}
+"""Image of versions.yaml -> how it is made."""
