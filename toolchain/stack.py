@@ -67,6 +67,7 @@ def read(name: str) -> Stack:
     except yaml.YAMLError as error:
         raise ToolchainError(f"{file.name} is not valid YAML: {error}") from error
     lab = _mapping(config.get(f"{project}:lab"))
+    network = _mapping(lab.get("network"))
     return Stack(
         name=name,
         project=str(project),
@@ -76,6 +77,7 @@ def read(name: str) -> Stack:
         libvirt=_mapping(lab.get("libvirt")),
         kubernetes=str(_mapping(lab.get("versions")).get("kubernetes", pins().products["kubernetes"].default)),
         architectures=_architectures(lab),
+        features=frozenset(str(choice) for choice in (lab.get("bootstrap"), network.get("pod_network")) if choice),
         early_renewal_hours=_hours(_mapping(lab.get("pki")).get("early_renewal_hours")),
     )
 

@@ -25,9 +25,11 @@ def test_what_the_settings_say(checkout: Path) -> None:
     (checkout / "Pulumi.x.yaml").write_text(
         "config:\n  toy:lab:\n    substrate: gcp\n    containers: {engine: docker}\n"
         "    versions: {kubernetes: 1.35.8}\n"
+        "    bootstrap: kubeadm\n    network: {pod_network: calico}\n"
     )
     read = stack.read("x")
     assert (read.substrate, read.engine, read.kubernetes) == ("gcp", "docker", "1.35.8")
+    assert read.features == {"kubeadm", "calico"}
 
 
 @pytest.mark.parametrize("text", ["", "config:\n", "config: [1]\n", "config:\n  toy:lab: 7\n"])
