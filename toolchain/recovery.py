@@ -87,6 +87,23 @@ def drop_torn_attributes(directory: Path | None, stack: Stack) -> None:
             attributes.unlink(missing_ok=True)
 
 
+def recorded(directory: Path | None, stack: Stack) -> Mapping[str, Any]:
+    """The state as a backend of files has it, its secrets encrypted; empty where only the CLI can tell.
+
+    Args:
+        directory: of the backend; None where it is no directory.
+        stack: whose state.
+    """
+    if directory is None:
+        return {}
+    try:
+        content = json.loads((directory / ".pulumi" / "stacks" / stack.project / f"{stack.name}.json").read_text())
+        latest = content["checkpoint"]["latest"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return latest if isinstance(latest, dict) else {}
+
+
 def pending_operations(deployment: Mapping[str, Any]) -> list[str]:
     """What was under way when a run was killed, e.g. "creating machine-1", by `pulumi stack export`."""
     pending = (deployment.get("deployment") or {}).get("pending_operations") or []

@@ -20,6 +20,9 @@ from toolchain import paths
 from toolchain.errors import ToolchainError
 
 _OWN_PASSPHRASE = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
+# No checksum in a second file beside each file of the state: made anew some 300 times in one `up`, it costs more than
+# writing the state does, and one that a kill cuts short makes the state unreadable.
+_WITHOUT_ATTRIBUTES = "?metadata=skip"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +47,10 @@ def ensure() -> State:
         ToolchainError: there are encrypted stacks, and their passphrase is gone.
     """
     directory, passphrase = paths.state(), paths.state() / "passphrase"
-    url = directory.as_uri()
+    url = directory.as_uri() + _WITHOUT_ATTRIBUTES
     login = _login()
-    if login not in (None, url):
-        return State(environment={}, directory=_directory_of(login or ""), own_passphrase=False)
+    if login is not None and _directory_of(login) != directory:
+        return State(environment={}, directory=_directory_of(login), own_passphrase=False)
     directory.mkdir(mode=0o700, exist_ok=True)
     if _has_passphrase_of_the_users(passphrase):
         return State(environment={"PULUMI_BACKEND_URL": url}, directory=directory, own_passphrase=False)
@@ -77,7 +80,7 @@ def _login() -> str | None:
 
 
 def _directory_of(url: str) -> Path | None:
-    return Path(url.removeprefix("file://")).expanduser() if url.startswith("file://") else None
+    return Path(url.removeprefix("file://").partition("?")[0]).expanduser() if url.startswith("file://") else None
 
 
 def _has_passphrase_of_the_users(generated: Path) -> bool:

@@ -120,3 +120,20 @@ def test_pending_operations_are_named() -> None:
     assert recovery.pending_operations(deployment) == ["creating machine-1"]
     assert recovery.pending_operations({"deployment": {}}) == []
     assert recovery.pending_operations({}) == []
+
+
+def test_the_state_is_read_where_its_files_are(tmp_path: Path) -> None:
+    file = tmp_path / ".pulumi" / "stacks" / "toy" / "dev.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"version": 3, "checkpoint": {"latest": {"resources": [{"urn": "one"}]}}}))
+    assert recovery.recorded(tmp_path, STACK) == {"resources": [{"urn": "one"}]}
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"checkpoint": null}', '{"checkpoint": {"latest": null}}'])
+def test_where_the_files_do_not_tell_the_cli_is_asked(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / ".pulumi" / "stacks" / "toy" / "dev.json"
+    file.parent.mkdir(parents=True)
+    if content is not None:
+        file.write_text(content)
+    assert recovery.recorded(tmp_path, STACK) == {}
+    assert recovery.recorded(None, STACK) == {}

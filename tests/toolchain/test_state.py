@@ -34,7 +34,7 @@ def test_a_backend_of_files_and_its_passphrase_are_made(checkout: Path) -> None:
     passphrase = checkout / ".state" / "passphrase"
     assert made == State(
         environment={
-            "PULUMI_BACKEND_URL": f"file://{checkout}/.state",
+            "PULUMI_BACKEND_URL": f"file://{checkout}/.state?metadata=skip",
             "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
         },
         directory=checkout / ".state",
@@ -96,7 +96,7 @@ def test_the_path_that_make_env_exports_is_no_choice_of_the_users(
 def test_the_users_own_passphrase_is_used(checkout: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "")
     found = state.ensure()
-    assert found.environment == {"PULUMI_BACKEND_URL": f"file://{checkout}/.state"}
+    assert found.environment == {"PULUMI_BACKEND_URL": f"file://{checkout}/.state?metadata=skip"}
     assert not found.own_passphrase
     assert not (checkout / ".state" / "passphrase").exists()
 
@@ -109,7 +109,8 @@ def test_the_users_own_backend_is_used(checkout: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("current", "directory"), [("https://api.pulumi.com", None), ("file:///srv/labs", Path("/srv/labs"))]
+    ("current", "directory"),
+    [("https://api.pulumi.com", None), ("file:///srv/labs?no_tmp_dir=true", Path("/srv/labs"))],
 )
 def test_a_login_is_used(checkout: Path, current: str, directory: Path | None) -> None:
     (checkout / "home").mkdir()
