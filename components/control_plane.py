@@ -15,6 +15,7 @@ from typing import Any
 import pulumi
 import yaml
 
+from components.component import Component
 from components.etcd import USE_ETCD, Etcd
 from components.kubeconfigs import kubeconfig
 from components.machine import Machine
@@ -61,11 +62,11 @@ class ControlPlaneArgs:
     artifacts: ArtifactSource
 
 
-class ControlPlane(pulumi.ComponentResource):
+class ControlPlane(Component):
     """The control plane on all controllers, side by side."""
 
     def __init__(self, name: str, args: ControlPlaneArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("hardway:index:ControlPlane", name, None, opts)
+        super().__init__("ControlPlane", name, opts)
         for controller in args.controllers:
             self._controller(name, args, controller)
         self.register_outputs({})
@@ -156,16 +157,16 @@ class ControlPlane(pulumi.ComponentResource):
                     ),
                 ],
             ),
-            pulumi.ResourceOptions(parent=self),
+            self.child(),
         )
 
 
-class KubeletAccess(pulumi.ComponentResource):
+class KubeletAccess(Component):
     """The right of the API server to use the kubelets' API (logs, exec, metrics), granted by RBAC."""
 
     def __init__(self, name: str, controller: Machine, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("hardway:index:KubeletAccess", name, None, opts)
-        apply_manifests(name, controller, kubelet_access(), pulumi.ResourceOptions(parent=self))
+        super().__init__("KubeletAccess", name, opts)
+        apply_manifests(name, controller, kubelet_access(), self.child())
         self.register_outputs({})
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pulumi
 
+from components.component import Component
 from components.machine import Machine
 from components.manifests import KUBECTL, apply_manifests
 from config.settings import Network
@@ -34,14 +35,12 @@ class DnsArgs:
     workers: int
 
 
-class Dns(pulumi.ComponentResource):
+class Dns(Component):
     """The cluster's DNS; made once its pods are there, available or not (see readiness.py)."""
 
     def __init__(self, name: str, args: DnsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("hardway:index:Dns", name, None, opts)
-        apply_manifests(
-            name, args.controller, coredns(args.network, workers=args.workers), pulumi.ResourceOptions(parent=self)
-        )
+        super().__init__("Dns", name, opts)
+        apply_manifests(name, args.controller, coredns(args.network, workers=args.workers), self.child())
         self.register_outputs({})
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pulumi
 from pulumi_command import local
 
+from components.component import Component
 from components.machine import Machine
 from components.pki import Pki
 from components.step import LIBRARY, Fetch, File, Step, StepArgs, Unit
@@ -48,7 +49,7 @@ class EtcdArgs:
     cluster_token: str
 
 
-class Etcd(pulumi.ComponentResource):
+class Etcd(Component):
     """An etcd cluster of as many members as machines are given.
 
     Attributes:
@@ -56,10 +57,10 @@ class Etcd(pulumi.ComponentResource):
     """
 
     def __init__(self, name: str, args: EtcdArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("hardway:index:Etcd", name, None, opts)
+        super().__init__("Etcd", name, opts)
         self._args = args
         self.endpoints = [f"https://{member.address}:{CLIENT_PORT}" for member in args.members]
-        founders = _founders(f"{name}-founders", args.members, pulumi.ResourceOptions(parent=self))
+        founders = _founders(f"{name}-founders", args.members, self.child())
         for member in args.members:
             certificate = args.pki.etcd_members[member.name]
             files = [
@@ -109,7 +110,7 @@ class Etcd(pulumi.ComponentResource):
                     ],
                     run="joined",
                 ),
-                pulumi.ResourceOptions(parent=self),
+                self.child(),
             )
         self.register_outputs({})
 
@@ -140,14 +141,14 @@ class Etcd(pulumi.ComponentResource):
         )
 
 
-class EtcdMembership(pulumi.ComponentResource):
+class EtcdMembership(Component):
     """The list of members, without those that the lab no longer has.
 
     After everything that knows the members by their addresses, and before the machines of those that leave go.
     """
 
     def __init__(self, name: str, members: Sequence[Machine], opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("hardway:index:EtcdMembership", name, None, opts)
+        super().__init__("EtcdMembership", name, opts)
         Step(
             name,
             StepArgs(
@@ -155,7 +156,7 @@ class EtcdMembership(pulumi.ComponentResource):
                 name="etcd-membership",
                 run=f"{USE_ETCD}\nonly_members {' '.join(map(peer_url, members))}",
             ),
-            pulumi.ResourceOptions(parent=self),
+            self.child(),
         )
         self.register_outputs({})
 

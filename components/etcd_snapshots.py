@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pulumi
 
+from components.component import Component
 from components.machine import Machine
 from components.step import File, Step, StepArgs, Unit
 from components.systemd import timed_service, timer_unit
@@ -30,11 +31,11 @@ lab=$(openssl x509 -in /etc/etcd/pki/ca.crt -outform der | sha256sum | cut -d ' 
 [ "$(etcdctl get --print-value-only {IDENTITY_KEY})" = "$lab" ] || etcdctl put {IDENTITY_KEY} "$lab" >/dev/null"""
 
 
-class EtcdSnapshots(pulumi.ComponentResource):
+class EtcdSnapshots(Component):
     """The timer on every member; nothing waits for it."""
 
     def __init__(self, name: str, members: Sequence[Machine], opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("hardway:index:EtcdSnapshots", name, None, opts)
+        super().__init__("EtcdSnapshots", name, opts)
         files = [
             File(path=_SCRIPT, content=Path(__file__).with_name("etcd_snapshot.sh").read_text(), mode="0700"),
             File(
@@ -76,6 +77,6 @@ class EtcdSnapshots(pulumi.ComponentResource):
                         ]
                     ),
                 ),
-                pulumi.ResourceOptions(parent=self),
+                self.child(),
             )
         self.register_outputs({})

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pulumi
 
+from components.component import Component
 from components.machine import Machine
 from components.step import LIBRARY, File, Step, StepArgs, Unit
 from components.systemd import oneshot_unit
@@ -52,11 +53,11 @@ class HostArgs:
     not_before: pulumi.Input[str]
 
 
-class Host(pulumi.ComponentResource):
+class Host(Component):
     """A prepared machine."""
 
     def __init__(self, name: str, args: HostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("hardway:index:Host", name, None, opts)
+        super().__init__("Host", name, opts)
         machine = args.machine
         own_kernel = not machine.shares_kernel
         Step(
@@ -88,7 +89,7 @@ class Host(pulumi.ComponentResource):
                 units=[Unit(name="hardway-no-swap.service", content=_NO_SWAP)] if own_kernel else [],
                 run=pulumi.Output.format("clock_after {0}", args.not_before),
             ),
-            pulumi.ResourceOptions(parent=self),
+            self.child(),
         )
         self.register_outputs({})
 

@@ -14,6 +14,7 @@ from string import Template
 
 import pulumi
 
+from components.component import Component
 from components.control_plane import API_PORT
 from components.machine import Machine
 from components.pki import KeyPair
@@ -44,11 +45,11 @@ class LoadBalancerArgs:
     certificate: KeyPair | None = None
 
 
-class LoadBalancer(pulumi.ComponentResource):
+class LoadBalancer(Component):
     """HAProxy in front of the control plane."""
 
     def __init__(self, name: str, args: LoadBalancerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("hardway:index:LoadBalancer", name, None, opts)
+        super().__init__("LoadBalancer", name, opts)
         files = [
             File(path="/etc/haproxy/kubernetes-ca.crt", content=args.authority),
             File(
@@ -76,7 +77,7 @@ class LoadBalancer(pulumi.ComponentResource):
                     )
                 ],
             ),
-            pulumi.ResourceOptions(parent=self),
+            self.child(),
         )
         self.register_outputs({})
 

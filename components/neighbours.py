@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pulumi
 
+from components.component import Component
 from components.machine import Machine
 from components.pod_network import pod_routes
 from components.step import LIBRARY, File, Step, StepArgs, Unit
@@ -35,11 +36,11 @@ class NeighboursArgs:
     api: tuple[pulumi.Input[str], str] | None
 
 
-class Neighbours(pulumi.ComponentResource):
+class Neighbours(Component):
     """The host table of the lab, and routes to all pod ranges, on one machine."""
 
     def __init__(self, name: str, args: NeighboursArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("hardway:index:Neighbours", name, None, opts)
+        super().__init__("Neighbours", name, opts)
         routed = args.lab if args.machine.routes_pods else ()
         files, routes = pod_routes(args.machine.spec, routed, args.network)
         Step(
@@ -63,7 +64,7 @@ class Neighbours(pulumi.ComponentResource):
                     routes,
                 ],
             ),
-            pulumi.ResourceOptions(parent=self),
+            self.child(),
         )
         self.register_outputs({})
 

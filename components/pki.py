@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_tls as tls
 
+from components.component import Component
 from config.machines import MachineSpec
 from config.settings import PkiSettings
 
@@ -65,11 +66,11 @@ class PkiArgs:
 class Authority:
     """A self-signed certificate authority, and the way to get a certificate from it."""
 
-    def __init__(self, name: str, common_name: str, settings: PkiSettings, parent: pulumi.Resource) -> None:
+    def __init__(self, name: str, common_name: str, settings: PkiSettings, opts: pulumi.ResourceOptions) -> None:
         self._name = name
         self._settings = settings
-        self._parent = pulumi.ResourceOptions(parent=parent)
-        key = private_key(name, settings.algorithm, self._parent)
+        self._opts = opts
+        key = private_key(name, settings.algorithm, self._opts)
         self._cert = tls.SelfSignedCert(
             name,
             private_key_pem=key.private_key_pem,
@@ -79,7 +80,7 @@ class Authority:
             allowed_uses=["cert_signing", "crl_signing", "digital_signature"],
             validity_period_hours=settings.ca_validity_hours,
             early_renewal_hours=min(settings.early_renewal_hours, settings.ca_validity_hours - 1),
-            opts=self._parent,
+            opts=self._opts,
         )
         self.subject = f"CN={common_name}"
         self.key = key.private_key_pem
@@ -98,14 +99,14 @@ class Authority:
         ip_addresses: Sequence[pulumi.Input[str]] = (),
     ) -> Certificate:
         """A certificate of this authority, with a key of its own."""
-        key = private_key(name, self._settings.algorithm, self._parent)
+        key = private_key(name, self._settings.algorithm, self._opts)
         request = tls.CertRequest(
             name,
             private_key_pem=key.private_key_pem,
             subject=tls.CertRequestSubjectArgs(common_name=common_name, organization=organization),
             dns_names=list(dns_names) or None,
             ip_addresses=list(ip_addresses) or None,
-            opts=self._parent,
+            opts=self._opts,
         )
         signed = tls.LocallySignedCert(
             name,
@@ -116,7 +117,7 @@ class Authority:
             set_subject_key_id=True,
             validity_period_hours=self._settings.validity_hours,
             early_renewal_hours=self._settings.early_renewal_hours,
-            opts=self._parent,
+            opts=self._opts,
         )
         return Certificate(
             name=name,
@@ -127,7 +128,7 @@ class Authority:
         )
 
 
-class Pki(pulumi.ComponentResource):
+class Pki(Component):
     """All authorities and certificates of a lab; the table of them stands in docs/architecture.md.
 
     Attributes:
@@ -140,10 +141,10 @@ class Pki(pulumi.ComponentResource):
     """
 
     def __init__(self, name: str, args: PkiArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("hardway:index:Pki", name, None, opts)
-        self.kubernetes = Authority(f"{name}-kubernetes-ca", "kubernetes-ca", args.settings, self)
-        self.etcd = Authority(f"{name}-etcd-ca", "etcd-ca", args.settings, self)
-        self.front_proxy = Authority(f"{name}-front-proxy-ca", "front-proxy-ca", args.settings, self)
+        super().__init__("Pki", name, opts)
+        self.kubernetes = Authority(f"{name}-kubernetes-ca", "kubernetes-ca", args.settings, self.child())
+        self.etcd = Authority(f"{name}-etcd-ca", "etcd-ca", args.settings, self.child())
+        self.front_proxy = Authority(f"{name}-front-proxy-ca", "front-proxy-ca", args.settings, self.child())
 
         self.admin = self.kubernetes.issue(
             f"{name}-admin", common_name="admin", organization="system:masters", uses=CLIENT
@@ -222,11 +223,11 @@ class Pki(pulumi.ComponentResource):
             f"{name}-front-proxy-client", common_name="front-proxy-client", uses=CLIENT
         )
         self.load_balancer = (
-            _self_signed(f"{name}-load-balancer", args.domain, args.settings, pulumi.ResourceOptions(parent=self))
+            _self_signed(f"{name}-load-balancer", args.domain, args.settings, self.child())
             if args.terminates and args.domain
             else None
         )
-        pair = private_key(f"{name}-service-accounts", args.settings.algorithm, pulumi.ResourceOptions(parent=self))
+        pair = private_key(f"{name}-service-accounts", args.settings.algorithm, self.child())
         self.service_accounts = KeyPair(private_key=pair.private_key_pem, public=pair.public_key_pem)
         self.register_outputs({})
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pulumi
 
+from components.component import Component
 from components.control_plane import API_PORT
 from components.dns import wait_until_available
 from components.machine import Machine
@@ -37,7 +38,7 @@ class ReadinessArgs:
     network: Network
 
 
-class Readiness(pulumi.ComponentResource):
+class Readiness(Component):
     """The checks that a lab passes before it is called ready.
 
     Attributes:
@@ -45,8 +46,8 @@ class Readiness(pulumi.ComponentResource):
     """
 
     def __init__(self, name: str, args: ReadinessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("hardway:index:Readiness", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
+        super().__init__("Readiness", name, opts)
+        child = self.child()
         cluster = Step(
             f"{name}-cluster",
             StepArgs(

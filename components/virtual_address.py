@@ -15,6 +15,7 @@ from string import Template
 
 import pulumi
 
+from components.component import Component
 from components.load_balancer import MONITOR
 from components.machine import Machine
 from components.step import File, Step, StepArgs, Unit
@@ -37,11 +38,11 @@ class VirtualAddressArgs:
     address: IPv4Address
 
 
-class VirtualAddress(pulumi.ComponentResource):
+class VirtualAddress(Component):
     """keepalived on two load balancers."""
 
     def __init__(self, name: str, args: VirtualAddressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("hardway:index:VirtualAddress", name, None, opts)
+        super().__init__("VirtualAddress", name, opts)
         specs = [balancer.spec for balancer in args.balancers]
         for balancer in args.balancers:
             Step(
@@ -67,7 +68,7 @@ class VirtualAddress(pulumi.ComponentResource):
                         )
                     ],
                 ),
-                pulumi.ResourceOptions(parent=self),
+                self.child(),
             )
         self.register_outputs({})
 

@@ -20,6 +20,7 @@ from typing import Any
 import pulumi
 import yaml
 
+from components.component import Component
 from components.kubeconfigs import kubeconfig
 from components.machine import Machine
 from components.manifests import KUBECTL
@@ -93,7 +94,7 @@ class WorkerArgs:
     artifacts: ArtifactSource
 
 
-class ContainerRuntime(pulumi.ComponentResource):
+class ContainerRuntime(Component):
     """containerd, runc and the CNI plugins on a worker, with the images every node needs.
 
     Attributes:
@@ -101,7 +102,7 @@ class ContainerRuntime(pulumi.ComponentResource):
     """
 
     def __init__(self, name: str, args: ContainerRuntimeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("hardway:index:ContainerRuntime", name, None, opts)
+        super().__init__("ContainerRuntime", name, opts)
         machine, artifacts = args.machine, args.artifacts
         config = File(
             path="/etc/containerd/config.toml",
@@ -169,22 +170,22 @@ class ContainerRuntime(pulumi.ComponentResource):
                 run=imports("pause"),
                 undo=f"[ ! -e {_VERBS} ] || {{ . {_VERBS}; end_runtime; }}",
             ),
-            pulumi.ResourceOptions(parent=self),
+            self.child(),
         )
         # A step of its own, beside the kubelet's start: only pods that use them need these.
         Step(
             f"{name}-images",
             StepArgs(machine=machine, name="images", run=imports(*args.images)),
-            pulumi.ResourceOptions(parent=self, depends_on=[self.runtime]),
+            self.child(self.runtime),
         )
         self.register_outputs({})
 
 
-class Worker(pulumi.ComponentResource):
+class Worker(Component):
     """The kubelet and kube-proxy on one worker, and its Node."""
 
     def __init__(self, name: str, args: WorkerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("hardway:index:Worker", name, None, opts)
+        super().__init__("Worker", name, opts)
         machine = args.machine
         kubelet = _kubelet_files(args)
         proxy = _proxy_files(args)
@@ -251,7 +252,7 @@ class Worker(pulumi.ComponentResource):
                 ],
                 undo=f"[ ! -e {_VERBS} ] || {{ . {_VERBS}; end_pods; drop_rules {_CONFIG}/kube-proxy.yaml; }}",
             ),
-            pulumi.ResourceOptions(parent=self),
+            self.child(),
         )
         Step(
             f"{name}-registration",
@@ -262,12 +263,12 @@ class Worker(pulumi.ComponentResource):
                 run=pulumi.Output.format("# {0}\n{1}", machine.identity, node_in_api(machine)),
                 undo=node_out_of_api(machine),
             ),
-            pulumi.ResourceOptions(parent=self, depends_on=[node]),
+            self.child(node),
         )
         self.register_outputs({})
 
 
-class FormerWorkers(pulumi.ComponentResource):
+class FormerWorkers(Component):
     """The way out of the cluster for workers that the lab no longer has: drained, and their Nodes deleted.
 
     Before the routes to their pods go, and before their machines.
@@ -278,7 +279,7 @@ class FormerWorkers(pulumi.ComponentResource):
     def __init__(
         self, name: str, controller: Machine, workers: Sequence[Machine], opts: pulumi.ResourceOptions | None = None
     ) -> None:
-        super().__init__("hardway:index:FormerWorkers", name, None, opts)
+        super().__init__("FormerWorkers", name, opts)
         Step(
             name,
             StepArgs(
@@ -287,7 +288,7 @@ class FormerWorkers(pulumi.ComponentResource):
                 files=[File(path=_NODES, content=Path(__file__).with_name("nodes.sh").read_text())],
                 run=f". {_NODES}\nonly_nodes {' '.join(worker.name for worker in workers)}",
             ),
-            pulumi.ResourceOptions(parent=self),
+            self.child(),
         )
         self.register_outputs({})
 
