@@ -20,8 +20,8 @@ from live.drills.probes import ApiClient, ApiWriter, EtcdWriter, PodClient, View
 from live.drills.samples import Sample
 from toolchain.errors import ToolchainError
 
-_WELL_BEFORE = 20
-"""Seconds that a cluster gets to be well before a drill: a lease may just be late."""
+_WELL_BEFORE = 60
+"""Seconds that a cluster gets to be well before a drill: a lease may just be late, a machine may just have booted."""
 _FIRST_ANSWERS = 60
 """Seconds until each probe has had its first good answers: after an outage CoreDNS hears of new Services only when its
 client tries again, which may be 30 s later."""

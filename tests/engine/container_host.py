@@ -19,7 +19,7 @@ GATEWAY = "10.248.0.1"
 
 _NAME = "hw-engine-steps"
 _SUBNET, _ADDRESS = "10.248.0.0/24", "10.248.0.2"
-_BOOT_SECONDS = 30.0
+_BOOT_SECONDS = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import pulumi_command
 from engine.project import Project
 from engine.ssh_host import SshHost, free_port
 
-_SECONDS = 10.0
+_SECONDS = 60.0
 _SECRET = "a secret for stdin only"
 
 

@@ -85,7 +85,7 @@ class Started:
         self._reader.join(timeout=5)
         return Ran(code=code, output=self.output)
 
-    def says(self, pattern: str, *, seconds: float = 120) -> None:
+    def says(self, pattern: str, *, seconds: float = 300) -> None:
         """Wait for a line that matches."""
         eventually(
             f"the line {pattern!r}",
@@ -101,27 +101,32 @@ class Started:
         return self._process.poll() is None
 
     def cli(self) -> list[int]:
-        """The Pulumi CLIs that it has started and that live: one, or none."""
+        """The Pulumi CLIs that it has started and that live."""
         return [pid for pid in self.processes() if _read(Path(f"/proc/{pid}/comm")) == b"pulumi\n"]
 
-    def kill_cli(self) -> None:
-        """kill -9 of the Pulumi CLI alone."""
-        cli = self.cli()
-        assert len(cli) == 1, f"one Pulumi CLI expected, found {cli}"
-        os.kill(cli[0], signal.SIGKILL)
+    def kill_cli(self) -> bool:
+        """kill -9 of the Pulumi CLI alone; False where there was none at that moment."""
+        # Two where it is just starting a plugin, which bears its name until it is another program.
+        killed = [pid for pid in self.cli() if _send(pid, signal.SIGKILL)]
+        return bool(killed)
 
     def interrupt(self) -> None:
         """Ctrl-C, as a terminal sends it: to every process that the command started, too."""
         os.killpg(self._process.pid, signal.SIGINT)
 
+    def freeze(self) -> None:
+        """Stop all its processes where they are: they can only be killed any more."""
+        frozen: set[int] = set()
+        while moving := set(self.processes()) - frozen:
+            frozen |= moving
+            for pid in moving:
+                _send(pid, signal.SIGSTOP)
+
     def kill_everything(self) -> None:
         """kill -9 of all its processes, as when the machine loses its power."""
         while processes := self.processes():
             for pid in processes:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+                _send(pid, signal.SIGKILL)
             if self._process.poll() is not None and not set(processes) - {self._process.pid}:
                 return
 
@@ -206,6 +211,15 @@ def _environment(stack: str) -> dict[str, str]:
     script = f'eval "$({sys.executable} -m toolchain --stack {stack} env)" && env -0'
     done = subprocess.run(["bash", "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     return dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
+
+
+def _send(pid: int, what: signal.Signals) -> bool:
+    """Send a signal; False where the process is gone already."""
+    try:
+        os.kill(pid, what)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _read(path: Path) -> bytes:

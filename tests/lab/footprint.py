@@ -45,7 +45,7 @@ def named(prefix: str, *arguments: str) -> list[str]:
 
 def podman(*arguments: str) -> str:
     """Run podman for what it prints."""
-    return subprocess.run(["podman", *arguments], capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(["podman", *arguments], capture_output=True, text=True, check=True, timeout=120).stdout
 
 
 def _routes() -> list[str]:

@@ -30,9 +30,20 @@ def watch(workload: Workload, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.mark.usefixtures("watch")
 def test_logs(workload: Workload) -> None:
     """A kubelet certificate without the node's address, or no right of the API server to ask the kubelet."""
-    assert workload.cluster.kubectl("--namespace", NAMESPACE, "logs", ALONE, "--container", TAR) == "serving\n"
+
+    def logs(*arguments: str) -> str:
+        return workload.cluster.kubectl("--namespace", NAMESPACE, "logs", *arguments)
+
+    # A container that runs may not have said anything yet.
+    said = eventually("a line of the log", lambda: logs(ALONE, "--container", TAR), seconds=30)
+    assert said == "serving\n"
     for pod in workload.web:
-        assert "Started HTTP server" in workload.cluster.kubectl("--namespace", NAMESPACE, "logs", pod.name)
+        eventually(
+            f"a line of the log of {pod.name}",
+            lambda name=pod.name: "Started HTTP server" in logs(name),  # type: ignore[misc]
+            seconds=30,
+            report=lambda name=pod.name: logs(name),  # type: ignore[misc]
+        )
 
 
 def test_exec_with_input_and_status(workload: Workload) -> None:
@@ -73,6 +84,6 @@ def test_a_long_watch_outlives_the_balancers_time_outs(workload: Workload, watch
     events, began = watch
     # Kept idle until its time has come: nothing else shows that it lives.
     assert "configmap/late" not in events.read_text()
-    eventually("the watch has been idle for long enough", lambda: time.monotonic() - began > _IDLE, seconds=_IDLE)
+    eventually("the watch has been idle for long enough", lambda: time.monotonic() - began > _IDLE, seconds=2 * _IDLE)
     workload.cluster.kubectl("--namespace", NAMESPACE, "create", "configmap", "late")
-    eventually("the event", lambda: "configmap/late" in events.read_text(), seconds=5, report=events.read_text)
+    eventually("the event", lambda: "configmap/late" in events.read_text(), seconds=30, report=events.read_text)

@@ -131,7 +131,7 @@ def test_the_kubelets_read_only_port_is_closed(cluster: Cluster) -> None:
 
 
 def _shake_hands(address: str, port: int, context: ssl.SSLContext) -> str | None:
-    with socket.create_connection((address, port), timeout=5) as plain, context.wrap_socket(plain) as secure:
+    with socket.create_connection((address, port), timeout=20) as plain, context.wrap_socket(plain) as secure:
         return secure.version()
 
 

@@ -55,7 +55,7 @@ def test_up_restarts_the_kubelet_alone(cluster: Cluster) -> None:
         kubelet = eventually(
             f"the kubelet of {worker.name} answers",
             lambda name=worker.name: yaml.safe_load(cluster.raw(f"/api/v1/nodes/{name}/proxy/configz")),  # type: ignore[misc]
-            seconds=10,
+            seconds=60,
         )
         assert kubelet["kubeletconfig"]["maxPods"] == 100
 

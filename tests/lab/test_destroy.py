@@ -33,6 +33,6 @@ def test_nothing_is_left(settings: config.Lab, orphans_before: set[str], show: C
     eventually(
         "a host without any trace of the lab",
         lambda: not any(footprint.of_lab(settings).values()) and footprint.orphans() <= orphans_before,
-        seconds=5,
+        seconds=30,
         report=lambda: str(footprint.of_lab(settings)),
     )

@@ -162,7 +162,8 @@ def _all_answer(names: set[str], ask: Callable[[], str]) -> None:
         seen.add(ask())
         return seen >= names
 
-    eventually(f"answers of {names}", everybody, seconds=10, pause=0)
+    # Each answer is of a pod chosen by chance.
+    eventually(f"answers of {names}", everybody, seconds=60, pause=0)
     assert seen == names
 
 

@@ -89,7 +89,7 @@ def test_what_was_saved_comes_back_after_all_data_are_gone(workload: Workload, s
     shutil.copy(snapshot, bare)
     ran = live("restore", str(bare))
     assert ran.code == 0, ran.output
-    eventually("the API through the balancer", lambda: cluster.raw("/readyz") == "ok", seconds=15)
+    eventually("the API through the balancer", lambda: cluster.raw("/readyz") == "ok", seconds=60)
     names = {item["metadata"]["name"] for item in cluster.get("configmaps")["items"]}
     assert _EARLY in names
     assert _LATE not in names
@@ -100,6 +100,6 @@ def test_what_was_saved_comes_back_after_all_data_are_gone(workload: Workload, s
     saved = json.loads(sidecar_of(snapshot).read_text())["revision"]
     assert revision > saved + 10**9 > late
     cluster.kubectl("delete", "configmap", _LATE)
-    workload.wait_until_ready(seconds=30)
+    workload.wait_until_ready()
     assert {pod.name for pod in workload.web} == pods
-    eventually("a lab that is well", lambda: live("status").code == 0, seconds=30, report=lambda: live("status").output)
+    eventually("a lab that is well", lambda: live("status").code == 0, seconds=90, report=lambda: live("status").output)

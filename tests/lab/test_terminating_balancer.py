@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from lab.cluster import Cluster
+from lab.polling import eventually
 
 SECONDS = 20
 USER = "by-domain"
@@ -84,9 +85,15 @@ def test_the_api_bears_the_name_where_tls_passes_through(cluster: Cluster) -> No
 def test_a_token_opens_the_api(cluster: Cluster, certificate: Path, token: str) -> None:
     trusted = ssl.create_default_context(cafile=certificate)
     path = "/api/v1/namespaces/default/services"
-    status, body = ask(cluster, path, trusted, Authorization=f"Bearer {token}")
-    assert status == 200, body
-    assert "kubernetes" in {item["metadata"]["name"] for item in json.loads(body)["items"]}
+    answer: list[tuple[int, str]] = []
+
+    def let_in() -> bool:
+        answer[:] = [ask(cluster, path, trusted, Authorization=f"Bearer {token}")]
+        return answer[0][0] == 200
+
+    # The API server hears of a new binding some time after it has taken it.
+    eventually("an answer to the token", let_in, seconds=30, report=lambda: str(answer))
+    assert "kubernetes" in {item["metadata"]["name"] for item in json.loads(answer[0][1])["items"]}
     assert ask(cluster, path, trusted, Authorization=f"Bearer {token[:-4]}AAAA")[0] == 401
 
 

@@ -24,7 +24,8 @@ from toolchain.progress import Report
 
 NETWORK, SUBNET, GATEWAY = "hw-own", "10.246.0.0/24", "10.246.0.1"
 PASSWORD = "correct horse battery"
-_BOOT_SECONDS = 60.0
+_BOOT_SECONDS = 180.0
+_STARTED = "systemctl list-jobs"
 _BOOTED = "systemctl is-system-running && systemctl -q is-active ssh"
 # What Debian's installer brings and a lab wants besides is left to the lab.
 _PACKAGES = ("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "iproute2", "nftables")
@@ -110,7 +111,7 @@ class OwnHosts:
         for host in self.hosts:
             self.make(host, image)
         for host in self.hosts:
-            eventually(f"{host.name} boots", partial(self.succeeds, host, _BOOTED), seconds=_BOOT_SECONDS)
+            self.wait_until_booted(host)
         return self
 
     def __exit__(
@@ -124,7 +125,13 @@ class OwnHosts:
         at = [f"--name={host.container}", f"--hostname={host.name}", f"--network={NETWORK}", f"--ip={host.address}"]
         podman("create", *_RUN_FLAGS, *_PODMAN_FLAGS, *at, image or _image())
         podman("start", host.container)
+        # systemd takes no orders before it has come so far.
+        eventually(f"the systemd of {host.name}", partial(self.succeeds, host, _STARTED), seconds=_BOOT_SECONDS)
         self.bash(host, self._set_up(host))
+
+    def wait_until_booted(self, host: OwnHost) -> None:
+        """Wait until all is started on a host that was made."""
+        eventually(f"{host.name} boots", partial(self.succeeds, host, _BOOTED), seconds=_BOOT_SECONDS)
 
     def _set_up(self, host: OwnHost) -> str:
         lines = ["ssh-keygen -q -A", f"printf 'Port {host.port}\\n' >/etc/ssh/sshd_config.d/port.conf"]

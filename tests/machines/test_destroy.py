@@ -7,6 +7,7 @@ import pytest
 from hosts.reach import SSH_PASSWORD
 from lab.cluster import Cluster
 from lab.commands import resources, toolchain
+from lab.polling import eventually
 from lab.session import Show
 from machines.conftest import HOSTS, STACK
 from machines.own_hosts import OwnHost, OwnHosts
@@ -29,6 +30,9 @@ _PASSING = {
     r"sysctl: net/netfilter/nf_conntrack_(count|max|buckets)": "a counter; this host's own setting",
 }
 
+_PASSING_LINES = re.compile("|".join(_PASSING))
+_PROGRAMS = re.compile(r"\+ process: .*(kube|etcd|containerd|haproxy|nginx)")
+
 
 def test_destroy_needs_no_password(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """A way out that is closed once the way in is."""
@@ -42,15 +46,22 @@ def test_every_host_is_what_it_was(
     cluster: Cluster, trusted: OwnHosts, before: dict[OwnHost, set[str]], show: Show
 ) -> None:
     """Whatever a lab, or a test before, leaves behind or takes away."""
-    left: list[str] = []
-    passing = re.compile("|".join(_PASSING))
     for host in HOSTS:
-        after = trusted.listing(host)
-        changed = [*(f"- {line}" for line in before[host] - after), *(f"+ {line}" for line in after - before[host])]
-        mine = sorted(line for line in changed if not passing.match(line[2:]))
-        show(f"\n{host.name}: {len(before[host])} things before, {len(after)} after, {len(changed)} differ, ")
-        show(f"{len(mine)} of them not by a known cause")
-        left += [f"{host.name} {line}" for line in mine]
-        programs = re.compile("process: .*(kube|etcd|containerd|haproxy|nginx)")
-        left += [f"{host.name} {line}" for line in after - before[host] if programs.match(line)]
-    assert not left, "\n".join(left)
+        # The kernel and systemd take away some time later what nobody uses any more.
+        eventually(
+            f"{host.name} as it was",
+            lambda host=host: not _left(host, trusted, before[host], show),  # type: ignore[misc]
+            seconds=60,
+            report=lambda host=host: "\n".join(_left(host, trusted, before[host], show)),  # type: ignore[misc]
+            pause=2,
+        )
+
+
+def _left(host: OwnHost, hosts: OwnHosts, before: set[str], show: Show) -> list[str]:
+    """What differs on a host, and has no known cause."""
+    after = hosts.listing(host)
+    changed = [*(f"- {line}" for line in before - after), *(f"+ {line}" for line in after - before)]
+    mine = sorted(line for line in changed if not _PASSING_LINES.match(line[2:]) or _PROGRAMS.match(line))
+    show(f"\n{host.name}: {len(before)} things before, {len(after)} after, {len(changed)} differ, ")
+    show(f"{len(mine)} of them not by a known cause")
+    return mine

@@ -22,6 +22,9 @@ def ten(trusted: OwnHosts) -> list[OwnHost]:
     made = [OwnHost(number=20 + number, name=f"ten-{number}") for number in range(_MACHINES)]
     for host in made:
         trusted.make(host)
+    # What boots is busy with itself.
+    for host in made:
+        trusted.wait_until_booted(host)
     return made
 
 
