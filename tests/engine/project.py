@@ -13,7 +13,7 @@ from typing import Any
 
 _CHECKOUT = Path(__file__).parents[2]
 _PLUGINS = _CHECKOUT / "toolchain" / "standins" / "bin"
-_SECONDS = 60
+_SECONDS = 300
 _NAME = "engine-test"
 _STACK = "test"
 

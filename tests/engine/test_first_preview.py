@@ -66,7 +66,7 @@ class BareHost:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=180,
+            timeout=600,
         )
 
     def files(self) -> dict[str, str | bytes]:
