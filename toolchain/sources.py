@@ -48,6 +48,12 @@ def programs(product: str, version: str) -> Programs:
             )
         case "coredns":
             return Programs(module=product, packages={"coredns": "github.com/coredns/coredns"})
+        case "sample-apiserver":
+            return Programs(
+                module=product,
+                packages={product: "k8s.io/sample-apiserver"},
+                linked=_kubernetes_stamps(version),
+            )
         case _:
             raise ValueError(product)
 

@@ -94,9 +94,14 @@ class Cluster:
         return self.settings.machines
 
     @property
+    def controllers(self) -> Sequence[MachineSpec]:
+        """The controllers."""
+        return self.settings.with_role(Role.CONTROLLER)
+
+    @property
     def controller(self) -> MachineSpec:
         """The first controller."""
-        return self.settings.with_role(Role.CONTROLLER)[0]
+        return self.controllers[0]
 
     @property
     def balancer(self) -> MachineSpec:

@@ -24,6 +24,7 @@ _ORDER = (
     "test_terminating_balancer",
     "test_certificates",
     "test_security",
+    "test_extension_api",
     "test_hardening",
     "test_leaks",
     "test_changes",

@@ -3,6 +3,7 @@
 Their images are imported from the mirror: no registry needs to be reached.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from config.versions import pins
 from lab.cluster import Cluster
 from lab.polling import eventually
+from toolchain import images
+from toolchain.progress import Report
 
 # Host ports are not part of the baseline that Pod Security enforces elsewhere.
 NAMESPACE = "lab-checks"
@@ -38,9 +41,7 @@ class Workload:
 
     def start(self) -> None:
         """Import the images, apply the manifests and wait until all pods are ready."""
-        # Images first: a kubelet that does not find one asks a registry, and then not again for a while.
-        with ThreadPoolExecutor() as workers:
-            list(workers.map(self._import_images, [worker.name for worker in self.cluster.workers]))
+        self.import_images("busybox", "agnhost")
         # A new namespace takes pods once its service account is there, which a controller makes.
         eventually(
             "the API taking the pods",
@@ -48,6 +49,21 @@ class Workload:
             seconds=30,
         )
         self.wait_until_ready()
+
+    def import_images(self, *names: str, feature: str = "") -> None:
+        """Have images of versions.yaml on every worker, before any pod needs them.
+
+        A kubelet that does not find one asks a registry, and then not again for a while.
+
+        Args:
+            names: the images.
+            feature: who needs them, where they are not for every lab; `up` has not brought them into the mirror then.
+        """
+        if feature:
+            with Report() as report:
+                images.ensure(report, {feature})
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(lambda worker: self._import_images(worker.name, names), self.cluster.workers))
 
     def _applied(self) -> bool:
         self.cluster.apply(_namespace(), *_web(len(self.cluster.workers)), *_alone())
@@ -100,13 +116,10 @@ class Workload:
         ]
         return sorted(pods, key=lambda pod: pod.node)
 
-    def _import_images(self, worker: str) -> None:
-        archives = [f"/opt/mirror/{pins().images[name].archive_path(self.cluster.settings.arch)}" for name in _IMAGES]
+    def _import_images(self, worker: str, names: Sequence[str]) -> None:
+        archives = [f"/opt/mirror/{pins().images[name].archive_path(self.cluster.settings.arch)}" for name in names]
         commands = (f"ctr --namespace k8s.io images import {archive}" for archive in archives)
         self.cluster.ssh(worker, " && ".join(commands))
-
-
-_IMAGES = ("busybox", "agnhost")
 
 
 def image(name: str) -> str:

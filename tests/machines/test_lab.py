@@ -1,5 +1,7 @@
 """The lab on the user's hosts works, and shows nobody what the user has."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from config.versions import pins
@@ -15,9 +17,9 @@ from machines.own_hosts import PASSWORD, OwnHost, OwnHosts, podman
 class OwnWorkload(Workload):
     """The pods of tests/lab; their images come by this host, since there is no mirror on the machines."""
 
-    def _import_images(self, worker: str) -> None:
+    def _import_images(self, worker: str, names: Sequence[str]) -> None:
         container = next(host.container for host in HOSTS if host.name == worker)
-        for name in ("busybox", "agnhost"):
+        for name in names:
             archive = self.cluster.settings.mirror / pins().images[name].archive_path(self.cluster.settings.arch)
             podman("cp", str(archive), f"{container}:/run/image.tar")
             podman("exec", container, "ctr", "-n", "k8s.io", "images", "import", "/run/image.tar")

@@ -146,7 +146,11 @@ def test_the_wheel_s_go_is_new_enough_for_every_module(directory: str) -> None:
     assert golang._parse(tools().go) >= golang._parse(needed)
 
 
-def test_coredns_and_pulumi_are_of_the_pinned_versions() -> None:
+def test_what_is_built_is_of_the_pinned_versions() -> None:
     coredns = (paths.modules() / "coredns" / "go.mod").read_text()
     assert f"github.com/coredns/coredns {pins().images['coredns'].tag}\n" in coredns
+    sample = (paths.modules() / "sample-apiserver" / "go.mod").read_text()
+    # Kubernetes 1.36.4 is v0.36.4 where it is a library.
+    version = pins().products["kubernetes"].default.removeprefix("1")
+    assert f"k8s.io/sample-apiserver v0{version} // indirect\n" in sample
     assert f"github.com/pulumi/pulumi/pkg/v3 v{tools().pulumi}\n" in (paths.modules() / "pulumi" / "go.mod").read_text()

@@ -43,6 +43,15 @@ def built(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
                 entry.size, entry.mode = len(text), 0o755
                 tar.addfile(entry, io.BytesIO(text.encode()))
 
+    etcd = pins().products["etcd"]
+    release = cache / "mirror" / etcd.path_of("etcd", version=etcd.default, arch="amd64")
+    release.parent.mkdir(parents=True)
+    with tarfile.open(release, "w:gz") as tar:
+        for name in ("etcd", "etcdctl", "etcdutl", "README.md"):
+            entry = tarfile.TarInfo(f"etcd-v{etcd.default}-linux-amd64/{name}")
+            entry.size = len(name)
+            tar.addfile(entry, io.BytesIO(name.encode()))
+
     monkeypatch.setenv("TOOLCHAIN", "source")
     monkeypatch.setattr(gomodule, "build", build)
     monkeypatch.setattr(gomodule, "sources", lambda *_, **__: kubernetes)
@@ -127,6 +136,12 @@ def test_busybox_has_a_link_for_each_applet(all_made: dict[str, Made]) -> None:
         "nslookup": "busybox",
     }
     assert made.config["Cmd"] == ["sh"]
+
+
+def test_the_extension_api_has_its_server_and_its_store(all_made: dict[str, Made]) -> None:
+    assert all_made["sample-apiserver"].config["Entrypoint"] == ["/sample-apiserver"]
+    assert all_made["sample-apiserver"].files["sample-apiserver"] == "sample-apiserver"
+    assert {f"usr/local/bin/{name}" for name in ("etcd", "etcdctl")} <= all_made["etcd"].files.keys()
 
 
 def test_what_is_there_is_not_made_again(all_made: dict[str, Made], built: list[str], report: Report) -> None:

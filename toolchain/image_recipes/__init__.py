@@ -10,7 +10,7 @@ from pathlib import Path
 
 from toolchain import image_archive
 from toolchain.gomodule import Programs
-from toolchain.image_recipes import agnhost, busybox, coredns, pause
+from toolchain.image_recipes import agnhost, busybox, coredns, etcd, pause, sample_apiserver
 from toolchain.progress import Part
 
 Make = Callable[[Part, str, Path, str], image_archive.Image]
@@ -37,5 +37,9 @@ RECIPES = {
     "coredns": Recipe(make=coredns.make, code=Path(coredns.__file__), programs=coredns.programs),
     "agnhost": Recipe(make=agnhost.make, code=Path(agnhost.__file__), programs=agnhost.programs),
     "busybox": Recipe(make=busybox.make, code=Path(busybox.__file__)),
+    "sample-apiserver": Recipe(
+        make=sample_apiserver.make, code=Path(sample_apiserver.__file__), programs=sample_apiserver.programs
+    ),
+    "etcd": Recipe(make=etcd.make, code=Path(etcd.__file__), programs=etcd.programs),
 }
 """Image of versions.yaml -> how it is made."""
