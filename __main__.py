@@ -3,6 +3,7 @@
 import pulumi
 
 from components import substrates
+from components.calico import CALICO_IMAGES, Calico, CalicoArgs, CalicoNetwork, CalicoPlugin
 from components.control_plane import API_PORT, ControlPlane, ControlPlaneArgs, KubeletAccess
 from components.dns import Dns, DnsArgs
 from components.encryption import Encryption
@@ -54,6 +55,7 @@ def build(lab: config.Lab) -> None:
             api_address=substrate.api_address,
             domain=balancing.domain,
             terminates=balancing.mode == "terminate",
+            calico=lab.calico,
             api_service=str(lab.network.api_service),
             cluster_domain=lab.network.cluster_domain,
         ),
@@ -61,7 +63,15 @@ def build(lab: config.Lab) -> None:
     )
     encryption = Encryption("encryption", provider=lab.settings.encryption)
     hosts = {
-        name: Host(f"host-{name}", HostArgs(machine=machine, lab=lab.machines, not_before=pki.kubernetes.not_before))
+        name: Host(
+            f"host-{name}",
+            HostArgs(
+                machine=machine,
+                lab=lab.machines,
+                not_before=pki.kubernetes.not_before,
+                modules=lab.kernel_modules if machine.has(Role.WORKER) else (),
+            ),
+        )
         for name, machine in machines.items()
     }
     etcd = Etcd(
@@ -116,6 +126,7 @@ def build(lab: config.Lab) -> None:
                 lab=lab.machines,
                 network=lab.network,
                 api=(substrate.api_address, balancing.domain) if balancing.domain else None,
+                calico=lab.calico,
             ),
             after(hosts[name], former_workers),
         )
@@ -128,28 +139,59 @@ def build(lab: config.Lab) -> None:
         after(control_plane, *entrance),
     )
     nodes: list[pulumi.Resource] = []
+    calico = (
+        CalicoArgs(
+            settings=lab.calico,
+            controller=controllers[0],
+            workers=workers,
+            etcd_endpoints=etcd.endpoints,
+            pki=pki,
+            endpoint=endpoint,
+            cluster=cluster,
+            artifacts=lab.artifacts,
+        )
+        if lab.calico
+        else None
+    )
+    in_cluster = [Calico("calico", calico, after(control_plane, *entrance, former_workers))] if calico else []
     for worker in workers:
         runtime = ContainerRuntime(
             f"container-runtime-{worker.name}",
-            ContainerRuntimeArgs(machine=worker, artifacts=lab.artifacts),
+            ContainerRuntimeArgs(
+                machine=worker,
+                artifacts=lab.artifacts,
+                images=(*(CALICO_IMAGES if calico else ()), "coredns"),
+                bridge=calico is None,
+            ),
             after(hosts[worker.name]),
         )
-        nodes += [
-            runtime,
-            Worker(
-                worker.name,
-                WorkerArgs(
-                    machine=worker,
-                    controller=controllers[0],
-                    pki=pki,
-                    endpoint=endpoint,
-                    network=lab.network,
-                    cluster=cluster,
-                    artifacts=lab.artifacts,
-                ),
-                after(runtime.runtime, control_plane, *entrance),
+        plugin = (
+            [CalicoPlugin(f"calico-plugin-{worker.name}", calico, worker, after(runtime.runtime))] if calico else []
+        )
+        node = Worker(
+            worker.name,
+            WorkerArgs(
+                machine=worker,
+                controller=controllers[0],
+                pki=pki,
+                endpoint=endpoint,
+                network=lab.network,
+                cluster=cluster,
+                artifacts=lab.artifacts,
             ),
-        ]
+            after(
+                runtime.runtime,
+                control_plane,
+                *entrance,
+                *plugin,
+                *(in_cluster if lab.settings.calico.datastore == "etcd" else ()),
+            ),
+        )
+        nodes += [runtime, node]
+        if calico:
+            nodes.append(
+                CalicoNetwork(f"calico-network-{worker.name}", calico, worker, after(node.kubelet, *in_cluster))
+            )
     readiness = Readiness(
         "readiness",
         ReadinessArgs(

@@ -46,11 +46,13 @@ class HostArgs:
     machine: the machine to prepare.
     lab: every machine of the lab: some packages depend on the others.
     not_before: when the lab's authorities begin to be valid (RFC 3339); no clock may be behind it.
+    modules: kernel modules beyond those of every machine.
     """
 
     machine: Machine
     lab: Sequence[MachineSpec]
     not_before: pulumi.Input[str]
+    modules: Sequence[str] = ()
 
 
 class Host(Component):
@@ -60,6 +62,7 @@ class Host(Component):
         super().__init__("Host", name, opts)
         machine = args.machine
         own_kernel = not machine.shares_kernel
+        modules = (*_MODULES, *args.modules)
         Step(
             name,
             StepArgs(
@@ -70,7 +73,7 @@ class Host(Component):
                     [
                         f"data {Path(LIBRARY).parent} $HARDWAY/artifacts",
                         f"packages {' '.join(packages(machine.spec, args.lab))}",
-                        *(["modules " + " ".join(_MODULES), "no_swap"] if own_kernel else []),
+                        *(["modules " + " ".join(modules), "no_swap"] if own_kernel else []),
                         f"sysctls {' '.join(f'{key}={value}' for key, value in _SYSCTLS.items())}",
                         f"host_name {machine.name}",
                     ]
@@ -81,7 +84,7 @@ class Host(Component):
                         content="\n".join(f"{key} = {value}" for key, value in _SYSCTLS.items()),
                     ),
                     *(
-                        [File(path="/etc/modules-load.d/hardway.conf", content="\n".join(_MODULES))]
+                        [File(path="/etc/modules-load.d/hardway.conf", content="\n".join(modules))]
                         if own_kernel
                         else []
                     ),

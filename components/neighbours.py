@@ -15,6 +15,7 @@ from components.machine import Machine
 from components.pod_network import pod_routes
 from components.step import LIBRARY, File, Step, StepArgs, Unit
 from components.systemd import oneshot_unit
+from config.calico import CalicoSettings
 from config.machines import MachineSpec
 from config.settings import Network
 
@@ -28,12 +29,14 @@ class NeighboursArgs:
     lab: every machine of the lab.
     network: the address ranges.
     api: the API's address, and the name that it has beside those of the machines.
+    calico: Calico's settings, where it is the pod network.
     """
 
     machine: Machine
     lab: Sequence[MachineSpec]
     network: Network
     api: tuple[pulumi.Input[str], str] | None
+    calico: CalicoSettings | None
 
 
 class Neighbours(Component):
@@ -42,7 +45,7 @@ class Neighbours(Component):
     def __init__(self, name: str, args: NeighboursArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("Neighbours", name, opts)
         routed = args.lab if args.machine.routes_pods else ()
-        files, routes = pod_routes(args.machine.spec, routed, args.network)
+        files, routes = pod_routes(args.machine.spec, routed, args.network, args.calico)
         Step(
             name,
             StepArgs(

@@ -13,6 +13,7 @@ import pulumi
 import pulumi_tls as tls
 
 from components.component import Component
+from config.calico import CalicoSettings
 from config.machines import MachineSpec
 from config.settings import PkiSettings
 
@@ -47,6 +48,7 @@ class PkiArgs:
     api_address: where the API is reached: the load balancer's, or the one that two of them share.
     domain: a name of the API's.
     terminates: whether the load balancers need a certificate of that name.
+    calico: whether Calico needs certificates, and for which datastore.
     api_service: the first service address.
     cluster_domain: the DNS domain of the cluster.
     """
@@ -59,6 +61,7 @@ class PkiArgs:
     api_address: pulumi.Input[str]
     domain: str | None
     terminates: bool
+    calico: CalicoSettings | None
     api_service: str
     cluster_domain: str
 
@@ -136,6 +139,8 @@ class Pki(Component):
         admin, kube_proxy, kube_scheduler, kube_controller_manager, kube_apiserver, apiserver_kubelet_client,
         apiserver_etcd_client, front_proxy_client: one certificate each.
         kubelets, etcd_members: machine name -> certificate.
+        calico_cni, calico_etcd_client: where Calico is the pod network, the latter where etcd is its datastore; else
+        None.
         load_balancer: the self-signed one of the lab's domain, where TLS is terminated; else None.
         service_accounts: the key pair that signs and verifies service account tokens.
     """
@@ -222,6 +227,14 @@ class Pki(Component):
         self.front_proxy_client = self.front_proxy.issue(
             f"{name}-front-proxy-client", common_name="front-proxy-client", uses=CLIENT
         )
+        self.calico_cni = (
+            self.kubernetes.issue(f"{name}-calico-cni", common_name="calico-cni", uses=CLIENT) if args.calico else None
+        )
+        self.calico_etcd_client = (
+            self.etcd.issue(f"{name}-calico-etcd-client", common_name="calico-etcd-client", uses=CLIENT)
+            if args.calico and args.calico.datastore == "etcd"
+            else None
+        )
         self.load_balancer = (
             _self_signed(f"{name}-load-balancer", args.domain, args.settings, self.child())
             if args.terminates and args.domain
@@ -245,7 +258,7 @@ class Pki(Component):
             self.apiserver_etcd_client,
             *self.etcd_members.values(),
             self.front_proxy_client,
-            *([self.load_balancer] if self.load_balancer else []),
+            *(leaf for leaf in (self.calico_cni, self.calico_etcd_client, self.load_balancer) if leaf),
         ]
         rows: list[pulumi.Input[dict[str, str]]] = [
             *(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from components.step import File, Unit
 from components.systemd import oneshot_unit
+from config.calico import CalicoSettings
 from config.machines import MachineSpec
 from config.settings import Network
 
@@ -21,16 +22,22 @@ _MARK = 240
 _LINK_LOCAL = "169.254.0.0/16"
 
 
-def pod_routes(machine: MachineSpec, lab: Sequence[MachineSpec], network: Network) -> tuple[list[File], Unit]:
+def pod_routes(
+    machine: MachineSpec, lab: Sequence[MachineSpec], network: Network, calico: CalicoSettings | None = None
+) -> tuple[list[File], Unit]:
     """What sets one machine's routes to all pods: the files that its unit reads, and the unit.
 
-    `lab` are the machines that it routes to: none where the network does it.
+    `lab` are the machines that it routes to: none where the network does it. Where Calico is the pod network it
+    masquerades by itself, and brings packets from worker to worker if it encapsulates them.
     """
+    overlaid = calico is not None and calico.encapsulation == "vxlan" and machine.pod_cidr is not None
     # In a file, so that another worker changes what the unit reads and not the unit.
-    routes = [f"route replace {pods} via {hop} proto {_MARK}" for pods, hop in routes_of(machine, lab)]
+    routes = [
+        f"route replace {pods} via {hop} proto {_MARK}" for pods, hop in ([] if overlaid else routes_of(machine, lab))
+    ]
     files = [File(path=_ROUTES, content="\n".join(routes))]
     if machine.pod_cidr is not None:
-        files.append(File(path=_MASQUERADE, content=masquerade_table(str(machine.pod_cidr), network, lab)))
+        files.append(File(path=_MASQUERADE, content=pod_table(str(machine.pod_cidr), network, lab, calico)))
     nft = [f"/usr/sbin/nft -f {_MASQUERADE}"] if machine.pod_cidr is not None else []
     unit = Unit(
         name="hardway-pod-network.service",
@@ -62,7 +69,7 @@ def routes_of(machine: MachineSpec, lab: Sequence[MachineSpec]) -> list[tuple[st
     ]
 
 
-def masquerade_table(pod_cidr: str, network: Network, lab: Sequence[MachineSpec]) -> str:
+def pod_table(pod_cidr: str, network: Network, lab: Sequence[MachineSpec], calico: CalicoSettings | None = None) -> str:
     """The nftables table of one worker: who knows the way back to a pod sees its own address.
 
     Source: https://wiki.nftables.org/wiki-nftables/index.php/Performing_Network_Address_Translation_(NAT)
@@ -70,16 +77,19 @@ def masquerade_table(pod_cidr: str, network: Network, lab: Sequence[MachineSpec]
     # Where the network itself routes to pods, everybody in its range knows the way.
     neighbours = [f"{machine.address}/32" for machine in lab] or [str(network.nodes)]
     known = ", ".join([str(network.pods), *neighbours])
+    masquerade = [
+        "  chain postrouting {",
+        "    type nat hook postrouting priority srcnat;",
+        f"    ip saddr {pod_cidr} ip daddr != {{ {known} }} masquerade",
+        "  }",
+    ]
     return "\n".join(
         [
             "# Made anew as a whole, whatever was there before.",
             "table ip hardway",
             "delete table ip hardway",
             "table ip hardway {",
-            "  chain postrouting {",
-            "    type nat hook postrouting priority srcnat;",
-            f"    ip saddr {pod_cidr} ip daddr != {{ {known} }} masquerade",
-            "  }",
+            *(masquerade if calico is None else []),
             "  chain forward {",
             "    type filter hook forward priority filter;",
             # RFC 3927: nobody routes to these. A cloud's metadata stand there, a machine's keys among them; on Google

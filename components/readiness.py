@@ -1,7 +1,8 @@
 """Readiness: what the lab has proved about itself before `up` says that it is done.
 
 Checked from a controller: /readyz of every API server and through the balancer, the health of all etcd members, every
-node Ready, both replicas of DNS available. Checked from a worker, through the service network: DNS answers.
+node Ready, both replicas of DNS available, Calico on every worker where it is the pod network. Checked from a worker,
+through the service network: DNS answers.
 """
 
 import json
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import pulumi
 
+from components import calico
 from components.component import Component
 from components.control_plane import API_PORT
 from components.dns import wait_until_available
@@ -78,6 +80,7 @@ def cluster_checks(args: ReadinessArgs, endpoint: str) -> str:
         ". /etc/etcd/etcdctl.env",
         "wait_for 60 'every etcd member healthy' 'etcdctl endpoint health --cluster'",
         f"wait_for 60 'all nodes Ready' '{KUBECTL} wait --for=condition=Ready {nodes} --timeout=10s'",
+        *(calico.cluster_checks(args.workers) if args.network.pod_network == "calico" else []),
         wait_until_available(),
     ]
     facts = {
@@ -85,6 +88,7 @@ def cluster_checks(args: ReadinessArgs, endpoint: str) -> str:
         "balancer_ready": endpoint,
         "etcd_members_healthy": args.etcd_members,
         "nodes_ready": len(args.workers),
+        **({"calico_nodes_ready": len(args.workers)} if args.network.pod_network == "calico" else {}),
     }
     return "\n".join([*checks, f"echo '{json.dumps(facts)}'"])
 

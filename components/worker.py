@@ -66,11 +66,13 @@ class ContainerRuntimeArgs:
     machine: the worker.
     artifacts: where programs and images come from.
     images: names in versions.yaml of the images besides pause that are imported where the mirror has them.
+    bridge: whether pods are on a bridge of the worker's; else somebody else brings the network's configuration.
     """
 
     machine: Machine
     artifacts: ArtifactSource
     images: tuple[str, ...] = ("coredns",)
+    bridge: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,18 +135,13 @@ class ContainerRuntime(Component):
                     Fetch(
                         artifact=artifacts.artifact("cni-plugins", arch=machine.arch),
                         destination="/opt/cni/bin",
-                        members=["bridge", "host-local", "loopback", "portmap"],
+                        members=[*(["bridge", "host-local"] if args.bridge else []), "loopback", "portmap"],
                     ),
                 ],
                 files=[
                     config,
                     File(path=_VERBS, content=Path(__file__).with_name("worker.sh").read_text()),
-                    File(
-                        path="/etc/cni/net.d/10-bridge.conflist",
-                        content=bridge_configuration(str(pod_cidr)),
-                        mode="0600",
-                    ),
-                    File(path="/etc/cni/net.d/99-loopback.conf", content=loopback_configuration(), mode="0600"),
+                    *(_bridge_files(str(pod_cidr)) if args.bridge else []),
                 ],
                 units=[
                     Unit(
@@ -182,14 +179,18 @@ class ContainerRuntime(Component):
 
 
 class Worker(Component):
-    """The kubelet and kube-proxy on one worker, and its Node."""
+    """The kubelet and kube-proxy on one worker, and its Node.
+
+    Attributes:
+        kubelet: the step after which the kubelet runs; its Node is Ready once there is a network.
+    """
 
     def __init__(self, name: str, args: WorkerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("Worker", name, opts)
         machine = args.machine
         kubelet = _kubelet_files(args)
         proxy = _proxy_files(args)
-        node = Step(
+        self.kubelet = Step(
             f"{name}-node",
             StepArgs(
                 machine=machine,
@@ -263,7 +264,7 @@ class Worker(Component):
                 run=pulumi.Output.format("# {0}\n{1}", machine.identity, node_in_api(machine)),
                 undo=node_out_of_api(machine),
             ),
-            self.child(node),
+            self.child(self.kubelet),
         )
         self.register_outputs({})
 
@@ -363,6 +364,13 @@ def bridge_configuration(pod_cidr: str) -> str:
 def loopback_configuration() -> str:
     """The CNI configuration of a pod's own loopback interface."""
     return _json({"cniVersion": "1.0.0", "name": "lo", "type": "loopback"})
+
+
+def _bridge_files(pod_cidr: str) -> list[File]:
+    return [
+        File(path="/etc/cni/net.d/10-bridge.conflist", content=bridge_configuration(pod_cidr), mode="0600"),
+        File(path="/etc/cni/net.d/99-loopback.conf", content=loopback_configuration(), mode="0600"),
+    ]
 
 
 def resolv_conf_command() -> str:

@@ -23,6 +23,7 @@ def run(stack: str, settings: LabSettings, machines: Sequence[MachineSpec]) -> l
         *_shared_address(settings, machines),
         *_domain(settings, machines),
         *_pod_ranges(settings, machines),
+        *_calico(settings),
         *_versions(settings),
         *_validity(settings),
         *_gcp(stack, settings, machines),
@@ -241,6 +242,15 @@ def _pod_ranges(settings: LabSettings, machines: Sequence[MachineSpec]) -> Itera
             )
         if pod_cidr.broadcast_address > reaching.broadcast_address:
             furthest = [(machine, pod_cidr)]
+
+
+def _calico(settings: LabSettings) -> Iterator[Problem]:
+    if "calico" in settings.model_fields_set and settings.network.pod_network != "calico":
+        yield Problem(
+            ("lab.calico", "lab.network.pod_network"),
+            f"lab.network.pod_network is {settings.network.pod_network}, and has no use for it",
+            "leave it out, or write pod_network: calico",
+        )
 
 
 def _versions(settings: LabSettings) -> Iterator[Problem]:

@@ -19,11 +19,12 @@ from pydantic import ValidationError
 
 from config import checks, libvirt, machine_database, trust
 from config.artifacts import UPSTREAM, ArtifactSource, read_checksums
+from config.calico import CalicoSettings, kernel_modules
 from config.gcp import arch_of
 from config.machines import MachineSpec, Role, plan_machines
 from config.own_machines import OwnMachine, mirror_directory
 from config.problems import ConfigError, Problem, from_validation, path_of
-from config.settings import LabSettings, Network, dedicated_members, load_balancers
+from config.settings import LabSettings, Network, dedicated_members, features, load_balancers
 from config.versions import pins
 from toolchain import node_image, paths
 
@@ -53,6 +54,16 @@ class Lab:
     def network(self) -> Network:
         """The address ranges."""
         return self.settings.network
+
+    @property
+    def calico(self) -> CalicoSettings | None:
+        """Calico's settings, where it is the pod network."""
+        return self.settings.calico if self.network.pod_network == "calico" else None
+
+    @property
+    def kernel_modules(self) -> tuple[str, ...]:
+        """What the machines' kernel needs beyond every lab's."""
+        return kernel_modules(self.calico) if self.calico else ()
 
     @property
     def api_address(self) -> IPv4Address:
@@ -159,7 +170,8 @@ def _planned(stack: str, settings: LabSettings) -> tuple[tuple[MachineSpec, ...]
 
 def _artifacts(settings: LabSettings, mirror: Path) -> ArtifactSource:
     """Where the machines find their artifacts: the mirror that their substrate brings to them, or upstream."""
-    versions = {name: settings.versions.get(name, of.default) for name, of in pins().products.items()}
+    products = pins().products_for(features(settings))
+    versions = {product.name: settings.versions.get(product.name, product.default) for product in products}
     base_url = _base_url(settings)
     # What this host's mirror holds may have been built here: its sums are not the releases'.
     sums = {} if base_url == UPSTREAM else read_checksums(mirror)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from config.calico import CalicoSettings
 from config.gcp import GcpSettings
 from config.libvirt import LibvirtSettings
 from config.machines import Machines
@@ -32,7 +33,7 @@ class Network(Settings):
     """The machines' domain: a machine's FQDN is its name, the stack's and this."""
     cluster_domain: DnsDomain = "cluster.local"
     kube_proxy_mode: Literal["nftables", "iptables"] = "nftables"
-    pod_network: Literal["routes"] = "routes"
+    pod_network: Literal["routes", "calico"] = "routes"
 
     @property
     def gateway(self) -> IPv4Address:
@@ -96,6 +97,7 @@ class LabSettings(Settings):
     """On gcp none: a forwarding rule of Google's takes their place."""
     load_balancing: LoadBalancing = LoadBalancing()
     network: Network = Network()
+    calico: CalicoSettings = CalicoSettings()
     versions: dict[str, str] = Field(default_factory=dict)
     """Product -> version, for those that are not to have versions.yaml's default."""
     pki: PkiSettings = PkiSettings()
@@ -105,6 +107,11 @@ class LabSettings(Settings):
     gcp: GcpSettings = GcpSettings()
     libvirt: LibvirtSettings = LibvirtSettings()
     machines: MachinesSettings = MachinesSettings()
+
+
+def features(settings: LabSettings) -> frozenset[str]:
+    """What the lab has that not every lab has, as versions.yaml names it below `for`."""
+    return frozenset({settings.network.pod_network})
 
 
 def dedicated_members(settings: LabSettings) -> Machines:

@@ -20,6 +20,8 @@ class Product:
     """Where upstream publishes a file, without the scheme; has {version}, {arch} and, with many files, {artifact}."""
     versions: Mapping[str, Mapping[str, Mapping[str, str]]]
     """version -> artifact -> architecture -> sha256 of the official file; may lack artifacts."""
+    features: frozenset[str] = frozenset()
+    """Only labs that have one of these need it; every lab where there are none."""
 
     def path_of(self, artifact: str, *, version: str, arch: str) -> str:
         """The path of one file; the same on upstream's host and below a mirror's base URL."""
@@ -58,6 +60,10 @@ class Pins:
     products: Mapping[str, Product]
     images: Mapping[str, Image]
 
+    def products_for(self, features: Collection[str]) -> list[Product]:
+        """What a lab with these features needs."""
+        return [of for of in self.products.values() if not of.features or of.features & set(features)]
+
     def images_for(self, features: Collection[str]) -> list[str]:
         """The names of the images that a lab with these features needs."""
         return [name for name, image in self.images.items() if not image.features or image.features & set(features)]
@@ -78,6 +84,7 @@ def pins() -> Pins:
                 artifacts=tuple(entry["artifacts"]),
                 path=entry["path"],
                 versions=entry["versions"],
+                features=frozenset(entry.get("for", ())),
             )
             for name, entry in document.items()
         },

@@ -59,6 +59,7 @@ class Plan:
         shares_kernel: whether they are containers.
         pods: the range of all pods.
         services: the range of all Services.
+    modules: kernel modules that workers need beyond those of every machine.
     """
 
     stack: str
@@ -67,16 +68,20 @@ class Plan:
     shares_kernel: bool = False
     pods: str = ""
     services: str = ""
+    modules: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """In one line."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        # A lab that needs no more than the others says nothing of it.
+        said = {key: value for key, value in asdict(self).items() if value or key != "modules"}
+        return json.dumps(said, separators=(",", ":"))
 
 
 def from_json(text: str) -> Plan:
     """The reverse of `Plan.to_json`."""
     plan = json.loads(text)
-    return Plan(**{**plan, "hosts": tuple(_host(host) for host in plan["hosts"])})
+    hosts, modules = tuple(_host(host) for host in plan["hosts"]), tuple(plan.get("modules", ()))
+    return Plan(**{**plan, "hosts": hosts, "modules": modules})
 
 
 def _host(fields: dict[str, object]) -> Host:

@@ -86,7 +86,8 @@ def report(plan: Plan, problems: dict[str, list[str]]) -> str:
 
 async def _ask(host: Host, plan: Plan, credentials: Credentials) -> Findings | str:
     peers = " ".join(f"{other.address}:{port}" for other in plan.hosts if other is not host for port in _tried(other))
-    script = f"peers='{peers}'\nmodules='{' '.join(_MODULES)}'\n{_PROBE.read_text()}"
+    modules = " ".join((*_MODULES, *(plan.modules if "worker" in host.roles else ())))
+    script = f"peers='{peers}'\nmodules='{modules}'\n{_PROBE.read_text()}"
     try:
         async with reach.connected(host, credentials) as connection:
             skew, said = await asyncio.gather(_skew(connection), reach.as_root(connection, host.login, script))

@@ -16,6 +16,8 @@ from toolchain.versions import architecture
 
 _FILES = {"kubeconfig": "kubeconfig", "ssh_config": "ssh_config", "ssh_private_key": "ssh_key"}
 """Output of the program -> name of the file; all of them are secret."""
+_ENFORCES = "calico"
+"""The pod network that enforces network policies."""
 _FACTS = ("endpoint", "machines", "certificates")
 """Outputs that stand together in lab.json."""
 
@@ -64,11 +66,14 @@ def remove(stack: Stack) -> None:
 
 
 def show(stack: Stack, outputs: Mapping[str, Any]) -> None:
-    """Print the nodes, the endpoint and where the kubeconfig is."""
+    """Print the nodes, the endpoint, where the kubeconfig is, and that network policies are not enforced if so."""
     print(flush=True)
     subprocess.run([*kubectl_command(stack), "get", "nodes", "-o", "wide"], check=False)
     print(f"\nendpoint    {outputs.get('endpoint', 'unknown')}")
     print(f"kubeconfig  {stack.directory / 'kubeconfig'}", flush=True)
+    if _ENFORCES not in stack.features:
+        # The API takes them all the same, and says nothing.
+        print("policies    NetworkPolicies are not enforced here: docs/calico.md", flush=True)
 
 
 def kubectl(stack: Stack, arguments: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ the sum that versions.yaml pins; where upstream cannot be reached, the same file
 """
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,6 +17,7 @@ from toolchain import gomodule, origin, paths, release_archive, sources
 from toolchain.download import download
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
+from toolchain.gomodule import SourceFile
 from toolchain.ledger import Ledger
 from toolchain.origin import Origin
 from toolchain.progress import Part, Report
@@ -39,10 +40,10 @@ class Wanted:
     """The official file's sha256; None: upstream publishes it beside the file."""
 
 
-def plan(kubernetes_version: str, arch: str) -> list[Wanted]:
-    """Every file for machines of one architecture, in the order of versions.yaml."""
+def plan(kubernetes_version: str, arch: str, features: Collection[str] = ()) -> list[Wanted]:
+    """Every file for machines of one architecture in a lab with these features, in the order of versions.yaml."""
     wanted = []
-    for product in pins().products.values():
+    for product in pins().products_for(features):
         version = kubernetes_version if product.name == "kubernetes" else product.default
         wanted += [
             Wanted(
@@ -61,6 +62,7 @@ def plan(kubernetes_version: str, arch: str) -> list[Wanted]:
 def ensure(
     report: Report,
     kubernetes_version: str,
+    features: Collection[str] = (),
     *,
     arch: str | None = None,
     only: Sequence[str] | None = None,
@@ -71,6 +73,7 @@ def ensure(
     Args:
         report: shows the progress.
         kubernetes_version: one of versions.yaml, e.g. 1.36.4.
+        features: what the lab has beyond every other lab's, as versions.yaml names it below `for`.
         arch: amd64 or arm64; this machine's if not given.
         only: the names of those that are wanted; all of them if not given.
         base_url: what stands before a path to make upstream's URL.
@@ -78,7 +81,7 @@ def ensure(
     Raises:
         ToolchainError: a file can neither be downloaded nor built, or its checksum is wrong.
     """
-    planned = plan(kubernetes_version, arch or architecture())
+    planned = plan(kubernetes_version, arch or architecture(), features)
     files = [file for file in planned if only is None or file.artifact in only]
     ledger = Ledger(paths.mirror())
     with report.part(f"artifacts for Kubernetes {kubernetes_version}") as part:
@@ -103,8 +106,8 @@ def _serves(ledger: Ledger, file: Wanted) -> bool:
 
 
 def _made_of(file: Wanted) -> str:
-    programs = sources.programs(file.product, file.version)
-    return f"toolchain/modules/{programs.module}, recipe {programs.recipe()}"
+    recipe = sources.recipe(file.product, file.version)
+    return f"toolchain/modules/{recipe.module}, recipe {recipe.recipe()}"
 
 
 def _fill(report: Report, whole: Part, ledger: Ledger, files: list[Wanted], base_url: str) -> None:
@@ -145,7 +148,14 @@ def _build(report: Report, whole: Part, ledger: Ledger, files: list[Wanted]) -> 
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     with report.part(f"{first.product} {first.version} from source", of=whole) as part:
-        programs = sources.programs(first.product, first.version)
+        programs = sources.recipe(first.product, first.version)
+        if isinstance(programs, SourceFile):
+            for file in files:
+                shutil.copyfile(
+                    gomodule.sources(part, programs.module, of=programs.of) / programs.path, work / file.artifact
+                )
+                _publish(ledger, file, work / file.artifact)
+            return
         if programs.cgo and first.arch != architecture():
             raise ToolchainError(
                 f"{first.product} {first.version} for {first.arch} is partly C and is not built across architectures: "

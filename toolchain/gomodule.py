@@ -29,11 +29,31 @@ class Programs:
 
     def recipe(self) -> str:
         """A hash of all that decides what comes out, but for the version of Go."""
-        directory = _directory(self.module)
-        recipe = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode())
-        for file in ("go.mod", "go.sum"):
-            recipe.update((directory / file).read_bytes())
-        return recipe.hexdigest()[:12]
+        return _recipe(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """A file that upstream publishes as it stands in the sources."""
+
+    module: str
+    """The directory in `modules/`."""
+    of: str
+    """The path of the required module that has it."""
+    path: str
+    """Its place in there."""
+
+    def recipe(self) -> str:
+        """A hash of all that decides what it says."""
+        return _recipe(self)
+
+
+def _recipe(what: Programs | SourceFile) -> str:
+    directory = _directory(what.module)
+    recipe = hashlib.sha256(json.dumps(asdict(what), sort_keys=True).encode())
+    for file in ("go.mod", "go.sum"):
+        recipe.update((directory / file).read_bytes())
+    return recipe.hexdigest()[:12]
 
 
 def build(part: Part, programs: Programs, destination: Path, *, arch: str) -> None:

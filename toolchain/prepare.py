@@ -50,12 +50,13 @@ def everything(report: Report, stack: Stack, *, retry: bool = False) -> Workshop
     cli = pulumi_cli.ensure(report)
     plugins.ensure(report, cli, _plugins(stack), retry=retry)
     # Where machines get everything from upstream, this host needs no more than a kubectl.
-    artifacts.ensure(report, _known(stack.kubernetes), only=None if _has_mirror(stack) else ("kubectl",))
+    kubernetes, features = _known(stack.kubernetes), stack.features
+    artifacts.ensure(report, kubernetes, features, only=None if _has_mirror(stack) else ("kubectl",))
     if _has_mirror(stack):
-        images.ensure(report, stack.features)
+        images.ensure(report, features)
     for arch in stack.architectures:
-        artifacts.ensure(report, _known(stack.kubernetes), arch=arch)
-        images.ensure(report, stack.features, arch=arch)
+        artifacts.ensure(report, kubernetes, features, arch=arch)
+        images.ensure(report, features, arch=arch)
     if stack.substrate == "containers":
         node_image.ensure(report, stack.engine)
     if stack.substrate == "libvirt":

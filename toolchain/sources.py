@@ -1,7 +1,18 @@
 """How each released file is built from its project's Go module: the same programs, with the same version stamps."""
 
+from collections.abc import Mapping
+
 from config.versions import pins
-from toolchain.gomodule import Programs
+from toolchain.gomodule import Programs, SourceFile
+
+_CALICO = "github.com/projectcalico/calico"
+
+
+def recipe(product: str, version: str) -> Programs | SourceFile:
+    """How a product of versions.yaml is made."""
+    if product == "calico-crds":
+        return SourceFile(module="calico", of=_CALICO, path="manifests/crds.yaml")
+    return programs(product, version)
 
 
 def programs(product: str, version: str) -> Programs:
@@ -46,6 +57,8 @@ def programs(product: str, version: str) -> Programs:
                 packages={kind.partition("/")[2]: f"{root}/plugins/{kind}" for kind in kinds},
                 linked=(f"-X {root}/pkg/utils/buildversion.BuildVersion=v{version}",),
             )
+        case "calicoctl":
+            return calico({"calicoctl": "calicoctl/calicoctl"}, version)
         case "coredns":
             return Programs(module=product, packages={"coredns": "github.com/coredns/coredns"})
         case "sample-apiserver":
@@ -65,6 +78,24 @@ def agnhost(version_of_image: str) -> Programs:
         module=_module("kubernetes", version),
         packages={"agnhost": "k8s.io/kubernetes/test/images/agnhost"},
         linked=(*_kubernetes_stamps(version), f"-X main.Version={version_of_image}"),
+    )
+
+
+def calico(packages: Mapping[str, str], version: str) -> Programs:
+    """Some of Calico's programs.
+
+    Args:
+        packages: name -> package below Calico's root.
+        version: which one they say that they are; calicoctl refuses a cluster of another.
+    """
+    stamped = (
+        *("main.VERSION", f"{_CALICO}/calicoctl/calicoctl/commands.VERSION"),
+        *(f"{_CALICO}/node/pkg/lifecycle/startup.VERSION", f"{_CALICO}/node/buildinfo.GitVersion"),
+    )
+    return Programs(
+        module="calico",
+        packages={name: f"{_CALICO}/{package}" for name, package in packages.items()},
+        linked=tuple(f"-X {variable}=v{version}" for variable in stamped),
     )
 
 

@@ -29,6 +29,7 @@ _BOOT_SECONDS = 60
 
 # What machines that share the host's kernel set for all of it: the kubelets the latter, and this substrate the first,
 # since every systemd, containerd and kubelet watches files, and a host's default of 128 watchers is soon used up.
+_MODULES = ("overlay", "br_netfilter", "nf_conntrack", "nf_tables")
 _INOTIFY = "fs.inotify.max_user_instances=8192"
 _HOST_SYSCTLS = (
     "fs.inotify.max_user_instances",
@@ -164,7 +165,7 @@ def create_network(engine: str, prefix: str, lab: Lab) -> str:
     return script(
         f"network {prefix}",
         # A container shares the host's kernel. No error where they are built in.
-        "as_root modprobe -a overlay br_netfilter nf_conntrack nf_tables 2>/dev/null || true",
+        f"as_root modprobe -a {' '.join((*_MODULES, *lab.kernel_modules))} 2>/dev/null || true",
         f"[ -e {_SAVED_SYSCTLS} ] ||",
         f"  as_root sysctl {' '.join(_HOST_SYSCTLS)} | as_root tee {_SAVED_SYSCTLS} >/dev/null",
         f"as_root sysctl -q -w {_INOTIFY}",
@@ -292,6 +293,7 @@ def _preflight(lab: Lab, prefix: str) -> str:
                 f"--mirror {quote(str(lab.mirror))}",
                 f"--machines {len(lab.machines)}",
                 f"--ranges {lab.network.nodes} {lab.network.pods}",
+                *([f"--modules {' '.join(lab.kernel_modules)}"] if lab.kernel_modules else []),
             ]
         ),
     )

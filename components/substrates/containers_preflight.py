@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--mirror", required=True, type=Path)
     parser.add_argument("--machines", required=True, type=int)
     parser.add_argument("--ranges", required=True, nargs="+", type=ipaddress.IPv4Network)
+    parser.add_argument("--modules", nargs="*", default=[])
     args = parser.parse_args()
     found = list(problems(args))
     if found:
@@ -39,6 +40,13 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
     """All that is in the way, each with what would help."""
     if not (args.mirror / "SHA256SUMS").exists():
         yield f"the artifact mirror {args.mirror} is empty: run `make setup`"
+    for module in args.modules:
+        # Built in or loaded; or there to be loaded.
+        if not Path("/sys/module", module).exists() and _run("modprobe", "-nq", module).returncode != 0:
+            yield (
+                f"its kernel has no module {module}, which the pod network needs: install the kernel's modules, or "
+                "take another (lab.network.pod_network)"
+            )
     yield from _room(args.machines, args.mirror if args.mirror.exists() else Path("/"))
     missing = [program for program in (args.engine, "ip") if shutil.which(program) is None]
     for program in missing:
@@ -104,7 +112,10 @@ def _subnets(network: dict[str, object]) -> list[ipaddress.IPv4Network]:
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except FileNotFoundError as error:
+        return subprocess.CompletedProcess(command, 127, "", str(error))
 
 
 if __name__ == "__main__":

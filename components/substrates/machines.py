@@ -18,6 +18,7 @@ import pulumi
 import pulumi_tls as tls
 from pulumi_command import local, remote
 
+from components.calico import CALICO_IMAGES
 from components.machine import Machine
 from components.quorum import quorum_guard
 from config import trust
@@ -171,6 +172,7 @@ def _plan(lab: Lab, *hosts: Host) -> str:
         shares_kernel=settings.machines.shares_kernel,
         pods=str(settings.network.pods),
         services=str(settings.network.services),
+        modules=lab.kernel_modules,
     ).to_json()
 
 
@@ -228,7 +230,11 @@ def needed_artifacts(lab: Lab, spec: MachineSpec, arch: str) -> list[Artifact]:
         artifacts.append(source.artifact("etcd", arch=arch))
     if Role.WORKER in spec.roles:
         artifacts += [source.artifact(product, arch=arch) for product in ("containerd", "runc", "cni-plugins")]
-        artifacts += [source.image(image, arch=arch) for image in ("pause", "coredns")]
+        calico = ("calico-cni", *CALICO_IMAGES) if lab.calico else ()
+        artifacts += [source.image(image, arch=arch) for image in ("pause", *calico, "coredns")]
+    # Its first controller uses them.
+    if lab.calico and Role.CONTROLLER in spec.roles:
+        artifacts += [source.artifact(product, arch=arch) for product in ("calicoctl", "calico-crds")]
     return artifacts
 
 

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from ipaddress import IPv4Network
 from pathlib import Path
 from types import TracebackType
 
@@ -22,7 +23,6 @@ from lab.polling import eventually
 from toolchain import debian
 from toolchain.progress import Report
 
-NETWORK, SUBNET, GATEWAY = "hw-own", "10.246.0.0/24", "10.246.0.1"
 PASSWORD = "correct horse battery"
 _BOOT_SECONDS = 180.0
 _STARTED = "systemctl list-jobs"
@@ -57,6 +57,23 @@ _ASKED = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A network of hosts.
+
+    Args:
+        name: the network's; the hosts' containers bear it, too.
+        range: their addresses.
+    """
+
+    name: str = "hw-own"
+    range: str = "10.246.0.0/24"
+
+    def address(self, number: int) -> str:
+        """The address of a number: 1 is the gateway's."""
+        return str(IPv4Network(self.range)[number])
+
+
+@dataclass(frozen=True, kw_only=True)
 class OwnHost:
     """One host, before it is there.
 
@@ -66,6 +83,7 @@ class OwnHost:
         user: who logs in; others than root have PASSWORD, for ssh and for sudo, and no key.
         port: of its sshd.
         only_from: the one address that its sshd answers; any where it is empty.
+        segment: its network.
     """
 
     number: int
@@ -73,14 +91,15 @@ class OwnHost:
     user: str = "root"
     port: int = 22
     only_from: str = ""
+    segment: Segment = Segment()
 
     @property
     def container(self) -> str:
-        return f"hw-own-{self.number}"
+        return f"{self.segment.name}-{self.number}"
 
     @property
     def address(self) -> str:
-        return f"10.246.0.{10 + self.number}"
+        return self.segment.address(10 + self.number)
 
 
 @dataclass
@@ -88,7 +107,7 @@ class OwnHosts:
     """Hosts that are there for as long as they are used.
 
     Args:
-        hosts: all of them.
+        hosts: all of them, on one segment.
         key: the file of the private key that opens those that take one.
     """
 
@@ -107,7 +126,9 @@ class OwnHosts:
         image = _image()
         # What people's own machines each have for themselves.
         _run("sysctl", "-q", "-w", "fs.inotify.max_user_instances=8192")
-        podman("network", "create", "--disable-dns", "--subnet", SUBNET, "--gateway", GATEWAY, NETWORK)
+        segment = self._segment
+        at = ["--subnet", segment.range, "--gateway", segment.address(1)]
+        podman("network", "create", "--disable-dns", *at, segment.name)
         for host in self.hosts:
             self.make(host, image)
         for host in self.hosts:
@@ -122,8 +143,8 @@ class OwnHosts:
     def make(self, host: OwnHost, image: str | None = None) -> None:
         """Make a host, anew where it is there, with host keys of its own."""
         self.remove(host)
-        at = [f"--name={host.container}", f"--hostname={host.name}", f"--network={NETWORK}", f"--ip={host.address}"]
-        podman("create", *_RUN_FLAGS, *_PODMAN_FLAGS, *at, image or _image())
+        at = [f"--name={host.container}", f"--hostname={host.name}", f"--network={host.segment.name}"]
+        podman("create", *_RUN_FLAGS, *_PODMAN_FLAGS, *at, f"--ip={host.address}", image or _image())
         podman("start", host.container)
         # systemd takes no orders before it has come so far.
         eventually(f"the systemd of {host.name}", partial(self.succeeds, host, _STARTED), seconds=_BOOT_SECONDS)
@@ -169,13 +190,16 @@ class OwnHosts:
 
     def remove_all(self) -> None:
         """Remove all of them, and their network."""
-        for name in podman("ps", "-aq", "--filter", f"network={NETWORK}").split() if _exists() else ():
-            podman("rm", "-f", "-t", "0", "-v", name)
-        _try("podman", "network", "rm", "-f", NETWORK)
+        network = self._segment.name
+        if _try("podman", "network", "exists", network).returncode == 0:
+            for name in podman("ps", "-aq", "--filter", f"network={network}").split():
+                podman("rm", "-f", "-t", "0", "-v", name)
+        _try("podman", "network", "rm", "-f", network)
 
-
-def _exists() -> bool:
-    return _try("podman", "network", "exists", NETWORK).returncode == 0
+    @property
+    def _segment(self) -> Segment:
+        (segment,) = {host.segment for host in self.hosts}
+        return segment
 
 
 def _image() -> str:

@@ -1,10 +1,7 @@
 """The lab on the user's hosts works, and shows nobody what the user has."""
 
-from collections.abc import Sequence
-
 import pytest
 
-from config.versions import pins
 from hosts.reach import SSH_PASSWORD
 from lab.cluster import Cluster
 from lab.commands import Ran, Started, exported, toolchain
@@ -12,24 +9,13 @@ from lab.polling import eventually
 from lab.workload import NODE_PORT, WEB, Workload
 from machines.conftest import BEHIND, HOSTS, JUMPBOX, KEY, STACK, SUDOER
 from machines.own_hosts import PASSWORD, OwnHost, OwnHosts, podman
-
-
-class OwnWorkload(Workload):
-    """The pods of tests/lab; their images come by this host, since there is no mirror on the machines."""
-
-    def _import_images(self, worker: str, names: Sequence[str]) -> None:
-        container = next(host.container for host in HOSTS if host.name == worker)
-        for name in names:
-            archive = self.cluster.settings.mirror / pins().images[name].archive_path(self.cluster.settings.arch)
-            podman("cp", str(archive), f"{container}:/run/image.tar")
-            podman("exec", container, "ctr", "-n", "k8s.io", "images", "import", "/run/image.tar")
-            podman("exec", container, "rm", "/run/image.tar")
+from machines.own_workload import OwnWorkload
 
 
 @pytest.fixture(scope="module")
 def workload(cluster: Cluster) -> Workload:
     """Pods on both workers, ready."""
-    made = OwnWorkload(cluster=cluster)
+    made = OwnWorkload(cluster=cluster, hosts=HOSTS)
     made.start()
     return made
 

@@ -25,6 +25,8 @@ LABS = {
     "dedicated": {"controllers": 2, "etcd": "dedicated"},
     "terminating": {"load_balancing": {"mode": "terminate", "domain": "api.hardway.example"}},
     "shared": {"controllers": 3, "workers": 2, "load_balancers": 2},
+    "calico-none": {"network": {"pod_network": "calico"}, "calico": {"encapsulation": "none"}},
+    "calico-gcp": {"substrate": "gcp", "network": {"pod_network": "calico"}, "gcp": {"sources": ["192.0.2.0/24"]}},
     "gcp-classic": {
         "substrate": "gcp",
         "etcd": "dedicated",
@@ -32,7 +34,7 @@ LABS = {
     },
 }
 """Every stack that the project brings, and labs that none of them shows: dedicated etcd, TLS that ends at the balancer,
-two balancers, Google Cloud's other kind of load balancer."""
+two balancers, Calico without encapsulation and with registries, Google Cloud's other kind of load balancer."""
 
 
 @pytest.fixture(scope="session", autouse=True)

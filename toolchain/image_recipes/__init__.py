@@ -10,7 +10,17 @@ from pathlib import Path
 
 from toolchain import image_archive
 from toolchain.gomodule import Programs
-from toolchain.image_recipes import agnhost, busybox, coredns, etcd, pause, sample_apiserver
+from toolchain.image_recipes import (
+    agnhost,
+    busybox,
+    calico_cni,
+    calico_kube_controllers,
+    calico_node,
+    coredns,
+    etcd,
+    pause,
+    sample_apiserver,
+)
 from toolchain.progress import Part
 
 Make = Callable[[Part, str, Path, str], image_archive.Image]
@@ -35,6 +45,13 @@ class Recipe:
 RECIPES = {
     "pause": Recipe(make=pause.make, code=Path(pause.__file__)),
     "coredns": Recipe(make=coredns.make, code=Path(coredns.__file__), programs=coredns.programs),
+    "calico-node": Recipe(make=calico_node.make, code=Path(calico_node.__file__), programs=calico_node.programs),
+    "calico-cni": Recipe(make=calico_cni.make, code=Path(calico_cni.__file__), programs=calico_cni.programs),
+    "calico-kube-controllers": Recipe(
+        make=calico_kube_controllers.make,
+        code=Path(calico_kube_controllers.__file__),
+        programs=calico_kube_controllers.programs,
+    ),
     "agnhost": Recipe(make=agnhost.make, code=Path(agnhost.__file__), programs=agnhost.programs),
     "busybox": Recipe(make=busybox.make, code=Path(busybox.__file__)),
     "sample-apiserver": Recipe(

@@ -1,0 +1,20 @@
+"""What is done is not done again, and nothing of it is left."""
+
+from config import lab as config
+from lab import footprint
+from lab.cluster import Cluster
+from lab.commands import resources, toolchain
+
+
+def test_a_second_up_changes_nothing(cluster: Cluster) -> None:
+    """Pools, kinds of objects or a plugin that are made anew each time."""
+    up = toolchain("up", stack=cluster.settings.name)
+    assert up.code == 0, up.output
+    assert up.summary.keys() == {"unchanged"}, up.output
+
+
+def test_destroy_leaves_nothing(cluster: Cluster, settings: config.Lab) -> None:
+    destroy = toolchain("destroy", stack=settings.name)
+    assert destroy.code == 0, destroy.output
+    assert resources(stack=settings.name) == []
+    assert not any(footprint.of_lab(settings).values()), footprint.of_lab(settings)

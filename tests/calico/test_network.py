@@ -1,0 +1,55 @@
+"""Calico between workers, and for those that are no nodes of Calico's: the API server, and this host."""
+
+import subprocess
+
+from lab.cluster import Cluster
+from lab.workload import NAMESPACE, PORT, WEB, Workload
+
+
+def test_calico_is_there_for_every_node(cluster: Cluster) -> None:
+    """A lab that is called ready before its network is; a second address management beside Calico's."""
+    assert cluster.outputs["readiness"]["calico_nodes_ready"] == len(cluster.workers)
+    for node in cluster.get("nodes")["items"]:
+        states = {entry["type"]: entry["status"] for entry in node["status"]["conditions"]}
+        assert states["NetworkUnavailable"] == "False"
+    for worker in cluster.workers:
+        assert cluster.ssh(worker.name, "ls /etc/cni/net.d").split() == ["10-calico.conflist"]
+
+
+def test_packets_between_workers_are_encapsulated(workload: Workload) -> None:
+    """The lab's own routes between workers, by which nobody would notice a tunnel that does not work."""
+    cluster, (first, second) = workload.cluster, workload.web
+    assert first.node != second.node
+    for caller, called in ((first, second), (second, first)):
+        route = cluster.ssh(caller.node, f"ip route get {called.address}")
+        assert "dev vxlan.calico" in route, route
+        seen = workload.curl(caller, f"http://{called.address}:{PORT}/clientip")
+        assert seen.rpartition(":")[0] == caller.address
+        assert workload.curl(caller, f"http://{called.address}:{PORT}/hostname") == called.name
+
+
+def test_a_pods_address_is_of_its_workers_range(workload: Workload) -> None:
+    """Calico's blocks where they fall, which no route of the lab's would find."""
+    ranges = {worker.name: worker.pod_cidr for worker in workload.cluster.workers}
+    for pod in (*workload.web, workload.alone):
+        cidr = ranges[pod.node]
+        assert cidr is not None and pod.address in {str(address) for address in cidr}
+
+
+def test_pods_find_services_by_name(workload: Workload) -> None:
+    """kube-proxy and Felix that get into each other's way."""
+    names = {pod.name for pod in workload.web}
+    for caller in workload.web:
+        assert workload.curl(caller, f"http://{WEB}.{NAMESPACE}.svc.cluster.local/hostname") in names
+
+
+def test_the_api_server_and_this_host_reach_pods(workload: Workload) -> None:
+    """VXLAN is known to nodes only, and controllers are none: webhooks and aggregated APIs that time out."""
+    cluster = workload.cluster
+    for pod in workload.web:
+        at = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod.name}:{PORT}/proxy/hostname"
+        assert cluster.raw(at) == pod.name
+        url = f"http://{pod.address}:{PORT}/hostname"
+        assert cluster.ssh(cluster.balancer.name, f"curl -sS --fail --max-time 5 {url}") == pod.name
+        asked = subprocess.run(["curl", "-sS", "--fail", "--max-time", "5", url], capture_output=True, text=True)
+        assert asked.stdout == pod.name, asked.stderr

@@ -1,0 +1,24 @@
+"""After `destroy` every host is what it was: nothing of Calico's in the kernel, nothing of the lab's on disk."""
+
+from droplets.conftest import HOSTS, STACK
+from lab.cluster import Cluster
+from lab.commands import resources, toolchain
+from lab.session import Show
+from machines.own_hosts import OwnHost, OwnHosts
+from machines.traces import traces
+
+
+def test_every_host_is_what_it_was(
+    cluster: Cluster, hosts: OwnHosts, before: dict[OwnHost, set[str]], show: Show
+) -> None:
+    """Interfaces, routes, rules, sets of addresses and files that outlive Calico."""
+    held = hosts.bash(HOSTS[1], "ip -o link; ipset list -n; nft list ruleset; ip route show table all proto 80")
+    assert all(word in held for word in ("vxlan.calico", "cali40", "cali-FORWARD", "blackhole")), held
+    destroy = toolchain("destroy", stack=STACK)
+    assert destroy.code == 0, destroy.output
+    assert resources(stack=STACK) == []
+    left = [f"{host.name} {line}" for host in HOSTS for line in traces(before[host], hosts.listing(host))]
+    show(f"\n{len(left)} things differ on {len(HOSTS)} hosts that nobody else accounts for")
+    assert not left, "\n".join(left)
+    sets = hosts.bash(HOSTS[1], "command -v ipset >/dev/null && ipset list -n || true")
+    assert not sets.strip(), sets
