@@ -2,6 +2,7 @@
 
 CNI=/opt/cni/bin
 NOTED_TABLES=$HARDWAY/steps/calico-plugin/tables
+PLUGIN_OF=$HARDWAY/steps/calico-plugin/image
 
 # have_plugin REFERENCE [URL SHA256]: Calico's CNI plugin, which is its address management as well, out of its image: the
 # only form in which upstream releases it for a host. From an archive, else from the registry.
@@ -15,7 +16,7 @@ have_plugin() {
   parents "$CNI/x"
   own file "$CNI/calico"
   own file "$CNI/calico-ipam"
-  [ "$(cat "$step/plugin" 2>/dev/null)" != "$image" ] || [ ! -x "$CNI/calico" ] || return 0
+  [ "$(cat "$PLUGIN_OF" 2>/dev/null)" != "$image" ] || [ ! -x "$CNI/calico" ] || return 0
   mounted=$(mktemp -d)
   ctr -n k8s.io images mount "$image" "$mounted" >/dev/null
   install -m 0755 "$mounted/opt/cni/bin/calico" "$CNI/calico.hardway-new"
@@ -24,7 +25,7 @@ have_plugin() {
   mv -fT "$CNI/calico.hardway-new" "$CNI/calico"
   # It acts by the name that it is called by.
   ln -sfn calico "$CNI/calico-ipam"
-  echo "$image" >"$step/plugin"
+  echo "$image" >"$PLUGIN_OF"
 }
 
 # note_tables: which nftables tables there are before Felix makes those of iptables.

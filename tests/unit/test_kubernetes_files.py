@@ -97,8 +97,15 @@ def test_every_controller_has_the_same_encryption_key(ha: Run) -> None:
     assert len(texts) == 1
 
 
+def network_of(lab: Run, worker: str) -> tuple[str, str]:
+    """The step that writes the CNI configuration of a worker, and its path."""
+    if "calicoctl" in lab.outputs["versions"]:
+        return f"calico-network-{worker}", "/etc/cni/net.d/10-calico.conflist"
+    return f"container-runtime-{worker}", "/etc/cni/net.d/10-bridge.conflist"
+
+
 def test_the_pods_network_is_a_bridge_with_addresses_of_the_worker(lab: Run) -> None:
-    for machine in lab.outputs["machines"]:
+    for machine in lab.outputs["machines"] if "calicoctl" not in lab.outputs["versions"] else ():
         if not machine.get("pod_cidr"):
             continue
         step = f"container-runtime-{machine['name']}"
@@ -116,10 +123,11 @@ def test_the_pods_network_is_a_bridge_with_addresses_of_the_worker(lab: Run) -> 
 
 def test_every_cni_plugin_that_is_named_is_installed(lab: Run) -> None:
     step = "container-runtime-worker-0"
-    document = json.loads(lab.file(step, "/etc/cni/net.d/10-bridge.conflist"))
+    document = json.loads(lab.file(*network_of(lab, "worker-0")))
     named = {plugin["type"] for plugin in document["plugins"]} | {"loopback", document["plugins"][0]["ipam"]["type"]}
     (fetch,) = (line.split() for line in lab.script(step).splitlines() if "cni-plugins" in line)
-    assert named <= set(fetch[4:])
+    # Calico's own come out of its image.
+    assert named <= {*fetch[4:], "calico", "calico-ipam"}
     assert fetch[3] == "/opt/cni/bin"
 
 

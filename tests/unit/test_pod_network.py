@@ -27,7 +27,7 @@ def encapsulates(lab: Run) -> bool:
 
 
 def has_calico(lab: Run) -> bool:
-    return any(each.name == "calico" for each in lab.resources)
+    return "calicoctl" in lab.outputs["versions"]
 
 
 def test_every_machine_knows_the_way_to_every_other_workers_pods(lab: Run) -> None:

@@ -37,7 +37,8 @@ def test_every_component_has_the_token_of_its_class(lab: Run) -> None:
     balancers = len([each for each in lab.outputs["machines"] if each["roles"] == ["load-balancer"]])
     assert lab.substrate in SUBSTRATES
     substrate = {lab.substrate, "GcpBalancer"} if balancers == 0 else {lab.substrate, "LoadBalancer"}
-    expected = COMPONENTS | substrate | ({"VirtualAddress"} if balancers == 2 else set())
+    calico = {"Calico", "CalicoPlugin", "CalicoNetwork"} if "calicoctl" in lab.outputs["versions"] else set()
+    expected = COMPONENTS | substrate | ({"VirtualAddress"} if balancers == 2 else set()) | calico
     assert tokens == {f"hardway:index:{name}" for name in expected}
 
 
