@@ -89,7 +89,8 @@ def calico(packages: Mapping[str, str], version: str) -> Programs:
         version: which one they say that they are; calicoctl refuses a cluster of another.
     """
     stamped = (
-        *("main.VERSION", f"{_CALICO}/calicoctl/calicoctl/commands.VERSION"),
+        "main.VERSION",
+        *(f"{_CALICO}/calicoctl/calicoctl/{package}.VERSION" for package in ("commands", "commands/common")),
         *(f"{_CALICO}/node/pkg/lifecycle/startup.VERSION", f"{_CALICO}/node/buildinfo.GitVersion"),
     )
     return Programs(
