@@ -75,7 +75,7 @@ lint: .venv  ## ruff and mypy
 
 # One run of pytest, the quick tests first; the engine and lab tests make labs of their own.
 test: lint  ## lint, then all tests: unit, tool chain, live, engine, a real lab, and one that is hurt
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/unit tests/toolchain tests/live tests/engine tests/machines tests/lab tests/ha
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/unit tests/toolchain tests/live tests/engine tests/machines tests/droplets tests/lab tests/calico tests/ha
 
 bench: .venv  ## measure the lab against plain shell, side by side: [ARGS="--lab ha --rounds 5 --json FILE"]
 	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m benchmarks $$ARGS

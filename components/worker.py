@@ -37,6 +37,7 @@ _CONFIG = "/etc/kubernetes/config"
 _KUBELET_KUBECONFIG = "/etc/kubernetes/kubelet.kubeconfig"
 _PROXY_KUBECONFIG = "/etc/kubernetes/kube-proxy.kubeconfig"
 _RESOLV_CONF = "/etc/kubernetes/config/resolv.conf"
+_CNI = "/etc/cni/net.d"
 _NODES = str(Path(LIBRARY).with_name("nodes.sh"))
 _VERBS = str(Path(LIBRARY).with_name("worker.sh"))
 KUBELET_SYSCTLS = (
@@ -124,7 +125,9 @@ class ContainerRuntime(Component):
             StepArgs(
                 machine=machine,
                 name="container-runtime",
-                prepare="data /var/lib/containerd /run/containerd /var/lib/cni /opt/containerd /run/nri",
+                prepare="data /var/lib/containerd /run/containerd /var/lib/cni /opt/containerd /run/nri"
+                # containerd makes the directory where no file of ours does.
+                + ("" if args.bridge else f"\nparents {_CNI}/any"),
                 fetches=[
                     Fetch(
                         artifact=artifacts.artifact("containerd", arch=machine.arch),
@@ -368,8 +371,8 @@ def loopback_configuration() -> str:
 
 def _bridge_files(pod_cidr: str) -> list[File]:
     return [
-        File(path="/etc/cni/net.d/10-bridge.conflist", content=bridge_configuration(pod_cidr), mode="0600"),
-        File(path="/etc/cni/net.d/99-loopback.conf", content=loopback_configuration(), mode="0600"),
+        File(path=f"{_CNI}/10-bridge.conflist", content=bridge_configuration(pod_cidr), mode="0600"),
+        File(path=f"{_CNI}/99-loopback.conf", content=loopback_configuration(), mode="0600"),
     ]
 
 

@@ -48,7 +48,8 @@ class CalicoPlugin(Component):
             StepArgs(
                 machine=machine,
                 name="calico-plugin",
-                prepare="data /var/lib/calico /var/run/calico /var/log/calico",
+                # The last one is mounted by Felix's pod, and made for it where the kernel is somebody else's.
+                prepare="data /var/lib/calico /var/run/calico /var/log/calico\nparents /lib/modules/any",
                 files=[
                     File(path=_VERBS, content=Path(__file__).with_name("calico.sh").read_text()),
                     File(

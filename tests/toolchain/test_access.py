@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,16 @@ def test_what_is_shown_has_no_secret(stack: Stack, capfd: pytest.CaptureFixture[
     assert "endpoint    https://10.0.0.1:6443" in said.out
     assert f"kubeconfig  {stack.directory}/kubeconfig" in said.out
     assert "secret" not in said.out + said.err
+
+
+@pytest.mark.parametrize(("features", "says"), [({"routes"}, True), (set(), True), ({"calico"}, False)])
+def test_who_enforces_no_policies_says_so_once(
+    stack: Stack, features: set[str], says: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Policies that the API takes, and a user who believes in them."""
+    access.write(stack, OUTPUTS)
+    access.show(replace(stack, features=frozenset(features)), OUTPUTS)
+    assert capfd.readouterr().out.count("NetworkPolicies are not enforced here: docs/calico.md") == says
 
 
 def test_what_is_read_is_what_was_written(stack: Stack) -> None:

@@ -216,3 +216,46 @@ def test_every_version_can_be_built() -> None:
                 line.endswith(number) and name.get(file.product, file.product) in line
                 for line in required.replace("require ", "").splitlines()
             ), f"{module} builds another version than {number}"
+
+
+CALICO = ("calicoctl", "calico-crds")
+CRDS = f"github.com/projectcalico/calico/raw/v{pins().products['calico-crds'].default}/manifests/crds.yaml"
+
+
+def test_what_only_some_labs_need_is_had_for_these() -> None:
+    for features in ((), ("routes",)):
+        assert not {file.product for file in plan(VERSION, "amd64", features)} & set(CALICO)
+    assert {file.product for file in plan(VERSION, "amd64", ("calico",))} >= set(CALICO)
+
+
+def test_upstream_has_calicos_files_where_they_are_asked_for(
+    upstream: Upstream, report: Report, cache: Path, built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOLCHAIN", "upstream")
+    version = pins().products["calicoctl"].default
+    calicoctl = f"github.com/projectcalico/calico/releases/download/v{version}/calicoctl-linux-amd64"
+    sums = {path: upstream.publish(path, os.urandom(50_000)) for path in (calicoctl, CRDS)}
+    pinned = [Wanted(**(vars(file) | {"pin": sums.get(file.path)})) for file in plan(VERSION, "amd64", ("calico",))]
+    monkeypatch.setattr(artifacts, "plan", lambda *_: pinned)
+    artifacts.ensure(report, VERSION, ("calico",), only=CALICO, base_url=upstream.base_url)
+    assert read_checksums(paths.mirror()) == sums and built == []
+
+
+def test_a_file_that_is_no_program_is_taken_out_of_the_sources(
+    report: Report, cache: Path, built: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOLCHAIN", "source")
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "crds.yaml").write_text("kind: CustomResourceDefinition\n")
+    monkeypatch.setattr(gomodule, "sources", lambda part, module, *, of: tmp_path)
+    artifacts.ensure(report, VERSION, ("calico",), only=CALICO)
+    assert (paths.mirror() / CRDS).read_text() == "kind: CustomResourceDefinition\n"
+    assert built == ["calico"]
+    artifacts.ensure(report, VERSION, ("calico",), only=CALICO)
+    assert built == ["calico"], "made again"
+
+
+def test_all_of_calico_is_of_one_version() -> None:
+    tags = {image.tag for name, image in pins().images.items() if name.startswith("calico")}
+    assert tags == {f"v{pins().products[name].default}" for name in CALICO}
+    assert len(tags) == 1
