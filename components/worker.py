@@ -39,7 +39,8 @@ _PROXY_KUBECONFIG = "/etc/kubernetes/kube-proxy.kubeconfig"
 _RESOLV_CONF = "/etc/kubernetes/config/resolv.conf"
 _CNI = "/etc/cni/net.d"
 _NODES = str(Path(LIBRARY).with_name("nodes.sh"))
-_VERBS = str(Path(LIBRARY).with_name("worker.sh"))
+WORKER_VERBS = str(Path(LIBRARY).with_name("worker.sh"))
+"""On every worker; a step sources it after the library."""
 KUBELET_SYSCTLS = (
     "kernel.keys.root_maxbytes",
     "kernel.keys.root_maxkeys",
@@ -143,7 +144,7 @@ class ContainerRuntime(Component):
                 ],
                 files=[
                     config,
-                    File(path=_VERBS, content=Path(__file__).with_name("worker.sh").read_text()),
+                    File(path=WORKER_VERBS, content=Path(__file__).with_name("worker.sh").read_text()),
                     *(_bridge_files(str(pod_cidr)) if args.bridge else []),
                 ],
                 units=[
@@ -168,7 +169,7 @@ class ContainerRuntime(Component):
                     )
                 ],
                 run=imports("pause"),
-                undo=f"[ ! -e {_VERBS} ] || {{ . {_VERBS}; end_runtime; }}",
+                undo=f"[ ! -e {WORKER_VERBS} ] || {{ . {WORKER_VERBS}; end_runtime; }}",
             ),
             self.child(),
         )
@@ -206,7 +207,7 @@ class Worker(Component):
                         f"own file {_RESOLV_CONF}",
                         f"install -d -m 0750 {_KUBELET}",
                         *([] if machine.shares_kernel else [f"kept_sysctls {' '.join(_KEPT_SYSCTLS)}"]),
-                        f". {_VERBS}",
+                        f". {WORKER_VERBS}",
                         "note_tables",
                     ]
                 ),
@@ -254,7 +255,8 @@ class Worker(Component):
                         stage=2,
                     ),
                 ],
-                undo=f"[ ! -e {_VERBS} ] || {{ . {_VERBS}; end_pods; drop_rules {_CONFIG}/kube-proxy.yaml; }}",
+                undo=f"[ ! -e {WORKER_VERBS} ] || {{ . {WORKER_VERBS}; "
+                f"end_pods; drop_rules {_CONFIG}/kube-proxy.yaml; }}",
             ),
             self.child(),
         )

@@ -1,6 +1,8 @@
-# The verbs of a worker that Calico is on. Sourced after step.sh; /usr/local/lib/hardway/calico.sh on every such worker.
+# The verbs of a worker that Calico is on. Sourced after step.sh and worker.sh; /usr/local/lib/hardway/calico.sh on every
+# such worker.
 
 CNI=/opt/cni/bin
+# Before Felix makes those of iptables; see note_tables.
 NOTED_TABLES=$HARDWAY/steps/calico-plugin/tables
 PLUGIN_OF=$HARDWAY/steps/calico-plugin/image
 
@@ -28,18 +30,18 @@ have_plugin() {
   echo "$image" >"$PLUGIN_OF"
 }
 
-# note_tables: which nftables tables there are before Felix makes those of iptables.
-note_tables() { [ -e "$NOTED_TABLES" ] || nft list tables >"$NOTED_TABLES"; }
-
 # felix_ready PORT INTERFACE: Felix has written its rules, and the tunnel has its address.
 felix_ready() {
   curl -sf "http://127.0.0.1:$1/readiness" || { echo "Felix is not ready"; return 1; }
   [ -z "$2" ] || [ -n "$(ip -4 -o addr show dev "$2" 2>/dev/null)" ] || { echo "$2 has no address"; return 1; }
 }
 
-# end_calico: nothing of it in the kernel. Its pods have ended by now.
+# end_calico: nothing of it in the kernel.
 end_calico() {
   local name tool table
+  # A DaemonSet gives a node that loses its pods new ones: one may have begun while the kubelet went.
+  end_pods
+  pkill -KILL -f '^[^ ]*/containerd-shim-runc-v2 -namespace k8s[.]io' || true
   for name in $(ip -o link | sed -nE 's/^[0-9]+: (cali[^@:]*|vxlan[.]calico)[@:].*/\1/p'); do
     ip link delete "$name" 2>/dev/null || true
   done
@@ -70,6 +72,6 @@ drop_empty_tables() {
   while read -r table; do
     ! grep -qxF "table $table" "$NOTED_TABLES" 2>/dev/null || continue
     # shellcheck disable=SC2086  # family and name
-    nft list table $table | grep -qvE '^(table .*|\s*chain .*|\s*type .* hook .*|\s*}|)$' || nft delete table $table
+    holds_rules "$table" || nft delete table $table
   done < <(nft list tables | sed -nE 's/^table (ip6? .*)/\1/p')
 }

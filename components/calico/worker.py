@@ -21,11 +21,13 @@ from components.component import Component
 from components.kubeconfigs import kubeconfig
 from components.machine import Machine
 from components.step import LIBRARY, File, Step, StepArgs
+from components.worker import WORKER_VERBS
 from config.artifacts import ArtifactSource
 from config.calico import CalicoSettings
 from config.versions import pins
 
 _VERBS = str(Path(LIBRARY).with_name("calico.sh"))
+_USE_VERBS = f". {WORKER_VERBS}; . {_VERBS}"
 _KUBECONFIG = "/etc/calico/cni.kubeconfig"
 _CONFIGURATION = "/etc/cni/net.d/10-calico.conflist"
 _TUNNEL = "vxlan.calico"
@@ -66,8 +68,8 @@ class CalicoPlugin(Component):
                     ),
                     *datastore.identity(args.pki),
                 ],
-                before_start=f". {_VERBS}\nnote_tables\n{_plugin(args.artifacts, machine.arch)}",
-                undo=f"[ ! -e {_VERBS} ] || {{ . {_VERBS}; end_calico; }}",
+                before_start=f"{_USE_VERBS}\nnote_tables\n{_plugin(args.artifacts, machine.arch)}",
+                undo=f"[ ! -e {_VERBS} ] || {{ {_USE_VERBS}; end_calico; }}",
             ),
             self.child(),
         )
@@ -88,7 +90,7 @@ class CalicoNetwork(Component):
             StepArgs(
                 machine=machine,
                 name="calico-network",
-                prepare=f". {_VERBS}\nwait_for 120 Felix 'felix_ready {HEALTH_PORT} \"{tunnel}\"'",
+                prepare=f"{_USE_VERBS}\nwait_for 120 Felix 'felix_ready {HEALTH_PORT} \"{tunnel}\"'",
                 files=[
                     File(
                         path=_CONFIGURATION,

@@ -42,7 +42,13 @@ class Host:
     permitted: bool = True
     mirror_filled: bool = True
 
-    def ask(self, *, machines: int = 4, ranges: Sequence[str] = ("10.240.0.0/24", "10.200.0.0/16")) -> list[str]:
+    def ask(
+        self,
+        *,
+        machines: int = 4,
+        ranges: Sequence[str] = ("10.240.0.0/24", "10.200.0.0/16"),
+        modules: Sequence[str] = (),
+    ) -> list[str]:
         """The problems that the program reports, one line each; none when it is content."""
         tools, mirror = self.directory / "bin", self.directory / "mirror"
         for each in (tools, mirror):
@@ -67,6 +73,7 @@ class Host:
             [
                 *(sys.executable, str(PROGRAM), "--engine", self.engine, "--network", "hardway-dev"),
                 *("--image", "the-image", "--mirror", str(mirror), "--machines", str(machines), "--ranges", *ranges),
+                *(["--modules", *modules] if modules else []),
             ],
             env={"PATH": str(tools)},
             capture_output=True,
@@ -101,6 +108,13 @@ def test_an_engine_that_is_not_installed(host: Host) -> None:
 def test_a_host_without_the_tools_to_ask_about_routes(host: Host) -> None:
     host.has_ip = host.installed = False
     assert [problem.split(" ")[0] for problem in host.ask()] == ["podman", "ip"]
+
+
+def test_a_kernel_without_what_the_pod_network_needs(host: Host) -> None:
+    """Calico on a kernel without VXLAN."""
+    here = next(path.name for path in Path("/sys/module").iterdir())
+    (problem,) = host.ask(modules=[here, "no_such_module"])
+    assert problem.startswith("its kernel has no module no_such_module, which the pod network needs")
 
 
 def test_an_engine_that_is_not_permitted(host: Host) -> None:

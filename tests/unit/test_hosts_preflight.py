@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from hosts import preflight
-from hosts.plan import Host, Login, Plan
+from hosts.plan import Host, Login, Plan, from_json
 from hosts.preflight import Findings
 from hosts.reach import Credentials
 
@@ -178,3 +178,31 @@ def test_the_probe_says_what_is_asked_of_it(probe: Callable[[], str]) -> None:
     assert "module no_such_module" in said and "module overlay" not in said
     # Nobody listens there, and the machine itself says so.
     assert "blocked 127.0.0.1:1" not in said
+
+
+def test_workers_are_asked_for_the_modules_of_their_pod_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calico on a kernel without VXLAN; a controller that is refused for what it does not need."""
+    asked: dict[str, str] = {}
+
+    class Connection:
+        async def __aenter__(self) -> "Connection":
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            return None
+
+    async def as_root(connection: object, login: Login, script: str) -> str:
+        asked[str(login)] = next(line for line in script.splitlines() if line.startswith("modules="))
+        return "done yes"
+
+    async def skew(connection: object) -> float:
+        return 0.0
+
+    monkeypatch.setattr(preflight.reach, "connected", lambda *_: Connection())
+    monkeypatch.setattr(preflight.reach, "as_root", as_root)
+    monkeypatch.setattr(preflight, "_skew", skew)
+    plan = replace(PLAN, modules=("ip_set", "vxlan"))
+    assert from_json(plan.to_json()) == plan and "modules" not in PLAN.to_json()
+    for at in HOSTS:
+        asyncio.run(preflight._ask(at, plan, Credentials()))
+        assert ("vxlan" in asked[str(at.login)]) == ("worker" in at.roles)
