@@ -285,4 +285,6 @@ def test_containerd_understands_its_configuration(lab: Run, unpacked: Path, tmp_
 def test_every_version_that_may_be_asked_for_makes_a_lab() -> None:
     for name, product in pins().products.items():
         for version in product.versions:
-            assert parse("dev", {"versions": {name: version}}).artifacts.versions[name] == version
+            network = {"pod_network": next(iter(product.features), "routes")}
+            lab = parse("dev", {"versions": {name: version}, "network": network})
+            assert lab.artifacts.versions[name] == version

@@ -83,5 +83,5 @@ def test_artifacts_come_from_one_place(lab: Run) -> None:
         for word in line.split()[1:2]
     }
     assert urls
-    places = {re.sub(r"/(dl\.k8s\.io|github\.com|registry\.k8s\.io)/.*", "", url) for url in urls}
+    places = {re.sub(r"/(dl\.k8s\.io|github\.com|registry\.k8s\.io|docker\.io)/.*", "", url) for url in urls}
     assert len(places) == 1 and re.match(r"(file:///|https?:/)", places.pop())

@@ -53,7 +53,9 @@ def test_a_worker_takes_as_many_pods_as_kubernetes_means_it_to(dev: Run) -> None
 
 
 def test_host_ports_have_their_plugin(lab: Run) -> None:
-    assert "portmap" in lab.file("container-runtime-worker-0", "/etc/cni/net.d/10-bridge.conflist")
+    calico = "calicoctl" in lab.outputs["versions"]
+    step, network = ("calico-network", "calico") if calico else ("container-runtime", "bridge")
+    assert "portmap" in lab.file(f"{step}-worker-0", f"/etc/cni/net.d/10-{network}.conflist")
     assert " portmap" in lab.script("container-runtime-worker-0")
 
 
