@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from hosts import preflight
+from hosts import preflight, reach
 from hosts.plan import Host, Login, Plan, from_json
 from hosts.preflight import Findings
 from hosts.reach import Credentials
@@ -198,8 +198,8 @@ def test_workers_are_asked_for_the_modules_of_their_pod_network(monkeypatch: pyt
     async def skew(connection: object) -> float:
         return 0.0
 
-    monkeypatch.setattr(preflight.reach, "connected", lambda *_: Connection())
-    monkeypatch.setattr(preflight.reach, "as_root", as_root)
+    monkeypatch.setattr(reach, "connected", lambda *_: Connection())
+    monkeypatch.setattr(reach, "as_root", as_root)
     monkeypatch.setattr(preflight, "_skew", skew)
     plan = replace(PLAN, modules=("ip_set", "vxlan"))
     assert from_json(plan.to_json()) == plan and "modules" not in PLAN.to_json()
