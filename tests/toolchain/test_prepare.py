@@ -27,7 +27,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(pulumi_cli, "ensure", lambda report: tmp_path / "bin" / "pulumi")
     monkeypatch.setattr(system, "ensure", lambda report, packages: calls.update(system={p.name for p in packages}))
     monkeypatch.setattr(plugins, "ensure", lambda report, cli, wanted, retry=False: calls.update(plugins=set(wanted)))
-    monkeypatch.setattr(artifacts, "ensure", lambda report, version, only: calls.update(artifacts=only))
+    monkeypatch.setattr(artifacts, "ensure", lambda report, version, features, only: calls.update(artifacts=only))
     monkeypatch.setattr(images, "ensure", lambda report, features: calls.update(images=features))
     monkeypatch.setattr(node_image, "ensure", lambda report, engine: calls.update(node_image=engine))
     monkeypatch.setattr(vm_image, "ensure", lambda report, **what: calls.update(vm_image=what))
