@@ -13,7 +13,7 @@ export ARGS
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up preview destroy trust kubectl ssh status snapshot restore replace drill env test lint bench .venv
+.PHONY: help setup up preview destroy trust kubectl ssh status snapshot restore replace drill env test lint compare bench .venv
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -74,8 +74,11 @@ lint: .venv  ## ruff and mypy
 	$(PYTHON) -m mypy
 
 # One run of pytest, the quick tests first; the engine and lab tests make labs of their own.
-test: lint  ## lint, then all tests: unit, tool chain, live, engine, a real lab, and one that is hurt
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/unit tests/toolchain tests/live tests/engine tests/machines tests/droplets tests/lab tests/calico tests/ha
+test: lint  ## lint, then all tests: unit, tool chain, live, engine, a real lab each way, and one that is hurt
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/unit tests/toolchain tests/live tests/engine tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/ha
+
+compare: .venv  ## the hard way and kubeadm on the same machines: seconds, memory, processes, files [ARGS=--files]
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m benchmarks.compare $$ARGS
 
 bench: .venv  ## measure the lab against plain shell, side by side: [ARGS="--lab ha --rounds 5 --json FILE"]
 	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m benchmarks $$ARGS

@@ -1,5 +1,9 @@
 """The whole lab on one page: read the configuration, make the machines, build the cluster on them, export the facts."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
 import pulumi
 
 from components import substrates
@@ -10,18 +14,22 @@ from components.encryption import Encryption
 from components.etcd import Etcd, EtcdArgs, EtcdMembership
 from components.etcd_snapshots import EtcdSnapshots
 from components.host import Host, HostArgs
+from components.kubeadm import Kubeadm, KubeadmArgs, KubeadmNode, KubeadmNodeArgs, kubeadm_images
+from components.kubeadm_pki import KubeadmPki, KubeadmPkiArgs
 from components.kubeconfigs import kubeconfig
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
 from components.machine import Machine
 from components.neighbours import Neighbours, NeighboursArgs
-from components.pki import Pki, PkiArgs
+from components.pki import Certificate, KeyPair, Pki, PkiArgs
 from components.readiness import Readiness, ReadinessArgs
 from components.ssh import ssh_config
+from components.substrate import Substrate
 from components.virtual_address import VirtualAddress, VirtualAddressArgs
 from components.worker import ContainerRuntime, ContainerRuntimeArgs, FormerWorkers, Worker, WorkerArgs
 from config import lab as config
 from config.machines import Role
 from config.problems import ConfigError
+from config.versions import pins
 
 
 def after(*resources: pulumi.Resource) -> pulumi.ResourceOptions:
@@ -29,20 +37,49 @@ def after(*resources: pulumi.Resource) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions(depends_on=list(resources))
 
 
-def build(lab: config.Lab) -> None:
-    """One lab, from machines to proof."""
-    cluster = f"hardway-{lab.name}"
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where a cluster is built: the lab's machines, and the address that its API gets."""
 
-    substrate = substrates.create("machines", lab)
-    endpoint = pulumi.Output.format("https://{0}:{1}", substrate.api_address, API_PORT)
-    balancing = lab.settings.load_balancing
-    machines = {machine.name: machine for machine in substrate.machines}
+    lab: config.Lab
+    substrate: Substrate
 
-    def having(role: Role) -> list[Machine]:
-        return [machine for machine in machines.values() if machine.has(role)]
+    @property
+    def cluster(self) -> str:
+        """The name kubeconfigs give the cluster."""
+        return f"hardway-{self.lab.name}"
 
-    controllers, workers = having(Role.CONTROLLER), having(Role.WORKER)
+    @cached_property
+    def endpoint(self) -> pulumi.Output[str]:
+        """https://address:6443"""
+        return pulumi.Output.format("https://{0}:{1}", self.substrate.api_address, API_PORT)
+
+    @cached_property
+    def machines(self) -> Mapping[str, Machine]:
+        """By name, in the configuration's order."""
+        return {machine.name: machine for machine in self.substrate.machines}
+
+    def having(self, role: Role) -> list[Machine]:
+        """The machines of one role."""
+        return [machine for machine in self.machines.values() if machine.has(role)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A cluster that was built: who it is, and when it is ready."""
+
+    authority: pulumi.Input[str]
+    kubeconfig: pulumi.Output[str]
+    certificates: pulumi.Output[list[dict[str, str]]]
+    readiness: Readiness
+
+
+def hard_way(site: Site) -> Cluster:
+    """Every program a unit, every flag and every certificate written down."""
+    lab, substrate, machines = site.lab, site.substrate, site.machines
+    controllers, workers = site.having(Role.CONTROLLER), site.having(Role.WORKER)
     members = [machines[spec.name] for spec in lab.etcd_members]
+    balancing = lab.settings.load_balancing
 
     pki = Pki(
         "pki",
@@ -62,21 +99,10 @@ def build(lab: config.Lab) -> None:
         after(*substrate.checks),
     )
     encryption = Encryption("encryption", provider=lab.settings.encryption)
-    hosts = {
-        name: Host(
-            f"host-{name}",
-            HostArgs(
-                machine=machine,
-                lab=lab.machines,
-                not_before=pki.kubernetes.not_before,
-                modules=lab.kernel_modules if machine.has(Role.WORKER) else (),
-            ),
-        )
-        for name, machine in machines.items()
-    }
+    hosts = prepared(site, not_before=pki.kubernetes.not_before)
     etcd = Etcd(
         "etcd",
-        EtcdArgs(members=members, pki=pki, artifacts=lab.artifacts, cluster_token=cluster),
+        EtcdArgs(members=members, pki=pki, artifacts=lab.artifacts, cluster_token=site.cluster),
         after(*(hosts[machine.name] for machine in members)),
     )
     EtcdSnapshots("etcd-snapshots", members, after(etcd))
@@ -87,51 +113,18 @@ def build(lab: config.Lab) -> None:
             pki=pki,
             encryption=encryption.configuration,
             etcd=etcd,
-            endpoint=endpoint,
+            endpoint=site.endpoint,
             network=lab.network,
-            cluster=cluster,
+            cluster=site.cluster,
             artifacts=lab.artifacts,
         ),
         after(etcd, *(hosts[machine.name] for machine in controllers)),
     )
     membership = EtcdMembership("etcd-membership", members, after(control_plane))
-    balancers = having(Role.LOAD_BALANCER)
-    # What makes the API answer at the endpoint.
-    entrance: list[pulumi.Resource] = [
-        *substrate.entrance,
-        *(
-            LoadBalancer(
-                balancer.name,
-                LoadBalancerArgs(
-                    machine=balancer,
-                    controllers=lab.with_role(Role.CONTROLLER),
-                    authority=pki.kubernetes.certificate,
-                    certificate=pki.load_balancer,
-                ),
-                after(hosts[balancer.name]),
-            )
-            for balancer in balancers
-        ),
-    ]
-    if len(balancers) > 1:
-        sharing = VirtualAddressArgs(balancers=balancers, address=lab.api_address)
-        entrance.append(VirtualAddress("virtual-address", sharing, after(*entrance)))
+    entrance = entrance_of(site, hosts, authority=pki.kubernetes.certificate, certificate=pki.load_balancer)
     former_workers = FormerWorkers("former-workers", controllers[0], workers, after(control_plane, *entrance))
     # Those that are there hear of a new machine while it is being made.
-    neighbours = [
-        Neighbours(
-            f"neighbours-{name}",
-            NeighboursArgs(
-                machine=machine,
-                lab=lab.machines,
-                network=lab.network,
-                api=(substrate.api_address, balancing.domain) if balancing.domain else None,
-                calico=lab.calico,
-            ),
-            after(hosts[name], former_workers),
-        )
-        for name, machine in machines.items()
-    ]
+    neighbours = acquainted(site, hosts, former_workers)
     kubelet_access = KubeletAccess("kubelet-access", controllers[0], after(control_plane, *entrance))
     dns = Dns(
         "dns",
@@ -146,8 +139,8 @@ def build(lab: config.Lab) -> None:
             workers=workers,
             etcd_endpoints=etcd.endpoints,
             pki=pki,
-            endpoint=endpoint,
-            cluster=cluster,
+            endpoint=site.endpoint,
+            cluster=site.cluster,
             artifacts=lab.artifacts,
         )
         if lab.calico
@@ -174,9 +167,9 @@ def build(lab: config.Lab) -> None:
                 machine=worker,
                 controller=controllers[0],
                 pki=pki,
-                endpoint=endpoint,
+                endpoint=site.endpoint,
                 network=lab.network,
-                cluster=cluster,
+                cluster=site.cluster,
                 artifacts=lab.artifacts,
             ),
             after(
@@ -198,24 +191,188 @@ def build(lab: config.Lab) -> None:
             controllers=controllers,
             workers=workers,
             etcd_members=len(members),
-            endpoint=endpoint,
+            endpoint=site.endpoint,
             network=lab.network,
         ),
         after(*nodes, membership, *neighbours, kubelet_access, dns),
     )
-
-    pulumi.export("endpoint", endpoint)
-    pulumi.export("ca_certificate", pki.kubernetes.certificate)
-    pulumi.export(
-        "kubeconfig",
-        kubeconfig(
-            cluster=cluster,
-            server=endpoint,
-            authority=pki.kubernetes.certificate,
-            user="admin",
-            certificate=pki.admin,
-        ),
+    return Cluster(
+        authority=pki.kubernetes.certificate,
+        kubeconfig=administrator(site, authority=pki.kubernetes.certificate, certificate=pki.admin),
+        certificates=pki.certificates(),
+        readiness=readiness,
     )
+
+
+def easy_way(site: Site) -> Cluster:
+    """kubeadm on the same machines: it makes the control plane, and the others join."""
+    lab, substrate = site.lab, site.substrate
+    controllers, workers = site.having(Role.CONTROLLER), site.having(Role.WORKER)
+    balancing, chosen = lab.settings.load_balancing, lab.settings.kubeadm
+
+    pki = KubeadmPki(
+        "pki",
+        KubeadmPkiArgs(
+            settings=lab.settings.pki,
+            makes_authorities=chosen.authorities == "stack",
+            terminated_domain=balancing.domain if balancing.mode == "terminate" else None,
+        ),
+        after(*substrate.checks),
+    )
+    given = pki.authorities
+    hosts = prepared(site, not_before=given.kubernetes.not_before if given else None)
+    entrance = entrance_of(
+        site,
+        hosts,
+        authority=given.kubernetes.certificate if given else None,
+        certificate=pki.load_balancer,
+        health_proxies=False,
+    )
+    runtimes = {
+        machine.name: ContainerRuntime(
+            f"container-runtime-{machine.name}",
+            ContainerRuntimeArgs(machine=machine, artifacts=lab.artifacts, images=kubeadm_images(machine.spec)),
+            after(hosts[machine.name]),
+        )
+        for machine in (*controllers, *workers)
+    }
+    # On all machines, before kubeadm does anything on one of them.
+    nodes = [
+        KubeadmNode(
+            f"kubeadm-node-{machine.name}",
+            KubeadmNodeArgs(
+                machine=machine,
+                artifacts=lab.artifacts,
+                repository=pins().packages if chosen.packages == "apt" else None,
+                controllers=controllers,
+            ),
+            after(hosts[machine.name]),
+        )
+        for machine in (*controllers, *workers)
+    ]
+    cluster = Kubeadm(
+        "kubeadm",
+        KubeadmArgs(
+            controllers=controllers,
+            workers=workers,
+            authorities=given,
+            join_token=pki.join_token,
+            endpoint=site.endpoint,
+            domains=[balancing.domain] if balancing.domain else [],
+            network=lab.network,
+            pki=lab.settings.pki,
+            runtimes=runtimes,
+        ),
+        after(*nodes, *entrance),
+    )
+    membership = EtcdMembership("etcd-membership", controllers, after(cluster))
+    former_nodes = FormerWorkers("former-workers", controllers[0], [*controllers, *workers], after(cluster.made))
+    neighbours = acquainted(site, hosts, former_nodes)
+    readiness = Readiness(
+        "readiness",
+        ReadinessArgs(
+            controllers=controllers,
+            workers=[*workers, *controllers],
+            etcd_members=len(controllers),
+            endpoint=site.endpoint,
+            network=lab.network,
+        ),
+        after(cluster, membership, *neighbours),
+    )
+    return Cluster(
+        authority=cluster.authority,
+        kubeconfig=administrator(site, authority=cluster.authority, certificate=given.admin)
+        if given
+        else cluster.kubeconfig,
+        certificates=pki.certificates(),
+        readiness=readiness,
+    )
+
+
+def prepared(site: Site, *, not_before: pulumi.Input[str] | None) -> Mapping[str, Host]:
+    """Every machine with what it needs before it is anything in particular."""
+    return {
+        name: Host(
+            f"host-{name}",
+            HostArgs(
+                machine=machine,
+                lab=site.lab.machines,
+                not_before=not_before,
+                modules=site.lab.kernel_modules if machine.has(Role.WORKER) else (),
+            ),
+        )
+        for name, machine in site.machines.items()
+    }
+
+
+def entrance_of(
+    site: Site,
+    hosts: Mapping[str, Host],
+    *,
+    authority: pulumi.Input[str] | None,
+    certificate: KeyPair | None,
+    health_proxies: bool = True,
+) -> Sequence[pulumi.Resource]:
+    """What makes the API answer at the endpoint."""
+    balancers = site.having(Role.LOAD_BALANCER)
+    entrance: list[pulumi.Resource] = [
+        *site.substrate.entrance,
+        *(
+            LoadBalancer(
+                balancer.name,
+                LoadBalancerArgs(
+                    machine=balancer,
+                    controllers=site.lab.with_role(Role.CONTROLLER),
+                    authority=authority,
+                    certificate=certificate,
+                    health_proxies=health_proxies,
+                ),
+                after(hosts[balancer.name]),
+            )
+            for balancer in balancers
+        ),
+    ]
+    if len(balancers) > 1:
+        sharing = VirtualAddressArgs(balancers=balancers, address=site.lab.api_address)
+        entrance.append(VirtualAddress("virtual-address", sharing, after(*entrance)))
+    return entrance
+
+
+def acquainted(site: Site, hosts: Mapping[str, Host], former: FormerWorkers) -> Sequence[Neighbours]:
+    """Every machine with the names of the others, and the ways to their pods."""
+    lab, domain = site.lab, site.lab.settings.load_balancing.domain
+    return [
+        Neighbours(
+            f"neighbours-{name}",
+            NeighboursArgs(
+                machine=machine,
+                lab=lab.machines,
+                network=lab.network,
+                api=(site.substrate.api_address, domain) if domain else None,
+                calico=lab.calico,
+            ),
+            after(hosts[name], former),
+        )
+        for name, machine in site.machines.items()
+    ]
+
+
+def administrator(site: Site, *, authority: pulumi.Input[str], certificate: Certificate) -> pulumi.Output[str]:
+    """The kubeconfig for people."""
+    return kubeconfig(
+        cluster=site.cluster, server=site.endpoint, authority=authority, user="admin", certificate=certificate
+    )
+
+
+def build(lab: config.Lab) -> None:
+    """One lab, from machines to proof."""
+    substrate = substrates.create("machines", lab)
+    site = Site(lab=lab, substrate=substrate)
+    cluster = easy_way(site) if lab.settings.bootstrap == "kubeadm" else hard_way(site)
+
+    pulumi.export("endpoint", site.endpoint)
+    pulumi.export("ca_certificate", cluster.authority)
+    pulumi.export("kubeconfig", cluster.kubeconfig)
     pulumi.export(
         "machines",
         [
@@ -233,8 +390,8 @@ def build(lab: config.Lab) -> None:
     pulumi.export("ssh_private_key", substrate.ssh_private_key)
     pulumi.export("ssh_config", ssh_config(substrate.machines, lab.ssh_key))
     pulumi.export("versions", dict(lab.artifacts.versions))
-    pulumi.export("certificates", pki.certificates())
-    pulumi.export("readiness", readiness.facts)
+    pulumi.export("certificates", cluster.certificates)
+    pulumi.export("readiness", cluster.readiness.facts)
 
 
 try:

@@ -29,15 +29,15 @@ def measure(lab: MeasuredLab, directory: Path) -> ProgramRound:
         BenchmarkError: a command fails, or is not done in time.
     """
     directory.mkdir(parents=True)
-    up = _toolchain(lab, "up", directory / "up.log")
+    up = toolchain(lab, "up", directory / "up.log")
     memory = working_set(lab.stack)
-    second = _toolchain(lab, "up", directory / "second-up.log")
+    second = toolchain(lab, "up", directory / "second-up.log")
     changes = sum(number for what, number in _changes(lab, directory).items() if what != "same")
-    preview = _toolchain(lab, "preview", directory / "preview.log")
+    preview = toolchain(lab, "preview", directory / "preview.log")
     exported = json.loads(_pulumi(lab, "stack", "export", log=directory / "export.log").output)
     types = [each["type"] for each in exported["deployment"]["resources"] if "pulumi:providers:" not in each["type"]]
     one_more_worker = _one_more_worker(lab, directory) if lab.grows else None
-    destroy = _toolchain(lab, "destroy", directory / "destroy.log")
+    destroy = toolchain(lab, "destroy", directory / "destroy.log")
     return ProgramRound(
         up=up.seconds,
         second_up=second.seconds,
@@ -74,7 +74,7 @@ def remove(lab: MeasuredLab, directory: Path) -> None:
     listing = run(["pulumi", "stack", "ls", "--json", "--non-interactive"], log=directory / "stacks.log", deadline=60)
     if lab.stack not in [stack["name"].rpartition("/")[2] for stack in json.loads(listing.output)]:
         return
-    _toolchain(lab, "destroy", directory / "remove.log")
+    toolchain(lab, "destroy", directory / "remove.log")
     _pulumi(lab, "stack", "rm", "--yes", "--preserve-config", log=directory / "remove-stack.log")
     # The backend keeps copies of a removed stack's state, and so the keys of labs that are no more.
     kept = paths.state() / ".pulumi"
@@ -85,13 +85,18 @@ def remove(lab: MeasuredLab, directory: Path) -> None:
 
 def _one_more_worker(lab: MeasuredLab, directory: Path) -> Ran:
     with one_worker_more(lab.settings_file):
-        up = _toolchain(lab, "up", directory / "one-more-worker.log")
+        up = toolchain(lab, "up", directory / "one-more-worker.log")
     if not _changes(lab, directory).get("create"):
         raise BenchmarkError(f"The `up` that was to add a worker to the stack {lab.stack} made nothing.")
     return up
 
 
-def _toolchain(lab: MeasuredLab, command: str, log: Path) -> Ran:
+def toolchain(lab: MeasuredLab, command: str, log: Path) -> Ran:
+    """Run a command of the tool chain on the lab's stack.
+
+    Raises:
+        BenchmarkError: it fails, or is not done in time.
+    """
     return run([sys.executable, "-m", "toolchain", "--stack", lab.stack, command], log=log)
 
 

@@ -80,10 +80,10 @@ class Etcd(Component):
                     machine=member,
                     name="etcd",
                     prepare=f"user etcd {_DATA}\ndata {_DATA}\ninstall -d -m 0700 -o etcd -g etcd {_DATA}",
-                    fetches=[_fetch(args.artifacts, member.arch, "etcd", "etcdctl", "etcdutl")],
+                    fetches=[fetch_etcd(args.artifacts, member.arch, "etcd", "etcdctl", "etcdutl")],
                     files=[
                         *files,
-                        *_client(self.endpoints, f"{_PKI}/ca.crt", f"{_PKI}/member.crt", f"{_PKI}/member.key"),
+                        *etcd_client(self.endpoints, f"{_PKI}/ca.crt", f"{_PKI}/member.crt", f"{_PKI}/member.key"),
                     ],
                     before_start=founders.apply(partial(join, member, args.members)),
                     units=[
@@ -136,8 +136,8 @@ class Etcd(Component):
         if machine.name in {member.name for member in self._args.members}:
             return [], []
         return (
-            [_fetch(self._args.artifacts, machine.arch, "etcdctl")],
-            _client(self.endpoints, authority, certificate, key),
+            [fetch_etcd(self._args.artifacts, machine.arch, "etcdctl")],
+            etcd_client(self.endpoints, authority, certificate, key),
         )
 
 
@@ -227,7 +227,8 @@ def member_flags(member: Machine, args: EtcdArgs) -> Flags:
     }
 
 
-def _fetch(artifacts: ArtifactSource, arch: str, *programs: str) -> Fetch:
+def fetch_etcd(artifacts: ArtifactSource, arch: str, *programs: str) -> Fetch:
+    """Programs of etcd's release, where a machine's programs are."""
     folder = f"etcd-v{artifacts.versions['etcd']}-linux-{arch}"
     return Fetch(
         artifact=artifacts.artifact("etcd", arch=arch),
@@ -236,7 +237,8 @@ def _fetch(artifacts: ArtifactSource, arch: str, *programs: str) -> Fetch:
     )
 
 
-def _client(endpoints: Sequence[str], authority: str, certificate: str, key: str) -> list[File]:
+def etcd_client(endpoints: Sequence[str], authority: str, certificate: str, key: str) -> list[File]:
+    """What etcdctl on a machine knows the members by, and the verbs for it."""
     return [
         File(path=_VERBS, content=Path(__file__).with_name("etcd.sh").read_text()),
         # For people, too: `. /etc/etcd/etcdctl.env; etcdctl member list`.

@@ -45,13 +45,14 @@ class HostArgs:
     """Args:
     machine: the machine to prepare.
     lab: every machine of the lab: some packages depend on the others.
-    not_before: when the lab's authorities begin to be valid (RFC 3339); no clock may be behind it.
+    not_before: when the lab's authorities begin to be valid (RFC 3339); no clock may be behind it. None where they are
+        made later, on a machine.
     modules: kernel modules beyond those of every machine.
     """
 
     machine: Machine
     lab: Sequence[MachineSpec]
-    not_before: pulumi.Input[str]
+    not_before: pulumi.Input[str] | None
     modules: Sequence[str] = ()
 
 
@@ -90,7 +91,7 @@ class Host(Component):
                     ),
                 ],
                 units=[Unit(name="hardway-no-swap.service", content=_NO_SWAP)] if own_kernel else [],
-                run=pulumi.Output.format("clock_after {0}", args.not_before),
+                run=pulumi.Output.format("clock_after {0}", args.not_before) if args.not_before is not None else "",
             ),
             self.child(),
         )
@@ -100,8 +101,11 @@ class Host(Component):
 def packages(machine: MachineSpec, lab: Sequence[MachineSpec]) -> list[str]:
     """The Debian packages that a machine's roles need in a lab of these machines."""
     balancers = [other.name for other in lab if Role.LOAD_BALANCER in other.roles]
+    # A controller with pods is kubeadm's: a Node like the workers, and nobody asks for its health over plain HTTP.
+    node = Role.CONTROLLER in machine.roles and machine.pod_cidr is not None
+    roles = {Role.WORKER} if node else machine.roles
     return [
         *_PACKAGES[None],
-        *(name for role in Role if role in machine.roles for name in _PACKAGES[role]),
+        *(name for role in Role if role in roles for name in _PACKAGES[role]),
         *([_SHARING] if len(balancers) > 1 and machine.name in balancers else []),
     ]

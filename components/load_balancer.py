@@ -28,6 +28,9 @@ HTTPS_PORT = 443
 _TEMPLATES = Path(__file__).parents[1] / "config" / "templates"
 _CONFIGURATION = "/etc/haproxy/haproxy.cfg"
 _CERTIFICATE = "/etc/haproxy/domain.pem"
+_AUTHORITY = "/etc/haproxy/kubernetes-ca.crt"
+# The API servers answer for more than their health.
+_ONLY_HEALTH = "\n    http-request deny deny_status 404 unless { path /healthz }"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +38,17 @@ class LoadBalancerArgs:
     """Args:
     machine: where HAProxy runs.
     controllers: the backends.
-    authority: the certificate (PEM) that the API servers' certificates are checked against.
+    authority: the certificate (PEM) that the API servers' certificates are checked against; None where it is not there
+        before they are: TLS passes through, so clients check them all the same.
     certificate: of the lab's domain, with its key, where TLS is terminated.
+    health_proxies: whether the controllers answer for their health over plain HTTP; else their API servers are asked.
     """
 
     machine: Machine
     controllers: Sequence[MachineSpec]
-    authority: pulumi.Input[str]
+    authority: pulumi.Input[str] | None
     certificate: KeyPair | None = None
+    health_proxies: bool = True
 
 
 class LoadBalancer(Component):
@@ -51,10 +57,15 @@ class LoadBalancer(Component):
     def __init__(self, name: str, args: LoadBalancerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("LoadBalancer", name, opts)
         files = [
-            File(path="/etc/haproxy/kubernetes-ca.crt", content=args.authority),
+            *([File(path=_AUTHORITY, content=args.authority)] if args.authority is not None else []),
             File(
                 path=_CONFIGURATION,
-                content=haproxy_configuration(args.controllers, terminates=args.certificate is not None),
+                content=haproxy_configuration(
+                    args.controllers,
+                    terminates=args.certificate is not None,
+                    verifies=args.authority is not None,
+                    health_proxies=args.health_proxies,
+                ),
             ),
         ]
         if args.certificate is not None:
@@ -82,14 +93,28 @@ class LoadBalancer(Component):
         self.register_outputs({})
 
 
-def haproxy_configuration(controllers: Sequence[MachineSpec], *, terminates: bool = False) -> str:
+def haproxy_configuration(
+    controllers: Sequence[MachineSpec],
+    *,
+    terminates: bool = False,
+    verifies: bool = True,
+    health_proxies: bool = True,
+) -> str:
     """haproxy.cfg for these backends; `terminates` adds the way in whose TLS ends here."""
+    verification = f"verify required ca-file {_AUTHORITY} verifyhost kubernetes" if verifies else "verify none"
 
     def servers(port: int) -> str:
         return "\n".join(f"    server {machine.name} {machine.address}:{port}" for machine in controllers)
 
     text = _template("haproxy.cfg").substitute(
-        ciphers=CIPHERS, port=API_PORT, monitor=MONITOR, api_servers=servers(API_PORT), health_servers=servers(80)
+        ciphers=CIPHERS,
+        port=API_PORT,
+        monitor=MONITOR,
+        verification=verification,
+        api_servers=servers(API_PORT),
+        only_health="" if health_proxies else _ONLY_HEALTH,
+        health_tls="" if health_proxies else f" ssl {verification}",
+        health_servers=servers(80 if health_proxies else API_PORT),
     )
     if terminates:
         text += _template("haproxy-terminate.cfg").substitute(

@@ -236,7 +236,7 @@ class Pki(Component):
             else None
         )
         self.load_balancer = (
-            _self_signed(f"{name}-load-balancer", args.domain, args.settings, self.child())
+            self_signed(f"{name}-load-balancer", args.domain, args.settings, self.child())
             if args.terminates and args.domain
             else None
         )
@@ -260,17 +260,24 @@ class Pki(Component):
             self.front_proxy_client,
             *(leaf for leaf in (self.calico_cni, self.calico_etcd_client, self.load_balancer) if leaf),
         ]
-        rows: list[pulumi.Input[dict[str, str]]] = [
-            *(
-                pulumi.Output.all(name=ca.subject.removeprefix("CN="), subject=ca.subject, not_after=ca.not_after)
-                for ca in authorities
-            ),
-            *(pulumi.Output.all(name=leaf.name, subject=leaf.subject, not_after=leaf.not_after) for leaf in leaves),
-        ]
-        return pulumi.Output.all(*rows).apply(list)
+        return certificate_rows(authorities, leaves)
 
 
-def _self_signed(name: str, domain: str, settings: PkiSettings, opts: pulumi.ResourceOptions) -> Certificate:
+def certificate_rows(
+    authorities: Sequence[Authority], leaves: Sequence[Certificate]
+) -> pulumi.Output[list[dict[str, str]]]:
+    """Name, subject and end (RFC 3339) of these certificates."""
+    rows: list[pulumi.Input[dict[str, str]]] = [
+        *(
+            pulumi.Output.all(name=ca.subject.removeprefix("CN="), subject=ca.subject, not_after=ca.not_after)
+            for ca in authorities
+        ),
+        *(pulumi.Output.all(name=leaf.name, subject=leaf.subject, not_after=leaf.not_after) for leaf in leaves),
+    ]
+    return pulumi.Output.all(*rows).apply(list)
+
+
+def self_signed(name: str, domain: str, settings: PkiSettings, opts: pulumi.ResourceOptions) -> Certificate:
     """A server's certificate that no authority stands for: people trust it by itself, or not at all."""
     key = private_key(name, settings.algorithm, opts)
     certificate = tls.SelfSignedCert(

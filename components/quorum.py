@@ -3,6 +3,8 @@
 Made: one command on this host that remembers which machines carry a member, and how each is defined. When that
 changes, more than half of the machines must stay as they are: what they hold is the cluster. A removed member leaves by
 the etcd component's own way; a machine that is made anew has lost its data.
+
+What the lab was made with for good (config/choices.py) is remembered and guarded with them.
 """
 
 import hashlib
@@ -12,22 +14,26 @@ import pulumi
 from pulumi_command import local
 
 
-def quorum_guard(name: str, definitions: Mapping[str, str], opts: pulumi.ResourceOptions) -> local.Command:
+def quorum_guard(
+    name: str, definitions: Mapping[str, str], choices: str, opts: pulumi.ResourceOptions
+) -> local.Command:
     """The command that everything which removes or replaces a machine comes after.
 
     Args:
         name: of the resource.
         definitions: machine name -> what it is made from, for each that carries an etcd member; another definition is
             another machine.
+        choices: what the lab is made with and cannot change, as one word; empty where all of it is the default.
         opts: of the resource.
 
     Raises, at `up`: a report that says what would go. The environment variable INSIST=yes lets it happen.
     """
+    made_with = f"[{choices}]" if choices else ""
     members = "\n".join(
-        f"{machine} {hashlib.sha256(definition.encode()).hexdigest()[:16]}"
+        f"{machine}{made_with} {hashlib.sha256(definition.encode()).hexdigest()[:16]}"
         for machine, definition in sorted(definitions.items())
     )
-    return local.Command(name, create=remember(members), update=refuse(members), opts=opts)
+    return local.Command(name, create=remember(members), update=refuse(members, choices), opts=opts)
 
 
 def remember(members: str) -> str:
@@ -35,12 +41,16 @@ def remember(members: str) -> str:
     return f"# The machines that carry etcd, and their definitions.\nprintf '%s\\n' '{members}'"
 
 
-def refuse(members: str) -> str:
-    """The shell lines that compare the members with those of the `up` before, and print them if enough stay."""
+def refuse(members: str, choices: str = "") -> str:
+    """The shell lines that compare the members with those of the `up` before, and print them if enough stay.
+
+    A lab that goes back to the defaults is refused by the quorum's rule: none of its members is what it was.
+    """
     return "\n".join(
         [
             "# The machines that carry etcd, and their definitions: more than half must stay.",
             "set -eu",
+            *(_refuse_other_choices(choices) if choices else ()),
             f"wanted='{members}'",
             "before=$(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | grep -c .)",
             "gone=$(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | grep -vxF \"$wanted\" | cut -d ' ' -f 1 | xargs)",
@@ -57,3 +67,19 @@ def refuse(members: str) -> str:
             "printf '%s\\n' \"$wanted\"",
         ]
     )
+
+
+def _refuse_other_choices(choices: str) -> list[str]:
+    return [
+        "first=$(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | head -n 1)",
+        "made_with=$(printf '%s\\n' \"$first\" | sed -n 's/^[^ []*\\[\\([^ ]*\\)\\] .*/\\1/p')",
+        f"if [ \"$made_with\" != '{choices}' ]; then",
+        "  cat >&2 <<END",
+        "Refused, and nothing was touched: a lab that is up cannot become another. It was made with",
+        "${made_with:-the defaults}, and is to have",
+        f"{choices}.",
+        "Put it back, or make the lab anew: destroy it, then make it.",
+        "END",
+        "  exit 1",
+        "fi",
+    ]

@@ -97,6 +97,7 @@ class StepArgs:
         before_start: shell lines once artifacts and files are there.
         units: systemd units, each waited for until it serves.
         run: shell lines after the units serve; must be idempotent.
+        secret = bool(secret_paths) or args.prints_secrets
         brings: the step library itself (step.sh), for the first step of a machine, which has no secrets.
         undo: shell lines before the step's files and units are removed; must bear that all is gone already.
     """
@@ -111,6 +112,7 @@ class StepArgs:
     run: pulumi.Input[str] = ""
     undo: str = ""
     brings: str | None = None
+    prints_secrets: bool = False
 
 
 class Step(remote.Command):
@@ -129,6 +131,7 @@ class Step(remote.Command):
                 render(args, contents=known[0], identity=known[1], before_start=known[2], run=known[3])
             )
         )
+        secret = bool(secret_paths) or args.prints_secrets
         stdin: pulumi.Input[str] | None = _packed(args.brings) if args.brings else None
         if secret_paths:
             stdin = _secrets({path: contents[path] for path in secret_paths})
@@ -138,14 +141,14 @@ class Step(remote.Command):
             create=create,
             delete=args.machine.as_root(render_undo(args)),
             stdin=stdin,
-            logging=remote.Logging.NONE if secret_paths else None,
+            logging=remote.Logging.NONE if secret else None,
             # sshd takes no environment from us, and the earlier output is of no use to the script.
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions.merge(
                 opts,
                 pulumi.ResourceOptions(
                     deleted_with=args.machine.resource,
-                    additional_secret_outputs=["stdout", "stderr"] if secret_paths else None,
+                    additional_secret_outputs=["stdout", "stderr"] if secret else None,
                 ),
             ),
         )

@@ -36,11 +36,12 @@ _KUBELET = "/var/lib/kubelet"
 _CONFIG = "/etc/kubernetes/config"
 _KUBELET_KUBECONFIG = "/etc/kubernetes/kubelet.kubeconfig"
 _PROXY_KUBECONFIG = "/etc/kubernetes/kube-proxy.kubeconfig"
-_RESOLV_CONF = "/etc/kubernetes/config/resolv.conf"
+RESOLV_CONF = "/etc/kubernetes/config/resolv.conf"
 _CNI = "/etc/cni/net.d"
 _NODES = str(Path(LIBRARY).with_name("nodes.sh"))
 WORKER_VERBS = str(Path(LIBRARY).with_name("worker.sh"))
 """On every worker; a step sources it after the library."""
+_NODE_UNDO = f"[ ! -e {WORKER_VERBS} ] || {{ . {WORKER_VERBS}; end_pods; drop_rules {_CONFIG}/kube-proxy.yaml; }}"
 KUBELET_SYSCTLS = (
     "kernel.keys.root_maxbytes",
     "kernel.keys.root_maxkeys",
@@ -51,7 +52,7 @@ KUBELET_SYSCTLS = (
 )
 """What a kubelet sets for the whole kernel."""
 # That, and what kube-proxy sets; a kernel that is shared is its host's to look after.
-_KEPT_SYSCTLS = (
+KEPT_SYSCTLS = (
     *KUBELET_SYSCTLS,
     "net.netfilter.nf_conntrack_max",
     "net.netfilter.nf_conntrack_tcp_timeout_close_wait",
@@ -59,7 +60,7 @@ _KEPT_SYSCTLS = (
 )
 # What tells the Nodes of the lab's own workers from others that somebody may have added; in nodes.sh, too.
 _LABEL = "hardway/worker"
-_CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +119,17 @@ class ContainerRuntime(Component):
             raise ValueError(f"{machine.name} has no pod range")
 
         def imports(*images: str) -> str:
-            wanted = images if artifacts.has_images else ()
-            return "\n".join(_import(artifacts, image, machine.arch) for image in wanted)
+            wanted = [_import(artifacts, image, machine.arch) for image in images if artifacts.has_images]
+            if len(wanted) < 2:
+                return "\n".join(wanted)
+            # Side by side: the large ones wait for the disk, and others for them.
+            return "\n".join(
+                [
+                    "imports=()",
+                    *(f"{each} & imports+=($!)" for each in wanted),
+                    'for each in "${imports[@]}"; do wait "$each"; done',
+                ]
+            )
 
         self.runtime = Step(
             name,
@@ -164,7 +174,7 @@ class ContainerRuntime(Component):
                             },
                         ),
                         restarts_on=[config.path],
-                        ready=f"ctr --address {_CONTAINERD_SOCKET} version >/dev/null",
+                        ready=f"ctr --address {CONTAINERD_SOCKET} version >/dev/null",
                         ready_means="containerd answers",
                     )
                 ],
@@ -203,10 +213,10 @@ class Worker(Component):
                     [
                         f"data {_KUBELET} /var/log/pods /var/log/containers /usr/libexec/kubernetes",
                         # Written by the unit itself, whenever it starts.
-                        f"parents {_RESOLV_CONF}",
-                        f"own file {_RESOLV_CONF}",
+                        f"parents {RESOLV_CONF}",
+                        f"own file {RESOLV_CONF}",
                         f"install -d -m 0750 {_KUBELET}",
-                        *([] if machine.shares_kernel else [f"kept_sysctls {' '.join(_KEPT_SYSCTLS)}"]),
+                        *([] if machine.shares_kernel else [f"kept_sysctls {' '.join(KEPT_SYSCTLS)}"]),
                         f". {WORKER_VERBS}",
                         "note_tables",
                     ]
@@ -255,8 +265,7 @@ class Worker(Component):
                         stage=2,
                     ),
                 ],
-                undo=f"[ ! -e {WORKER_VERBS} ] || {{ . {WORKER_VERBS}; "
-                f"end_pods; drop_rules {_CONFIG}/kube-proxy.yaml; }}",
+                undo=_NODE_UNDO,
             ),
             self.child(),
         )
@@ -386,8 +395,8 @@ def resolv_conf_command() -> str:
     """
     return (
         "/bin/sh -c 'for file in /run/systemd/resolve/resolv.conf /etc/resolv.conf; do [ -r $$file ] && break; done; "
-        f'grep -E "^nameserver " $$file | grep -v "127[.]" >{_RESOLV_CONF} || '
-        f"echo nameserver {_NO_NAME_SERVER} >{_RESOLV_CONF}'"
+        f'grep -E "^nameserver " $$file | grep -v "127[.]" >{RESOLV_CONF} || '
+        f"echo nameserver {_NO_NAME_SERVER} >{RESOLV_CONF}'"
     )
 
 
@@ -414,25 +423,30 @@ def kubelet_configuration(machine: Machine, network: Network) -> str:
             "tlsCipherSuites": list(CIPHER_SUITES),
             "clusterDomain": network.cluster_domain,
             "clusterDNS": [str(network.dns_service)],
-            "resolvConf": _RESOLV_CONF,
-            "containerRuntimeEndpoint": f"unix://{_CONTAINERD_SOCKET}",
+            "resolvConf": RESOLV_CONF,
+            "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
             "maxPods": network.max_pods,
             "podPidsLimit": 4096,
             "seccompDefault": True,
             "eventRecordQPS": 50,
-            **(_SHARED_KERNEL if machine.shares_kernel else {}),
+            **(SHARED_KERNEL if machine.shares_kernel else {}),
         }
     )
 
 
 # What a kubelet cannot have when kernel, swap and disk are the host's.
-_SHARED_KERNEL: dict[str, Any] = {
+SHARED_KERNEL: dict[str, Any] = {
     "failSwapOn": False,
     # The default since 1.35 is true; such hosts are still there.
     "failCgroupV1": False,
     # Its file system is the host's, so neither its size nor its fullness says anything about the machine.
     "localStorageCapacityIsolation": False,
     "evictionHard": {"memory.available": "50Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
+}
+
+# Connection tracking has global limits, which are the host's where the kernel is.
+SHARED_CONNTRACK: dict[str, Any] = {
+    "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"}
 }
 
 
@@ -448,19 +462,7 @@ def proxy_configuration(machine: Machine, network: Network) -> str:
             "metricsBindAddress": "127.0.0.1:10249",
             # For load balancers in front of the node.
             "healthzBindAddress": f"{machine.address}:10256",
-            # Connection tracking has global limits, which are the host's where the kernel is.
-            **(
-                {
-                    "conntrack": {
-                        "maxPerCore": 0,
-                        "min": 0,
-                        "tcpEstablishedTimeout": "0s",
-                        "tcpCloseWaitTimeout": "0s",
-                    }
-                }
-                if machine.shares_kernel
-                else {}
-            ),
+            **(SHARED_CONNTRACK if machine.shares_kernel else {}),
         }
     )
 

@@ -27,6 +27,7 @@ def run(stack: str, settings: LabSettings, machines: Sequence[MachineSpec]) -> l
         *_versions(settings),
         *_validity(settings),
         *_gcp(stack, settings, machines),
+        *_kubeadm(settings, machines),
         *libvirt.problems(settings.libvirt),
     ]
 
@@ -301,3 +302,58 @@ def _gcp(stack: str, settings: LabSettings, machines: Sequence[MachineSpec]) -> 
             "leave it out; lab.load_balancing.domain may stay",
         )
     yield from gcp.problems(settings.gcp, stack=stack, nodes=settings.network.nodes, machines=machines)
+
+
+def _kubeadm(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
+    if settings.bootstrap != "kubeadm":
+        for key in settings.kubeadm.model_fields_set:
+            yield Problem(
+                (f"lab.kubeadm.{key}", "lab.bootstrap"),
+                "kubeadm makes nothing here",
+                "leave it out, or write bootstrap: kubeadm",
+            )
+        return
+    if settings.substrate == "gcp":
+        yield Problem(
+            ("lab.bootstrap", "lab.substrate"),
+            "on gcp the network brings packets to the pods of workers only, and kubeadm's controllers have pods, too",
+            "take the hard way there, or another substrate",
+        )
+    if settings.etcd == "dedicated":
+        yield Problem(
+            ("lab.etcd", "lab.bootstrap"),
+            "kubeadm runs etcd as static pods of the controllers",
+            "leave it out, or take the hard way",
+        )
+    if "encryption" in settings.model_fields_set:
+        yield Problem(
+            ("lab.encryption", "lab.bootstrap"),
+            "kubeadm encrypts nothing in etcd, and is left at its defaults",
+            "leave it out, or take the hard way",
+        )
+    for product in ("kubernetes", "etcd"):
+        default = pins().products[product].default
+        if settings.versions.get(product, default) != default:
+            yield Problem(
+                (f"lab.versions.{product}", "lab.bootstrap"),
+                f"the images of kubeadm's static pods are pinned for {product} {default}",
+                "leave it out, or take the hard way",
+            )
+    if settings.kubeadm.authorities == "kubeadm":
+        yield from _authorities_of_kubeadm(settings, machines)
+
+
+def _authorities_of_kubeadm(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
+    key = "lab.kubeadm.authorities"
+    if _counted(settings, machines)["controllers"] > 1:
+        yield Problem(
+            (key, "lab.controllers"),
+            "kubeadm makes its authorities on the first controller, and the others would need their keys from there",
+            "take stack, which gives them to every controller, or one controller",
+        )
+    if settings.load_balancing.mode == "terminate":
+        yield Problem(
+            (key, "lab.load_balancing.mode"),
+            "a balancer that terminates TLS verifies the API servers, by an authority that is not there before them",
+            "take stack, or leave lab.load_balancing.mode out",
+        )

@@ -17,7 +17,7 @@ import pulumi
 from pulumi.runtime.config import CONFIG
 from pydantic import ValidationError
 
-from config import checks, libvirt, machine_database, trust
+from config import checks, choices, kubeadm, libvirt, machine_database, trust
 from config.artifacts import UPSTREAM, ArtifactSource, read_checksums
 from config.calico import CalicoSettings, kernel_modules
 from config.gcp import arch_of
@@ -81,6 +81,11 @@ class Lab:
         return tuple(machine for machine in self.machines if role in machine.roles)
 
     @property
+    def choices(self) -> str:
+        """What the lab is made with and cannot change while it is up, as one word."""
+        return choices.written(choices.choices_of(self.settings))
+
+    @property
     def etcd_members(self) -> tuple[MachineSpec, ...]:
         """The machines that carry an etcd member each: dedicated ones, else the controllers."""
         return self.with_role(Role.ETCD) or self.with_role(Role.CONTROLLER)
@@ -129,6 +134,9 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
         machines, unplaced = machine_database.place(settings, found)
     else:
         machines, unplaced = _planned(stack, settings)
+    if settings.bootstrap == "kubeadm":
+        machines, without_pods = kubeadm.with_pods(machines, settings.network.pods, settings.network.node_prefix)
+        unplaced = [*unplaced, *without_pods]
     unreadable = {problem.keys[0] for problem in problems}
     if unreadable_hosts and not any(_covers(bad, "lab.machines.database") for bad in unreadable):
         problems += unreadable_hosts

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints
 
 from config.calico import CalicoSettings
 from config.gcp import GcpSettings
+from config.kubeadm import KubeadmSettings
 from config.libvirt import LibvirtSettings
 from config.machines import Machines
 from config.own_machines import MachinesSettings
@@ -87,6 +88,9 @@ class LabSettings(Settings):
     """The key `lab`, as a person writes it."""
 
     substrate: Literal["containers", "gcp", "libvirt", "machines"] = "containers"
+    bootstrap: Literal["hard-way", "kubeadm"] = "hard-way"
+    """How Kubernetes gets onto the machines."""
+    kubeadm: KubeadmSettings = KubeadmSettings()
     controllers: Machines = 1
     etcd: Literal["stacked", "dedicated"] = "stacked"
     """Whether the controllers carry the etcd members, or machines of their own."""

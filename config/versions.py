@@ -54,11 +54,26 @@ class Image:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AptRepository:
+    """A repository of Debian packages, and the key that signs it."""
+
+    address: str
+    """Has {minor}, the Kubernetes version without its last number."""
+    fingerprint: str
+
+    def url(self, version: str) -> str:
+        """Where the packages of a Kubernetes version are."""
+        return self.address.format(minor=version.rpartition(".")[0])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pins:
     """All of versions.yaml that a lab is made of."""
 
     products: Mapping[str, Product]
     images: Mapping[str, Image]
+    packages: AptRepository
+    """Of kubelet, kubeadm and kubectl."""
 
     def products_for(self, features: Collection[str]) -> list[Product]:
         """What a lab with these features needs."""
@@ -76,6 +91,7 @@ def pins() -> Pins:
     images = document.pop("images")
     archive = images.pop("path")
     document.pop("tools")
+    packages = document.pop("packages")
     return Pins(
         products={
             name: Product(
@@ -98,4 +114,5 @@ def pins() -> Pins:
             )
             for name, entry in images.items()
         },
+        packages=AptRepository(address=packages["url"], fingerprint=packages["fingerprint"]),
     )

@@ -26,6 +26,8 @@ _CONTROLLERS = ("cpu", "memory", "pids")
 _PORTS = {
     "load-balancer": (6443, 80),
     "controller": (6443, 80, 10257, 10259),
+    # A Node, too: it is a worker besides.
+    "kubeadm-controller": (6443, 10257, 10259),
     "etcd": (2380, 2379, 2381),
     "worker": (10250, 10248, 10249, 10256),
 }
@@ -227,7 +229,8 @@ def _twins(plan: Plan, found: dict[str, Findings]) -> Iterator[tuple[str, str]]:
 
 
 def _carries_etcd(host: Host, hosts: Sequence[Host]) -> bool:
-    return "etcd" in host.roles or ("controller" in host.roles and not any("etcd" in each.roles for each in hosts))
+    controls = {"controller", "kubeadm-controller"} & set(host.roles)
+    return "etcd" in host.roles or (bool(controls) and not any("etcd" in each.roles for each in hosts))
 
 
 def _route(line: str) -> tuple[IPv4Network, IPv4Address, str]:

@@ -68,6 +68,11 @@ class Cluster:
         raise ToolchainError(f"MACHINE={name!r}: must be one of {', '.join(each.name for each in self.machines)}.")
 
     @property
+    def by_kubeadm(self) -> bool:
+        """Whether kubeadm made it: the control plane, etcd and kube-proxy are pods there, and no units."""
+        return "kubeadm" in self.stack.features
+
+    @property
     def etcd_members(self) -> list[LiveMachine]:
         """The machines that carry an etcd member: dedicated ones, else the controllers."""
         return self.with_role(Role.ETCD) or self.with_role(Role.CONTROLLER)

@@ -4,7 +4,7 @@ A machine that is dead, slow or half broken still gives an answer: that it did n
 """
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from shlex import quote
@@ -18,7 +18,7 @@ _ALL_SECONDS = 20
 
 _ETCD = "https://127.0.0.1:2379"
 _ETCDCTL = f". /etc/etcd/etcdctl.env && ETCDCTL_ENDPOINTS={_ETCD} etcdctl --command-timeout=3s -w json"
-_ETCD_KEYS = "--cacert /etc/etcd/pki/ca.crt --cert /etc/etcd/pki/member.crt --key /etc/etcd/pki/member.key"
+_ETCD_KEYS = '--cacert "$ETCDCTL_CACERT" --cert "$ETCDCTL_CERT" --key "$ETCDCTL_KEY"'
 _UNITS: Mapping[Role, tuple[str, ...]] = {
     Role.ETCD: ("etcd.service", "etcd-snapshot.timer"),
     Role.CONTROLLER: (
@@ -29,6 +29,17 @@ _UNITS: Mapping[Role, tuple[str, ...]] = {
     ),
     Role.WORKER: ("containerd.service", "kubelet.service", "kube-proxy.service"),
     Role.LOAD_BALANCER: ("haproxy.service",),
+}
+# Where kubeadm made the cluster.
+_KUBEADM_UNITS: Mapping[Role, tuple[str, ...]] = {
+    Role.ETCD: (),
+    Role.CONTROLLER: ("containerd.service", "kubelet.service"),
+    Role.WORKER: ("containerd.service", "kubelet.service"),
+    Role.LOAD_BALANCER: ("haproxy.service",),
+}
+_KUBEADM_PODS: Mapping[Role, tuple[str, ...]] = {
+    Role.CONTROLLER: ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"),
+    Role.WORKER: ("kube-proxy",),
 }
 
 
@@ -101,10 +112,29 @@ def probe(cluster: Cluster, machine: LiveMachine) -> Probe:
 def expected_units(cluster: Cluster, machine: LiveMachine) -> list[str]:
     """The units that are to run on a machine."""
     roles = set(machine.roles) | ({Role.ETCD} if machine in cluster.etcd_members else set())
-    units = [unit for role in Role if role in roles for unit in _UNITS[role]]
+    known = _KUBEADM_UNITS if cluster.by_kubeadm else _UNITS
+    units = [unit for role in Role if role in roles for unit in known[role]]
     if Role.LOAD_BALANCER in roles and len(cluster.with_role(Role.LOAD_BALANCER)) > 1:
         units.append("keepalived.service")
     return units
+
+
+def expected_pods(cluster: Cluster, machine: LiveMachine) -> list[str]:
+    """The containers of kubeadm's own pods that are to run on a machine; none where all programs are units."""
+    if not cluster.by_kubeadm:
+        return []
+    return [pod for role, pods in _KUBEADM_PODS.items() if role in machine.roles for pod in pods]
+
+
+def _pods_running(names: Sequence[str]) -> str:
+    """The shell command that prints for each container, by its name in its pod, active or inactive."""
+    # Asked of containerd: that needs neither kubelet nor API.
+    return (
+        "running=$(ctr -n k8s.io tasks ls | awk '$3 == \"RUNNING\" { print $1 }'); "
+        f"for name in {' '.join(names)}; do "
+        'ids=$(ctr -n k8s.io containers ls -q "labels.\\"io.kubernetes.container.name\\"==$name"); '
+        'if [ -n "$ids" ] && grep -qxF "$ids" <<<"$running"; then echo active; else echo inactive; fi; done'
+    )
 
 
 def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
@@ -115,12 +145,14 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
         "failed": "systemctl list-units --state=failed --plain --no-legend",
         "addresses": "ip -4 -o address show",
     }
+    if pods := expected_pods(cluster, machine):
+        asked["pods"] = _pods_running(pods)
     if machine in cluster.etcd_members:
         asked |= {
             "etcd": f"{_ETCDCTL} endpoint status",
             # Its own list, not the cluster's: it can be had without a quorum.
             "members": f"{_ETCDCTL} member list --consistency=s",
-            "health": f"curl -sS --max-time 4 {_ETCD_KEYS} {_ETCD}/health",
+            "health": f". /etc/etcd/etcdctl.env && curl -sS --max-time 4 {_ETCD_KEYS} {_ETCD}/health",
         }
     if Role.CONTROLLER in machine.roles:
         asked |= {

@@ -30,6 +30,13 @@ def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
     """
     check_names(cluster, names)
     stack = cluster.stack
+    if cluster.by_kubeadm and (
+        lost := [each.name for each in cluster.with_role(Role.CONTROLLER) if each.name in names]
+    ):
+        raise ToolchainError(
+            f"kubeadm made the lab {stack.name}, and {', '.join(lost)} cannot be made anew: its etcd member and the "
+            "cluster's beginning are on it. Nothing was touched."
+        )
     with operations.alone(stack, "make replace"):
         probes = probe_all(cluster)
         if any(machine.name in names for machine in cluster.etcd_members):

@@ -28,7 +28,7 @@ umask 077
 export ETCDCTL_ENDPOINTS=https://127.0.0.1:2379
 scratch=$(mktemp -d -p {_SCRATCH} hardway-snapshot.XXXXXX)
 trap 'rm -rf "$scratch"' EXIT
-identity=$(openssl x509 -in /etc/etcd/pki/ca.crt -outform der | sha256sum | cut -d ' ' -f 1)
+identity=$(openssl x509 -in "$ETCDCTL_CACERT" -outform der | sha256sum | cut -d ' ' -f 1)
 if [ "$(etcdctl get --consistency=s --print-value-only {IDENTITY_KEY})" != "$identity" ]; then
   # A cluster without a quorum takes no writes, and may need a snapshot the more: its sidecar says whose it is.
   etcdctl put {IDENTITY_KEY} "$identity" >/dev/null || true

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from config.machines import Role
 from live.cluster import Cluster
-from live.probe import Probe, expected_units, probe_all
+from live.probe import Probe, expected_pods, expected_units, probe_all
 from toolchain import access
 
 _LEASES = ("kube-controller-manager", "kube-scheduler")
@@ -30,7 +30,7 @@ class MachineStatus:
         name, roles: as in the lab.
         reached: whether it answered by ssh.
         message: why not.
-        units_down: units that should run and do not, and units that have failed.
+        units_down: units that should run and do not, units that have failed, and kubeadm's pods that do not run.
     """
 
     name: str
@@ -374,6 +374,10 @@ def _machine(cluster: Cluster, probe: Probe) -> MachineStatus:
         expected = expected_units(cluster, probe.machine)
         states = probe.answer("units").out.split()
         down = [unit for unit, state in zip(expected, states, strict=False) if state != "active"]
+        pods = zip(expected_pods(cluster, probe.machine), probe.answer("pods").out.split(), strict=False)
+        down += [f"the pod {pod}" for pod, state in pods if state != "active"]
+        if expected_pods(cluster, probe.machine) and probe.answer("pods").status != 0:
+            down.append("containerd, which tells nothing of pods,")
         failed = [line.split()[0] for line in probe.answer("failed").out.splitlines() if line.split()]
         down += [unit for unit in failed if unit not in down]
     return MachineStatus(
@@ -537,7 +541,8 @@ def _object_problems(
         if not node.ready:
             yield f"the node {node.name} is not Ready: {node.message}"
     there = {node.name for node in nodes}
-    for worker in cluster.with_role(Role.WORKER):
+    controllers = cluster.with_role(Role.CONTROLLER) if cluster.by_kubeadm else []
+    for worker in (*controllers, *cluster.with_role(Role.WORKER)):
         if worker.name not in there:
             yield f"{worker.name} has no Node in the API"
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
-from toolchain import libvirt_strays, paths
+from toolchain import choices, libvirt_strays, paths
 from toolchain.engine_output import readable
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
@@ -43,7 +43,7 @@ def up(workshop: Workshop, stack: Stack) -> int:
         ToolchainError: another run is at work on this stack, or the state cannot be used.
     """
     with settings_file_kept(stack.settings_file, workshop.state):
-        _open(workshop, stack)
+        choices.check(_open(workshop, stack), stack)
         return _pulumi(workshop, stack, "up", *_AT_ONCE)
 
 
@@ -63,6 +63,7 @@ def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
         )
     with settings_file_kept(stack.settings_file, workshop.state):
         deployment = _open(workshop, stack)
+        choices.check(deployment, stack)
         urns = [f"--replace={_urn_of_machine(deployment, machine)}" for machine in dict.fromkeys(machines)]
         return _pulumi(workshop, stack, "up", *urns, *_AT_ONCE)
 
@@ -72,7 +73,7 @@ def preview(workshop: Workshop, stack: Stack) -> int:
     with settings_file_kept(stack.settings_file, workshop.state):
         clear_stale_locks(workshop.state.directory, stack)
         drop_torn_attributes(workshop.state.directory, stack)
-        _export_or_init(workshop, stack)
+        choices.check(_export_or_init(workshop, stack), stack)
         return _pulumi(workshop, stack, "preview", "--diff")
 
 

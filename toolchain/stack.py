@@ -9,8 +9,9 @@ import yaml
 from pydantic import ValidationError
 
 from config import machine_database
+from config.choices import choices_of
 from config.own_machines import MachinesSettings
-from config.settings import PkiSettings
+from config.settings import LabSettings, PkiSettings
 from config.versions import pins
 from toolchain import paths
 from toolchain.errors import ToolchainError
@@ -31,6 +32,8 @@ class Stack:
         kubernetes: the Kubernetes version.
         architectures: of its machines besides this host's: amd64 or arm64.
         features: what it has that not every lab has, as versions.yaml says below `for`.
+        choices: what it is made with and cannot change while it is up (config/choices.py); None where its settings
+            cannot be read.
         early_renewal_hours: how long before its end `up` renews a certificate.
     """
 
@@ -43,6 +46,7 @@ class Stack:
     libvirt: Mapping[str, Any] = field(default_factory=dict)
     architectures: Sequence[str] = ()
     features: frozenset[str] = frozenset()
+    choices: Mapping[str, str] | None = None
     early_renewal_hours: int = PkiSettings().early_renewal_hours
 
     @property
@@ -78,6 +82,7 @@ def read(name: str) -> Stack:
         kubernetes=str(_mapping(lab.get("versions")).get("kubernetes", pins().products["kubernetes"].default)),
         architectures=_architectures(lab),
         features=frozenset(str(choice) for choice in (lab.get("bootstrap"), network.get("pod_network")) if choice),
+        choices=_choices(lab),
         early_renewal_hours=_hours(_mapping(lab.get("pki")).get("early_renewal_hours")),
     )
 
@@ -93,6 +98,13 @@ def _architectures(lab: dict[str, Any]) -> list[str]:
         return []
     found, _ = machine_database.read(settings, paths.checkout())
     return sorted({machine.arch for _, machine in found} - {architecture()})
+
+
+def _choices(lab: dict[str, Any]) -> dict[str, str] | None:
+    try:
+        return choices_of(LabSettings.model_validate(lab))
+    except ValidationError:
+        return None
 
 
 def _hours(value: Any) -> int:

@@ -76,6 +76,7 @@ class Containers(pulumi.ComponentResource):
         guard = quorum_guard(
             f"{name}-quorum",
             {spec.name: made_from + create_container(lab, prefix, spec) for spec in lab.etcd_members},
+            lab.choices,
             child,
         )
         network = local.Command(

@@ -54,7 +54,9 @@ class Gcp(pulumi.ComponentResource):
         key = tls.PrivateKey(f"{name}-ssh", algorithm="ED25519", opts=child)
         self.checks: Sequence[pulumi.Resource] = [
             local.Command(f"{name}-preflight", create=preflight(settings.sources), opts=child),
-            quorum_guard(f"{name}-quorum", {spec.name: definition(lab, spec) for spec in lab.etcd_members}, child),
+            quorum_guard(
+                f"{name}-quorum", {spec.name: definition(lab, spec) for spec in lab.etcd_members}, lab.choices, child
+            ),
         ]
         network = compute.Network(
             f"{name}-network",

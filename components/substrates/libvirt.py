@@ -72,7 +72,7 @@ class Libvirt(pulumi.ComponentResource):
             opts=child,
         )
         guard = quorum_guard(
-            f"{name}-quorum", {spec.name: definition(lab, spec, image) for spec in lab.etcd_members}, child
+            f"{name}-quorum", {spec.name: definition(lab, spec, image) for spec in lab.etcd_members}, lab.choices, child
         )
         # What the preflight prints: the provider connects as soon as it knows where to. It would fail before the report
         # is out, and in a first preview on a host without libvirt.

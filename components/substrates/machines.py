@@ -19,6 +19,7 @@ import pulumi_tls as tls
 from pulumi_command import local, remote
 
 from components.calico import CALICO_IMAGES
+from components.kubeadm import PROGRAMS, kubeadm_images
 from components.machine import Machine
 from components.quorum import quorum_guard
 from config import trust
@@ -52,6 +53,7 @@ class Machines(pulumi.ComponentResource):
         guard = quorum_guard(
             f"{name}-quorum",
             {spec.name: " ".join(_pins(lab, spec)) for spec in lab.etcd_members},
+            lab.choices,
             # What a lab that was refused was to be made of is nothing to remember.
             pulumi.ResourceOptions(parent=self, depends_on=[preflight]),
         )
@@ -186,13 +188,19 @@ def _host(lab: Lab, spec: MachineSpec) -> Host:
     several = len(lab.with_role(Role.LOAD_BALANCER)) > 1
     return Host(
         name=spec.name,
-        roles=tuple(sorted(spec.roles)),
+        roles=_roles(lab, spec),
         login=_login(lab, str(own.address), own.port, own.user),
         jumpbox=_jumpbox(lab, own.jumpbox) if own.jumpbox else None,
         address=str(spec.address),
         arch=own.arch,
         interface=own.interface if several and Role.LOAD_BALANCER in spec.roles else None,
     )
+
+
+def _roles(lab: Lab, spec: MachineSpec) -> tuple[str, ...]:
+    if lab.settings.bootstrap == "kubeadm" and Role.CONTROLLER in spec.roles:
+        return ("kubeadm-controller", Role.WORKER)
+    return tuple(sorted(spec.roles))
 
 
 def _jumpbox(lab: Lab, jumpbox: str) -> Login:
@@ -216,6 +224,8 @@ def _pin(login: Login) -> str:
 def needed_artifacts(lab: Lab, spec: MachineSpec, arch: str) -> list[Artifact]:
     """What the steps of a machine's roles fetch."""
     source = lab.artifacts
+    if lab.settings.bootstrap == "kubeadm":
+        return _kubeadm_artifacts(lab, spec, arch)
     kubernetes = {
         Role.CONTROLLER: ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"),
         Role.WORKER: ("kubelet", "kube-proxy"),
@@ -236,6 +246,19 @@ def needed_artifacts(lab: Lab, spec: MachineSpec, arch: str) -> list[Artifact]:
     if lab.calico and Role.CONTROLLER in spec.roles:
         artifacts += [source.artifact(product, arch=arch) for product in ("calicoctl", "calico-crds")]
     return artifacts
+
+
+def _kubeadm_artifacts(lab: Lab, spec: MachineSpec, arch: str) -> list[Artifact]:
+    source = lab.artifacts
+    if not spec.roles & {Role.CONTROLLER, Role.WORKER}:
+        return []
+    programs = () if lab.settings.kubeadm.packages == "apt" else PROGRAMS
+    products = ["containerd", "runc", "cni-plugins", *(["etcd"] if Role.CONTROLLER in spec.roles else [])]
+    return [
+        *(source.artifact("kubernetes", arch=arch, artifact=program) for program in programs),
+        *(source.artifact(product, arch=arch) for product in products),
+        *(source.image(image, arch=arch) for image in ("pause", *kubeadm_images(spec))),
+    ]
 
 
 def _uploads(lab: Lab, spec: MachineSpec, arch: str) -> dict[str, str]:

@@ -43,20 +43,28 @@ def built(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
                 entry.size, entry.mode = len(text), 0o755
                 tar.addfile(entry, io.BytesIO(text.encode()))
 
-    etcd = pins().products["etcd"]
-    release = cache / "mirror" / etcd.path_of("etcd", version=etcd.default, arch="amd64")
-    release.parent.mkdir(parents=True)
-    with tarfile.open(release, "w:gz") as tar:
-        for name in ("etcd", "etcdctl", "etcdutl", "README.md"):
-            entry = tarfile.TarInfo(f"etcd-v{etcd.default}-linux-amd64/{name}")
-            entry.size = len(name)
-            tar.addfile(entry, io.BytesIO(name.encode()))
-
+    fill_mirror()
     monkeypatch.setenv("TOOLCHAIN", "source")
     monkeypatch.setattr(gomodule, "build", build)
     monkeypatch.setattr(gomodule, "sources", lambda *_, **__: kubernetes)
     monkeypatch.setattr(debian, "files", files)
     return made
+
+
+def fill_mirror() -> None:
+    """The programs of Kubernetes and etcd, which images are made of; each is its name."""
+    kubernetes, etcd = pins().products["kubernetes"], pins().products["etcd"]
+    for name in kubernetes.artifacts:
+        program = paths.mirror() / kubernetes.path_of(name, version=kubernetes.default, arch="amd64")
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(name)
+    release = paths.mirror() / etcd.path_of("etcd", version=etcd.default, arch="amd64")
+    release.parent.mkdir(parents=True)
+    with tarfile.open(release, "w:gz") as tar:
+        for name in ("etcd", "etcdctl", "etcdutl"):
+            entry = tarfile.TarInfo(f"etcd-linux-amd64/{name}")
+            entry.size = len(name)
+            tar.addfile(entry, io.BytesIO(name.encode()))
 
 
 class Made:
@@ -142,6 +150,25 @@ def test_the_extension_api_has_its_server_and_its_store(all_made: dict[str, Made
     assert all_made["sample-apiserver"].config["Entrypoint"] == ["/sample-apiserver"]
     assert all_made["sample-apiserver"].files["sample-apiserver"] == "sample-apiserver"
     assert {f"usr/local/bin/{name}" for name in ("etcd", "etcdctl")} <= all_made["etcd"].files.keys()
+
+
+@pytest.mark.parametrize("name", ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd"])
+def test_kubeadms_images_hold_the_mirrors_programs(all_made: dict[str, Made], name: str) -> None:
+    made = all_made[name]
+    assert made.files[f"usr/local/bin/{name}"] == name
+    assert made.reference == pins().images[name].reference
+    # By whom a manifest asks for it by its bare name.
+    assert "/usr/local/bin" in str(made.config["Env"])
+
+
+def test_kube_proxy_has_what_it_writes_rules_with(all_made: dict[str, Made]) -> None:
+    assert all_made["kube-proxy"].files["usr/sbin/ip6tables-restore"] == "xtables-nft-multi"
+
+
+def test_kubeadms_images_are_of_the_versions_that_labs_have() -> None:
+    kubernetes, etcd = pins().products["kubernetes"].default, pins().products["etcd"].default
+    tags = {name: image.tag for name, image in pins().images.items() if "kubeadm" in image.features}
+    assert tags == {name: f"v{kubernetes}" for name in tags if name != "etcd"} | {"etcd": f"{etcd}-0"}
 
 
 def test_what_is_there_is_not_made_again(all_made: dict[str, Made], built: list[str], report: Report) -> None:

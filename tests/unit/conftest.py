@@ -27,6 +27,8 @@ LABS = {
     "shared": {"controllers": 3, "workers": 2, "load_balancers": 2},
     "calico-none": {"network": {"pod_network": "calico"}, "calico": {"encapsulation": "none"}},
     "calico-gcp": {"substrate": "gcp", "network": {"pod_network": "calico"}, "gcp": {"sources": ["192.0.2.0/24"]}},
+    "kubeadm-ha": {"bootstrap": "kubeadm", "controllers": 3, "load_balancers": 2, "kubeadm": {"packages": "apt"}},
+    "kubeadm-own": {"bootstrap": "kubeadm", "kubeadm": {"authorities": "kubeadm"}},
     "gcp-classic": {
         "substrate": "gcp",
         "etcd": "dedicated",
@@ -34,7 +36,8 @@ LABS = {
     },
 }
 """Every stack that the project brings, and labs that none of them shows: dedicated etcd, TLS that ends at the balancer,
-two balancers, Calico without encapsulation and with registries, Google Cloud's other kind of load balancer."""
+two balancers, Calico without encapsulation and with registries, Google Cloud's other kind of load balancer, and what
+kubeadm may be told."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,9 +60,27 @@ def lab(request: pytest.FixtureRequest, no_output_in_a_string: None) -> Run:
     return program(request.param)
 
 
+@pytest.fixture(params=sorted(stack for stack, lab in LABS.items() if lab.get("bootstrap") != "kubeadm"))
+def hard_way(request: pytest.FixtureRequest, no_output_in_a_string: None) -> Run:
+    """The program, run for each lab whose every program is a unit of its own."""
+    return program(request.param)
+
+
+@pytest.fixture(params=sorted(stack for stack, lab in LABS.items() if lab.get("bootstrap") == "kubeadm"))
+def easy_way(request: pytest.FixtureRequest, no_output_in_a_string: None) -> Run:
+    """The program, run for each lab that kubeadm makes."""
+    return program(request.param)
+
+
 @pytest.fixture(params=sorted(stack for stack, lab in LABS.items() if lab.get("substrate") != "gcp"))
 def balanced(request: pytest.FixtureRequest, no_output_in_a_string: None) -> Run:
     """The program, run for each lab that has machines with HAProxy."""
+    return program(request.param)
+
+
+@pytest.fixture(params=sorted(set(LABS) - {"kubeadm-own"}))
+def trusted(request: pytest.FixtureRequest, no_output_in_a_string: None) -> Run:
+    """The program, run for each lab whose authorities the stack makes."""
     return program(request.param)
 
 

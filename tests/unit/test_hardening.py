@@ -74,8 +74,8 @@ FLAGS = [
 
 
 @pytest.mark.parametrize(("step", "unit", "flag", "value"), FLAGS, ids=lambda part: str(part)[:60])
-def test_a_program_is_started_hardened(lab: Run, step: str, unit: str, flag: str, value: str) -> None:
-    assert lab.flags(lab.etcd_step if step == MEMBER else step, unit).get(flag) == value
+def test_a_program_is_started_hardened(hard_way: Run, step: str, unit: str, flag: str, value: str) -> None:
+    assert hard_way.flags(hard_way.etcd_step if step == MEMBER else step, unit).get(flag) == value
 
 
 @pytest.mark.parametrize(
@@ -88,17 +88,17 @@ def test_a_program_is_started_hardened(lab: Run, step: str, unit: str, flag: str
     ],
 )
 def test_only_suites_with_forward_secrecy_and_authenticated_encryption(
-    lab: Run, step: str, unit: str, flag: str
+    hard_way: Run, step: str, unit: str, flag: str
 ) -> None:
-    suites = lab.flags(lab.etcd_step if step == MEMBER else step, unit)[flag].split(",")
+    suites = hard_way.flags(hard_way.etcd_step if step == MEMBER else step, unit)[flag].split(",")
     assert suites
     assert all(SUITES.fullmatch(suite) for suite in suites)
 
 
 @pytest.mark.parametrize("flag", ["runtime-config", "insecure-port", "anonymous-auth", "token-auth-file"])
-def test_the_apiserver_has_no_flag_that_opens_it(lab: Run, flag: str) -> None:
+def test_the_apiserver_has_no_flag_that_opens_it(hard_way: Run, flag: str) -> None:
     # Who may ask without a name is said in the AuthenticationConfiguration, and cannot be said twice.
-    assert flag not in lab.flags(CONTROLLER, "kube-apiserver")
+    assert flag not in hard_way.flags(CONTROLLER, "kube-apiserver")
 
 
 def at(document: Any, path: str) -> Any:
@@ -129,26 +129,26 @@ def at(document: Any, path: str) -> Any:
         (CONTROLLER, "audit-policy", "kind", "Policy"),
     ],
 )
-def test_a_configuration_is_hardened(lab: Run, step: str, file: str, path: str, value: object) -> None:
-    assert at(lab.yaml_file(step, f"/etc/kubernetes/config/{file}.yaml"), path) == value
+def test_a_configuration_is_hardened(hard_way: Run, step: str, file: str, path: str, value: object) -> None:
+    assert at(hard_way.yaml_file(step, f"/etc/kubernetes/config/{file}.yaml"), path) == value
 
 
-def test_the_kubelet_takes_no_weak_suite(lab: Run) -> None:
-    suites = lab.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")["tlsCipherSuites"]
+def test_the_kubelet_takes_no_weak_suite(hard_way: Run) -> None:
+    suites = hard_way.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")["tlsCipherSuites"]
     assert suites
     assert all(SUITES.fullmatch(suite) for suite in suites)
 
 
-def test_strangers_may_ask_for_health_and_nothing_else(lab: Run) -> None:
-    anonymous = lab.yaml_file(CONTROLLER, "/etc/kubernetes/config/authentication.yaml")["anonymous"]
+def test_strangers_may_ask_for_health_and_nothing_else(hard_way: Run) -> None:
+    anonymous = hard_way.yaml_file(CONTROLLER, "/etc/kubernetes/config/authentication.yaml")["anonymous"]
     assert anonymous == {
         "enabled": True,
         "conditions": [{"path": "/livez"}, {"path": "/readyz"}, {"path": "/healthz"}],
     }
 
 
-def test_the_audit_log_never_holds_the_content_of_a_secret(lab: Run) -> None:
-    rules = lab.yaml_file(CONTROLLER, "/etc/kubernetes/config/audit-policy.yaml")["rules"]
+def test_the_audit_log_never_holds_the_content_of_a_secret(hard_way: Run) -> None:
+    rules = hard_way.yaml_file(CONTROLLER, "/etc/kubernetes/config/audit-policy.yaml")["rules"]
     first = next(
         rule
         for rule in rules
@@ -159,19 +159,19 @@ def test_the_audit_log_never_holds_the_content_of_a_secret(lab: Run) -> None:
     assert rules[-1] == {"level": "Metadata"}, "whatever no rule names is still on record"
 
 
-def test_the_apiserver_reaches_kubelets_by_rbac_and_not_as_master(lab: Run) -> None:
-    request = lab.named("pki-apiserver-kubelet-client", "tls:index/certRequest:CertRequest")
+def test_the_apiserver_reaches_kubelets_by_rbac_and_not_as_master(hard_way: Run) -> None:
+    request = hard_way.named("pki-apiserver-kubelet-client", "tls:index/certRequest:CertRequest")
     assert "organization" not in request.inputs["subject"]
-    assert "name: kube-apiserver-kubelet-client" in lab.script("kubelet-access")
+    assert "name: kube-apiserver-kubelet-client" in hard_way.script("kubelet-access")
 
 
 KUBERNETES = ("/etc/etcd/", "/etc/kubernetes/", "/var/lib/kubelet/", "/etc/cni/", "/etc/containerd/")
 
 
-def test_keys_configurations_and_units_are_for_their_owner_alone(lab: Run) -> None:
+def test_keys_configurations_and_units_are_for_their_owner_alone(hard_way: Run) -> None:
     seen = 0
-    for step in lab.of_type("command:remote:Command"):
-        for path, mode in lab.files(step.name).items():
+    for step in hard_way.of_type("command:remote:Command"):
+        for path, mode in hard_way.files(step.name).items():
             private = path.startswith(KUBERNETES) or path.endswith(".service")
             public = path.endswith((".crt", ".pub"))
             # 0700 is a program that only root runs.
@@ -181,10 +181,10 @@ def test_keys_configurations_and_units_are_for_their_owner_alone(lab: Run) -> No
     assert seen > 40
 
 
-def test_etcd_runs_as_its_own_user_on_data_that_are_its_own(lab: Run) -> None:
-    unit = lab.file(lab.etcd_step, "/etc/systemd/system/etcd.service")
+def test_etcd_runs_as_its_own_user_on_data_that_are_its_own(hard_way: Run) -> None:
+    unit = hard_way.file(hard_way.etcd_step, "/etc/systemd/system/etcd.service")
     assert "\nUser=etcd\n" in unit
-    script = lab.script(lab.etcd_step)
+    script = hard_way.script(hard_way.etcd_step)
     assert re.search(r"-m 0?700 -o etcd -g etcd /var/lib/etcd$|directory /var/lib/etcd 0?700 etcd", script, re.M)
     owners = {
         line.split()[1]: line.split()[3]

@@ -8,8 +8,8 @@ from unit.node_tools import NodeTools
 STEP, CONFIGURATION = "control-plane-controller-0", "/etc/nginx/nginx.conf"
 
 
-def test_nginx_takes_it_without_a_warning(lab: Run, tmp_path: Path, tools: NodeTools) -> None:
-    text = lab.file(STEP, CONFIGURATION)
+def test_nginx_takes_it_without_a_warning(hard_way: Run, tmp_path: Path, tools: NodeTools) -> None:
+    text = hard_way.file(STEP, CONFIGURATION)
     for ours, theirs in (
         ("/run/nginx.pid", str(tmp_path / "nginx.pid")),
         ("/var/log/nginx/error.log", str(tmp_path / "error.log")),
@@ -26,15 +26,15 @@ def test_nginx_takes_it_without_a_warning(lab: Run, tmp_path: Path, tools: NodeT
     assert "[warn]" not in result.stderr
 
 
-def test_it_passes_health_on_and_nothing_else(lab: Run) -> None:
-    text = lab.file(STEP, CONFIGURATION)
+def test_it_passes_health_on_and_nothing_else(hard_way: Run) -> None:
+    text = hard_way.file(STEP, CONFIGURATION)
     assert text.count("proxy_pass ") == 1
     assert "location = /healthz {\n      proxy_pass https://127.0.0.1:6443/healthz;" in text
     assert "location / {\n      return 404;" in text
 
 
-def test_it_knows_the_api_server_by_its_certificate(lab: Run) -> None:
-    text = lab.file(STEP, CONFIGURATION)
+def test_it_knows_the_api_server_by_its_certificate(hard_way: Run) -> None:
+    text = hard_way.file(STEP, CONFIGURATION)
     assert "proxy_ssl_verify on;" in text
     assert "proxy_ssl_name kubernetes;" in text
     assert "proxy_ssl_trusted_certificate /etc/kubernetes/pki/ca.crt;" in text

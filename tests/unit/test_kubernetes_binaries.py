@@ -70,17 +70,17 @@ def check_flags(given: dict[str, str], program: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["kube-apiserver", "kube-controller-manager", "kube-scheduler"])
-def test_a_program_of_the_control_plane_knows_its_flags(lab: Run, program: str) -> None:
-    check_flags(lab.flags(CONTROLLER, program), artifact("kubernetes", program))
+def test_a_program_of_the_control_plane_knows_its_flags(hard_way: Run, program: str) -> None:
+    check_flags(hard_way.flags(CONTROLLER, program), artifact("kubernetes", program))
 
 
 @pytest.mark.parametrize("program", ["kubelet", "kube-proxy"])
-def test_a_program_of_a_worker_knows_its_flags(lab: Run, program: str) -> None:
-    check_flags(lab.flags(WORKER, program), artifact("kubernetes", program))
+def test_a_program_of_a_worker_knows_its_flags(hard_way: Run, program: str) -> None:
+    check_flags(hard_way.flags(WORKER, program), artifact("kubernetes", program))
 
 
-def test_etcd_knows_its_flags(lab: Run, unpacked: Path) -> None:
-    check_flags(lab.flags(lab.etcd_step, "etcd"), unpacked / "etcd")
+def test_etcd_knows_its_flags(hard_way: Run, unpacked: Path) -> None:
+    check_flags(hard_way.flags(hard_way.etcd_step, "etcd"), unpacked / "etcd")
 
 
 def test_a_flag_that_does_not_exist_would_be_found() -> None:
@@ -130,15 +130,15 @@ def understood(program: str, configuration: str, kubeconfig: Path, *flags: str) 
     return answer
 
 
-def test_the_scheduler_understands_its_configuration(lab: Run, kubeconfig: Path) -> None:
-    text = lab.file(CONTROLLER, "/etc/kubernetes/config/kube-scheduler.yaml")
+def test_the_scheduler_understands_its_configuration(hard_way: Run, kubeconfig: Path) -> None:
+    text = hard_way.file(CONTROLLER, "/etc/kubernetes/config/kube-scheduler.yaml")
     answer = understood("kube-scheduler", text, kubeconfig)
     assert answer["enableProfiling"] is False
     assert answer["leaderElection"]["leaderElect"] is True  # type: ignore[index]
 
 
-def test_kube_proxy_understands_its_configuration(lab: Run, kubeconfig: Path) -> None:
-    text = lab.file(WORKER, "/etc/kubernetes/config/kube-proxy.yaml")
+def test_kube_proxy_understands_its_configuration(hard_way: Run, kubeconfig: Path) -> None:
+    text = hard_way.file(WORKER, "/etc/kubernetes/config/kube-proxy.yaml")
     answer = understood("kube-proxy", text, kubeconfig)
     for key, value in yaml.safe_load(text).items():
         if key not in ("clientConnection", "conntrack"):
@@ -148,8 +148,8 @@ def test_kube_proxy_understands_its_configuration(lab: Run, kubeconfig: Path) ->
 
 
 @pytest.mark.parametrize(("program", "step"), [("kube-scheduler", CONTROLLER), ("kube-proxy", WORKER)])
-def test_a_key_that_does_not_exist_would_be_found(lab: Run, kubeconfig: Path, program: str, step: str) -> None:
-    text = lab.file(step, f"/etc/kubernetes/config/{program}.yaml") + "\nnoSuchKey: 1\n"
+def test_a_key_that_does_not_exist_would_be_found(hard_way: Run, kubeconfig: Path, program: str, step: str) -> None:
+    text = hard_way.file(step, f"/etc/kubernetes/config/{program}.yaml") + "\nnoSuchKey: 1\n"
     with pytest.raises(AssertionError, match="noSuchKey"):
         understood(program, text, kubeconfig)
 
@@ -170,8 +170,8 @@ def complaints_of_the_kubelet(configuration: str, directory: Path) -> list[str]:
     return said
 
 
-def test_the_kubelet_understands_its_configuration(lab: Run, tmp_path: Path) -> None:
-    text = lab.file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
+def test_the_kubelet_understands_its_configuration(hard_way: Run, tmp_path: Path) -> None:
+    text = hard_way.file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
     # This host may still have cgroup v1, with which a kubelet does not start on a kernel of its own.
     if "failCgroupV1" not in text:
         text += "failCgroupV1: false\n"
@@ -242,9 +242,9 @@ def api_server_files(run: Run) -> dict[str, str]:
     }
 
 
-def test_the_api_server_understands_its_flags_and_files(lab: Run, tmp_path: Path) -> None:
-    flags = lab.flags(CONTROLLER, "kube-apiserver")
-    assert complaints_of_the_api_server(flags, api_server_files(lab), tmp_path) == []
+def test_the_api_server_understands_its_flags_and_files(hard_way: Run, tmp_path: Path) -> None:
+    flags = hard_way.flags(CONTROLLER, "kube-apiserver")
+    assert complaints_of_the_api_server(flags, api_server_files(hard_way), tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["authentication", "audit-policy", "encryption"])
@@ -255,11 +255,11 @@ def test_a_key_that_the_api_server_does_not_know_would_be_found(dev: Run, tmp_pa
     assert "noSuchKey" in "".join(said)
 
 
-def test_containerd_understands_its_configuration(lab: Run, unpacked: Path, tmp_path: Path) -> None:
+def test_containerd_understands_its_configuration(hard_way: Run, unpacked: Path, tmp_path: Path) -> None:
     import tomllib
 
     file = tmp_path / "config.toml"
-    file.write_text(lab.file("container-runtime-worker-0", "/etc/containerd/config.toml"))
+    file.write_text(hard_way.file("container-runtime-worker-0", "/etc/containerd/config.toml"))
     result = subprocess.run(
         [str(unpacked / "containerd"), "--config", str(file), "config", "dump"],
         capture_output=True,

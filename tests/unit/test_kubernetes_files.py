@@ -38,18 +38,18 @@ LOCAL = "https://127.0.0.1:6443"
     ],
 )
 def test_a_kubeconfig_says_who_and_where(
-    lab: Run, step: str, path: str, user: str, certificate: str, local: bool
+    hard_way: Run, step: str, path: str, user: str, certificate: str, local: bool
 ) -> None:
-    kubeconfig = yaml.safe_load(lab.secret_file(step, path))
+    kubeconfig = yaml.safe_load(hard_way.secret_file(step, path))
     (cluster,), (entry,), (context,) = (kubeconfig[key] for key in ("clusters", "users", "contexts"))
-    assert cluster["cluster"]["server"] == (LOCAL if local else lab.outputs["endpoint"])
+    assert cluster["cluster"]["server"] == (LOCAL if local else hard_way.outputs["endpoint"])
     assert base64.b64decode(cluster["cluster"]["certificate-authority-data"]) == b"CERTIFICATE-pki-kubernetes-ca"
     assert entry["name"] == user
     assert base64.b64decode(entry["user"]["client-certificate-data"]).decode() == f"CERTIFICATE-pki-{certificate}"
     assert base64.b64decode(entry["user"]["client-key-data"]).decode() == f"PRIVATE-KEY-pki-{certificate}"
     assert kubeconfig["current-context"] == context["name"]
     assert context["context"] == {"cluster": cluster["name"], "user": user}
-    assert lab.files(step)[path] == "0600"
+    assert hard_way.files(step)[path] == "0600"
 
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20)
@@ -79,14 +79,14 @@ def test_the_encryption_configuration_holds_the_key_and_reads_what_is_older(prov
     assert last == {"identity": {}}
 
 
-def test_the_encryption_key_is_32_random_bytes_of_its_own(lab: Run) -> None:
-    document = yaml.safe_load(lab.secret_file(CONTROLLER, "/etc/kubernetes/config/encryption.yaml"))
+def test_the_encryption_key_is_32_random_bytes_of_its_own(hard_way: Run) -> None:
+    document = yaml.safe_load(hard_way.secret_file(CONTROLLER, "/etc/kubernetes/config/encryption.yaml"))
     (provider,) = document["resources"][0]["providers"][0].values()
     key = base64.b64decode(provider["keys"][0]["secret"])
     assert key == seed_of("encryption-key")
     assert len(key) == 32
     assert load_pem_private_key(ed25519_pem("encryption-key").encode(), password=None).private_bytes_raw() == key  # type: ignore[union-attr]
-    assert lab.named("encryption-key", "tls:index/privateKey:PrivateKey").inputs == {"algorithm": "ED25519"}
+    assert hard_way.named("encryption-key", "tls:index/privateKey:PrivateKey").inputs == {"algorithm": "ED25519"}
 
 
 def test_every_controller_has_the_same_encryption_key(ha: Run) -> None:
@@ -97,19 +97,19 @@ def test_every_controller_has_the_same_encryption_key(ha: Run) -> None:
     assert len(texts) == 1
 
 
-def network_of(lab: Run, worker: str) -> tuple[str, str]:
+def network_of(hard_way: Run, worker: str) -> tuple[str, str]:
     """The step that writes the CNI configuration of a worker, and its path."""
-    if "calicoctl" in lab.outputs["versions"]:
+    if "calicoctl" in hard_way.outputs["versions"]:
         return f"calico-network-{worker}", "/etc/cni/net.d/10-calico.conflist"
     return f"container-runtime-{worker}", "/etc/cni/net.d/10-bridge.conflist"
 
 
-def test_the_pods_network_is_a_bridge_with_addresses_of_the_worker(lab: Run) -> None:
-    for machine in lab.outputs["machines"] if "calicoctl" not in lab.outputs["versions"] else ():
+def test_the_pods_network_is_a_bridge_with_addresses_of_the_worker(hard_way: Run) -> None:
+    for machine in hard_way.outputs["machines"] if "calicoctl" not in hard_way.outputs["versions"] else ():
         if not machine.get("pod_cidr"):
             continue
         step = f"container-runtime-{machine['name']}"
-        document = json.loads(lab.file(step, "/etc/cni/net.d/10-bridge.conflist"))
+        document = json.loads(hard_way.file(step, "/etc/cni/net.d/10-bridge.conflist"))
         assert document["cniVersion"] == "1.0.0"
         bridge, portmap = document["plugins"]
         assert bridge["type"] == "bridge"
@@ -117,59 +117,59 @@ def test_the_pods_network_is_a_bridge_with_addresses_of_the_worker(lab: Run) -> 
         assert bridge["hairpinMode"] is True
         assert bridge["ipam"]["ranges"] == [[{"subnet": machine["pod_cidr"]}]]
         assert portmap == {"type": "portmap", "capabilities": {"portMappings": True}}
-        loopback = json.loads(lab.file(step, "/etc/cni/net.d/99-loopback.conf"))
+        loopback = json.loads(hard_way.file(step, "/etc/cni/net.d/99-loopback.conf"))
         assert loopback["type"] == "loopback"
 
 
-def test_every_cni_plugin_that_is_named_is_installed(lab: Run) -> None:
+def test_every_cni_plugin_that_is_named_is_installed(hard_way: Run) -> None:
     step = "container-runtime-worker-0"
-    document = json.loads(lab.file(*network_of(lab, "worker-0")))
+    document = json.loads(hard_way.file(*network_of(hard_way, "worker-0")))
     named = {plugin["type"] for plugin in document["plugins"]} | {"loopback", document["plugins"][0]["ipam"]["type"]}
-    (fetch,) = (line.split() for line in lab.script(step).splitlines() if "cni-plugins" in line)
+    (fetch,) = (line.split() for line in hard_way.script(step).splitlines() if "cni-plugins" in line)
     # Calico's own come out of its image.
     assert named <= {*fetch[4:], "calico", "calico-ipam"}
     assert fetch[3] == "/opt/cni/bin"
 
 
-def test_the_kubelet_speaks_to_the_containerd_that_is_there(lab: Run) -> None:
-    kubelet = lab.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
+def test_the_kubelet_speaks_to_the_containerd_that_is_there(hard_way: Run) -> None:
+    kubelet = hard_way.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
     assert kubelet["containerRuntimeEndpoint"] == "unix:///run/containerd/containerd.sock"
-    assert "ctr --address /run/containerd/containerd.sock" in lab.script("container-runtime-worker-0")
+    assert "ctr --address /run/containerd/containerd.sock" in hard_way.script("container-runtime-worker-0")
 
 
-def imports(lab: Run, step: str, image: str) -> bool:
+def imports(hard_way: Run, step: str, image: str) -> bool:
     """Whether a step imports an image; where machines get upstream's releases, images are pulled instead."""
-    mirrored = "fetch https://" not in lab.script("container-runtime-worker-0")
-    imported = f" {image}\n" in lab.script(step) + "\n"
+    mirrored = "fetch https://" not in hard_way.script("container-runtime-worker-0")
+    imported = f" {image}\n" in hard_way.script(step) + "\n"
     assert imported == mirrored
     return imported
 
 
-def test_containerd_has_the_pause_image_that_is_imported(lab: Run) -> None:
+def test_containerd_has_the_pause_image_that_is_imported(hard_way: Run) -> None:
     import tomllib
 
-    document = tomllib.loads(lab.file("container-runtime-worker-0", "/etc/containerd/config.toml"))
+    document = tomllib.loads(hard_way.file("container-runtime-worker-0", "/etc/containerd/config.toml"))
     assert document["version"] == 3
     plugins: dict[str, Any] = document["plugins"]
     pause = plugins["io.containerd.cri.v1.images"]["pinned_images"]["sandbox"]
-    assert imports(lab, "container-runtime-worker-0", pause) or pause.startswith("registry.k8s.io/pause:")
+    assert imports(hard_way, "container-runtime-worker-0", pause) or pause.startswith("registry.k8s.io/pause:")
     runc = plugins["io.containerd.cri.v1.runtime"]["containerd"]["runtimes"]["runc"]["options"]
     assert runc["SystemdCgroup"] is True
-    assert f" {runc['BinaryName']}\n" in lab.script("container-runtime-worker-0")
+    assert f" {runc['BinaryName']}\n" in hard_way.script("container-runtime-worker-0")
 
 
-def test_kube_proxy_is_in_the_configured_mode_and_knows_the_pods(lab: Run) -> None:
-    document = lab.yaml_file(WORKER, "/etc/kubernetes/config/kube-proxy.yaml")
+def test_kube_proxy_is_in_the_configured_mode_and_knows_the_pods(hard_way: Run) -> None:
+    document = hard_way.yaml_file(WORKER, "/etc/kubernetes/config/kube-proxy.yaml")
     assert document["mode"] == "nftables"
-    pods = {machine["pod_cidr"] for machine in lab.outputs["machines"] if machine.get("pod_cidr")}
+    pods = {machine["pod_cidr"] for machine in hard_way.outputs["machines"] if machine.get("pod_cidr")}
     assert all(IPv4Network(each).subnet_of(IPv4Network(document["clusterCIDR"])) for each in pods)
     iptables = run_program("dev", {**lab_of("dev"), "network": {"kube_proxy_mode": "iptables"}})
     assert iptables.yaml_file(WORKER, "/etc/kubernetes/config/kube-proxy.yaml")["mode"] == "iptables"
 
 
-def test_kube_proxy_sets_no_sysctl_of_a_kernel_that_is_not_its_own(lab: Run) -> None:
-    conntrack = lab.yaml_file(WORKER, "/etc/kubernetes/config/kube-proxy.yaml").get("conntrack")
-    host = lab.script("host-worker-0")
+def test_kube_proxy_sets_no_sysctl_of_a_kernel_that_is_not_its_own(hard_way: Run) -> None:
+    conntrack = hard_way.yaml_file(WORKER, "/etc/kubernetes/config/kube-proxy.yaml").get("conntrack")
+    host = hard_way.script("host-worker-0")
     if "\nmodules " in host:
         # Its own: kube-proxy's defaults, and no swap.
         assert conntrack is None
@@ -183,14 +183,14 @@ def test_kube_proxy_sets_no_sysctl_of_a_kernel_that_is_not_its_own(lab: Run) -> 
         }
 
 
-def documents(lab: Run, step: str) -> dict[str, Any]:
+def documents(hard_way: Run, step: str) -> dict[str, Any]:
     """kind -> object, of the manifests that a step applies."""
-    text = lab.file(step, f"/etc/kubernetes/manifests/{step}.yaml")
+    text = hard_way.file(step, f"/etc/kubernetes/manifests/{step}.yaml")
     return {document["kind"]: document for document in yaml.safe_load_all(text)}
 
 
-def test_coredns_is_two_replicas_on_different_workers_at_the_tenth_address(lab: Run) -> None:
-    objects = documents(lab, "dns")
+def test_coredns_is_two_replicas_on_different_workers_at_the_tenth_address(hard_way: Run) -> None:
+    objects = documents(hard_way, "dns")
     assert list(objects) == [
         "ServiceAccount",
         "ClusterRole",
@@ -199,7 +199,7 @@ def test_coredns_is_two_replicas_on_different_workers_at_the_tenth_address(lab: 
         "Service",
         "Deployment",
     ]
-    services = IPv4Network(lab.flags(CONTROLLER, "kube-apiserver")["service-cluster-ip-range"])
+    services = IPv4Network(hard_way.flags(CONTROLLER, "kube-apiserver")["service-cluster-ip-range"])
     assert objects["Service"]["spec"]["clusterIP"] == str(services[10])
     assert {(port["port"], port["protocol"]) for port in objects["Service"]["spec"]["ports"]} >= {
         (53, "UDP"),
@@ -213,25 +213,26 @@ def test_coredns_is_two_replicas_on_different_workers_at_the_tenth_address(lab: 
     (spread,) = pod["topologySpreadConstraints"]
     assert spread["topologyKey"] == "kubernetes.io/hostname"
     # Applied before there is a node: without a count of domains both would go to the first that registers.
-    workers = [machine for machine in lab.outputs["machines"] if "worker" in machine["roles"]]
+    workers = [machine for machine in hard_way.outputs["machines"] if "worker" in machine["roles"]]
     assert (spread["whenUnsatisfiable"], spread["minDomains"]) == ("DoNotSchedule", min(2, len(workers)))
     assert pod["dnsPolicy"] == "Default", "CoreDNS must not ask itself"
     (container,) = pod["containers"]
     image = container["image"]
-    assert imports(lab, "container-runtime-worker-0-images", image) or image.startswith("registry.k8s.io/coredns/")
+    assert imports(hard_way, "container-runtime-worker-0-images", image) or image.startswith("registry.k8s.io/coredns/")
 
 
-def test_coredns_answers_for_the_clusters_domain_and_passes_the_rest_on(lab: Run) -> None:
-    corefile = documents(lab, "dns")["ConfigMap"]["data"]["Corefile"]
+def test_coredns_answers_for_the_clusters_domain_and_passes_the_rest_on(hard_way: Run) -> None:
+    corefile = documents(hard_way, "dns")["ConfigMap"]["data"]["Corefile"]
     assert "kubernetes cluster.local in-addr.arpa ip6.arpa {" in corefile
     # Without it fully spelled names fail in a `search` lookup: a refusal ends the search.
     assert "forward . /etc/resolv.conf" in corefile
     assert corefile.count("{") == corefile.count("}")
 
 
-def test_manifests_are_applied_server_side(lab: Run) -> None:
+def test_manifests_are_applied_server_side(hard_way: Run) -> None:
     for step in ("dns", "kubelet-access"):
-        assert f"apply --server-side --force-conflicts -f /etc/kubernetes/manifests/{step}.yaml" in lab.script(step)
+        applied = f"apply --server-side --force-conflicts -f /etc/kubernetes/manifests/{step}.yaml"
+        assert applied in hard_way.script(step)
 
 
 @pytest.mark.parametrize(("stack", "member"), [("ha", "controller"), ("dedicated", "etcd")])
@@ -277,14 +278,15 @@ def test_two_labs_have_etcd_clusters_that_never_join(dev: Run, ha: Run) -> None:
     assert len(tokens) == 2
 
 
-def test_every_machine_has_the_host_table_of_the_whole_lab(lab: Run) -> None:
-    expected = [f"{each['address']} {each['fqdn']} {each['name']}" for each in lab.outputs["machines"]]
+def test_every_machine_has_the_host_table_of_the_whole_lab(hard_way: Run) -> None:
+    expected = [f"{each['address']} {each['fqdn']} {each['name']}" for each in hard_way.outputs["machines"]]
     # The API's own domain, where it has one, stands behind the machines.
-    (named,) = (each for each in lab.of_type("tls:index/certRequest:CertRequest") if each.name == "pki-kube-apiserver")
-    api = lab.outputs["endpoint"].removeprefix("https://").removesuffix(":6443")
+    requests = hard_way.of_type("tls:index/certRequest:CertRequest")
+    (named,) = (each for each in requests if each.name == "pki-kube-apiserver")
+    api = hard_way.outputs["endpoint"].removeprefix("https://").removesuffix(":6443")
     expected += [f"{api} {name}" for name in named.inputs["dnsNames"] if name.startswith("api.")]
-    for machine in lab.outputs["machines"]:
-        assert lab.file(f"neighbours-{machine['name']}", "/etc/hardway/hosts").splitlines() == expected
+    for machine in hard_way.outputs["machines"]:
+        assert hard_way.file(f"neighbours-{machine['name']}", "/etc/hardway/hosts").splitlines() == expected
 
 
 def test_readiness_asks_every_api_server_and_the_balancer(ha: Run) -> None:

@@ -35,16 +35,16 @@ def test_two_load_balancers_have_an_endpoint_that_is_no_machines_own(shared: Run
     assert "10.240.0.4" not in {each["address"] for each in shared.outputs["machines"]}
 
 
-def test_the_kubeconfig_makes_an_administrator_of_the_user(lab: Run) -> None:
-    kubeconfig = yaml.safe_load(lab.outputs["kubeconfig"])
+def test_the_kubeconfig_makes_an_administrator_of_the_user(trusted: Run) -> None:
+    kubeconfig = yaml.safe_load(trusted.outputs["kubeconfig"])
     (cluster,), (user,), (context,) = (kubeconfig[key] for key in ("clusters", "users", "contexts"))
     assert kubeconfig["current-context"] == context["name"]
     assert context["context"] == {"cluster": cluster["name"], "user": user["name"]}
-    assert cluster["cluster"]["server"] == lab.outputs["endpoint"]
+    assert cluster["cluster"]["server"] == trusted.outputs["endpoint"]
     assert base64.b64decode(user["user"]["client-certificate-data"]) == b"CERTIFICATE-pki-admin"
     assert base64.b64decode(user["user"]["client-key-data"]) == b"PRIVATE-KEY-pki-admin"
     assert base64.b64decode(cluster["cluster"]["certificate-authority-data"]) == b"CERTIFICATE-pki-kubernetes-ca"
-    assert lab.outputs["ca_certificate"] == "CERTIFICATE-pki-kubernetes-ca"
+    assert trusted.outputs["ca_certificate"] == "CERTIFICATE-pki-kubernetes-ca"
 
 
 def test_every_machine_is_listed_with_its_roles_and_ranges(dev: Run) -> None:
@@ -66,11 +66,11 @@ def test_every_machine_is_listed_with_its_roles_and_ranges(dev: Run) -> None:
     ]
 
 
-def test_every_certificate_is_listed_with_its_end(lab: Run) -> None:
-    made = {each.name for each in lab.of_type("tls:index/locallySignedCert:LocallySignedCert")}
+def test_every_certificate_is_listed_with_its_end(trusted: Run) -> None:
+    made = {each.name for each in trusted.of_type("tls:index/locallySignedCert:LocallySignedCert")}
     authorities = {"kubernetes-ca", "etcd-ca", "front-proxy-ca"}
-    listed = {each["name"]: each for each in lab.outputs["certificates"]}
-    own = {each.name for each in lab.of_type("tls:index/selfSignedCert:SelfSignedCert") if "-ca" not in each.name}
+    listed = {each["name"]: each for each in trusted.outputs["certificates"]}
+    own = {each.name for each in trusted.of_type("tls:index/selfSignedCert:SelfSignedCert") if "-ca" not in each.name}
     assert listed.keys() == made | authorities | own
     assert {each["not_after"] for each in listed.values()} == {NOT_AFTER}
     assert listed["pki-admin"]["subject"] == "CN=admin,O=system:masters"

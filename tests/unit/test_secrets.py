@@ -4,6 +4,7 @@ import base64
 
 import pytest
 
+from components.kubeadm_pki import join_token
 from unit.mocked_engine import COMMANDS, Run, ed25519_pem, seed_of
 
 KEY = "tls:index/privateKey:PrivateKey"
@@ -19,7 +20,12 @@ def every_form(name: str) -> list[str]:
 
 @pytest.fixture
 def secrets(lab: Run) -> list[str]:
-    return [form for key in lab.of_type(KEY) for form in every_form(key.name)]
+    keys = [key.name for key in lab.of_type(KEY)]
+    # What machines join with, as it is and in base64.
+    tokens = [join_token(ed25519_pem(name)) for name in keys if name == "pki-join-token"]
+    # Wherever it begins in a file: of the ends, other letters decide, too.
+    encoded = [base64.b64encode(b" " * shift + token.encode()).decode()[4:-4] for token in tokens for shift in range(3)]
+    return [*(form for name in keys for form in every_form(name)), *tokens, *encoded]
 
 
 def holds(text: str, secrets: list[str]) -> list[str]:
@@ -27,8 +33,14 @@ def holds(text: str, secrets: list[str]) -> list[str]:
 
 
 def test_the_search_would_find_a_key_that_is_there(lab: Run, secrets: list[str]) -> None:
-    step = lab.named("control-plane-controller-0")
+    step = lab.named(_keeper(lab))
     assert holds(step.inputs["stdin"], secrets), "standard input is where the keys travel"
+
+
+def _keeper(lab: Run) -> str:
+    """The step that brings a controller its keys."""
+    names = {"control-plane-controller-0", "kubeadm-controller-0"} & {step.name for step in lab.of_type(*COMMANDS)}
+    return names.pop()
 
 
 def test_no_command_holds_a_key(lab: Run, secrets: list[str]) -> None:
@@ -49,7 +61,9 @@ def test_no_key_stands_in_plain_state(lab: Run, secrets: list[str]) -> None:
 def test_what_carries_keys_is_secret_and_says_nothing(lab: Run, secrets: list[str]) -> None:
     carriers = [each for each in lab.of_type(*COMMANDS) if holds(each.inputs.get("stdin", ""), secrets)]
     names = {carrier.name for carrier in carriers}
-    assert {lab.etcd_step, "control-plane-controller-0", "worker-0-node"} <= names
+    joining = {"kubeadm-worker-0", "kubeadm-admission"}
+    assert (joining if _keeper(lab) == "kubeadm-controller-0" else {lab.etcd_step, "worker-0-node"}) <= names
+    assert _keeper(lab) in names
     by_cloud_init = [each.name for each in lab.of_type("libvirt:index/cloudInitDisk:CloudInitDisk")]
     assert {"machines-worker-0", "machines-worker-0-login"} & names or "machines-worker-0-cloud-init" in by_cloud_init
     for carrier in carriers:

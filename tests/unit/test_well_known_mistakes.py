@@ -12,38 +12,38 @@ CONTROLLER, WORKER = "control-plane-controller-0", "worker-0-node"
 REQUEST = "tls:index/certRequest:CertRequest"
 
 
-def test_the_service_range_is_said_and_the_same_everywhere(lab: Run) -> None:
+def test_the_service_range_is_said_and_the_same_everywhere(hard_way: Run) -> None:
     ranges = {
-        lab.flags(CONTROLLER, program)["service-cluster-ip-range"]
+        hard_way.flags(CONTROLLER, program)["service-cluster-ip-range"]
         for program in ("kube-apiserver", "kube-controller-manager")
     }
     (services,) = ranges
-    assert str(IPv4Network(services)[1]) in lab.named("pki-kube-apiserver", REQUEST).inputs["ipAddresses"]
+    assert str(IPv4Network(services)[1]) in hard_way.named("pki-kube-apiserver", REQUEST).inputs["ipAddresses"]
 
 
-def test_the_schedulers_organisation_is_said_once(lab: Run) -> None:
-    subject = lab.named("pki-kube-scheduler", REQUEST).inputs["subject"]
+def test_the_schedulers_organisation_is_said_once(hard_way: Run) -> None:
+    subject = hard_way.named("pki-kube-scheduler", REQUEST).inputs["subject"]
     assert subject == {"commonName": "system:kube-scheduler", "organization": "system:kube-scheduler"}
 
 
-def test_the_api_server_is_named_as_pods_call_it(lab: Run) -> None:
-    names = lab.named("pki-kube-apiserver", REQUEST).inputs["dnsNames"]
+def test_the_api_server_is_named_as_pods_call_it(hard_way: Run) -> None:
+    names = hard_way.named("pki-kube-apiserver", REQUEST).inputs["dnsNames"]
     assert "kubernetes.default.svc.cluster.local" in names
     assert "kubernetes.svc.cluster.local" not in names
 
 
-def test_a_kubelets_certificate_has_the_address_that_the_api_server_dials(lab: Run) -> None:
-    for machine in lab.outputs["machines"]:
+def test_a_kubelets_certificate_has_the_address_that_the_api_server_dials(hard_way: Run) -> None:
+    for machine in hard_way.outputs["machines"]:
         if machine.get("pod_cidr"):
-            request = lab.named(f"pki-kubelet-{machine['name']}", REQUEST)
+            request = hard_way.named(f"pki-kubelet-{machine['name']}", REQUEST)
             assert machine["address"] in request.inputs["ipAddresses"]
-            assert lab.flags(f"{machine['name']}-node", "kubelet")["node-ip"] == machine["address"]
-    assert lab.flags(CONTROLLER, "kube-apiserver")["kubelet-preferred-address-types"].startswith("InternalIP")
+            assert hard_way.flags(f"{machine['name']}-node", "kubelet")["node-ip"] == machine["address"]
+    assert hard_way.flags(CONTROLLER, "kube-apiserver")["kubelet-preferred-address-types"].startswith("InternalIP")
 
 
-def test_the_kubelet_gives_pods_the_clusters_dns_and_domain(lab: Run) -> None:
-    kubelet = lab.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
-    services = IPv4Network(lab.flags(CONTROLLER, "kube-apiserver")["service-cluster-ip-range"])
+def test_the_kubelet_gives_pods_the_clusters_dns_and_domain(hard_way: Run) -> None:
+    kubelet = hard_way.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
+    services = IPv4Network(hard_way.flags(CONTROLLER, "kube-apiserver")["service-cluster-ip-range"])
     assert kubelet["clusterDNS"] == [str(services[10])]
     assert kubelet["clusterDomain"] == "cluster.local"
 
@@ -52,46 +52,46 @@ def test_a_worker_takes_as_many_pods_as_kubernetes_means_it_to(dev: Run) -> None
     assert dev.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")["maxPods"] == 110
 
 
-def test_host_ports_have_their_plugin(lab: Run) -> None:
-    calico = "calicoctl" in lab.outputs["versions"]
+def test_host_ports_have_their_plugin(hard_way: Run) -> None:
+    calico = "calicoctl" in hard_way.outputs["versions"]
     step, network = ("calico-network", "calico") if calico else ("container-runtime", "bridge")
-    assert "portmap" in lab.file(f"{step}-worker-0", f"/etc/cni/net.d/10-{network}.conflist")
-    assert " portmap" in lab.script("container-runtime-worker-0")
+    assert "portmap" in hard_way.file(f"{step}-worker-0", f"/etc/cni/net.d/10-{network}.conflist")
+    assert " portmap" in hard_way.script("container-runtime-worker-0")
 
 
-def test_pods_do_not_inherit_the_machines_search_domains(lab: Run) -> None:
-    kubelet = lab.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
+def test_pods_do_not_inherit_the_machines_search_domains(hard_way: Run) -> None:
+    kubelet = hard_way.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
     assert kubelet["resolvConf"] == "/etc/kubernetes/config/resolv.conf"
-    unit = lab.file(WORKER, "/etc/systemd/system/kubelet.service")
+    unit = hard_way.file(WORKER, "/etc/systemd/system/kubelet.service")
     assert "ExecStartPre=" in unit
     assert ">/etc/kubernetes/config/resolv.conf" in unit
 
 
-def test_sysctls_and_the_host_table_survive_a_reboot_and_do_not_grow(lab: Run) -> None:
-    for machine in lab.outputs["machines"]:
-        assert "net.ipv4.ip_forward = 1" in lab.file(f"host-{machine['name']}", "/etc/sysctl.d/90-hardway.conf")
+def test_sysctls_and_the_host_table_survive_a_reboot_and_do_not_grow(hard_way: Run) -> None:
+    for machine in hard_way.outputs["machines"]:
+        assert "net.ipv4.ip_forward = 1" in hard_way.file(f"host-{machine['name']}", "/etc/sysctl.d/90-hardway.conf")
         step = f"neighbours-{machine['name']}"
-        script = lab.script(step)
+        script = hard_way.script(step)
         assert "put_block /etc/hosts hardway </etc/hardway/hosts" in script
         # Nothing is ever appended to a file that a machine has already.
-        assert ">>" not in script + lab.script(f"host-{machine['name']}")
-        unit = lab.file(step, "/etc/systemd/system/hardway-hosts.service")
+        assert ">>" not in script + hard_way.script(f"host-{machine['name']}")
+        unit = hard_way.file(step, "/etc/systemd/system/hardway-hosts.service")
         assert "WantedBy=multi-user.target" in unit, "container engines write /etc/hosts anew at every start"
 
 
-def test_the_issuer_is_one_that_pods_can_resolve(lab: Run) -> None:
-    flags = lab.flags(CONTROLLER, "kube-apiserver")
+def test_the_issuer_is_one_that_pods_can_resolve(hard_way: Run) -> None:
+    flags = hard_way.flags(CONTROLLER, "kube-apiserver")
     assert flags["service-account-issuer"] == "https://kubernetes.default.svc.cluster.local"
     assert flags["service-account-jwks-uri"].startswith(flags["service-account-issuer"])
 
 
-def test_etcd_is_never_spoken_to_without_tls(lab: Run) -> None:
-    flags = lab.flags(lab.etcd_step, "etcd")
+def test_etcd_is_never_spoken_to_without_tls(hard_way: Run) -> None:
+    flags = hard_way.flags(hard_way.etcd_step, "etcd")
     for name, value in flags.items():
         if name.endswith("-urls") and name != "listen-metrics-urls":
             assert all(url.startswith("https://") for url in value.split(",")), name
     assert flags["listen-metrics-urls"].startswith("http://127.0.0.1:")
-    servers = lab.flags(CONTROLLER, "kube-apiserver")["etcd-servers"].split(",")
+    servers = hard_way.flags(CONTROLLER, "kube-apiserver")["etcd-servers"].split(",")
     assert all(url.startswith("https://") for url in servers)
 
 
@@ -108,13 +108,13 @@ def test_etcd_is_never_spoken_to_without_tls(lab: Run) -> None:
         "enable-aggregator-routing",
     ],
 )
-def test_aggregated_apis_can_be_registered(lab: Run, flag: str) -> None:
-    assert lab.flags(CONTROLLER, "kube-apiserver")[flag]
+def test_aggregated_apis_can_be_registered(hard_way: Run, flag: str) -> None:
+    assert hard_way.flags(CONTROLLER, "kube-apiserver")[flag]
 
 
-def test_aggregated_apis_trust_the_front_proxy_and_nobody_else(lab: Run) -> None:
-    flags = lab.flags(CONTROLLER, "kube-apiserver")
-    name = lab.named("pki-front-proxy-client", REQUEST).inputs["subject"]["commonName"]
+def test_aggregated_apis_trust_the_front_proxy_and_nobody_else(hard_way: Run) -> None:
+    flags = hard_way.flags(CONTROLLER, "kube-apiserver")
+    name = hard_way.named("pki-front-proxy-client", REQUEST).inputs["subject"]["commonName"]
     assert flags["requestheader-allowed-names"] == name
     assert flags["requestheader-client-ca-file"] != flags["client-ca-file"]
 
@@ -130,15 +130,15 @@ def test_workers_know_only_the_balancers_address(ha: Run) -> None:
             assert not [address for address in controllers if address in everything]
 
 
-def test_controllers_can_reach_pods_for_the_api_servers_proxies(lab: Run) -> None:
-    pods = [each["pod_cidr"] for each in lab.outputs["machines"] if each.get("pod_cidr")]
-    if of_network := lab.of_type("gcp:compute/route:Route"):
+def test_controllers_can_reach_pods_for_the_api_servers_proxies(hard_way: Run) -> None:
+    pods = [each["pod_cidr"] for each in hard_way.outputs["machines"] if each.get("pod_cidr")]
+    if of_network := hard_way.of_type("gcp:compute/route:Route"):
         assert {each.inputs["destRange"] for each in of_network} == set(pods)
         assert not any("tags" in each.inputs for each in of_network), "tags would leave machines out"
         return
-    for each in lab.outputs["machines"]:
+    for each in hard_way.outputs["machines"]:
         if each["roles"] == ["controller"]:
-            routes = lab.file(f"neighbours-{each['name']}", "/etc/hardway/pod-routes")
+            routes = hard_way.file(f"neighbours-{each['name']}", "/etc/hardway/pod-routes")
             assert all(f"route replace {cidr} via" in routes for cidr in pods)
 
 

@@ -6,6 +6,7 @@ holds programs built from a Go module. As upstream's: the entry points, users an
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from toolchain import image_archive
@@ -18,8 +19,10 @@ from toolchain.image_recipes import (
     calico_node,
     coredns,
     etcd,
+    kube_proxy,
     pause,
     sample_apiserver,
+    static_pod,
 )
 from toolchain.progress import Part
 
@@ -45,6 +48,11 @@ class Recipe:
 RECIPES = {
     "pause": Recipe(make=pause.make, code=Path(pause.__file__)),
     "coredns": Recipe(make=coredns.make, code=Path(coredns.__file__), programs=coredns.programs),
+    **{
+        name: Recipe(make=partial(static_pod.make, name), code=Path(static_pod.__file__), programs=static_pod.programs)
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+    },
+    "kube-proxy": Recipe(make=kube_proxy.make, code=Path(kube_proxy.__file__), programs=static_pod.programs),
     "calico-node": Recipe(make=calico_node.make, code=Path(calico_node.__file__), programs=calico_node.programs),
     "calico-cni": Recipe(make=calico_cni.make, code=Path(calico_cni.__file__), programs=calico_cni.programs),
     "calico-kube-controllers": Recipe(
@@ -57,6 +65,5 @@ RECIPES = {
     "sample-apiserver": Recipe(
         make=sample_apiserver.make, code=Path(sample_apiserver.__file__), programs=sample_apiserver.programs
     ),
-    "etcd": Recipe(make=etcd.make, code=Path(etcd.__file__), programs=etcd.programs),
 }
 """Image of versions.yaml -> how it is made."""

@@ -1,0 +1,408 @@
+"""The easy way: kubeadm makes the control plane as static pods, and machines join it.
+
+Made on each controller and worker: kubelet, kubeadm and kubectl with the kubelet's unit as kubeadm's packages have it,
+once the ports that Kubernetes needs are seen to be free; then a Node, by `kubeadm init` on the first controller and
+`kubeadm join` on all others at once. Made through the first controller: the join token, for as long as a machine of
+the lab is no Node. On the way back `kubeadm reset`, and what that leaves (worker.sh).
+
+Sources: https://kubernetes.io/docs/setup/production-environment/tools/kubeadm/ and
+https://kubernetes.io/docs/reference/networking/ports-and-protocols/
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+import pulumi
+import yaml
+
+from components.component import Component
+from components.etcd import CLIENT_PORT, etcd_client, fetch_etcd
+from components.kubeadm_config import (
+    DISCOVERY,
+    init_documents,
+    join_configuration,
+    machine_label,
+    yaml_of,
+)
+from components.kubeadm_pki import Authorities
+from components.machine import Machine
+from components.manifests import KUBECTL_CACHE
+from components.step import LIBRARY, Fetch, File, Step, StepArgs
+from components.worker import KEPT_SYSCTLS, RESOLV_CONF, WORKER_VERBS, resolv_conf_command
+from config.artifacts import ArtifactSource
+from config.machines import MachineSpec, Role
+from config.settings import Network, PkiSettings
+from config.versions import AptRepository, pins
+
+PROGRAMS = ("kubelet", "kubeadm", "kubectl")
+_PKI = "/etc/kubernetes/pki"
+_SETTINGS = "/etc/hardway/kubeadm.yaml"
+_TOKEN = "/etc/hardway/join-token"
+_ADMISSION_TOKEN = "/etc/hardway/admission-token"
+_VERBS = str(Path(LIBRARY).with_name("kubeadm.sh"))
+_USE = f". {_VERBS}"
+
+PORTS: Mapping[Role, Mapping[int, str]] = {
+    Role.CONTROLLER: {
+        6443: "Kubernetes API server",
+        2379: "etcd, clients",
+        2380: "etcd, peers",
+        2381: "etcd, health and metrics",
+        10250: "kubelet",
+        10248: "kubelet, health",
+        10256: "kube-proxy, health",
+        10249: "kube-proxy, metrics",
+        10257: "kube-controller-manager",
+        10259: "kube-scheduler",
+    },
+    Role.WORKER: {
+        10250: "kubelet",
+        10248: "kubelet, health",
+        10256: "kube-proxy, health",
+        10249: "kube-proxy, metrics",
+    },
+}
+"""What has to be free on a machine, and for whom."""
+
+
+_EVERYWHERE = ("kube-proxy", "coredns")
+_STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+
+
+def kubeadm_images(machine: MachineSpec) -> tuple[str, ...]:
+    """The images of a machine's pods besides pause, by their names in versions.yaml."""
+    return (*(_STATIC_PODS if Role.CONTROLLER in machine.roles else ()), *_EVERYWHERE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubeadmNodeArgs:
+    """Args:
+    machine: a controller or a worker.
+    artifacts: where the programs come from.
+    repository: upstream's Debian packages instead, where they are to be taken.
+    controllers: all of them, whose etcd members a controller's etcdctl asks.
+    """
+
+    machine: Machine
+    artifacts: ArtifactSource
+    repository: AptRepository | None
+    controllers: Sequence[Machine]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubeadmArgs:
+    """Args:
+    controllers: the machines with the control plane; the first of them makes the cluster.
+    workers: the others that join.
+    authorities: what kubeadm is to take; None where it makes its own.
+    join_token: id and secret, see `KubeadmPki`.
+    endpoint: https://address:6443 of the load balancer.
+    domains: names of the API's beside those that kubeadm gives it.
+    network: the address ranges.
+    pki: algorithm and validity of what kubeadm issues.
+    runtimes: machine name -> its container runtime with its images, which it waits for.
+    """
+
+    controllers: Sequence[Machine]
+    workers: Sequence[Machine]
+    authorities: Authorities | None
+    join_token: pulumi.Output[str]
+    endpoint: pulumi.Input[str]
+    domains: Sequence[str]
+    network: Network
+    pki: PkiSettings
+    runtimes: Mapping[str, pulumi.Resource]
+
+
+class KubeadmNode(Component):
+    """What a machine needs before kubeadm can make a Node of it; nothing on it is changed where a port is taken."""
+
+    def __init__(self, name: str, args: KubeadmNodeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("KubeadmNode", name, opts)
+        machine, repository = args.machine, args.repository
+        own_kubelet = repository is None
+        units = "/etc/systemd/system/kubelet.service"
+        Step(
+            name,
+            StepArgs(
+                machine=machine,
+                name="kubeadm",
+                prepare="\n".join(
+                    [
+                        "data /etc/kubernetes /var/lib/kubelet /var/lib/etcd /var/log/pods /var/log/containers "
+                        "/usr/libexec/kubernetes /var/log/kubeadm.log",
+                        # Written by the kubelet's unit, whenever it starts.
+                        f"parents {RESOLV_CONF}",
+                        f"own file {RESOLV_CONF}",
+                    ]
+                ),
+                fetches=[
+                    *(
+                        Fetch(
+                            artifact=args.artifacts.artifact("kubernetes", arch=machine.arch, artifact=program),
+                            destination=f"/usr/local/bin/{program}",
+                        )
+                        for program in (PROGRAMS if own_kubelet else ())
+                    ),
+                    *(
+                        [fetch_etcd(args.artifacts, machine.arch, "etcdctl", "etcdutl")]
+                        if machine.has(Role.CONTROLLER)
+                        else []
+                    ),
+                ],
+                files=[
+                    File(path=_VERBS, content=Path(__file__).with_name("kubeadm.sh").read_text()),
+                    *(
+                        [
+                            File(path=units, content=_KUBELET),
+                            File(path=f"{units}.d/10-kubeadm.conf", content=_KUBEADM_DROP_IN),
+                        ]
+                        if own_kubelet
+                        else []
+                    ),
+                    File(path=f"{units}.d/20-hardway.conf", content=f"[Service]\nExecStartPre={resolv_conf_command()}"),
+                    *(_etcdctl(args.controllers) if machine.has(Role.CONTROLLER) else []),
+                ],
+                before_start="\n".join(
+                    [
+                        _USE,
+                        f"ports <<'END'\n{port_table(machine)}\nEND",
+                        *([_packages(repository)] if repository else []),
+                        # kubeadm starts it; the unit is this step's to end.
+                        "own unit kubelet.service",
+                        "systemctl -q enable --no-reload kubelet.service",
+                    ]
+                ),
+                undo=_RELEASE if repository else "",
+            ),
+            self.child(),
+        )
+        self.register_outputs({})
+
+
+class Kubeadm(Component):
+    """The cluster.
+
+    Attributes:
+        made: the step after which the API answers; other machines may still be on their way.
+        authority: the certificate (PEM) of the API's authority.
+        kubeconfig: the administrator's, as kubeadm wrote it (secret), where it made the authorities; else nothing.
+    """
+
+    def __init__(self, name: str, args: KubeadmArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("Kubeadm", name, opts)
+        first, *others = args.controllers
+
+        def after(machine: Machine, *steps: pulumi.Resource) -> pulumi.ResourceOptions:
+            return self.child(args.runtimes[machine.name], *steps)
+
+        made = self.made = Step(f"{name}-{first.name}", _init_step(first, args), after(first))
+        self.kubeconfig = made.stdout
+        if args.authorities is None:
+            self.authority = pulumi.Output.unsecret(made.stdout.apply(authority_of))
+        else:
+            self.authority = args.authorities.kubernetes.certificate
+        # Beside those that join, which wait for the token that it gives them where `init` was long ago.
+        Step(f"{name}-admission", _admission_step([first, *others, *args.workers], args), after(first, made))
+        for machine in (*others, *args.workers):
+            Step(f"{name}-{machine.name}", _join_step(machine, args, self.authority), after(machine, made))
+        self.register_outputs({})
+
+
+def _init_step(machine: Machine, args: KubeadmArgs) -> StepArgs:
+    settings = pulumi.Output.all(args.endpoint, machine.identity).apply(
+        lambda known: yaml_of(
+            init_documents(
+                machine,
+                known[1],
+                endpoint=known[0].removeprefix("https://"),
+                domains=args.domains,
+                network=args.network,
+                pki=args.pki,
+            )
+        )
+    )
+    shows = "" if args.authorities else "\ncat /etc/kubernetes/admin.conf"
+    return StepArgs(
+        machine=machine,
+        name="node",
+        prepare=_prepare(machine),
+        files=[
+            File(path=_SETTINGS, content=settings, mode="0600"),
+            File(path=_TOKEN, content=args.join_token, mode="0600", secret=True),
+            *_authority_files(args.authorities),
+        ],
+        run=pulumi.Output.format("{0}\ninit_cluster {1}{2}", _USE, args.endpoint, shows),
+        undo=_UNDO,
+        prints_secrets=args.authorities is None,
+    )
+
+
+def _join_step(machine: Machine, args: KubeadmArgs, authority: pulumi.Output[str]) -> StepArgs:
+    settings = pulumi.Output.from_input(machine.identity).apply(
+        lambda identity: yaml_of([join_configuration(machine, identity)])
+    )
+    discovery = pulumi.Output.all(args.endpoint, authority, args.join_token).apply(
+        lambda known: discovery_file(server=known[0], authority=known[1], token=known[2])
+    )
+    return StepArgs(
+        machine=machine,
+        name="node",
+        prepare=_prepare(machine),
+        files=[
+            File(path=_SETTINGS, content=settings, mode="0600"),
+            File(path=DISCOVERY, content=discovery, mode="0600", secret=True),
+            *(_authority_files(args.authorities) if machine.has(Role.CONTROLLER) else []),
+        ],
+        run=f"{_USE}\njoin_cluster",
+        undo=_UNDO,
+    )
+
+
+def _admission_step(machines: Sequence[Machine], args: KubeadmArgs) -> StepArgs:
+    identities = pulumi.Output.all(*(machine.identity for machine in machines))
+
+    def script(known: Sequence[str]) -> str:
+        lines = [
+            f"{machine.name} {machine_label(identity)} {machine.spec.pod_cidr}"
+            for machine, identity in zip(machines, known, strict=True)
+        ]
+        return "\n".join([_USE, "admit <<'END'", *lines, "END"])
+
+    return StepArgs(
+        machine=machines[0],
+        name="admission",
+        prepare=f"data {KUBECTL_CACHE}",
+        files=[File(path=_ADMISSION_TOKEN, content=args.join_token, mode="0600", secret=True)],
+        run=identities.apply(script),
+    )
+
+
+def _prepare(machine: Machine) -> str:
+    return "\n".join(
+        [
+            *([] if machine.shares_kernel else [f"kept_sysctls {' '.join(KEPT_SYSCTLS)}"]),
+            f". {WORKER_VERBS}",
+            "note_tables",
+            _USE,
+            "clean_start",
+        ]
+    )
+
+
+# In kubeadm's order, then what it leaves: it says so itself of the CNI's and kube-proxy's rules.
+_TAKEN_BACK = "reset_node; end_pods; drop_rules /dev/null; drop_proxy_tables"
+_UNDO = f"[ ! -e {_VERBS} ] || {{ . {WORKER_VERBS}; {_USE}; {_TAKEN_BACK}; }}"
+_RELEASE = f"[ ! -e {_VERBS} ] || {{ {_USE}; release_packages {' '.join(PROGRAMS)}; }}"
+
+
+def port_table(machine: Machine) -> str:
+    """A line for each port that a machine's roles need: its number, and for what."""
+    wanted = {port: what for role in PORTS if machine.has(role) for port, what in PORTS[role].items()}
+    return "\n".join(f"{port} {what}" for port, what in wanted.items())
+
+
+def discovery_file(*, server: str, authority: str, token: str) -> str:
+    """The kubeconfig by which a machine finds the cluster and may join it, YAML."""
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {
+                    "name": "kubernetes",
+                    "cluster": {
+                        "server": server,
+                        "certificate-authority-data": base64.b64encode(authority.encode()).decode(),
+                    },
+                }
+            ],
+            "users": [{"name": "joining", "user": {"token": token}}],
+            "contexts": [{"name": "joining", "context": {"cluster": "kubernetes", "user": "joining"}}],
+            "current-context": "joining",
+        },
+        sort_keys=False,
+    )
+
+
+def authority_of(kubeconfig: str) -> str:
+    """The certificate (PEM) of the authority that a kubeconfig trusts; nothing where it is not there yet."""
+    document = yaml.safe_load(kubeconfig) if kubeconfig else None
+    if not isinstance(document, dict) or "clusters" not in document:
+        return ""
+    return base64.b64decode(document["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
+
+
+def _authority_files(authorities: Authorities | None) -> list[File]:
+    if authorities is None:
+        return []
+    pairs = [
+        ("ca.crt", authorities.kubernetes.certificate, "ca.key", authorities.kubernetes.key),
+        ("etcd/ca.crt", authorities.etcd.certificate, "etcd/ca.key", authorities.etcd.key),
+        (
+            "front-proxy-ca.crt",
+            authorities.front_proxy.certificate,
+            "front-proxy-ca.key",
+            authorities.front_proxy.key,
+        ),
+        ("sa.pub", authorities.service_accounts.public, "sa.key", authorities.service_accounts.private_key),
+    ]
+    return [
+        file
+        for public, certificate, private, key in pairs
+        for file in (
+            File(path=f"{_PKI}/{public}", content=certificate),
+            File(path=f"{_PKI}/{private}", content=key, mode="0600", secret=True),
+        )
+    ]
+
+
+def _etcdctl(controllers: Sequence[Machine]) -> list[File]:
+    # Not kubeadm's, where people look into the pod: status and readiness ask every lab's etcd in the same way.
+    return etcd_client(
+        [f"https://{controller.address}:{CLIENT_PORT}" for controller in controllers],
+        f"{_PKI}/etcd/ca.crt",
+        f"{_PKI}/etcd/healthcheck-client.crt",
+        f"{_PKI}/etcd/healthcheck-client.key",
+    )
+
+
+def _packages(repository: AptRepository) -> str:
+    version = pins().products["kubernetes"].default
+    words = ["upstream_packages", quote(repository.url(version)), repository.fingerprint, version, *PROGRAMS]
+    return " ".join(words)
+
+
+# As upstream's package has them (https://github.com/kubernetes/release, cmd/krel/templates/latest), but for the path.
+_KUBELET = """\
+[Unit]
+Description=kubelet: The Kubernetes Node Agent
+Documentation=https://kubernetes.io/docs/
+Wants=network-online.target
+After=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=/usr/local/bin/kubelet
+Restart=always
+RestartSec=10
+
+[Install]
+WantedBy=multi-user.target
+"""
+_KUBEADM_DROP_IN = """\
+[Service]
+Environment="KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf \\
+  --kubeconfig=/etc/kubernetes/kubelet.conf"
+Environment="KUBELET_CONFIG_ARGS=--config=/var/lib/kubelet/config.yaml"
+# What kubeadm init and kubeadm join find out.
+EnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env
+# For people; the configuration file is the better place.
+EnvironmentFile=-/etc/default/kubelet
+ExecStart=
+ExecStart=/usr/local/bin/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS \\
+  $KUBELET_EXTRA_ARGS
+"""

@@ -1,0 +1,155 @@
+# The verbs of machines that kubeadm makes a cluster of. Sourced after step.sh; /usr/local/lib/hardway/kubeadm.sh on every
+# controller and worker. kubeadm itself makes and joins; what is here decides when, and takes back what was half done.
+
+KUBEADM_SETTINGS=/etc/hardway/kubeadm.yaml
+KUBEADM_TOKEN=/etc/hardway/join-token
+KUBEADM_DISCOVERY=/etc/hardway/discovery.conf
+KUBEADM_LOG=/var/log/kubeadm.log
+# How long a token lives that the API was told: the time that joining takes, and patience.
+TOKEN_MINUTES=15
+
+# done_here: kubeadm has finished on this machine; what it made stays as it is.
+done_here() { [ -e "$HARDWAY/steps/node/finished" ]; }
+
+# ports: refuse what is in use, before kubeadm does anything; standard input has a line for each port: number, for what.
+ports() {
+  local port what holder taken='' table
+  ! done_here || return 0
+  table=$(printf '%-7s %-28s %s' PORT FOR "TAKEN ON $(hostname) BY")
+  while read -r port what; do
+    holder=$(ss -Hltnp "sport = :$port" | sed -nE 's/.*users:\(\("([^"]+)",pid=([0-9]+).*/\1 (process \2)/p' | sort -u | paste -sd ,)
+    [ -n "$holder" ] || [ -z "$(ss -Hltn "sport = :$port")" ] || holder='another network namespace'
+    [ -z "$holder" ] || taken=yes
+    table+=$'\n'$(printf '%-7s %-28s %s' "$port" "$what" "${holder:--}")
+  done
+  [ -z "$taken" ] || die "kubeadm needs ports that are in use, and has changed nothing:"$'\n'"$table"
+}
+
+# clean_start: what a killed run of kubeadm has left half done is taken back, before the step's files are put there.
+clean_start() {
+  ! done_here || return 0
+  [ -n "$(ls -A /etc/kubernetes/manifests /var/lib/kubelet/pki /var/lib/etcd 2>/dev/null)" ] || [ -e /etc/kubernetes/admin.conf ] ||
+    [ -e /etc/kubernetes/bootstrap-kubelet.conf ] || return 0
+  reset_node
+}
+
+# reset_node: kubeadm's own way back; it bears what is gone already.
+reset_node() {
+  timeout 120 kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock >"$KUBEADM_LOG" 2>&1 || true
+}
+
+# run_kubeadm VERB: with this machine's settings; what it says is kept, and its end is shown where it fails.
+run_kubeadm() {
+  local settings=/run/hardway-kubeadm.yaml
+  install -m 0600 "$KUBEADM_SETTINGS" "$settings"
+  [ "$1" != init ] || printf 'bootstrapTokens:\n- {token: %s, ttl: %sm}\n' "$(cat "$KUBEADM_TOKEN")" "$TOKEN_MINUTES" >>"$settings"
+  if ! kubeadm "$@" --config "$settings" >"$KUBEADM_LOG" 2>&1; then
+    rm -f "$settings"
+    die "kubeadm $1 failed on $(hostname); the last that it said ($KUBEADM_LOG):"$'\n'"$(tail -n 25 "$KUBEADM_LOG")"
+  fi
+  rm -f "$settings"
+}
+
+# init_cluster ENDPOINT: make the cluster. Where one answers already, this machine is not its first.
+init_cluster() {
+  if ! done_here; then
+    ! curl -skf -m 5 -o /dev/null "$1/readyz" ||
+      die "a cluster answers at $1, and $(hostname) is not part of it: it cannot be its first controller again." \
+        "Make the lab anew (make destroy, make up)"
+    run_kubeadm init --skip-token-print
+    finished
+  fi
+}
+
+# join_cluster: become a Node of the cluster that the discovery file names, once its token is accepted.
+join_cluster() {
+  if ! done_here; then
+    # Another step, beside this one, sees that the API knows the token.
+    wait_for 120 'the join token being accepted' "kubectl --kubeconfig $KUBEADM_DISCOVERY --request-timeout 5s get --raw /api"
+    run_kubeadm join
+    finished
+  fi
+  rm -f "$KUBEADM_DISCOVERY"
+}
+
+# finished: not made again; nothing that could be used to join stays here.
+finished() {
+  rm -f "$KUBEADM_TOKEN"
+  # Where kubectl finds it in every lab.
+  [ ! -e /etc/kubernetes/admin.conf ] || ln -sfn admin.conf /etc/kubernetes/admin.kubeconfig
+  touch "$HARDWAY/steps/node/finished"
+}
+
+k() { kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --cache-dir /var/lib/hardway/kubectl "$@"; }
+
+# admit: see all machines become Nodes; standard input has a line for each: name, machine, pod range. The token is known
+# to the API for as long as one is missing.
+admit() {
+  KUBEADM_TOKEN=/etc/hardway/admission-token
+  local name machine pods is missing=() all=() id
+  declare -A label=() range=() there=()
+  while read -r name machine pods; do
+    all+=("$name") label[$name]=$machine range[$name]=$pods
+  done
+  wait_for 60 'the API telling of Nodes' 'k get nodes -o name'
+  while read -r name is; do there[$name]=$is; done < <(k get nodes -o go-template="$NODE_MACHINES")
+  for name in "${all[@]}"; do
+    [ "${there[$name]:-}" != "${label[$name]}" ] || continue
+    missing+=("$name")
+    # Of the machine that had this name before; the kubelet of the new one would be refused.
+    [ -z "${there[$name]+set}" ] || k delete node "$name" >/dev/null
+  done
+  id=$(cut -d . -f 1 "$KUBEADM_TOKEN")
+  [ ${#missing[@]} = 0 ] || allow_joins "$id"
+  for name in "${all[@]}"; do
+    wait_for 120 "$name joining" "[ \"\$(k get node $name -o jsonpath='{.metadata.labels.hardway/machine}')\" = ${label[$name]} ]"
+    k patch node "$name" -p "{\"spec\":{\"podCIDR\":\"${range[$name]}\",\"podCIDRs\":[\"${range[$name]}\"]}}" >/dev/null
+  done
+  k -n kube-system delete secret "bootstrap-token-$id" --ignore-not-found >/dev/null
+  rm -f "$KUBEADM_TOKEN"
+  k wait --for=condition=Ready "${all[@]/#/node/}" --timeout=$((90 * PATIENCE))s >/dev/null ||
+    die "not Ready: $(k get nodes)"
+}
+
+NODE_MACHINES='{{range .items}}{{.metadata.name}} {{index .metadata.labels "hardway/machine"}}
+{{end}}'
+
+# allow_joins ID: have the API know the token, for some minutes from now; one that it knows for long enough stays.
+allow_joins() {
+  local until settings=/run/hardway-token.yaml
+  until=$(k -n kube-system get secret "bootstrap-token-$1" -o jsonpath='{.data.expiration}' 2>/dev/null | base64 -d)
+  [ -z "$until" ] || [ $(($(date -d "$until" +%s) - $(date +%s))) -lt 600 ] || return 0
+  k -n kube-system delete secret "bootstrap-token-$1" --ignore-not-found >/dev/null
+  printf 'apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nbootstrapTokens:\n- {token: %s, ttl: %sm}\n' \
+    "$(cat "$KUBEADM_TOKEN")" "$TOKEN_MINUTES" | install -m 0600 /dev/stdin "$settings"
+  kubeadm token create --kubeconfig /etc/kubernetes/admin.kubeconfig --config "$settings" >/dev/null 2>&1 ||
+    { rm -f "$settings"; die "kubeadm could not make a join token"; }
+  rm -f "$settings"
+}
+
+# upstream_packages URL FINGERPRINT VERSION NAME...: packages of a repository that is signed by one key; held at one version.
+upstream_packages() {
+  local url=$1 fingerprint=$2 version=$3 keyring=/etc/apt/keyrings/hardway-kubernetes.asc draft found
+  shift 3
+  packages gpg
+  draft=$(mktemp)
+  download "$url/Release.key" -o "$draft" || die "cannot get $url/Release.key"
+  found=$(gpg --batch --show-keys --with-colons "$draft" 2>/dev/null | awk -F : '$1 == "fpr" { print $10; exit }')
+  [ "$found" = "$fingerprint" ] || die "$url is signed by the key ${found:-?}, expected $fingerprint"
+  file "$keyring" 0644 root <"$draft"
+  rm -f "$draft"
+  file /etc/apt/sources.list.d/hardway-kubernetes.list 0644 root <<<"deb [signed-by=$keyring] $url/ /"
+  # Above 1000: also where another version is there already.
+  file /etc/apt/preferences.d/hardway-kubernetes 0644 root <<<"Package: $*"$'\n'"Pin: version $version-*"$'\n'"Pin-Priority: 1001"
+  packages "$@"
+  apt-mark hold "$@" >/dev/null
+}
+
+# release_packages NAME...: no longer held, so that they can go.
+release_packages() { apt-mark unhold "$@" >/dev/null 2>&1 || true; }
+
+# drop_proxy_tables: the tables of a kube-proxy in nftables mode, whose program is gone with its pod.
+drop_proxy_tables() {
+  nft delete table ip kube-proxy 2>/dev/null || true
+  nft delete table ip6 kube-proxy 2>/dev/null || true
+}

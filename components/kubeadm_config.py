@@ -1,0 +1,168 @@
+"""What kubeadm is told, from data: its configuration files for the first controller and for machines that join.
+
+kubeadm's defaults hold but for what stands here, each with its reason.
+
+Sources: https://kubernetes.io/docs/reference/config-api/kubeadm-config.v1beta4/,
+https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/,
+https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from components.machine import Machine
+from components.worker import CONTAINERD_SOCKET, RESOLV_CONF, SHARED_CONNTRACK, SHARED_KERNEL
+from config.machines import Role
+from config.settings import Network, PkiSettings
+from config.versions import pins
+
+_API = "kubeadm.k8s.io/v1beta4"
+DISCOVERY = "/etc/hardway/discovery.conf"
+"""A kubeconfig with the join token: where the API is, by which authority, and who may join. Only while joining."""
+MACHINE_LABEL = "hardway/machine"
+"""On every Node: which machine its kubelet runs on. One made anew under the same name is another."""
+NODE_LABEL = "hardway/worker"
+"""What tells the Nodes of the lab from others that somebody may have added; in nodes.sh, too."""
+
+# Each with the reason why it is no error here.
+_IGNORED: Mapping[str, str] = {
+    "Swap": "a container's swap is its host's, and the kubelet is told to bear it",
+    "SystemVerification": "a container has no kernel configuration to look at, and may have cgroup v1",
+    "Mem": "a container sees its host's memory, or too little of it",
+}
+
+
+def ignored_errors(machine: Machine) -> list[str]:
+    """The preflight errors of kubeadm that are none on a machine, by name."""
+    return sorted(_IGNORED) if machine.shares_kernel else []
+
+
+def init_documents(
+    machine: Machine, identity: str, *, endpoint: str, domains: Sequence[str], network: Network, pki: PkiSettings
+) -> list[dict[str, Any]]:
+    """What the first controller is initialised with; the InitConfiguration comes last, without tokens.
+
+    Args:
+        machine: the first controller.
+        identity: the machine's.
+        endpoint: address:port of the load balancer, without a scheme.
+        domains: names of the API's beside those that kubeadm gives it.
+        network: the address ranges.
+        pki: algorithm and validity.
+    """
+    return [
+        cluster_configuration(endpoint=endpoint, domains=domains, network=network, pki=pki),
+        kubelet_configuration(machine, network),
+        proxy_configuration(machine, network),
+        {
+            "apiVersion": _API,
+            "kind": "InitConfiguration",
+            "localAPIEndpoint": {"advertiseAddress": machine.address, "bindPort": 6443},
+            "nodeRegistration": node_registration(machine, identity),
+        },
+    ]
+
+
+def cluster_configuration(
+    *, endpoint: str, domains: Sequence[str], network: Network, pki: PkiSettings
+) -> dict[str, Any]:
+    """ClusterConfiguration."""
+    dns, etcd = pins().images["coredns"], pins().images["etcd"]
+    return {
+        "apiVersion": _API,
+        "kind": "ClusterConfiguration",
+        "kubernetesVersion": pins().images["kube-apiserver"].tag,
+        "clusterName": "kubernetes",
+        "controlPlaneEndpoint": endpoint,
+        "networking": {
+            "dnsDomain": network.cluster_domain,
+            "podSubnet": str(network.pods),
+            "serviceSubnet": str(network.services),
+        },
+        # The names that balancers and people call; kubeadm adds each controller's own.
+        "apiServer": {"certSANs": ["localhost", "127.0.0.1", endpoint.rpartition(":")[0], *domains]},
+        "controllerManager": {
+            "extraArgs": _arguments(
+                {
+                    # Each machine's pod range is the lab's decision: its routes and CNI configuration have it, too.
+                    "allocate-node-cidrs": "false",
+                    # At the default of 20 requests a second its controllers take 4.5 s longer to start.
+                    "kube-api-qps": "200",
+                    "kube-api-burst": "400",
+                }
+            )
+        },
+        # The versions that the lab pins, which the mirror has the images of.
+        "dns": {"imageRepository": f"{dns.registry}/{dns.repository.rpartition('/')[0]}", "imageTag": dns.tag},
+        "etcd": {"local": {"dataDir": "/var/lib/etcd", "imageTag": etcd.tag}},
+        "encryptionAlgorithm": pki.algorithm,
+        "certificateValidityPeriod": f"{pki.validity_hours}h0m0s",
+        "caCertificateValidityPeriod": f"{pki.ca_validity_hours}h0m0s",
+    }
+
+
+def kubelet_configuration(machine: Machine, network: Network) -> dict[str, Any]:
+    """KubeletConfiguration of all machines; kubeadm adds the DNS address, the authority and the rest."""
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "clusterDomain": network.cluster_domain,
+        "maxPods": network.max_pods,
+        # Without the machine's search domains, see components/worker.py.
+        "resolvConf": RESOLV_CONF,
+        **(SHARED_KERNEL if machine.shares_kernel else {}),
+    }
+
+
+def proxy_configuration(machine: Machine, network: Network) -> dict[str, Any]:
+    """KubeProxyConfiguration of all machines."""
+    return {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": network.kube_proxy_mode,
+        "clusterCIDR": str(network.pods),
+        **(SHARED_CONNTRACK if machine.shares_kernel else {}),
+    }
+
+
+def join_configuration(machine: Machine, identity: str) -> dict[str, Any]:
+    """JoinConfiguration of one machine; the token stands in the discovery file."""
+    control_plane = {"controlPlane": {"localAPIEndpoint": {"advertiseAddress": machine.address, "bindPort": 6443}}}
+    return {
+        "apiVersion": _API,
+        "kind": "JoinConfiguration",
+        "discovery": {"file": {"kubeConfigPath": DISCOVERY}},
+        "nodeRegistration": node_registration(machine, identity),
+        **(control_plane if machine.has(Role.CONTROLLER) else {}),
+    }
+
+
+def node_registration(machine: Machine, identity: str) -> dict[str, Any]:
+    """How a machine's kubelet registers: its name and address, and which machine it is."""
+    return {
+        "name": machine.name,
+        "criSocket": f"unix://{CONTAINERD_SOCKET}",
+        "kubeletExtraArgs": _arguments(
+            {
+                "node-ip": machine.address,
+                "node-labels": f"{NODE_LABEL}=,{MACHINE_LABEL}={machine_label(identity)}",
+            }
+        ),
+        "ignorePreflightErrors": ignored_errors(machine),
+    }
+
+
+def machine_label(identity: str) -> str:
+    """A machine's identity, short enough for a label."""
+    return identity[:12]
+
+
+def yaml_of(documents: Sequence[Mapping[str, Any]]) -> str:
+    """The documents as one file."""
+    return yaml.safe_dump_all(documents, sort_keys=False)
+
+
+def _arguments(flags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in flags.items()]

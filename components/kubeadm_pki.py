@@ -1,0 +1,100 @@
+"""The keys of a lab that kubeadm makes: the authorities it is given, the administrator's certificate, the join token.
+
+kubeadm issues all other certificates itself, on the controllers, from the authorities' keys; with authorities of its
+own it is given none.
+
+Source: https://kubernetes.io/docs/tasks/administer-cluster/kubeadm/kubeadm-certs/#custom-certificates
+"""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_tls as tls
+
+from components.component import Component
+from components.pki import CLIENT, Authority, Certificate, KeyPair, certificate_rows, private_key, self_signed
+from config.settings import PkiSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubeadmPkiArgs:
+    """Args:
+    settings: algorithm and validity.
+    makes_authorities: whether the stack makes them, and not kubeadm.
+    terminated_domain: the domain whose TLS ends at the load balancers, where it does.
+    """
+
+    settings: PkiSettings
+    makes_authorities: bool
+    terminated_domain: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Authorities:
+    """What kubeadm finds in /etc/kubernetes/pki.
+
+    Args:
+        kubernetes, etcd, front_proxy: the authorities.
+        service_accounts: the key pair that signs and verifies service account tokens.
+        admin: the administrator, for the program's output.
+    """
+
+    kubernetes: Authority
+    etcd: Authority
+    front_proxy: Authority
+    service_accounts: KeyPair
+    admin: Certificate
+
+
+class KubeadmPki(Component):
+    """What kubeadm is given.
+
+    Attributes:
+        authorities: None where kubeadm makes its own.
+        load_balancer: the self-signed certificate of the lab's domain, where TLS is terminated; else None.
+        join_token: id and secret of the token that machines join with (secret). It is one while machines join: the API
+            knows it for minutes, and for as long as one is missing.
+    """
+
+    def __init__(self, name: str, args: KubeadmPkiArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("KubeadmPki", name, opts)
+        self.authorities = self._authorities(name, args.settings) if args.makes_authorities else None
+        domain = args.terminated_domain
+        self.load_balancer = (
+            self_signed(f"{name}-load-balancer", domain, args.settings, self.child()) if domain is not None else None
+        )
+        # 32 bytes straight from the system's random source, as the key of the encryption at rest (encryption.py).
+        seed = tls.PrivateKey(f"{name}-join-token", algorithm="ED25519", opts=self.child())
+        self.join_token = seed.private_key_pem.apply(join_token)
+        self.register_outputs({})
+
+    def _authorities(self, name: str, settings: PkiSettings) -> Authorities:
+        kubernetes = Authority(f"{name}-kubernetes-ca", "kubernetes-ca", settings, self.child())
+        pair = private_key(f"{name}-service-accounts", settings.algorithm, self.child())
+        return Authorities(
+            kubernetes=kubernetes,
+            etcd=Authority(f"{name}-etcd-ca", "etcd-ca", settings, self.child()),
+            front_proxy=Authority(f"{name}-front-proxy-ca", "front-proxy-ca", settings, self.child()),
+            service_accounts=KeyPair(private_key=pair.private_key_pem, public=pair.public_key_pem),
+            admin=kubernetes.issue(f"{name}-admin", common_name="admin", organization="system:masters", uses=CLIENT),
+        )
+
+    def certificates(self) -> pulumi.Output[list[dict[str, str]]]:
+        """Name, subject and end (RFC 3339) of every certificate that the stack made."""
+        found = self.authorities
+        return certificate_rows(
+            [found.kubernetes, found.etcd, found.front_proxy] if found else [],
+            [*([found.admin] if found else []), *([self.load_balancer] if self.load_balancer else [])],
+        )
+
+
+def join_token(seed: str) -> str:
+    """A bootstrap token, `[a-z0-9]{6}.[a-z0-9]{16}`, made of a random key.
+
+    Source: https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/#token-format
+    """
+    digest = hashlib.sha512(f"join token\n{seed}".encode()).digest()
+    letters = base64.b32encode(digest).decode().lower()
+    return f"{letters[:6]}.{letters[6:22]}"

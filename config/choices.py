@@ -1,0 +1,55 @@
+"""What a lab is made with, and cannot change while it is up.
+
+Another pod network under running pods, or kubeadm's control plane beside that of the hard way, would be neither the one
+nor the other. Each run is told what the lab was made with (components/quorum.py keeps it), and refuses what differs:
+`make` before anything else (toolchain/choices.py), plain `pulumi up` before anything is touched.
+"""
+
+from collections.abc import Mapping
+
+from config.settings import LabSettings
+
+
+def choices_of(settings: LabSettings) -> dict[str, str]:
+    """Key of `lab` -> its value, of all that a running lab keeps; only where it is not the default of every lab."""
+    network, chosen = settings.network, {}
+    if settings.bootstrap == "kubeadm":
+        # What kubeadm init decides once, and what this program does not decide again.
+        chosen = {
+            "bootstrap": settings.bootstrap,
+            "kubeadm.authorities": settings.kubeadm.authorities,
+            "kubeadm.packages": settings.kubeadm.packages,
+            "network.pods": str(network.pods),
+            "network.services": str(network.services),
+            "network.cluster_domain": network.cluster_domain,
+            "network.kube_proxy_mode": network.kube_proxy_mode,
+            "network.max_pods": str(network.max_pods),
+            "load_balancing.domain": settings.load_balancing.domain or "none",
+            "pki.algorithm": settings.pki.algorithm,
+        }
+    if network.pod_network != "routes":
+        chosen["network.pod_network"] = network.pod_network
+    return chosen
+
+
+def written(choices: Mapping[str, str]) -> str:
+    """The choices as one word."""
+    return ",".join(f"{key}={value}" for key, value in choices.items())
+
+
+def read(word: str) -> dict[str, str]:
+    """The choices that `written` wrote."""
+    return dict(part.split("=", 1) for part in word.split(",")) if word else {}
+
+
+def differences(before: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """What would change, in words; nothing said of kubeadm's own where kubeadm comes or goes."""
+    keys = [key for key in ("bootstrap", "network.pod_network") if before.get(key) != wanted.get(key)]
+    if "bootstrap" not in keys:
+        keys += [key for key in {**before, **wanted} if key not in keys and before.get(key) != wanted.get(key)]
+    defaults = {"bootstrap": "hard-way", "network.pod_network": "routes"}
+    return [
+        f"lab.{key} is {wanted.get(key, defaults.get(key, 'the default'))}, and the lab was made with "
+        f"{before.get(key, defaults.get(key, 'the default'))}"
+        for key in keys
+    ]

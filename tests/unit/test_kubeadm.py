@@ -1,0 +1,250 @@
+"""What kubeadm is told, over every lab that it makes; and the shell around it."""
+
+import base64
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.kubeadm import discovery_file
+from components.kubeadm_config import DISCOVERY
+from components.kubeadm_pki import join_token
+from config import lab as config
+from config.problems import ConfigError
+from config.versions import pins
+from toolchain import paths
+from unit.mocked_engine import Run, ed25519_pem, seed_of
+
+INIT, JOIN, ADMISSION = "kubeadm-controller-0", "kubeadm-worker-0", "kubeadm-admission"
+SETTINGS = "/etc/hardway/kubeadm.yaml"
+VERBS = paths.checkout() / "components" / "kubeadm.sh"
+KUBEADM = paths.mirror() / pins().products["kubernetes"].path_of("kubeadm", version="1.36.4", arch="amd64")
+
+
+def documents(run: Run, step: str) -> dict[str, dict[str, object]]:
+    return {each["kind"]: each for each in yaml.safe_load_all(run.file(step, SETTINGS))}
+
+
+def test_the_api_is_reached_through_the_balancer(easy_way: Run) -> None:
+    cluster = documents(easy_way, INIT)["ClusterConfiguration"]
+    endpoint = easy_way.outputs["endpoint"].removeprefix("https://")
+    assert cluster["controlPlaneEndpoint"] == endpoint
+    assert endpoint.removesuffix(":6443") in cluster["apiServer"]["certSANs"]  # type: ignore[index]
+    discovery = yaml.safe_load(easy_way.secret_file(JOIN, "/etc/hardway/discovery.conf"))
+    assert discovery["clusters"][0]["cluster"]["server"] == easy_way.outputs["endpoint"]
+
+
+def test_only_what_has_a_reason_differs_from_kubeadms_defaults(easy_way: Run) -> None:
+    cluster = documents(easy_way, INIT)["ClusterConfiguration"]
+    (flags,) = [cluster["controllerManager"]["extraArgs"]]  # type: ignore[index]
+    assert [flag["name"] for flag in flags] == ["allocate-node-cidrs", "kube-api-qps", "kube-api-burst"]
+    assert "extraArgs" not in cluster["apiServer"]  # type: ignore[operator]
+    assert "scheduler" not in cluster
+    for step in (INIT, JOIN):
+        kind = "InitConfiguration" if step == INIT else "JoinConfiguration"
+        registration = documents(easy_way, step)[kind]["nodeRegistration"]
+        assert registration["ignorePreflightErrors"] == ["Mem", "Swap", "SystemVerification"]  # type: ignore[index]
+        assert "taints" not in registration  # type: ignore[operator]
+
+
+def test_preflight_errors_are_errors_on_machines_with_a_kernel_of_their_own() -> None:
+    from unit.mocked_engine import run_program
+
+    hosts = [
+        {"address": "192.0.2.10", "fqdn": "a.example", "name": "controller-0"},
+        {"address": "192.0.2.11", "fqdn": "b.example", "name": "worker-0", "pod_cidr": "10.200.0.0/24"},
+        {"address": "192.0.2.12", "fqdn": "c.example", "name": "load-balancer-0", "role": "load-balancer"},
+    ]
+    run = run_program("own", {"substrate": "machines", "bootstrap": "kubeadm", "machines": {"database": hosts}})
+    assert documents(run, INIT)["InitConfiguration"]["nodeRegistration"]["ignorePreflightErrors"] == []  # type: ignore[index]
+    assert "failSwapOn" not in documents(run, INIT)["KubeletConfiguration"]
+    # What is uploaded is what the steps fetch.
+    uploaded = str(run.named("machines-controller-0-artifacts", "command:local:Command").inputs["create"])
+    for step in (
+        "container-runtime-controller-0",
+        "container-runtime-controller-0-images",
+        "kubeadm-node-controller-0",
+    ):
+        for line in run.script(step).splitlines():
+            if line.startswith(("fetch ", "import_image ")):
+                assert line.split()[1].removeprefix("file:///var/lib/hardway/mirror/") in uploaded
+
+
+def test_a_machine_is_known_by_its_label(easy_way: Run) -> None:
+    admitted = dict(line.split()[:2] for line in easy_way.script(ADMISSION).split("<<'END'\n")[1].splitlines()[:-1])
+    nodes = [each["name"] for each in easy_way.outputs["machines"] if each["pod_cidr"]]
+    assert sorted(admitted) == sorted(nodes)
+    for name, label in admitted.items():
+        assert f"hardway/machine={label}\n" in easy_way.file(f"kubeadm-{name}", SETTINGS)
+
+
+def test_machines_join_at_once_and_the_token_comes_meanwhile(easy_way: Run) -> None:
+    joins = [f"kubeadm-{each['name']}" for each in easy_way.outputs["machines"] if each["pod_cidr"]]
+    joins.remove(INIT)
+    for join in joins:
+        before = easy_way.before(easy_way.named(join))
+        assert INIT in before and not {*joins, ADMISSION} & before
+        assert f"container-runtime-{join.removeprefix('kubeadm-')}-images" in before
+    assert INIT in easy_way.before(easy_way.named(ADMISSION))
+    assert not set(joins) & easy_way.before(easy_way.named(ADMISSION)), "they wait for the token that it gives them"
+
+
+def test_ports_are_looked_at_on_all_machines_before_kubeadm_does_anything(easy_way: Run) -> None:
+    checks = {f"kubeadm-node-{each['name']}" for each in easy_way.outputs["machines"] if each["pod_cidr"]}
+    assert checks <= easy_way.before(easy_way.named(INIT))
+    assert "\n10250 kubelet\n" in easy_way.script("kubeadm-node-worker-0")
+    assert "\n2379 etcd, clients\n" in easy_way.script("kubeadm-node-controller-0")
+
+
+def test_what_kubeadm_is_given_comes_from_the_stack_unless_it_makes_its_own(easy_way: Run) -> None:
+    given = {path.removeprefix("/etc/kubernetes/pki/") for path in easy_way.files(INIT) if "/pki/" in path}
+    pairs = {"ca.crt", "ca.key", "etcd/ca.crt", "etcd/ca.key", "front-proxy-ca.crt", "front-proxy-ca.key"}
+    own = easy_way.outputs["ca_certificate"] != "CERTIFICATE-pki-kubernetes-ca"
+    assert given == (set() if own else pairs | {"sa.key", "sa.pub"})
+    assert not [path for path in easy_way.files(JOIN) if "/pki/" in path], "a worker gets no key of an authority"
+    assert "kubeconfig" in easy_way.secret_outputs
+    assert ("cat /etc/kubernetes/admin.conf" in easy_way.script(INIT)) == own
+    if own:
+        assert {"stdout", "stderr"} <= set(easy_way.named(INIT).request.additionalSecretOutputs)
+
+
+def test_a_join_token_is_one_that_kubernetes_takes_and_random() -> None:
+    tokens = {join_token(ed25519_pem(name)) for name in ("one", "two")}
+    assert len(tokens) == 2
+    for token in tokens:
+        assert re.fullmatch(r"[a-z0-9]{6}\.[a-z0-9]{16}", token)
+        # Nobody learns the key from it.
+        assert token.replace(".", "") not in base64.b32encode(seed_of("one")).decode().lower()
+
+
+@pytest.mark.parametrize("step", [INIT, JOIN])
+def test_kubeadm_itself_takes_its_configuration(easy_way: Run, step: str, tmp_path: Path) -> None:
+    assert KUBEADM.exists(), "make setup puts kubeadm into the mirror"
+    discovery = tmp_path / "discovery.conf"
+    discovery.write_text(discovery_file(server="https://192.0.2.1:6443", authority="none", token="a.b"))
+    text = easy_way.file(step, SETTINGS).replace(DISCOVERY, str(discovery))
+    assert _validated(tmp_path, text).returncode == 0, _validated(tmp_path, text).stderr
+    assert "unknown field" not in _validated(tmp_path, text).stderr
+    wrong = _validated(tmp_path, text.replace("nodeRegistration:", "nodeRegistrations:"))
+    assert wrong.returncode != 0, "a key that does not exist passes: this test shows nothing"
+
+
+def _validated(tmp_path: Path, text: str) -> subprocess.CompletedProcess[str]:
+    file = tmp_path / "kubeadm.yaml"
+    file.write_text(text)
+    command = [str(KUBEADM), "config", "validate", "--config", str(file)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def shell(script: str, tmp_path: Path, **commands: str) -> subprocess.CompletedProcess[str]:
+    """Run verbs with some commands stood in for."""
+    programs = tmp_path / "programs"
+    programs.mkdir(exist_ok=True)
+    for name, body in commands.items():
+        (programs / name).write_text(f"#!/bin/bash\n{body}\n")
+        (programs / name).chmod(0o755)
+    library = paths.checkout() / "components" / "step.sh"
+    return subprocess.run(
+        ["bash", "-c", f". {library}\n. {VERBS}\n{script}"],
+        env={"PATH": f"{programs}:{os.environ['PATH']}", "HARDWAY": str(tmp_path / "hardway")},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_a_port_that_is_taken_is_shown_with_all_others_and_who_has_it(tmp_path: Path) -> None:
+    listening = "case $* in *:10250*) echo 'LISTEN 0 9 *:10250 *:* users:((\"nc\",pid=77,fd=3))' ;; esac"
+    table = "ports <<'END'\n6443 Kubernetes API server\n10250 kubelet\nEND"
+    taken = shell(table, tmp_path, ss=listening, hostname="echo here")
+    assert taken.returncode == 1
+    rows = [line.split() for line in taken.stderr.splitlines()]
+    assert ["6443", "Kubernetes", "API", "server", "-"] in rows
+    assert ["10250", "kubelet", "nc", "(process", "77)"] in rows
+    assert "TAKEN ON here BY" in taken.stderr
+    assert shell(table, tmp_path, ss=":", hostname="echo here").returncode == 0
+
+
+def test_a_machine_that_has_joined_has_its_ports_taken_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "hardway" / "steps" / "node").mkdir(parents=True)
+    (tmp_path / "hardway" / "steps" / "node" / "finished").touch()
+    assert shell("ports <<<'10250 kubelet'", tmp_path, ss="echo LISTEN").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("expires", "made"), [("-1 minute", True), ("5 minutes", True), ("14 minutes", False), ("", True)]
+)
+def test_a_token_that_ran_out_is_made_again_and_one_that_lives_stays(tmp_path: Path, expires: str, made: bool) -> None:
+    """Also where it ran out between two runs, or between preview and `up`."""
+    when = subprocess.run(
+        ["date", "-ud", expires or "now", "+%FT%TZ"], capture_output=True, text=True, check=True
+    ).stdout
+    encoded = base64.b64encode(when.strip().encode()).decode() if expires else ""
+    (tmp_path / "token").write_text("abcdef.0123456789abcdef")
+    done = shell(
+        f'KUBEADM_TOKEN={tmp_path}/token; k() {{ echo "k $*" >>{tmp_path}/said; '
+        f"case $* in *'get secret'*) echo '{encoded}' ;; esac; }}; "
+        f'install() {{ command install "${{@:1:3}}" {tmp_path}/settings; }}; allow_joins abcdef',
+        tmp_path,
+        kubeadm=f'echo "kubeadm $*" >>{tmp_path}/said; cat {tmp_path}/settings >>{tmp_path}/given',
+    )
+    assert done.returncode == 0, done.stderr
+    said = (tmp_path / "said").read_text()
+    assert ("kubeadm token create" in said) == made
+    assert "0123456789abcdef" not in said, "a command line shows the token"
+    if made:
+        given = yaml.safe_load((tmp_path / "given").read_text())
+        assert given["bootstrapTokens"] == [{"token": "abcdef.0123456789abcdef", "ttl": "15m"}]
+
+
+@pytest.mark.parametrize(
+    ("lab", "keys"),
+    [
+        ({"substrate": "gcp", "gcp": {"sources": ["192.0.2.0/24"]}}, {"lab.bootstrap"}),
+        ({"etcd": "dedicated"}, {"lab.etcd"}),
+        ({"encryption": "aescbc"}, {"lab.encryption"}),
+        ({"versions": {"kubernetes": "1.35.8"}}, {"lab.versions.kubernetes"}),
+        ({"controllers": 3, "kubeadm": {"authorities": "kubeadm"}}, {"lab.kubeadm.authorities"}),
+        (
+            {
+                "kubeadm": {"authorities": "kubeadm"},
+                "load_balancing": {"mode": "terminate", "domain": "api.hardway.example"},
+            },
+            {"lab.kubeadm.authorities"},
+        ),
+        ({"network": {"pods": "10.200.0.0/24"}, "workers": 1}, {"lab.workers"}),
+        ({"controllers": 3, "network": {"pods": "10.200.0.0/23"}, "workers": 1}, {"lab.controllers", "lab.workers"}),
+    ],
+)
+def test_what_kubeadm_cannot_do_is_refused(lab: dict[str, object], keys: set[str]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        config.parse("lab", {"bootstrap": "kubeadm", **lab})
+    assert {problem.keys[0] for problem in refused.value.problems} == keys
+
+
+def test_keys_of_kubeadms_mean_nothing_on_the_hard_way() -> None:
+    with pytest.raises(ConfigError) as refused:
+        config.parse("lab", {"kubeadm": {"packages": "apt"}})
+    assert refused.value.problems[0].keys[0] == "lab.kubeadm.packages"
+
+
+def test_controllers_have_ranges_that_no_worker_gets() -> None:
+    lab = config.parse("lab", {"bootstrap": "kubeadm", "controllers": 3, "workers": 4})
+    ranges = {machine.name: str(machine.pod_cidr) for machine in lab.machines if machine.pod_cidr}
+    assert ranges["controller-0"] == "10.200.255.0/24" and ranges["controller-2"] == "10.200.253.0/24"
+    assert ranges["worker-3"] == "10.200.3.0/24"
+
+
+def test_packages_come_from_a_repository_whose_key_is_pinned() -> None:
+    from unit.conftest import program
+
+    script = program("kubeadm-ha").script("kubeadm-node-worker-0")
+    assert "/usr/local/bin/kubelet" not in script
+    wanted = (
+        "upstream_packages https://pkgs.k8s.io/core:/stable:/v1.36/deb DE15B14486CD377B9E876E1A234654DA9A296436 1.36.4"
+    )
+    assert f"\n{wanted} kubelet kubeadm kubectl\n" in script
