@@ -35,7 +35,7 @@ _KINDS: Mapping[str, str] = {
     "keys": f"find {_PLACES} -name '*.key'",
     "kubeconfigs": "grep -lxE 'kind: Config' /etc/kubernetes/*.conf /etc/kubernetes/*.kubeconfig",
     "configuration files": f"find {_CONFIGURED} -maxdepth 1 -type f",
-    "manifests applied from here": "grep -LxE 'kind: Pod' /etc/kubernetes/manifests/*.yaml",
+    "manifests applied from here": "find /etc/kubernetes/manifests -type f -exec grep -LxE 'kind: Pod' {} +",
 }
 """What is counted on every machine: what it is called -> the command that lists it."""
 
@@ -52,7 +52,7 @@ _LOOK = "\n".join(
     ]
 )
 # The machine's own, which every lab has.
-_OF_THE_MACHINE = {"systemd", "systemd-journal", "sshd", "dbus-daemon", "ps", "bash", "sh", "cron", "agetty"}
+_OF_THE_MACHINE = {"systemd", "systemd-journal", "sshd", "dbus-daemon", "ps", "bash", "sh", "cron", "agetty", "sed"}
 
 
 @dataclass(frozen=True, kw_only=True)

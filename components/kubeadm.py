@@ -134,6 +134,8 @@ class KubeadmNode(Component):
                     [
                         "data /etc/kubernetes /var/lib/kubelet /var/lib/etcd /var/log/pods /var/log/containers "
                         "/usr/libexec/kubernetes /var/log/kubeadm.log",
+                        # kube-proxy's pod mounts it, and containerd makes what is missing.
+                        "parents /lib/modules/x",
                         # Written by the kubelet's unit, whenever it starts.
                         f"parents {RESOLV_CONF}",
                         f"own file {RESOLV_CONF}",
