@@ -231,7 +231,9 @@ def easy_way(site: Site) -> Cluster:
     runtimes = {
         machine.name: ContainerRuntime(
             f"container-runtime-{machine.name}",
-            ContainerRuntimeArgs(machine=machine, artifacts=lab.artifacts, images=kubeadm_images(machine.spec)),
+            ContainerRuntimeArgs(
+                machine=machine, artifacts=lab.artifacts, images=kubeadm_images(machine.spec), at_once=True
+            ),
             after(hosts[machine.name]),
         )
         for machine in (*controllers, *workers)

@@ -70,11 +70,13 @@ class ContainerRuntimeArgs:
     artifacts: where programs and images come from.
     images: names in versions.yaml of the images besides pause that are imported where the mirror has them.
     bridge: whether pods are on a bridge of the worker's; else somebody else brings the network's configuration.
+    at_once: whether images are imported side by side: many large ones wait for the disk, and others for them.
     """
 
     machine: Machine
     artifacts: ArtifactSource
     images: tuple[str, ...] = ("coredns",)
+    at_once: bool = False
     bridge: bool = True
 
 
@@ -120,9 +122,8 @@ class ContainerRuntime(Component):
 
         def imports(*images: str) -> str:
             wanted = [_import(artifacts, image, machine.arch) for image in images if artifacts.has_images]
-            if len(wanted) < 2:
+            if len(wanted) < 2 or not args.at_once:
                 return "\n".join(wanted)
-            # Side by side: the large ones wait for the disk, and others for them.
             return "\n".join(
                 [
                     "imports=()",

@@ -325,6 +325,12 @@ def _kubeadm(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator
             "kubeadm runs etcd as static pods of the controllers",
             "leave it out, or take the hard way",
         )
+    if settings.network.pod_network != "routes":
+        yield Problem(
+            ("lab.network.pod_network", "lab.bootstrap"),
+            f"{settings.network.pod_network} is put on the workers of the hard way only",
+            "leave it out, or take the hard way",
+        )
     if "encryption" in settings.model_fields_set:
         yield Problem(
             ("lab.encryption", "lab.bootstrap"),

@@ -29,6 +29,8 @@ def choices_of(settings: LabSettings) -> dict[str, str]:
         }
     if network.pod_network != "routes":
         chosen["network.pod_network"] = network.pod_network
+        chosen["calico.datastore"] = settings.calico.datastore
+        chosen["calico.encapsulation"] = settings.calico.encapsulation
     return chosen
 
 
@@ -43,9 +45,9 @@ def read(word: str) -> dict[str, str]:
 
 
 def differences(before: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """What would change, in words; nothing said of kubeadm's own where kubeadm comes or goes."""
+    """What would change, in words; nothing of what goes with another bootstrap or pod network."""
     keys = [key for key in ("bootstrap", "network.pod_network") if before.get(key) != wanted.get(key)]
-    if "bootstrap" not in keys:
+    if not keys:
         keys += [key for key in {**before, **wanted} if key not in keys and before.get(key) != wanted.get(key)]
     defaults = {"bootstrap": "hard-way", "network.pod_network": "routes"}
     return [

@@ -52,6 +52,7 @@ RECIPES = {
         name: Recipe(make=partial(static_pod.make, name), code=Path(static_pod.__file__), programs=static_pod.programs)
         for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
     },
+    "etcd": Recipe(make=etcd.make, code=Path(etcd.__file__), programs=etcd.programs),
     "kube-proxy": Recipe(make=kube_proxy.make, code=Path(kube_proxy.__file__), programs=static_pod.programs),
     "calico-node": Recipe(make=calico_node.make, code=Path(calico_node.__file__), programs=calico_node.programs),
     "calico-cni": Recipe(make=calico_cni.make, code=Path(calico_cni.__file__), programs=calico_cni.programs),
