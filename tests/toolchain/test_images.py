@@ -13,7 +13,14 @@ from toolchain import debian, gomodule, images, paths
 from toolchain.gomodule import Programs
 from toolchain.progress import Part, Report
 
-# All that any image is for.
+_SOURCES = {
+    "build/pause/linux/pause.c": "int main(void) { return 0; }",
+    "node/filesystem/etc/calico/felix.cfg": "[global]",
+    "node/filesystem/etc/rc.local": "rc.local",
+    "node/filesystem/etc/service/available/felix/run": "exec calico-node -felix",
+    "node/filesystem/sbin/start_runit": "start_runit",
+}
+"""Files of Kubernetes' and Calico's modules that go into images as they are."""
 _FEATURES = frozenset[str]().union(*(image.features for image in pins().images.values()))
 
 
@@ -21,9 +28,10 @@ _FEATURES = frozenset[str]().union(*(image.features for image in pins().images.v
 def built(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is made, by tools that are quick: programs are their names, Debian has a file of each kind."""
     made: list[str] = []
-    kubernetes = tmp_path / "kubernetes"
-    (kubernetes / "build/pause/linux").mkdir(parents=True)
-    (kubernetes / "build/pause/linux/pause.c").write_text("int main(void) { return 0; }")
+    sources = tmp_path / "sources"
+    for path, text in _SOURCES.items():
+        (sources / path).parent.mkdir(parents=True, exist_ok=True)
+        (sources / path).write_text(text)
 
     def build(part: Part, programs: Programs, destination: Path, *, arch: str) -> None:
         made.extend(programs.packages)
@@ -46,7 +54,7 @@ def built(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     fill_mirror()
     monkeypatch.setenv("TOOLCHAIN", "source")
     monkeypatch.setattr(gomodule, "build", build)
-    monkeypatch.setattr(gomodule, "sources", lambda *_, **__: kubernetes)
+    monkeypatch.setattr(gomodule, "sources", lambda *_, **__: sources)
     monkeypatch.setattr(debian, "files", files)
     return made
 
@@ -169,6 +177,20 @@ def test_kubeadms_images_are_of_the_versions_that_labs_have() -> None:
     kubernetes, etcd = pins().products["kubernetes"].default, pins().products["etcd"].default
     tags = {name: image.tag for name, image in pins().images.items() if "kubeadm" in image.features}
     assert tags == {name: f"v{kubernetes}" for name in tags if name != "etcd"} | {"etcd": f"{etcd}-0"}
+
+
+def test_felix_is_started_by_upstreams_scripts_and_finds_its_tools(all_made: dict[str, Made]) -> None:
+    made = all_made["calico-node"]
+    assert made.config["Cmd"] == ["start_runit"]
+    assert made.files["bin/calico-node"] == "calico-node"
+    assert made.files["etc/service/available/felix/run"] == "exec calico-node -felix"
+    assert made.files["usr/sbin/iptables"] == "xtables-nft-multi"
+    assert not [name for name in made.files if "perl" in name]
+
+
+@pytest.mark.parametrize("name", ["kube-apiserver", "kube-controller-manager", "kube-scheduler"])
+def test_static_pods_run_the_mirrors_own_programs(all_made: dict[str, Made], name: str) -> None:
+    assert name in all_made[name].files.values()
 
 
 def test_what_is_there_is_not_made_again(all_made: dict[str, Made], built: list[str], report: Report) -> None:
