@@ -75,7 +75,7 @@ lint: .venv  ## ruff and mypy
 
 # One run of pytest, the quick tests first; the engine and lab tests make labs of their own.
 test: lint  ## lint, then all tests: unit, tool chain, live, engine, a real lab each way, and one that is hurt
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/unit tests/toolchain tests/live tests/engine tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/ha
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/unit tests/toolchain tests/live tests/engine tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/lab_four tests/ha
 
 compare: .venv  ## the hard way and kubeadm on the same machines: seconds, memory, processes, files [ARGS=--files]
 	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m benchmarks.compare $$ARGS

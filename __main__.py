@@ -11,7 +11,7 @@ from components.calico import CALICO_IMAGES, Calico, CalicoArgs, CalicoNetwork, 
 from components.control_plane import API_PORT, ControlPlane, ControlPlaneArgs, KubeletAccess
 from components.dns import Dns, DnsArgs
 from components.encryption import Encryption
-from components.etcd import Etcd, EtcdArgs, EtcdMembership
+from components.etcd import CLIENT_PORT, Etcd, EtcdArgs, EtcdMembership
 from components.etcd_snapshots import EtcdSnapshots
 from components.host import Host, HostArgs
 from components.kubeadm import Kubeadm, KubeadmArgs, KubeadmNode, KubeadmNodeArgs, kubeadm_images
@@ -20,7 +20,7 @@ from components.kubeconfigs import kubeconfig
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
 from components.machine import Machine
 from components.neighbours import Neighbours, NeighboursArgs
-from components.pki import Certificate, KeyPair, Pki, PkiArgs
+from components.pki import CalicoIdentities, Certificate, KeyPair, Pki, PkiArgs
 from components.readiness import Readiness, ReadinessArgs
 from components.ssh import ssh_config
 from components.substrate import Substrate
@@ -132,20 +132,7 @@ def hard_way(site: Site) -> Cluster:
         after(control_plane, *entrance),
     )
     nodes: list[pulumi.Resource] = []
-    calico = (
-        CalicoArgs(
-            settings=lab.calico,
-            controller=controllers[0],
-            workers=workers,
-            etcd_endpoints=etcd.endpoints,
-            pki=pki,
-            endpoint=site.endpoint,
-            cluster=site.cluster,
-            artifacts=lab.artifacts,
-        )
-        if lab.calico
-        else None
-    )
+    calico = calico_of(site, pki.calico, controllers[0], workers, etcd.endpoints)
     in_cluster = [Calico("calico", calico, after(control_plane, *entrance, former_workers))] if calico else []
     for worker in workers:
         runtime = ContainerRuntime(
@@ -216,6 +203,7 @@ def easy_way(site: Site) -> Cluster:
             settings=lab.settings.pki,
             makes_authorities=chosen.authorities == "stack",
             terminated_domain=balancing.domain if balancing.mode == "terminate" else None,
+            calico=lab.calico,
         ),
         after(*substrate.checks),
     )
@@ -228,15 +216,22 @@ def easy_way(site: Site) -> Cluster:
         certificate=pki.load_balancer,
         health_proxies=False,
     )
+    members = (*controllers, *workers)
+    endpoints = [f"https://{controller.address}:{CLIENT_PORT}" for controller in controllers]
+    calico = calico_of(site, pki.calico, controllers[0], members, endpoints)
     runtimes = {
         machine.name: ContainerRuntime(
             f"container-runtime-{machine.name}",
             ContainerRuntimeArgs(
-                machine=machine, artifacts=lab.artifacts, images=kubeadm_images(machine.spec), at_once=True
+                machine=machine,
+                artifacts=lab.artifacts,
+                images=(*kubeadm_images(machine.spec), *(CALICO_IMAGES if calico else ())),
+                bridge=calico is None,
+                at_once=True,
             ),
             after(hosts[machine.name]),
         )
-        for machine in (*controllers, *workers)
+        for machine in members
     }
     # On all machines, before kubeadm does anything on one of them.
     nodes = [
@@ -250,7 +245,7 @@ def easy_way(site: Site) -> Cluster:
             ),
             after(hosts[machine.name]),
         )
-        for machine in (*controllers, *workers)
+        for machine in members
     ]
     cluster = Kubeadm(
         "kubeadm",
@@ -268,8 +263,16 @@ def easy_way(site: Site) -> Cluster:
         after(*nodes, *entrance),
     )
     membership = EtcdMembership("etcd-membership", controllers, after(cluster))
-    former_nodes = FormerWorkers("former-workers", controllers[0], [*controllers, *workers], after(cluster.made))
+    former_nodes = FormerWorkers("former-workers", controllers[0], members, after(cluster.made))
     neighbours = acquainted(site, hosts, former_nodes)
+    network: list[pulumi.Resource] = []
+    if calico:
+        network.append(Calico("calico", calico, after(cluster.made, former_nodes)))
+        for machine in members:
+            runtime = runtimes[machine.name].runtime
+            plugin = CalicoPlugin(f"calico-plugin-{machine.name}", calico, machine, after(runtime))
+            made = after(plugin, cluster.nodes[machine.name], *network[:1])
+            network.append(CalicoNetwork(f"calico-network-{machine.name}", calico, machine, made))
     readiness = Readiness(
         "readiness",
         ReadinessArgs(
@@ -279,7 +282,7 @@ def easy_way(site: Site) -> Cluster:
             endpoint=site.endpoint,
             network=lab.network,
         ),
-        after(cluster, membership, *neighbours),
+        after(cluster, membership, *neighbours, *network),
     )
     return Cluster(
         authority=cluster.authority,
@@ -300,7 +303,7 @@ def prepared(site: Site, *, not_before: pulumi.Input[str] | None) -> Mapping[str
                 machine=machine,
                 lab=site.lab.machines,
                 not_before=not_before,
-                modules=site.lab.kernel_modules if machine.has(Role.WORKER) else (),
+                modules=site.lab.kernel_modules if machine.spec.pod_cidr else (),
             ),
         )
         for name, machine in site.machines.items()
@@ -357,6 +360,28 @@ def acquainted(site: Site, hosts: Mapping[str, Host], former: FormerWorkers) -> 
         )
         for name, machine in site.machines.items()
     ]
+
+
+def calico_of(
+    site: Site,
+    identities: CalicoIdentities | None,
+    controller: Machine,
+    nodes: Sequence[Machine],
+    etcd_endpoints: Sequence[str],
+) -> CalicoArgs | None:
+    """What Calico has to know, where it is the pod network."""
+    if site.lab.calico is None or identities is None:
+        return None
+    return CalicoArgs(
+        settings=site.lab.calico,
+        controller=controller,
+        workers=nodes,
+        etcd_endpoints=etcd_endpoints,
+        identities=identities,
+        endpoint=site.endpoint,
+        cluster=site.cluster,
+        artifacts=site.lab.artifacts,
+    )
 
 
 def administrator(site: Site, *, authority: pulumi.Input[str], certificate: Certificate) -> pulumi.Output[str]:

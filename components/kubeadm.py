@@ -190,6 +190,7 @@ class Kubeadm(Component):
 
     Attributes:
         made: the step after which the API answers; other machines may still be on their way.
+        nodes: machine name -> the step after which its kubelet runs.
         authority: the certificate (PEM) of the API's authority.
         kubeconfig: the administrator's, as kubeadm wrote it (secret), where it made the authorities; else nothing.
     """
@@ -202,6 +203,7 @@ class Kubeadm(Component):
             return self.child(args.runtimes[machine.name], *steps)
 
         made = self.made = Step(f"{name}-{first.name}", _init_step(first, args), after(first))
+        self.nodes: dict[str, pulumi.Resource] = {first.name: made}
         self.kubeconfig = made.stdout
         if args.authorities is None:
             self.authority = pulumi.Output.unsecret(made.stdout.apply(authority_of))
@@ -210,7 +212,8 @@ class Kubeadm(Component):
         # Beside those that join, which wait for the token that it gives them where `init` was long ago.
         Step(f"{name}-admission", _admission_step([first, *others, *args.workers], args), after(first, made))
         for machine in (*others, *args.workers):
-            Step(f"{name}-{machine.name}", _join_step(machine, args, self.authority), after(machine, made))
+            joined = Step(f"{name}-{machine.name}", _join_step(machine, args, self.authority), after(machine, made))
+            self.nodes[machine.name] = joined
         self.register_outputs({})
 
 

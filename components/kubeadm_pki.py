@@ -14,7 +14,17 @@ import pulumi
 import pulumi_tls as tls
 
 from components.component import Component
-from components.pki import CLIENT, Authority, Certificate, KeyPair, certificate_rows, private_key, self_signed
+from components.pki import (
+    CLIENT,
+    Authority,
+    CalicoIdentities,
+    Certificate,
+    KeyPair,
+    certificate_rows,
+    private_key,
+    self_signed,
+)
+from config.calico import CalicoSettings
 from config.settings import PkiSettings
 
 
@@ -24,11 +34,13 @@ class KubeadmPkiArgs:
     settings: algorithm and validity.
     makes_authorities: whether the stack makes them, and not kubeadm.
     terminated_domain: the domain whose TLS ends at the load balancers, where it does.
+    calico: Calico's settings, where it is the pod network.
     """
 
     settings: PkiSettings
     makes_authorities: bool
     terminated_domain: str | None
+    calico: CalicoSettings | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +65,7 @@ class KubeadmPki(Component):
 
     Attributes:
         authorities: None where kubeadm makes its own.
+        calico: who Calico is, where it is the pod network; else None.
         load_balancer: the self-signed certificate of the lab's domain, where TLS is terminated; else None.
         join_token: id and secret of the token that machines join with (secret). It is one while machines join: the API
             knows it for minutes, and for as long as one is missing.
@@ -61,6 +74,11 @@ class KubeadmPki(Component):
     def __init__(self, name: str, args: KubeadmPkiArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("KubeadmPki", name, opts)
         self.authorities = self._authorities(name, args.settings) if args.makes_authorities else None
+        self.calico = (
+            CalicoIdentities.issue(name, args.calico, self.authorities.kubernetes, self.authorities.etcd)
+            if args.calico and self.authorities
+            else None
+        )
         domain = args.terminated_domain
         self.load_balancer = (
             self_signed(f"{name}-load-balancer", domain, args.settings, self.child()) if domain is not None else None
@@ -86,7 +104,11 @@ class KubeadmPki(Component):
         found = self.authorities
         return certificate_rows(
             [found.kubernetes, found.etcd, found.front_proxy] if found else [],
-            [*([found.admin] if found else []), *([self.load_balancer] if self.load_balancer else [])],
+            [
+                *([found.admin] if found else []),
+                *(self.calico.certificates if self.calico else []),
+                *([self.load_balancer] if self.load_balancer else []),
+            ],
         )
 
 

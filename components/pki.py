@@ -131,6 +131,40 @@ class Authority:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class CalicoIdentities:
+    """Who Calico is, and whom it believes.
+
+    Args:
+        authority, etcd_authority: certificates (PEM) of the API's authority and of etcd's.
+        plugin: the CNI plugin towards the API.
+        etcd_client: Calico towards etcd, where that is its datastore; else None.
+    """
+
+    authority: pulumi.Output[str]
+    etcd_authority: pulumi.Output[str]
+    plugin: Certificate
+    etcd_client: Certificate | None
+
+    @classmethod
+    def issue(cls, name: str, settings: CalicoSettings, kubernetes: Authority, etcd: Authority) -> "CalicoIdentities":
+        """The certificates that Calico's datastore asks for; `name` is the PKI's."""
+        in_etcd = settings.datastore == "etcd"
+        return cls(
+            authority=kubernetes.certificate,
+            etcd_authority=etcd.certificate,
+            plugin=kubernetes.issue(f"{name}-calico-cni", common_name="calico-cni", uses=CLIENT),
+            etcd_client=etcd.issue(f"{name}-calico-etcd-client", common_name="calico-etcd-client", uses=CLIENT)
+            if in_etcd
+            else None,
+        )
+
+    @property
+    def certificates(self) -> list[Certificate]:
+        """All that were issued."""
+        return [self.plugin, *([self.etcd_client] if self.etcd_client else [])]
+
+
 class Pki(Component):
     """All authorities and certificates of a lab; the table of them stands in docs/architecture.md.
 
@@ -139,8 +173,7 @@ class Pki(Component):
         admin, kube_proxy, kube_scheduler, kube_controller_manager, kube_apiserver, apiserver_kubelet_client,
         apiserver_etcd_client, front_proxy_client: one certificate each.
         kubelets, etcd_members: machine name -> certificate.
-        calico_cni, calico_etcd_client: where Calico is the pod network, the latter where etcd is its datastore; else
-        None.
+        calico: who Calico is, where it is the pod network; else None.
         load_balancer: the self-signed one of the lab's domain, where TLS is terminated; else None.
         service_accounts: the key pair that signs and verifies service account tokens.
     """
@@ -227,14 +260,7 @@ class Pki(Component):
         self.front_proxy_client = self.front_proxy.issue(
             f"{name}-front-proxy-client", common_name="front-proxy-client", uses=CLIENT
         )
-        self.calico_cni = (
-            self.kubernetes.issue(f"{name}-calico-cni", common_name="calico-cni", uses=CLIENT) if args.calico else None
-        )
-        self.calico_etcd_client = (
-            self.etcd.issue(f"{name}-calico-etcd-client", common_name="calico-etcd-client", uses=CLIENT)
-            if args.calico and args.calico.datastore == "etcd"
-            else None
-        )
+        self.calico = CalicoIdentities.issue(name, args.calico, self.kubernetes, self.etcd) if args.calico else None
         self.load_balancer = (
             self_signed(f"{name}-load-balancer", args.domain, args.settings, self.child())
             if args.terminates and args.domain
@@ -258,7 +284,8 @@ class Pki(Component):
             self.apiserver_etcd_client,
             *self.etcd_members.values(),
             self.front_proxy_client,
-            *(leaf for leaf in (self.calico_cni, self.calico_etcd_client, self.load_balancer) if leaf),
+            *(self.calico.certificates if self.calico else []),
+            *([self.load_balancer] if self.load_balancer else []),
         ]
         return certificate_rows(authorities, leaves)
 

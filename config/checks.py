@@ -325,12 +325,6 @@ def _kubeadm(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator
             "kubeadm runs etcd as static pods of the controllers",
             "leave it out, or take the hard way",
         )
-    if settings.network.pod_network != "routes":
-        yield Problem(
-            ("lab.network.pod_network", "lab.bootstrap"),
-            f"{settings.network.pod_network} is put on the workers of the hard way only",
-            "leave it out, or take the hard way",
-        )
     if "encryption" in settings.model_fields_set:
         yield Problem(
             ("lab.encryption", "lab.bootstrap"),
@@ -356,6 +350,12 @@ def _authorities_of_kubeadm(settings: LabSettings, machines: Sequence[MachineSpe
             (key, "lab.controllers"),
             "kubeadm makes its authorities on the first controller, and the others would need their keys from there",
             "take stack, which gives them to every controller, or one controller",
+        )
+    if settings.network.pod_network == "calico":
+        yield Problem(
+            (key, "lab.network.pod_network"),
+            "Calico's plugin has a certificate of the lab's own authority, which there is none of",
+            "take stack, or leave lab.network.pod_network out",
         )
     if settings.load_balancing.mode == "terminate":
         yield Problem(

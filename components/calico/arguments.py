@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pulumi
 
 from components.machine import Machine
-from components.pki import Pki
+from components.pki import CalicoIdentities
 from config.artifacts import ArtifactSource
 from config.calico import CalicoSettings
 
@@ -16,9 +16,9 @@ class CalicoArgs:
     """Args:
     settings: datastore and encapsulation.
     controller: whose kubectl and calicoctl apply what stands in the cluster.
-    workers: each has a pool of addresses.
+    workers: all Nodes; each has a pool of addresses.
     etcd_endpoints: https://address:2379 of every member.
-    pki: the certificates.
+    identities: the certificates.
     endpoint: https://address:6443 of the API.
     cluster: the name kubeconfigs give the cluster.
     artifacts: where calicoctl, the kinds of objects and the plugin's image come from.
@@ -28,7 +28,7 @@ class CalicoArgs:
     controller: Machine
     workers: Sequence[Machine]
     etcd_endpoints: Sequence[str]
-    pki: Pki
+    identities: CalicoIdentities
     endpoint: pulumi.Input[str]
     cluster: str
     artifacts: ArtifactSource

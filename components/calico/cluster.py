@@ -44,7 +44,7 @@ class Calico(Component):
                     *([kinds] if in_api else []),
                 ],
                 files=[
-                    *datastore.identity(args.pki),
+                    *datastore.identity(args.identities),
                     File(
                         path=_CALICOCTL,
                         content=datastore.calicoctl_configuration(args.settings, args.etcd_endpoints),

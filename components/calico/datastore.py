@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import yaml
 
 from components.manifests import ADMIN_KUBECONFIG
-from components.pki import Pki
+from components.pki import CalicoIdentities
 from components.step import File
 from config.calico import CalicoSettings
 
@@ -62,13 +62,13 @@ def calicoctl_configuration(settings: CalicoSettings, endpoints: Sequence[str]) 
     return yaml.safe_dump(document, sort_keys=False)
 
 
-def identity(pki: Pki) -> list[File]:
+def identity(identities: CalicoIdentities) -> list[File]:
     """The files by which a machine is Calico towards etcd; none where the datastore is the API."""
-    certificate = pki.calico_etcd_client
+    certificate = identities.etcd_client
     if certificate is None:
         return []
     return [
-        File(path=_AUTHORITY, content=pki.etcd.certificate),
+        File(path=_AUTHORITY, content=identities.etcd_authority),
         File(path=_CERTIFICATE, content=certificate.public),
         File(path=_KEY, content=certificate.private_key, mode="0600", secret=True),
     ]

@@ -42,9 +42,6 @@ class CalicoPlugin(Component):
         self, name: str, args: CalicoArgs, machine: Machine, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("CalicoPlugin", name, opts)
-        certificate = args.pki.calico_cni
-        if certificate is None:
-            raise ValueError("the lab has no certificate for Calico's CNI plugin")
         Step(
             name,
             StepArgs(
@@ -59,14 +56,14 @@ class CalicoPlugin(Component):
                         content=kubeconfig(
                             cluster=args.cluster,
                             server=args.endpoint,
-                            authority=args.pki.kubernetes.certificate,
+                            authority=args.identities.authority,
                             user=PLUGIN_USER,
-                            certificate=certificate,
+                            certificate=args.identities.plugin,
                         ),
                         mode="0600",
                         secret=True,
                     ),
-                    *datastore.identity(args.pki),
+                    *datastore.identity(args.identities),
                 ],
                 before_start=f"{_USE_VERBS}\nnote_tables\n{_plugin(args.artifacts, machine.arch)}",
                 undo=f"[ ! -e {_VERBS} ] || {{ {_USE_VERBS}; end_calico; }}",

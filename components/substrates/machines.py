@@ -240,12 +240,19 @@ def needed_artifacts(lab: Lab, spec: MachineSpec, arch: str) -> list[Artifact]:
         artifacts.append(source.artifact("etcd", arch=arch))
     if Role.WORKER in spec.roles:
         artifacts += [source.artifact(product, arch=arch) for product in ("containerd", "runc", "cni-plugins")]
-        calico = ("calico-cni", *CALICO_IMAGES) if lab.calico else ()
-        artifacts += [source.image(image, arch=arch) for image in ("pause", *calico, "coredns")]
-    # Its first controller uses them.
-    if lab.calico and Role.CONTROLLER in spec.roles:
-        artifacts += [source.artifact(product, arch=arch) for product in ("calicoctl", "calico-crds")]
-    return artifacts
+        images = ("pause", *_calico_images(lab), "coredns")
+        artifacts += [source.image(image, arch=arch) for image in images]
+    return [*artifacts, *_calico_artifacts(lab, spec, arch)]
+
+
+def _calico_images(lab: Lab) -> tuple[str, ...]:
+    return ("calico-cni", *CALICO_IMAGES) if lab.calico else ()
+
+
+def _calico_artifacts(lab: Lab, spec: MachineSpec, arch: str) -> list[Artifact]:
+    # The first controller uses them.
+    products = ("calicoctl", "calico-crds") if lab.calico and Role.CONTROLLER in spec.roles else ()
+    return [lab.artifacts.artifact(product, arch=arch) for product in products]
 
 
 def _kubeadm_artifacts(lab: Lab, spec: MachineSpec, arch: str) -> list[Artifact]:
@@ -257,7 +264,8 @@ def _kubeadm_artifacts(lab: Lab, spec: MachineSpec, arch: str) -> list[Artifact]
     return [
         *(source.artifact("kubernetes", arch=arch, artifact=program) for program in programs),
         *(source.artifact(product, arch=arch) for product in products),
-        *(source.image(image, arch=arch) for image in ("pause", *kubeadm_images(spec))),
+        *(source.image(image, arch=arch) for image in ("pause", *kubeadm_images(spec), *_calico_images(lab))),
+        *_calico_artifacts(lab, spec, arch),
     ]
 
 

@@ -34,7 +34,7 @@ def settings() -> config.Lab:
 @pytest.fixture(scope="session")
 def cluster(show: Show, settings: config.Lab) -> Iterator[Cluster]:
     """The lab, up."""
-    with session.empty_stack(STACK, show):
+    with session.empty_stack(settings.name, show):
         yield session.made(settings, show)
 
 

@@ -4,6 +4,7 @@ from config import lab as config
 from lab import footprint
 from lab.cluster import Cluster
 from lab.commands import resources, toolchain
+from lab.polling import eventually
 
 
 def test_a_second_up_changes_nothing(cluster: Cluster) -> None:
@@ -17,4 +18,9 @@ def test_destroy_leaves_nothing(cluster: Cluster, settings: config.Lab) -> None:
     destroy = toolchain("destroy", stack=settings.name)
     assert destroy.code == 0, destroy.output
     assert resources(stack=settings.name) == []
-    assert not any(footprint.of_lab(settings).values()), footprint.of_lab(settings)
+    eventually(
+        "a host without any trace of the lab",
+        lambda: not any(footprint.of_lab(settings).values()),
+        seconds=10,
+        report=lambda: str(footprint.of_lab(settings)),
+    )

@@ -10,7 +10,7 @@ from lab.polling import eventually
 from lab.workload import ALONE, NAMESPACE, PORT, Pod, Workload
 
 # Until every worker has heard of a policy.
-_SECONDS = 20.0
+_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)

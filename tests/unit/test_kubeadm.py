@@ -207,7 +207,10 @@ def test_a_token_that_ran_out_is_made_again_and_one_that_lives_stays(tmp_path: P
         ({"substrate": "gcp", "gcp": {"sources": ["192.0.2.0/24"]}}, {"lab.bootstrap"}),
         ({"etcd": "dedicated"}, {"lab.etcd"}),
         ({"encryption": "aescbc"}, {"lab.encryption"}),
-        ({"network": {"pod_network": "calico"}}, {"lab.network.pod_network"}),
+        (
+            {"kubeadm": {"authorities": "kubeadm"}, "network": {"pod_network": "calico"}},
+            {"lab.kubeadm.authorities"},
+        ),
         ({"versions": {"kubernetes": "1.35.8"}}, {"lab.versions.kubernetes"}),
         ({"controllers": 3, "kubeadm": {"authorities": "kubeadm"}}, {"lab.kubeadm.authorities"}),
         (
