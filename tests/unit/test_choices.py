@@ -102,11 +102,9 @@ def test_what_the_program_registers_is_what_make_reads(easy_way: Run, dev: Run) 
 def test_the_stack_knows_its_choices() -> None:
     from toolchain import stack
 
-    assert stack.read("kubeadm").choices == {
-        **KUBEADM,
-        "network.pods": "10.203.0.0/16",
-        "network.services": "10.35.0.0/24",
-    }
+    ranges = {"network.pods": "10.203.0.0/16", "network.services": "10.35.0.0/24"}
+    calico = {"network.pod_network": "calico", "calico.datastore": "kubernetes", "calico.encapsulation": "vxlan"}
+    assert stack.read("kubeadm").choices == KUBEADM | ranges | calico
     assert stack.read("dev").choices == {}
     assert program("dev").named("machines-quorum", "command:local:Command")
 
