@@ -1,15 +1,13 @@
 """The lab `calico-test`: made once, used by all tests here, destroyed in the end."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from config import lab as config
 from lab import session
-from lab.cluster import Cluster
-from lab.session import Show
-from lab.workload import Workload
+from lab.fixtures import cluster, empty_stack, orphans_before, settings, show, workload
+
+__all__ = ["cluster", "empty_stack", "orphans_before", "settings", "show", "workload"]
 
 STACK = "calico-test"
 _ORDER = ("test_network", "test_policies", "test_end")
@@ -20,27 +18,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def show(request: pytest.FixtureRequest) -> Show:
-    """Prints a line at once, although pytest captures what tests print."""
-    return session.printer(request.config)
-
-
-@pytest.fixture(scope="session")
-def settings() -> config.Lab:
-    """What the lab is to be."""
-    return session.settings_of(STACK)
-
-
-@pytest.fixture(scope="session")
-def cluster(show: Show, settings: config.Lab) -> Iterator[Cluster]:
-    """The lab, up."""
-    with session.empty_stack(settings.name, show):
-        yield session.made(settings, show)
-
-
-@pytest.fixture(scope="session")
-def workload(cluster: Cluster) -> Workload:
-    """Pods on it, ready."""
-    made = Workload(cluster=cluster)
-    made.start()
-    return made
+def stack() -> str:
+    """Which lab."""
+    return STACK

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from config import trust
 from lab import session
 from lab.cluster import Cluster
 from lab.commands import CHECKOUT, toolchain
+from lab.fixtures import show
 from lab.session import Show
 from machines.own_hosts import OwnHost, OwnHosts, Segment
+from machines.own_stack import users_hosts
 from machines.own_workload import OwnWorkload
+
+__all__ = ["show"]
 
 STACK = "droplets-test"
 # As Pulumi.droplets-test.yaml has them.
@@ -29,24 +32,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def show(request: pytest.FixtureRequest) -> Show:
-    """Prints a line at once, although pytest captures what tests print."""
-    return session.printer(request.config)
-
-
-@pytest.fixture(scope="session")
 def hosts() -> Iterator[OwnHosts]:
     """The user's hosts."""
-    KEY.parent.mkdir(exist_ok=True)
-    KEY.unlink(missing_ok=True)
-    trust.file_of(STACK).unlink(missing_ok=True)
-    with OwnHosts(HOSTS, KEY) as made:
-        # What an earlier run has left in the state was on hosts that are no more.
-        session.forget(STACK)
+    with users_hosts(STACK, HOSTS, KEY) as made:
         yield made
-        session.forget(STACK)
-    KEY.unlink()
-    trust.file_of(STACK).unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,13 @@
 """The lab `ha-test`: made once, used by all tests here, destroyed in the end. Every test leaves it as it found it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from config import lab as config
 from lab import session
-from lab.cluster import Cluster
-from lab.session import Show
+from lab.fixtures import cluster, empty_stack, orphans_before, settings, show
+
+__all__ = ["cluster", "empty_stack", "orphans_before", "settings", "show"]
 
 STACK = "ha-test"
 # What makes labs of its own on this stack comes before the lab that the others share.
@@ -20,19 +19,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def show(request: pytest.FixtureRequest) -> Show:
-    """Prints a line at once, although pytest captures what tests print."""
-    return session.printer(request.config)
-
-
-@pytest.fixture(scope="session")
-def settings() -> config.Lab:
-    """What the lab is to be."""
-    return session.settings_of(STACK)
-
-
-@pytest.fixture(scope="session")
-def cluster(show: Show, settings: config.Lab) -> Iterator[Cluster]:
-    """The lab, up."""
-    with session.empty_stack(STACK, show):
-        yield session.made(settings, show)
+def stack() -> str:
+    """Which lab."""
+    return STACK

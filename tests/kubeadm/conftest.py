@@ -1,18 +1,16 @@
 """The lab `kubeadm-test`: made once, used by all tests here, destroyed in the end."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from config import lab as config
-from lab import footprint, session, test_networking
-from lab.cluster import Cluster
-from lab.session import Show
-from lab.workload import Workload
+from lab import session
+from lab.fixtures import cluster, empty_stack, orphans_before, settings, show, workload
+from lab.test_networking import outside
+
+__all__ = ["cluster", "empty_stack", "orphans_before", "outside", "settings", "show", "workload"]
 
 STACK = "kubeadm-test"
-outside = test_networking.outside
 _ORDER = ("test_smoke", "test_lab", "test_destroy")
 
 
@@ -21,33 +19,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def show(request: pytest.FixtureRequest) -> Show:
-    """Prints a line at once, although pytest captures what tests print."""
-    return session.printer(request.config)
-
-
-@pytest.fixture(scope="session")
-def settings() -> config.Lab:
-    """What the lab is to be."""
-    return session.settings_of(STACK)
-
-
-@pytest.fixture(scope="session")
-def orphans_before() -> set[str]:
-    """The volumes without a container that are not of our making."""
-    return footprint.orphans()
-
-
-@pytest.fixture(scope="session")
-def cluster(orphans_before: set[str], show: Show, settings: config.Lab) -> Iterator[Cluster]:
-    """The lab, up."""
-    with session.empty_stack(STACK, show):
-        yield session.made(settings, show)
-
-
-@pytest.fixture(scope="session")
-def workload(cluster: Cluster) -> Workload:
-    """Pods on it, ready."""
-    made = Workload(cluster=cluster)
-    made.start()
-    return made
+def stack() -> str:
+    """Which lab."""
+    return STACK

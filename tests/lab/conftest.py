@@ -1,16 +1,14 @@
 """The lab `test`: made once, used by all tests here, destroyed in the end."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from config import lab as config
-from lab import footprint, session
-from lab.cluster import Cluster
+from lab import session
 from lab.commands import STACK
-from lab.session import Show
-from lab.workload import Workload
+from lab.fixtures import cluster, empty_stack, orphans_before, settings, show, workload
+
+__all__ = ["cluster", "empty_stack", "orphans_before", "settings", "show", "workload"]
 
 # From the empty stack to the empty stack; what breaks things on purpose comes after what uses them: when the API was
 # away, DNS may hear of a new Service only half a minute later.
@@ -41,39 +39,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def show(request: pytest.FixtureRequest) -> Show:
-    """Prints a line at once, although pytest captures what tests print."""
-    return session.printer(request.config)
-
-
-@pytest.fixture(scope="session")
-def settings() -> config.Lab:
-    """What the lab is to be."""
-    return session.settings_of(STACK)
-
-
-@pytest.fixture(scope="session")
-def orphans_before() -> set[str]:
-    """The volumes without a container that are not of our making."""
-    return footprint.orphans()
-
-
-@pytest.fixture(scope="session")
-def empty_stack(show: Show, orphans_before: set[str]) -> Iterator[None]:
-    """No lab at the beginning, whatever an earlier run has left, and none at the end, whatever the tests did."""
-    with session.empty_stack(STACK, show):
-        yield
-
-
-@pytest.fixture(scope="session")
-def cluster(empty_stack: None, show: Show, settings: config.Lab) -> Cluster:
-    """The lab, up."""
-    return session.made(settings, show)
-
-
-@pytest.fixture(scope="session")
-def workload(cluster: Cluster) -> Workload:
-    """Pods on it, ready."""
-    made = Workload(cluster=cluster)
-    made.start()
-    return made
+def stack() -> str:
+    """Which lab."""
+    return STACK

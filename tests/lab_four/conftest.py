@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from calico import conftest as calico
-from config import lab as config
 from lab import session
+from lab.fixtures import cluster, empty_stack, orphans_before, settings, show, workload
+
+__all__ = ["cluster", "empty_stack", "orphans_before", "settings", "show", "workload"]
 
 STACK = "lab-four-test"
 _ORDER = ("test_calico", "test_end")
-show, cluster, workload = calico.show, calico.cluster, calico.workload
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -18,6 +18,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def settings() -> config.Lab:
-    """What the lab is to be."""
-    return session.settings_of(STACK)
+def stack() -> str:
+    """Which lab."""
+    return STACK

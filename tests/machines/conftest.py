@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from config import lab as config
-from config import trust
 from hosts.reach import SSH_PASSWORD
 from lab import session
 from lab.cluster import Cluster
 from lab.commands import CHECKOUT, toolchain
+from lab.fixtures import show
 from lab.session import Show
 from machines.own_hosts import PASSWORD, OwnHost, OwnHosts
+from machines.own_stack import users_hosts
+
+__all__ = ["show"]
 
 STACK = "own-test"
 # As Pulumi.own-test.yaml has them; the jumpbox is none of the lab's machines.
@@ -32,24 +35,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def show(request: pytest.FixtureRequest) -> Show:
-    """Prints a line at once, although pytest captures what tests print."""
-    return session.printer(request.config)
-
-
-@pytest.fixture(scope="session")
 def hosts() -> Iterator[OwnHosts]:
     """The user's hosts, trusted by nobody yet."""
-    KEY.parent.mkdir(exist_ok=True)
-    KEY.unlink(missing_ok=True)
-    trust.file_of(STACK).unlink(missing_ok=True)
-    with OwnHosts(HOSTS, KEY) as made:
-        # What an earlier run has left in the state was on hosts that are no more.
-        session.forget(STACK)
+    with users_hosts(STACK, HOSTS, KEY) as made:
         yield made
-        session.forget(STACK)
-    KEY.unlink()
-    trust.file_of(STACK).unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
