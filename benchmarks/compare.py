@@ -24,7 +24,7 @@ from benchmarks.labs import LABS, MeasuredLab
 from benchmarks.memory import working_set
 from benchmarks.table import number
 
-WAYS = {"hard way": LABS["dev"], "kubeadm": MeasuredLab(name="kubeadm", stack="bench-kubeadm", bars={})}
+WAYS = {"hard way": LABS["dev"], "kubeadm": LABS["kubeadm"]}
 
 _CONFIGURED = "/etc/kubernetes/config /var/lib/kubelet /etc/containerd /etc/cni/net.d"
 _PLACES = "/etc/kubernetes /etc/etcd /var/lib/kubelet/pki"

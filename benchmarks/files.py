@@ -3,7 +3,8 @@
 Written, by the program's own renderers: `machines.txt` (address, FQDN, name and pod range of each machine) and, for
 each machine, `<machine>/root/`, which is everything below its `/` that is neither a secret nor a certificate: units
 and configuration, `/root/downloads.txt` (checksum, path, destination and members of what it fetches) and
-`/root/images.txt` (checksum, path and reference of what containerd imports). Beside it `<machine>/expected.txt` and
+`/root/images.txt` (checksum, path and reference of what containerd imports); for kubeadm also `/root/kubeadm.yaml`,
+its configuration. Beside it `<machine>/expected.txt` and
 `<machine>/units.txt`: mode, owner and path of every file, and the name of every unit, that the program would have
 there.
 """
@@ -20,14 +21,21 @@ import pulumi
 from pulumi.runtime.stack import run_pulumi_func
 
 from benchmarks.labs import LABS, MeasuredLab
+from components.control_plane import API_PORT
+from components.kubeadm import kubeadm_images
+from components.kubeadm_config import init_documents, join_configuration, yaml_of
+from components.machine import Machine
 from components.step import LIBRARY, Fetch, File, Step, StepArgs, unit_file
 from config import lab as config
+from config.machines import MachineSpec, Role
 from config.versions import pins
 from toolchain import paths
 
 NAME = "shell"
 NETWORK = {"nodes": "10.246.0.0/24", "pods": "10.206.0.0/16", "services": "10.46.0.0/24"}
 """The ranges of every lab that is built by hand."""
+_KUBEADMS = ("node", "admission")
+"""The steps in which kubeadm itself is at work."""
 
 
 def settings(measured: MeasuredLab) -> dict[str, Any]:
@@ -49,15 +57,19 @@ def write(measured: MeasuredLab, directory: Path) -> None:
     for spec in planned.machines:
         home = directory / spec.name / "root" / "root"
         home.mkdir(parents=True)
-        archives = {image: planned.artifacts.image(image, arch=planned.arch) for image in ("pause", "coredns")}
+        archives = {image: planned.artifacts.image(image, arch=planned.arch) for image in _images(planned, spec)}
         (home / "images.txt").write_text(
             "".join(
                 f"{archive.sha256} {_path(archive.url)} {pins().images[image].reference}\n"
                 for image, archive in archives.items()
             )
         )
+    by_kubeadm = planned.settings.bootstrap == "kubeadm"
     for step in steps(measured):
-        _write_step(directory / step.machine.name, step)
+        if by_kubeadm and step.name in _KUBEADMS:
+            _write_kubeadm(directory / step.machine.name, step.machine, planned)
+        else:
+            _write_step(directory / step.machine.name, step)
 
 
 def steps(measured: MeasuredLab) -> list[StepArgs]:
@@ -80,6 +92,29 @@ def steps(measured: MeasuredLab) -> list[StepArgs]:
     with mock.patch.object(Step, "__init__", remember):
         asyncio.run(preview())
     return seen
+
+
+def _images(planned: config.Lab, spec: MachineSpec) -> tuple[str, ...]:
+    others = kubeadm_images(spec) if planned.settings.bootstrap == "kubeadm" else ("coredns",)
+    return ("pause", *others)
+
+
+def _write_kubeadm(directory: Path, machine: Machine, planned: config.Lab) -> None:
+    """What kubeadm is told, in place of the step that runs it: what that makes is kubeadm's own."""
+    first = machine.name == planned.with_role(Role.CONTROLLER)[0].name
+    documents = (
+        init_documents(
+            machine,
+            NAME,
+            endpoint=f"{planned.api_address}:{API_PORT}",
+            domains=[],
+            network=planned.network,
+            pki=planned.settings.pki,
+        )
+        if first
+        else [join_configuration(machine, NAME)]
+    )
+    (directory / "root" / "root" / "kubeadm.yaml").write_text(yaml_of(documents))
 
 
 class _Unanswered(pulumi.runtime.Mocks):

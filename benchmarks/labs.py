@@ -19,6 +19,7 @@ class MeasuredLab:
     Args:
         name: as `--lab` takes it.
         stack: by which the program makes it; plain shell makes as many machines of each role.
+        script: by which plain shell makes it.
         bars: figure (see figures.py) -> what the program has to reach.
         grows: whether a worker is added to it, once it stands.
     """
@@ -26,6 +27,7 @@ class MeasuredLab:
     name: str
     stack: str
     bars: Mapping[str, Bar]
+    script: str = "plain_shell.sh"
     grows: bool = False
 
     @property
@@ -67,6 +69,12 @@ LABS = {
                 "memory": Bar(limit=5120, inclusive=False),
             },
             grows=True,
+        ),
+        MeasuredLab(
+            name="kubeadm",
+            stack="bench-kubeadm",
+            script="plain_kubeadm.sh",
+            bars=_ALWAYS | {"ratio to plain shell": Bar(limit=1.2, inclusive=True)},
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""The lab by plain shell: made by plain_shell.sh, compared with what the program would have made, removed."""
+"""The lab by plain shell: made by a script of this folder, compared with what the program would have made, removed."""
 
 import subprocess
 import sys
@@ -14,7 +14,6 @@ from toolchain import node_image, paths
 
 PREFIX = "hw-bench"
 """What the names of its network and of its containers begin with."""
-SCRIPT = Path(__file__).with_name("plain_shell.sh")
 
 
 def measure(lab: MeasuredLab, directory: Path) -> ShellRound:
@@ -30,7 +29,8 @@ def measure(lab: MeasuredLab, directory: Path) -> ShellRound:
     ready = directory / "files"
     ready.mkdir(parents=True)
     run([sys.executable, "-m", "benchmarks.files", lab.name, ready], log=directory / "files.log")
-    made = run(["bash", SCRIPT, ready, paths.mirror(), node_image.reference()], log=directory / "plain_shell.log")
+    script = Path(__file__).with_name(lab.script)
+    made = run(["bash", script, ready, paths.mirror(), node_image.reference()], log=directory / f"{script.stem}.log")
     memory = working_set(files.NAME)
     for machine in files.lab(lab).machines:
         _check_complete(machine.name, ready / machine.name)
@@ -65,7 +65,7 @@ def _check_complete(machine: str, planned: Path) -> None:
     )
     if wrong:
         raise BenchmarkError(
-            f"plain_shell.sh did not do the same work as the program: {machine} lacks\n  " + "\n  ".join(wrong)
+            f"plain shell did not do the same work as the program: {machine} lacks\n  " + "\n  ".join(wrong)
         )
 
 
