@@ -5,7 +5,7 @@
 #
 # usage: plain_kubeadm.sh FILES MIRROR IMAGE      (see plain_machines.sh)
 here=$(dirname "$(realpath "$0")")
-# shellcheck source=benchmarks/plain_machines.sh
+# shellcheck source-path=SCRIPTDIR source=plain_machines.sh
 . "$here/plain_machines.sh"
 
 # The balancer verifies the API server by it, so it is there before kubeadm, which makes all others.
@@ -92,5 +92,5 @@ phase control-plane
 start_nodes
 phase nodes
 on controller-0 cluster_checks $((${#workers[@]} + 1)) "$balancer" "${address[controller-0]}"
-on worker-0 dns_check $dns_service $api_service
+on worker-0 dns_check "$dns_service" "$api_service"
 phase dns

@@ -4,12 +4,12 @@
 #   MIRROR  the artifact mirror
 #   IMAGE   the node image
 # Both print the name of each phase and the seconds that it took.
+# shellcheck disable=SC2034,SC2154  # some of it is for them only
 set -euo pipefail
 umask 022
 
 cd "$1"
 mirror=$2 image=$3
-# shellcheck disable=SC2034  # for those that source this
 api_service=10.46.0.1 dns_service=10.46.0.10
 machines=() controllers=() workers=()
 declare -A address=() fqdn=() pods=() # by machine

@@ -5,7 +5,7 @@
 #
 # usage: plain_shell.sh FILES MIRROR IMAGE      (see plain_machines.sh)
 here=$(dirname "$(realpath "$0")")
-# shellcheck source=benchmarks/plain_machines.sh
+# shellcheck source-path=SCRIPTDIR source=plain_machines.sh
 . "$here/plain_machines.sh"
 
 # --- certificates
@@ -220,5 +220,5 @@ phase nodes
 api_servers=("$balancer")
 for name in "${controllers[@]}"; do api_servers+=("${address[$name]}"); done
 on controller-0 cluster_checks "${#workers[@]}" "${api_servers[@]}"
-on worker-0 dns_check $dns_service $api_service
+on worker-0 dns_check "$dns_service" "$api_service"
 phase dns

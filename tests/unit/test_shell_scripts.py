@@ -57,7 +57,7 @@ def shell_of(file: Path) -> str:
 def test_a_script_of_the_project_is_sound(file: Path) -> None:
     path = paths.checkout() / file
     subprocess.run(["bash", "-n", str(path)], check=True)
-    shellcheck([path], f"--shell={shell_of(path)}")
+    shellcheck([path], f"--shell={shell_of(path)}", "--external-sources")
 
 
 def test_every_rendered_script_is_sound(tmp_path: Path) -> None:
