@@ -9,10 +9,12 @@ from lab.flows import Flows
 from lab.workload import NAMESPACE, PORT, Workload
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def flows(workload: Workload) -> Iterator[Flows]:
-    """Who reaches whom."""
-    yield Flows(workload=workload)
+    """Who reaches whom; without any policy before and after."""
+    flows = Flows(workload=workload)
+    yield flows
+    flows.unlabel()
     workload.cluster.kubectl("delete", "networkpolicies", "--all", "--namespace", NAMESPACE)
 
 
@@ -35,7 +37,7 @@ def test_allow_dns_opens_names_alone(flows: Flows) -> None:
 
 def test_a_label_opens_the_way(flows: Flows) -> None:
     """A policy that lets everybody in, or nobody."""
-    flows.apply(*policies.allow_by_label())
+    flows.apply(policies.default_deny(), *policies.allow_by_label())
     flows.are_closed("web")
     flows.label()
     flows.are_open("web")
@@ -48,6 +50,7 @@ def test_a_label_opens_the_way(flows: Flows) -> None:
 def test_egress_to_a_range_opens_that_range(flows: Flows) -> None:
     """Ranges that are ignored, or taken for the world."""
     flows.label()
+    flows.apply(policies.default_deny())
     flows.are_closed("api", "balancer")
     flows.apply(policies.allow_range(f"{flows.workload.cluster.controller.address}/32"))
     flows.are_open("api")
@@ -58,6 +61,8 @@ def test_egress_to_a_range_opens_that_range(flows: Flows) -> None:
 
 def test_health_checks_of_kubelets_pass_every_policy(flows: Flows) -> None:
     """A default deny that closes pods to their own worker, and so ends them."""
+    flows.apply(policies.default_deny())
+    flows.are_closed("web")
     for pod in flows.workload.web:
         at = f"http://{pod.address}:{PORT}/healthz"
         flows.workload.cluster.ssh(pod.node, f"curl -sS --fail --max-time 5 {at}")
