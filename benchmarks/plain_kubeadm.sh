@@ -31,6 +31,7 @@ container_runtime() {
 }
 
 init() {
+  download etcd
   systemctl -q enable kubelet
   kubeadm init --config /root/kubeadm.yaml --skip-token-print >/var/log/kubeadm.log 2>&1 || { tail -n 25 /var/log/kubeadm.log >&2; exit 1; }
   ln -s admin.conf /etc/kubernetes/admin.kubeconfig
@@ -64,7 +65,7 @@ set_up_node() { # NAME
   copy "$1"
   on "$1" prepare socat conntrack ipset iptables nftables
   on "$1" container_runtime
-  on "$1" download 'kube|etcd'
+  on "$1" download kube
 }
 
 start_nodes() {
