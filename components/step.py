@@ -97,9 +97,9 @@ class StepArgs:
         before_start: shell lines once artifacts and files are there.
         units: systemd units, each waited for until it serves.
         run: shell lines after the units serve; must be idempotent.
-        secret = bool(secret_paths) or args.prints_secrets
         brings: the step library itself (step.sh), for the first step of a machine, which has no secrets.
         undo: shell lines before the step's files and units are removed; must bear that all is gone already.
+        prints_secrets: whether what `run` prints is kept out of logs and plain state.
     """
 
     machine: Machine

@@ -3,7 +3,17 @@
 from urllib.request import urlopen
 
 from lab.cluster import Cluster
+from lab.test_networking import (
+    test_a_pods_address_is_of_its_workers_range,
+    test_pods_reach_each_other_by_address_across_workers,
+)
 from lab.workload import NAMESPACE, PORT, WEB, Workload
+
+# Also with Calico, whose blocks would by themselves fall where no route of the lab's finds them.
+__all__ = [
+    "test_a_pods_address_is_of_its_workers_range",
+    "test_pods_reach_each_other_by_address_across_workers",
+]
 
 
 def test_calico_is_there_for_every_node(cluster: Cluster) -> None:
@@ -24,17 +34,6 @@ def test_packets_between_workers_are_encapsulated(workload: Workload) -> None:
     for caller, called in ((first, second), (second, first)):
         route = cluster.ssh(caller.node, f"ip route get {called.address}")
         assert "dev vxlan.calico" in route, route
-        seen = workload.curl(caller, f"http://{called.address}:{PORT}/clientip")
-        assert seen.rpartition(":")[0] == caller.address
-        assert workload.curl(caller, f"http://{called.address}:{PORT}/hostname") == called.name
-
-
-def test_a_pods_address_is_of_its_workers_range(workload: Workload) -> None:
-    """Calico's blocks where they fall, which no route of the lab's would find."""
-    ranges = {worker.name: worker.pod_cidr for worker in workload.cluster.workers}
-    for pod in (*workload.web, workload.alone):
-        cidr = ranges[pod.node]
-        assert cidr is not None and pod.address in {str(address) for address in cidr}
 
 
 def test_pods_find_services_by_name(workload: Workload) -> None:

@@ -1,7 +1,6 @@
 """Calico does on kubeadm's Nodes, controllers among them, what it does on the workers of the hard way."""
 
 from calico.test_network import (
-    test_a_pods_address_is_of_its_workers_range,
     test_calico_is_there_for_every_node,
     test_packets_between_workers_are_encapsulated,
     test_pods_find_services_by_name,
@@ -15,6 +14,10 @@ from calico.test_policies import (
     test_egress_to_a_range_opens_that_range,
 )
 from lab.cluster import Cluster
+from lab.test_networking import (
+    test_a_pods_address_is_of_its_workers_range,
+    test_pods_reach_each_other_by_address_across_workers,
+)
 
 __all__ = [
     "flows",
@@ -26,6 +29,7 @@ __all__ = [
     "test_egress_to_a_range_opens_that_range",
     "test_packets_between_workers_are_encapsulated",
     "test_pods_find_services_by_name",
+    "test_pods_reach_each_other_by_address_across_workers",
     "test_the_api_server_and_this_host_reach_pods",
 ]
 
