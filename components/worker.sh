@@ -66,7 +66,12 @@ drop_rules() {
     for table in filter nat mangle raw; do drop_chains "$tool" "$table"; done
   done
   nft delete table inet cni_hostport 2>/dev/null || true
-  # What iptables made for them, and is empty again.
+  drop_empty_tables
+}
+
+# drop_empty_tables: what iptables made for those whose rules are gone, and is empty again.
+drop_empty_tables() {
+  local table
   while read -r table; do
     ! grep -qxF "table $table" "$NOTED_TABLES" 2>/dev/null || continue
     # shellcheck disable=SC2086  # family and name

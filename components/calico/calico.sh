@@ -3,6 +3,7 @@
 
 CNI=/opt/cni/bin
 # Before Felix makes those of iptables; see note_tables.
+# shellcheck disable=SC2034  # read in worker.sh
 NOTED_TABLES=$HARDWAY/steps/calico-plugin/tables
 PLUGIN_OF=$HARDWAY/steps/calico-plugin/image
 
@@ -64,14 +65,4 @@ drop_felix() {
     xargs -r -L 1 "$1" -w -t "$2" || true
   for chain in $chains; do "$1" -w -t "$2" -F "$chain"; done
   for chain in $chains; do "$1" -w -t "$2" -X "$chain" || true; done
-}
-
-# drop_empty_tables: what iptables made for Felix, and is empty again.
-drop_empty_tables() {
-  local table
-  while read -r table; do
-    ! grep -qxF "table $table" "$NOTED_TABLES" 2>/dev/null || continue
-    # shellcheck disable=SC2086  # family and name
-    holds_rules "$table" || nft delete table $table
-  done < <(nft list tables | sed -nE 's/^table (ip6? .*)/\1/p')
 }
