@@ -14,12 +14,12 @@ from live.cluster import Cluster, LiveMachine
 from live.drills import leadership
 from live.drills.engine import Engine
 from live.drills.probes import ETCD_PREFIX, OWN_MEMBER
+from live.programs import program
 from toolchain import access
 from toolchain.errors import ToolchainError
 
 _SERVES_WITHIN = 90
 TABLE = "hardway_drill"
-_DROP_IN = "/run/systemd/system/etcd.service.d/hardway-drill.conf"
 _SAID = "/run/hardway-drill-said"
 _FILL = f"{ETCD_PREFIX}fill/"
 _HEALTHY = "for try in $(seq 150); do etcdctl endpoint health >/dev/null 2>&1 && break; sleep 0.2; done"
@@ -30,11 +30,11 @@ class Component:
     """A program that can be killed.
 
     Args:
-        unit: systemd's name for it.
+        name: its own.
         serves: the shell command that succeeds when it serves; $address is the machine's.
     """
 
-    unit: str
+    name: str
     serves: str
 
 
@@ -69,26 +69,25 @@ class Fault:
 
 
 class Kill(Fault):
-    """kill -9 of one program; systemd starts it again."""
+    """kill -9 of one program; systemd or the kubelet starts it again."""
 
     def __init__(self, cluster: Cluster, machine: LiveMachine, component: Component) -> None:
         super().__init__(cluster, [machine])
         self._machine, self._component = machine, component
+        self._program = program(cluster, component.name)
         self._process: subprocess.Popen[str] | None = None
         self._waiting: threading.Thread | None = None
 
     def strike(self) -> float:
-        unit = self._component.unit
         script = f"""
             export LC_ALL=C
             read -r _ _ address _ <<<"$SSH_CONNECTION"
-            pid() {{ systemctl show --property MainPID --value {unit}; }}
+            pid() {{ {self._program.pid()}; }}
             old=$(pid)
-            [ "$old" != 0 ] || {{ echo "{unit} does not run" >&2; exit 1; }}
+            [ -n "$old" ] || {{ echo "{self._component.name} does not run" >&2; exit 1; }}
             echo "$EPOCHREALTIME"
             kill -9 "$old"
-            until new=$(pid); [ "$new" != 0 ] && [ "$new" != "$old" ] && systemctl -q is-active {unit} &&
-              {self._component.serves} >/dev/null 2>&1; do
+            until new=$(pid); [ -n "$new" ] && [ "$new" != "$old" ] && {self._component.serves} >/dev/null 2>&1; do
               [ $SECONDS -lt {_SERVES_WITHIN} ] || exit 1
               sleep 0.1
             done
@@ -117,10 +116,10 @@ class Kill(Fault):
         self._waiting.join(timeout=_SERVES_WITHIN + 10)
         self._process.kill()
         if self.served is None:
-            log = self._cluster.ssh(self._machine, f"journalctl -q -n 15 --no-pager -o cat -u {self._component.unit}")
+            log = self._cluster.ssh(self._machine, self._program.log())
             raise ToolchainError(
-                f"{self._component.unit} on {self._machine.name} does not serve again within {_SERVES_WITHIN} s; "
-                f"the last lines of its journal:\n{log.stdout}"
+                f"{self._component.name} on {self._machine.name} does not serve again within {_SERVES_WITHIN} s; "
+                f"the last lines of its log:\n{log.stdout}"
             )
 
     def _wait(self, process: subprocess.Popen[str]) -> None:
@@ -189,7 +188,7 @@ class Partition(LostMachine):
 class FullQuota(Fault):
     """One member's database reaches its quota: etcd raises an alarm, and all members refuse to write.
 
-    The member gets a small quota for a while, by a drop-in in /run, which does not outlive the machine either.
+    The member gets a small quota for a while, by its environment.
     """
 
     _ROOM = 8_000_000
@@ -197,6 +196,7 @@ class FullQuota(Fault):
     def __init__(self, cluster: Cluster, machine: LiveMachine) -> None:
         super().__init__(cluster, [machine])
         self._machine = machine
+        self._etcd = program(cluster, "etcd")
 
     def prepare(self) -> None:
         self._ssh(
@@ -204,12 +204,9 @@ class FullQuota(Fault):
             f"""{OWN_MEMBER}
             set -e
             size=$(etcdctl endpoint status -w json | grep -o '"dbSize":[0-9]*')
-            install -d {_DROP_IN.rpartition("/")[0]}
-            echo "[Service]
-            Environment=ETCD_QUOTA_BACKEND_BYTES=$((${{size#*:}} + {self._ROOM}))" >{_DROP_IN}
-            systemctl daemon-reload
-            systemctl restart etcd
+            {self._etcd.run_with(f"ETCD_QUOTA_BACKEND_BYTES=$((${{size#*:}} + {self._ROOM}))")}
             {_HEALTHY}""",
+            seconds=180,
         )
 
     def strike(self) -> float:
@@ -230,20 +227,20 @@ class FullQuota(Fault):
         self._ssh(
             self._machine,
             f"""{OWN_MEMBER}
-            [ -e {_DROP_IN} ] || [ -n "$(etcdctl alarm list)$(etcdctl get --prefix --keys-only {_FILL})" ] || exit 0
+            left=$(etcdctl alarm list; etcdctl get --prefix --keys-only {_FILL})
+            {self._etcd.is_changed()} || [ -n "$left" ] || exit 0
             set -e
             etcdctl del --prefix {_FILL} >/dev/null
             revision=$(etcdctl endpoint status -w json | grep -o '"revision":[0-9]*')
             etcdctl compact --physical ${{revision#*:}} >/dev/null
             etcdctl --command-timeout=30s defrag --cluster >/dev/null
             etcdctl alarm disarm >/dev/null
-            if [ -e {_DROP_IN} ]; then
-              rm -f {_DROP_IN} {_SAID}
-              systemctl daemon-reload
-              systemctl restart etcd
+            rm -f {_SAID}
+            if {self._etcd.is_changed()}; then
+              {self._etcd.run_without()}
               {_HEALTHY}
             fi""",
-            seconds=120,
+            seconds=240,
         )
 
 

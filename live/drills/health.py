@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from config.machines import Role
 from live.cluster import Cluster, LiveMachine
 from live.drills.api import Api, ApiError, ask
-from live.drills.probes import LEADERS, OWN_MEMBER, look
+from live.drills.probes import OWN_MEMBER, look
 from live.drills.workload import Workload
+from live.programs import LEADERS
 from toolchain.errors import ToolchainError
 
 _FRESH_LEASE = 15.0

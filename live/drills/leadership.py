@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from config.machines import Role
 from live.cluster import Cluster, LiveMachine
-from live.drills.probes import LEADERS, OWN_MEMBER
+from live.drills.probes import OWN_MEMBER
+from live.programs import LEADERS, program
 from toolchain.errors import ToolchainError
 
 _MOVES_WITHIN = 45
@@ -37,28 +38,28 @@ def etcd_follower(cluster: Cluster) -> LiveMachine:
     return next(member for member in cluster.etcd_members if member != leader)
 
 
-def holder(cluster: Cluster, program: str) -> LiveMachine:
+def holder(cluster: Cluster, leader: str) -> LiveMachine:
     """The machine of the instance that leads.
 
     Args:
         cluster: the lab.
-        program: one of LEADERS.
+        leader: one of LEADERS.
 
     Raises:
         ToolchainError: the API does not say, or none leads.
     """
-    found = _holder(cluster, program)
+    found = _holder(cluster, leader)
     if found is None:
-        raise ToolchainError(f"{program} has no leader.")
+        raise ToolchainError(f"{leader} has no leader.")
     return found
 
 
-def _holder(cluster: Cluster, program: str) -> LiveMachine | None:
+def _holder(cluster: Cluster, leader: str) -> LiveMachine | None:
     shown = cluster.kubectl(
-        "get", "lease", program, "--namespace", "kube-system", "--output", "jsonpath={.spec.holderIdentity}"
+        "get", "lease", leader, "--namespace", "kube-system", "--output", "jsonpath={.spec.holderIdentity}"
     )
     if shown.returncode != 0:
-        raise ToolchainError(f"Who leads {program} cannot be asked: {shown.stderr.strip()}")
+        raise ToolchainError(f"Who leads {leader} cannot be asked: {shown.stderr.strip()}")
     # One that ended in order has given its lease back: nobody holds it.
     return cluster.machine(shown.stdout.rpartition("_")[0]) if shown.stdout else None
 
@@ -98,8 +99,8 @@ def gather(cluster: Cluster, machine: LiveMachine) -> None:
     """
     if Role.CONTROLLER in machine.roles:
         try:
-            for program in LEADERS:
-                _take_lease(cluster, machine, program)
+            for each in LEADERS:
+                _take_lease(cluster, machine, each)
         finally:
             release(cluster)
     if machine in cluster.etcd_members and (leader := etcd_leader(cluster)) != machine:
@@ -112,23 +113,24 @@ def gather(cluster: Cluster, machine: LiveMachine) -> None:
 
 def release(cluster: Cluster) -> None:
     """Have every instance of what leads by lease run: those that were stopped while leadership was gathered."""
+    start = "\n".join(program(cluster, each).start() for each in LEADERS)
     for controller in cluster.with_role(Role.CONTROLLER):
         try:
-            cluster.ssh(controller, f"systemctl start {' '.join(LEADERS)}")
+            cluster.ssh(controller, start)
         except subprocess.TimeoutExpired:
             continue
 
 
-def _take_lease(cluster: Cluster, machine: LiveMachine, program: str) -> None:
-    if _holder(cluster, program) == machine:
+def _take_lease(cluster: Cluster, machine: LiveMachine, leader: str) -> None:
+    if _holder(cluster, leader) == machine:
         return
     for other in cluster.with_role(Role.CONTROLLER):
         if other != machine:
-            cluster.ssh(other, f"systemctl stop {program}")
+            cluster.ssh(other, program(cluster, leader).stop())
     deadline = time.monotonic() + _MOVES_WITHIN
-    while _holder(cluster, program) != machine:
+    while _holder(cluster, leader) != machine:
         if time.monotonic() > deadline:
-            raise ToolchainError(f"{machine.name} does not come to lead {program} within {_MOVES_WITHIN} s.")
+            raise ToolchainError(f"{machine.name} does not come to lead {leader} within {_MOVES_WITHIN} s.")
         time.sleep(0.5)
 
 

@@ -17,12 +17,11 @@ from live.cluster import Cluster, LiveMachine
 from live.drills.api import Api, ApiError, ask
 from live.drills.samples import Sample
 from live.drills.workload import NAMESPACE
+from live.programs import LEADERS
 from toolchain import access
 from toolchain.errors import ToolchainError
 
 ETCD_PREFIX = "/hardway-drills/"
-LEADERS = ("kube-controller-manager", "kube-scheduler")
-"""The programs of which one leads; their leases have their names."""
 
 _CONFIG_MAPS = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces"

@@ -1,0 +1,154 @@
+"""How a lab's programs run on its machines, and the shell lines that kill, stop and start them there.
+
+On the hard way each is a unit of systemd. Where kubeadm made the cluster, etcd, the control plane and kube-proxy are
+pods, and what the kubelet is to run as static pods is what lies in /etc/kubernetes/manifests.
+"""
+
+from live.cluster import Cluster
+
+MANIFESTS = "/etc/kubernetes/manifests"
+LEFT_OUT = "/etc/kubernetes/hardway-left-out"
+"""Where the manifest of a static pod lies while the pod is stopped, or is run with another environment."""
+LEADERS = ("kube-controller-manager", "kube-scheduler")
+"""The programs of which one leads; their leases have their names."""
+_PODS = ("etcd", "kube-apiserver", *LEADERS, "kube-proxy")
+_LINES = 15
+# The kubelet may have to find another way to the API first: with etcd its own machine's API server is gone.
+_SECONDS = 120
+
+
+class Program:
+    """One program on any machine of a lab.
+
+    Args:
+        name: its own.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def pid(self) -> str:
+        """Prints the number of its process; nothing where it does not run."""
+        raise NotImplementedError
+
+    def stop(self) -> str:
+        """Ends it in order, until it is started again; returns at once where it need not be waited for."""
+        raise NotImplementedError
+
+    def start(self) -> str:
+        """Has it run as ever; bears that it does."""
+        raise NotImplementedError
+
+    def run_with(self, assignment: str) -> str:
+        """Runs it with one variable more in its environment, until `run_without`; `assignment` may expand variables."""
+        raise NotImplementedError
+
+    def run_without(self) -> str:
+        """Runs it as ever again."""
+        raise NotImplementedError
+
+    def is_changed(self) -> str:
+        """Succeeds between `run_with` and `run_without`."""
+        raise NotImplementedError
+
+    def log(self) -> str:
+        """Prints the last that it said."""
+        raise NotImplementedError
+
+
+class Unit(Program):
+    """A program that is a unit."""
+
+    def pid(self) -> str:
+        return f"systemctl -q is-active {self.name} && systemctl show --property MainPID --value {self.name}"
+
+    def stop(self) -> str:
+        return f"systemctl stop {self.name}"
+
+    def start(self) -> str:
+        return f"systemctl start {self.name}"
+
+    def run_with(self, assignment: str) -> str:
+        # In /run, which does not outlive the machine either.
+        return (
+            f"install -d {self._drop_in.rpartition('/')[0]}\n"
+            f'printf "[Service]\\nEnvironment=%s\\n" "{assignment}" >{self._drop_in}\n{self._restart}'
+        )
+
+    def run_without(self) -> str:
+        return f"rm -f {self._drop_in}\n{self._restart}"
+
+    def is_changed(self) -> str:
+        return f"[ -e {self._drop_in} ]"
+
+    def log(self) -> str:
+        return f"journalctl -q -n {_LINES} --no-pager -o cat -u {self.name}"
+
+    @property
+    def _drop_in(self) -> str:
+        return f"/run/systemd/system/{self.name}.service.d/hardway-drill.conf"
+
+    @property
+    def _restart(self) -> str:
+        return f"systemctl daemon-reload\nsystemctl restart {self.name}"
+
+
+class Pod(Program):
+    """A program in a pod of kubeadm's; only static pods can be stopped."""
+
+    def pid(self) -> str:
+        # Asked of containerd: that needs neither kubelet nor API.
+        mine = f'"labels.\\"io.kubernetes.container.name\\"=={self.name}"'
+        return (
+            "ctr -n k8s.io tasks ls 2>/dev/null | awk '$3 == \"RUNNING\" { print $1, $2 }' | "
+            f"grep -F \"$(ctr -n k8s.io containers ls -q {mine} 2>/dev/null || echo none)\" | cut -d ' ' -f 2"
+        )
+
+    def stop(self) -> str:
+        # The kubelet sees it at once.
+        return f"[ ! -e {self._manifest} ] || {{ mkdir -p {LEFT_OUT} && mv {self._manifest} {self._aside}; }}"
+
+    def start(self) -> str:
+        return f"[ ! -e {self._aside} ] || mv {self._aside} {self._manifest}\nrmdir {LEFT_OUT} 2>/dev/null || true"
+
+    def run_with(self, assignment: str) -> str:
+        # Beside it first: the kubelet reads whatever lies there. Another file is another pod to it, after the old one.
+        variable = '{name: ${given%%=*}, value: \\"${given#*=}\\"}'
+        return (
+            f"mkdir -p {LEFT_OUT}\ncp -p {self._manifest} {self._aside}\n"
+            f'given="{assignment}"\n'
+            f'sed "s/^  - command:/  - env:\\n    - {variable}\\n    command:/" {self._aside} >{LEFT_OUT}/changed\n'
+            f"{self._another(f'mv {LEFT_OUT}/changed {self._manifest}')}"
+        )
+
+    def run_without(self) -> str:
+        return self._another(self.start())
+
+    def is_changed(self) -> str:
+        return f"[ -e {self._aside} ]"
+
+    def log(self) -> str:
+        files = f"/var/log/pods/kube-system_{self.name}-*/{self.name}/*.log"
+        return f"ls -t {files} 2>/dev/null | head -n 1 | xargs -r tail -n {_LINES}"
+
+    def _another(self, change: str) -> str:
+        """Makes a change, and waits for the process that comes of it."""
+        return (
+            f"old=$({self.pid()})\n{change}\nend=$((SECONDS + {_SECONDS}))\n"
+            f'until new=$({self.pid()}) && [ -n "$new" ] && [ "$new" != "$old" ]; do\n'
+            f'  [ $SECONDS -lt $end ] || {{ echo "no new {self.name} within {_SECONDS} s" >&2; exit 1; }}\n'
+            "  sleep 0.2\ndone"
+        )
+
+    @property
+    def _manifest(self) -> str:
+        return f"{MANIFESTS}/{self.name}.yaml"
+
+    @property
+    def _aside(self) -> str:
+        return f"{LEFT_OUT}/{self.name}.yaml"
+
+
+def program(cluster: Cluster, name: str) -> Program:
+    """A program of a lab, as it runs there."""
+    return Pod(name) if cluster.by_kubeadm and name in _PODS else Unit(name)
