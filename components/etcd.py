@@ -26,6 +26,8 @@ from config.artifacts import ArtifactSource
 
 _PKI = "/etc/etcd/pki"
 _DATA = "/var/lib/etcd"
+LEFT_ASIDE = "/var/lib/etcd-restore"
+"""Where `make restore` works, and keeps the data that were there before."""
 _VERBS = str(Path(LIBRARY).with_name("etcd.sh"))
 CLIENT_PORT = 2379
 PEER_PORT = 2380
@@ -79,7 +81,13 @@ class Etcd(Component):
                 StepArgs(
                     machine=member,
                     name="etcd",
-                    prepare=f"user etcd {_DATA}\ndata {_DATA}\ninstall -d -m 0700 -o etcd -g etcd {_DATA}",
+                    prepare="\n".join(
+                        [
+                            f"user etcd {_DATA}",
+                            f"data {_DATA} {_DATA}.removed {LEFT_ASIDE}",
+                            f"install -d -m 0700 -o etcd -g etcd {_DATA}",
+                        ]
+                    ),
                     fetches=[fetch_etcd(args.artifacts, member.arch, "etcd", "etcdctl", "etcdutl")],
                     files=[
                         *files,

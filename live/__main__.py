@@ -28,12 +28,10 @@ def main(arguments: list[str]) -> int:
                 from live import restore
 
                 file = _snapshot(options.file)
-                _refuse_for_kubeadm(chosen, "a snapshot cannot be restored: etcd is a static pod there")
                 restore.restore(cluster.find(chosen), file)
             case "replace":
                 return replace.replace(cluster.find(chosen), options.machines, insist=_insist())
             case "drill":
-                _refuse_for_kubeadm(chosen, "drills cannot be done: they strike units, and kubeadm's programs are pods")
                 # Not imported above: no other command needs what drills are made with.
                 from live import drills
 
@@ -75,11 +73,6 @@ def _status(chosen: Stack, *, as_json: bool) -> int:
     else:
         status_table.show(found)
     return 0 if found.well else 1
-
-
-def _refuse_for_kubeadm(chosen: Stack, what: str) -> None:
-    if cluster.find(chosen).by_kubeadm:
-        raise ToolchainError(f"kubeadm made the lab {chosen.name}, where {what}. Nothing was touched.")
 
 
 def _snapshot(file: str) -> Path:

@@ -73,6 +73,11 @@ class Cluster:
         return "kubeadm" in self.stack.features
 
     @property
+    def nodes(self) -> list[LiveMachine]:
+        """The machines whose kubelets are Nodes: the workers, and kubeadm's controllers."""
+        return [*self.with_role(Role.WORKER), *(self.with_role(Role.CONTROLLER) if self.by_kubeadm else [])]
+
+    @property
     def etcd_members(self) -> list[LiveMachine]:
         """The machines that carry an etcd member: dedicated ones, else the controllers."""
         return self.with_role(Role.ETCD) or self.with_role(Role.CONTROLLER)

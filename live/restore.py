@@ -21,12 +21,14 @@ from shlex import quote
 from typing import TypeVar
 
 from components.control_plane import API_PORT
+from components.etcd import LEFT_ASIDE
 from components.manifests import KUBECTL
-from components.step import LIBRARY
 from config.machines import Role
 from live import nodes
 from live.cluster import Cluster, LiveMachine
+from live.control_plane import ControlPlane, control_plane
 from live.probe import Probe, probe_all
+from live.programs import LEADERS
 from live.snapshot_file import is_of, problems_of, sha256
 from live.status import members
 from toolchain import access, operations
@@ -35,16 +37,14 @@ from toolchain.progress import Report
 
 _BUMP = 1_000_000_000
 _DATA = "/var/lib/etcd"
-_STAGE = "/var/lib/etcd-restore"
+_STAGE = LEFT_ASIDE
 _SNAPSHOT = f"{_STAGE}/snapshot.db"
 _NEW = f"{_STAGE}/data"
 # There while the data directory is one that was restored and never started: it holds nothing of anybody's.
 _NEVER_STARTED = f"{_STAGE}/never-started"
 _KEEP = 3
-_UNIT = "/etc/systemd/system/etcd.service"
 # The API server of its own machine: the balancer has yet to see that it is there.
 _KUBECTL = f"{KUBECTL} --server https://127.0.0.1:{API_PORT}"
-_LEADERS = ("kube-controller-manager", "kube-scheduler")
 _NODES_SECONDS = 150
 _T = TypeVar("_T")
 
@@ -55,11 +55,11 @@ class Facts:
 
     Args:
         programs: whether etcd's programs are there.
-        unit: whether etcd's unit is there.
-        token: --initial-cluster-token in that unit.
+        unit: whether etcd's unit is there, or its static pod.
+        token: --initial-cluster-token in that.
         identity: of the etcd authority, see etcd_snapshots.IDENTITY_KEY.
         free: bytes on the disk with etcd's data.
-        control_plane: whether the API server's unit is there.
+        control_plane: whether the API server's unit is there, or its static pod.
     """
 
     programs: bool
@@ -100,7 +100,7 @@ def restore(cluster: Cluster, file: Path) -> None:
             plan = _check(cluster, file)
         with report.part("new data directories beside the old ones"):
             revision = _prepare(cluster, plan)
-        _swap(cluster, plan, report)
+        _swap(cluster, plan, control_plane(cluster), report)
     print(f"\nThe cluster is what {file} says; its revision was {revision[0]} there and is {revision[1]} or more now.")
     if absent := [each.name for each in cluster.with_role(Role.CONTROLLER) if each not in plan.controllers]:
         print(f"No control plane was ever there on {', '.join(absent)}: `make up STACK={cluster.stack.name}` makes it.")
@@ -176,13 +176,14 @@ def find_problems(cluster: Cluster, file: Path, probes: Sequence[Probe], facts: 
 
 
 def _facts(cluster: Cluster, machine: LiveMachine) -> Facts:
+    own = control_plane(cluster)
+    user = own.owner.partition(":")[0]
     script = f"""
-etcdutl version >/dev/null 2>&1 && etcd --version >/dev/null 2>&1 && id -u etcd >/dev/null && echo programs=yes
-[ -e {_UNIT} ] && echo unit=yes && sed -n 's/.*--initial-cluster-token=\\([^ ]*\\).*/token=\\1/p' {_UNIT}
-[ -e /etc/etcd/pki/ca.crt ] &&
-  echo "identity=$(openssl x509 -in /etc/etcd/pki/ca.crt -outform der | sha256sum | cut -d ' ' -f 1)"
+etcdutl version >/dev/null 2>&1 && etcdctl version >/dev/null 2>&1 && id -u {user} >/dev/null && echo programs=yes
+{own.facts}
+[ -e /etc/etcd/etcdctl.env ] && . /etc/etcd/etcdctl.env && [ -e "$ETCDCTL_CACERT" ] &&
+  echo "identity=$(openssl x509 -in "$ETCDCTL_CACERT" -outform der | sha256sum | cut -d ' ' -f 1)"
 echo "free=$(df -B1 --output=avail /var/lib | tail -n 1)"
-[ -e /etc/systemd/system/kube-apiserver.service ] && echo control_plane=yes
 true
 """
     said = dict(line.split("=", 1) for line in _run(cluster, machine, script, seconds=20).splitlines() if "=" in line)
@@ -237,27 +238,30 @@ def data_directory(cluster: Cluster, member: LiveMachine, token: str, bump: int)
                 "--mark-compacted >/dev/null",
             ]
         )
-        + f" && chown -R etcd:etcd {_NEW} && rm {_SNAPSHOT}"
+        + f" && chown -R {control_plane(cluster).owner} {_NEW} && rm {_SNAPSHOT}"
     )
 
 
-def _swap(cluster: Cluster, plan: Plan, report: Report) -> None:
+def _swap(cluster: Cluster, plan: Plan, own: ControlPlane, report: Report) -> None:
     """From the old data to the new ones, and everything running again."""
-    before = f"{_DATA}-before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    before = f"{_STAGE}/before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     with report.part("control plane stops"):
-        _on_all(plan.controllers, lambda each: _run(cluster, each, _STOP_CONTROL_PLANE, seconds=120))
+        _on_all(plan.controllers, lambda each: _run(cluster, each, own.stop, seconds=120))
     with report.part("etcd stops, new data in the place of the old"):
-        kept = _on_all(cluster.etcd_members, lambda each: _run(cluster, each, swap(before), seconds=120))
+        kept = _on_all(cluster.etcd_members, lambda each: _run(cluster, each, swap(before, own), seconds=120))
     with report.part("etcd starts"):
-        _on_all(cluster.etcd_members, lambda each: _run(cluster, each, _START_ETCD, seconds=150))
+        _on_all(
+            cluster.etcd_members,
+            lambda each: _run(cluster, each, f"rm -f {_NEVER_STARTED}\n{own.start_etcd}", seconds=150),
+        )
     since = nodes.now()
     with report.part("API servers start"):
-        _on_all(plan.controllers, lambda each: _run(cluster, each, _START_API_SERVER, seconds=150))
+        _on_all(plan.controllers, lambda each: _run(cluster, each, own.start_api_server, seconds=150))
     with report.part("controller managers and schedulers start"):
         # Nobody who held them is still at work, and nobody would wait 15 s for the holder of before.
         for controller in plan.controllers[:1]:
-            _run(cluster, controller, f"{_KUBECTL} -n kube-system delete lease --ignore-not-found {' '.join(_LEADERS)}")
-        _on_all(plan.controllers, lambda each: _run(cluster, each, _START_LEADERS, seconds=90))
+            _run(cluster, controller, f"{_KUBECTL} -n kube-system delete lease --ignore-not-found {' '.join(LEADERS)}")
+        _on_all(plan.controllers, lambda each: _run(cluster, each, own.start_leaders, seconds=150))
     with report.part("nodes are heard of and Ready"):
         _nodes(cluster, since)
     _on_all(cluster.etcd_members, lambda each: _run(cluster, each, _KEEP_THE_LAST))
@@ -266,59 +270,29 @@ def _swap(cluster: Cluster, plan: Plan, report: Report) -> None:
         report.note(f"The data from before lie in {before} on {', '.join(where)}; the last {_KEEP} such are kept.")
 
 
-def swap(before: str) -> str:
+def swap(before: str, own: ControlPlane) -> str:
     """The shell lines that stop a member and give it its new data; they print `before` where old data went there."""
+    user, group = own.owner.split(":")
+    private = f"install -d -m 0700 -o {user} -g {group}"
     return f"""set -eu
-systemctl stop etcd.service
-if [ -e {_DATA}/member ]; then
+{own.stop_etcd}if [ -e {_DATA}/member ]; then
   if [ -e {_NEVER_STARTED} ]; then
     rm -rf {_DATA}/member
   else
-    install -d -m 0700 -o etcd -g etcd {before}
+    {private} {before}
     mv {_DATA}/member {before}/
     echo {before}
   fi
 fi
 touch {_NEVER_STARTED}
-install -d -m 0700 -o etcd -g etcd {_DATA}
+{private} {_DATA}
 mv {_NEW}/member {_DATA}/member
 rmdir {_NEW}
 """
 
 
-# `serving` is the step library's: it waits, and shows the unit's last lines where it does not come.
-_SERVING = f". {LIBRARY}\ndeclare -gA ready_check=() ready_seconds=() ready_what=()"
-_START_ETCD = f"""{_SERVING}
-rm -f {_NEVER_STARTED}
-systemctl reset-failed etcd.service 2>/dev/null || true
-systemctl start --no-block etcd.service
-keys='--cacert /etc/etcd/pki/ca.crt --cert /etc/etcd/pki/member.crt --key /etc/etcd/pki/member.key'
-ready etcd.service 120 'a healthy member of a cluster with a leader' \\
-  "curl -sf --max-time 3 $keys https://127.0.0.1:2379/health | grep -q '\\"health\\":\\"true\\"'"
-serving etcd.service
-"""
-_CONTROL_PLANE = " ".join(f"{unit}.service" for unit in ("kube-apiserver", *_LEADERS))
-# Killed: what they have not written yet is not to be written any more, and without etcd they would take 90 s to see it.
-_STOP_CONTROL_PLANE = f"""systemctl stop --no-block {_CONTROL_PLANE}
-systemctl kill --signal=KILL {_CONTROL_PLANE} 2>/dev/null || true
-systemctl stop {_CONTROL_PLANE}
-"""
-_START_API_SERVER = f"""{_SERVING}
-systemctl reset-failed kube-apiserver.service 2>/dev/null || true
-systemctl start --no-block kube-apiserver.service
-ready kube-apiserver.service 120 'https://127.0.0.1:6443/readyz says ok' \\
-  'curl -sf --max-time 3 --cacert /etc/kubernetes/pki/ca.crt https://127.0.0.1:6443/readyz'
-serving kube-apiserver.service
-"""
-_START_LEADERS = f"""{_SERVING}
-for unit in {" ".join(f"{unit}.service" for unit in _LEADERS)}; do
-  systemctl reset-failed "$unit" 2>/dev/null || true
-  systemctl start --no-block "$unit"
-  serving "$unit"
-done
-"""
 _KEEP_THE_LAST = f"""set -eu
-old=({_DATA}-before-*)
+old=({_STAGE}/before-*)
 for ((number = 0; number < ${{#old[@]}} - {_KEEP}; number++)); do rm -rf "${{old[number]}}"; done
 rmdir {_STAGE} 2>/dev/null || true
 """
@@ -330,16 +304,18 @@ def _nodes(cluster: Cluster, since: datetime) -> None:
     Raises:
         ToolchainError: one did not come.
     """
-    workers = [machine.name for machine in cluster.with_role(Role.WORKER)]
-    strangers = sorted(set(workers) - nodes.names_in_api(cluster, seconds=60))
+    wanted = [machine.name for machine in cluster.nodes]
+    strangers = sorted(set(wanted) - nodes.names_in_api(cluster, seconds=60))
     for name in strangers:
         # A kubelet registers its Node when it starts, and not again.
         _run(cluster, cluster.machine(name), "systemctl restart kubelet.service")
-    missing = nodes.wait_until_heard(cluster, workers, since=since, seconds=_NODES_SECONDS)
+    missing = nodes.wait_until_heard(cluster, wanted, since=since, seconds=_NODES_SECONDS)
     for name in set(strangers) - missing.keys():
-        pod_cidr = cluster.machine(name).pod_cidr
-        patch = {"spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]}}
+        machine = cluster.machine(name)
+        patch = {"spec": {"podCIDR": machine.pod_cidr, "podCIDRs": [machine.pod_cidr]}}
         cluster.kubectl("patch", f"node/{name}", "-p", json.dumps(patch))
+        if Role.CONTROLLER in machine.roles:
+            _run(cluster, machine, f"kubeadm init phase mark-control-plane --node-name {name} >/dev/null")
     if missing:
         raise ToolchainError(
             f"The data are restored and the control plane serves, but not all nodes came within {_NODES_SECONDS} s:\n"

@@ -541,10 +541,9 @@ def _object_problems(
         if not node.ready:
             yield f"the node {node.name} is not Ready: {node.message}"
     there = {node.name for node in nodes}
-    controllers = cluster.with_role(Role.CONTROLLER) if cluster.by_kubeadm else []
-    for worker in (*controllers, *cluster.with_role(Role.WORKER)):
-        if worker.name not in there:
-            yield f"{worker.name} has no Node in the API"
+    for machine in cluster.nodes:
+        if machine.name not in there:
+            yield f"{machine.name} has no Node in the API"
 
 
 def _ask_endpoint(cluster: Cluster) -> str:

@@ -1,21 +1,23 @@
 """What is checked before a restore, and what its scripts do to a machine's directories."""
 
 import subprocess
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from small_lab import cluster, dead, well
 from test_snapshot import IDENTITY, database
 
-from live import restore
+from live import control_plane, restore
 from live.cluster import Cluster
+from live.programs import Pod, Unit
 from live.restore import Facts, find_problems
 from live.snapshot_file import sidecar_of
 from toolchain import operations
 from toolchain.errors import ToolchainError
 
+UNITS, PODS = control_plane._units(), control_plane._pods()
 HAS = Facts(programs=True, unit=True, token="hardway-paper", identity=IDENTITY, free=10**10, control_plane=True)
 
 
@@ -161,47 +163,52 @@ class TestDirectories:
     def test_old_data_are_kept_aside(self, root: Path) -> None:
         self.data(root, "old")
         self.prepared(root)
-        said = self.run(root, restore.swap("/var/lib/etcd-before-T1"))
-        assert said == f"{root}/var/lib/etcd-before-T1\n"
+        said = self.run(root, restore.swap("/var/lib/etcd-restore/before-T1", UNITS))
+        assert said == f"{root}/var/lib/etcd-restore/before-T1\n"
         assert (root / "var/lib/etcd/member/db").read_text() == "restored"
-        assert (root / "var/lib/etcd-before-T1/member/db").read_text() == "old"
+        assert (root / "var/lib/etcd-restore/before-T1/member/db").read_text() == "old"
 
     def test_a_member_without_data_gets_new_ones(self, root: Path) -> None:
         self.prepared(root)
-        assert self.run(root, restore.swap("/var/lib/etcd-before-T1")) == ""
+        assert self.run(root, restore.swap("/var/lib/etcd-restore/before-T1", UNITS)) == ""
         assert (root / "var/lib/etcd/member/db").read_text() == "restored"
 
     def test_a_restore_that_was_killed_before_the_start_keeps_the_old_data_once(self, root: Path) -> None:
         self.data(root, "old")
         for number in range(6):
             self.prepared(root)
-            self.run(root, restore.swap(f"/var/lib/etcd-before-T{number}"))
+            self.run(root, restore.swap(f"/var/lib/etcd-restore/before-T{number}", UNITS))
         self.run(root, restore._KEEP_THE_LAST)
-        kept = list((root / "var/lib").glob("etcd-before-*"))
-        assert [(each.name, (each / "member/db").read_text()) for each in kept] == [("etcd-before-T0", "old")]
+        kept = list((root / "var/lib").glob("etcd-restore/before-*"))
+        assert [(each.name, (each / "member/db").read_text()) for each in kept] == [("before-T0", "old")]
 
     def test_data_that_were_started_count_as_somebodys(self, root: Path) -> None:
         for number in range(5):
             self.data(root, f"written {number}")
             self.prepared(root)
-            self.run(root, restore.swap(f"/var/lib/etcd-before-T{number}"))
+            self.run(root, restore.swap(f"/var/lib/etcd-restore/before-T{number}", UNITS))
             (root / "var/lib/etcd-restore/never-started").unlink()
         self.run(root, restore._KEEP_THE_LAST)
-        kept = sorted((root / "var/lib").glob("etcd-before-*"))
+        kept = sorted((root / "var/lib").glob("etcd-restore/before-*"))
         assert [(each / "member/db").read_text() for each in kept] == ["written 2", "written 3", "written 4"]
-        assert not (root / "var/lib/etcd-restore").exists()
+        assert not (root / "var/lib/etcd-restore/data").exists()
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        restore._STOP_CONTROL_PLANE,
-        restore._START_ETCD,
-        restore._START_API_SERVER,
-        restore._START_LEADERS,
-        restore._KEEP_THE_LAST,
-        restore.swap("/x"),
-    ],
-)
+def scripts() -> Iterator[tuple[str, str]]:
+    """Name -> what runs on machines, either way."""
+    for way, own in (("units", UNITS), ("pods", PODS)):
+        for part in fields(own):
+            if part.name != "owner":
+                yield f"{way}: {part.name}", getattr(own, part.name)
+        yield f"{way}: swap", restore.swap("/x", own)
+    yield "keep the last", restore._KEEP_THE_LAST
+    for name in ("etcd", "kubelet"):
+        for made in (Unit(name), Pod(name)):
+            for verb in ("pid", "stop", "start", "run_without", "is_changed", "log"):
+                yield f"{type(made).__name__} {name}: {verb}", getattr(made, verb)()
+            yield f"{type(made).__name__} {name}: run_with", made.run_with("A=$((1 + 1))")
+
+
+@pytest.mark.parametrize("script", [script for _, script in scripts()], ids=[name for name, _ in scripts()])
 def test_what_runs_on_machines_is_sound_bash(script: str) -> None:
     subprocess.run(["bash", "-n", "-c", script], check=True)

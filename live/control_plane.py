@@ -1,0 +1,133 @@
+"""etcd and the control plane of a lab, stopped and started as a whole: the shell lines for each of its machines.
+
+On the hard way they are units. Where kubeadm made the cluster they are static pods, and the kubelet starts them all:
+while it is stopped, what was killed stays dead.
+"""
+
+from dataclasses import dataclass
+
+from components.control_plane import API_PORT
+from components.step import LIBRARY
+from live.cluster import Cluster
+from live.programs import LEADERS, MANIFESTS, Pod
+
+_PROGRAMS = ("kube-apiserver", *LEADERS)
+_SECONDS = 120
+# etcd's default: kubeadm gives it no other.
+_DEFAULT_TOKEN = "etcd-cluster"
+
+# The step library: it waits, and says what did not come.
+_LIBRARY = f". {LIBRARY}\ndeclare -gA ready_check=() ready_seconds=() ready_what=()"
+_HEALTHY = (
+    '. /etc/etcd/etcdctl.env && curl -sf --max-time 3 --cacert "$ETCDCTL_CACERT" --cert "$ETCDCTL_CERT" '
+    '--key "$ETCDCTL_KEY" https://127.0.0.1:2379/health | grep -q \'"health":"true"\''
+)
+_MEMBER = "a healthy etcd member of a cluster with a leader"
+_READY = f"curl -sf --max-time 3 --cacert /etc/kubernetes/pki/ca.crt https://127.0.0.1:{API_PORT}/readyz"
+_READY_MEANS = f"https://127.0.0.1:{API_PORT}/readyz says ok"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlPlane:
+    """The shell lines for a machine that has a part in it.
+
+    Args:
+        facts: print `unit=yes` and `token=...` (--initial-cluster-token) where etcd is to run here, and
+            `control_plane=yes` where the API server is.
+        owner: user:group of etcd's data.
+        stop: ends the control plane, so that nothing that it has not written yet is written.
+        stop_etcd: ends etcd, after that.
+        start_etcd: starts it, and waits until its cluster has a leader.
+        start_api_server: likewise, until it is ready.
+        start_leaders: starts controller manager and scheduler.
+    """
+
+    facts: str
+    owner: str
+    stop: str
+    stop_etcd: str
+    start_etcd: str
+    start_api_server: str
+    start_leaders: str
+
+
+def control_plane(cluster: Cluster) -> ControlPlane:
+    """How it runs in a lab."""
+    return _pods() if cluster.by_kubeadm else _units()
+
+
+def _units() -> ControlPlane:
+    etcd = "/etc/systemd/system/etcd.service"
+    units = " ".join(f"{name}.service" for name in _PROGRAMS)
+    return ControlPlane(
+        facts=f"""
+[ -e {etcd} ] && echo unit=yes && sed -n 's/.*--initial-cluster-token=\\([^ ]*\\).*/token=\\1/p' {etcd}
+[ -e /etc/systemd/system/kube-apiserver.service ] && echo control_plane=yes""",
+        owner="etcd:etcd",
+        # Killed: without etcd they would take 90 s to see that they are to end.
+        stop=f"""systemctl stop --no-block {units}
+systemctl kill --signal=KILL {units} 2>/dev/null || true
+systemctl stop {units}
+""",
+        stop_etcd="systemctl stop etcd.service\n",
+        start_etcd=_start_unit("etcd", _MEMBER, _HEALTHY),
+        start_api_server=_start_unit("kube-apiserver", _READY_MEANS, _READY),
+        start_leaders=f"""{_LIBRARY}
+for unit in {" ".join(f"{name}.service" for name in LEADERS)}; do
+  systemctl reset-failed "$unit" 2>/dev/null || true
+  systemctl start --no-block "$unit"
+  serving "$unit"
+done
+""",
+    )
+
+
+def _start_unit(name: str, means: str, check: str) -> str:
+    return f"""{_LIBRARY}
+systemctl reset-failed {name}.service 2>/dev/null || true
+systemctl start --no-block {name}.service
+healthy() {{ {check}; }}
+ready {name}.service {_SECONDS} '{means}' healthy
+serving {name}.service
+"""
+
+
+def _pods() -> ControlPlane:
+    return ControlPlane(
+        facts=f"""
+[ -e {MANIFESTS}/etcd.yaml ] && printf 'unit=yes\\ntoken={_DEFAULT_TOKEN}\\n'
+[ -e {MANIFESTS}/kube-apiserver.yaml ] && echo control_plane=yes""",
+        owner="root:root",
+        stop="systemctl stop kubelet.service\n" + "".join(map(_kill_pod, _PROGRAMS)),
+        stop_etcd=_kill_pod("etcd"),
+        # With it all the others begin, and try until they find what they need.
+        start_etcd=f"{_LIBRARY}\nsystemctl start kubelet.service\n" + _await_pod("etcd", _MEMBER, _HEALTHY),
+        start_api_server=_await_pod("kube-apiserver", _READY_MEANS, _READY),
+        start_leaders="".join(
+            _await_pod(name, f"{name} serves", f"curl -skf --max-time 3 https://127.0.0.1:{port}/healthz")
+            for name, port in zip(LEADERS, (10257, 10259), strict=True)
+        ),
+    )
+
+
+def _kill_pod(name: str) -> str:
+    # Asked again: one that the kubelet had just been starting comes after the first look.
+    return f"""end=$((SECONDS + 30))
+while pids=$({Pod(name).pid()}); [ -n "$pids" ]; do
+  kill -9 $pids 2>/dev/null || true
+  [ $SECONDS -lt $end ] || {{ echo "{name} does not end" >&2; exit 1; }}
+  sleep 0.2
+done
+"""
+
+
+def _await_pod(name: str, means: str, check: str) -> str:
+    return f"""{_LIBRARY}
+healthy() {{ {check}; }}
+why=$(await {_SECONDS} healthy) || {{
+  printf '%s on %s: not seen within %s s; the last try said: %s\\nthe last lines of the log of {name}:\\n' \\
+    '{means}' "$(hostname)" {_SECONDS} "$why" >&2
+  {{ {Pod(name).log()}; }} >&2
+  exit 1
+}}
+"""
