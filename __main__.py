@@ -262,6 +262,7 @@ def easy_way(site: Site) -> Cluster:
         ),
         after(*nodes, *entrance),
     )
+    EtcdSnapshots("etcd-snapshots", controllers, after(cluster))
     membership = EtcdMembership("etcd-membership", controllers, after(cluster))
     former_nodes = FormerWorkers("former-workers", controllers[0], members, after(cluster.made))
     neighbours = acquainted(site, hosts, former_nodes)

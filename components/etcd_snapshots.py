@@ -27,7 +27,7 @@ _STAMPS = "/var/lib/systemd/timers"
 # So that a snapshot says by itself whose it is.
 _MARK = f"""\
 . /etc/etcd/etcdctl.env
-lab=$(openssl x509 -in /etc/etcd/pki/ca.crt -outform der | sha256sum | cut -d ' ' -f 1)
+lab=$(openssl x509 -in "$ETCDCTL_CACERT" -outform der | sha256sum | cut -d ' ' -f 1)
 [ "$(etcdctl get --print-value-only {IDENTITY_KEY})" = "$lab" ] || etcdctl put {IDENTITY_KEY} "$lab" >/dev/null"""
 
 
@@ -43,7 +43,8 @@ class EtcdSnapshots(Component):
                 content=timed_service(
                     description="A snapshot of this etcd member",
                     program=f"{_SCRIPT} {DIRECTORY}",
-                    after=("etcd.service",),
+                    # Whichever runs the member.
+                    after=("etcd.service", "kubelet.service"),
                 ),
                 mode="0600",
             ),

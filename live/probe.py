@@ -32,7 +32,7 @@ _UNITS: Mapping[Role, tuple[str, ...]] = {
 }
 # Where kubeadm made the cluster.
 _KUBEADM_UNITS: Mapping[Role, tuple[str, ...]] = {
-    Role.ETCD: (),
+    Role.ETCD: ("etcd-snapshot.timer",),
     Role.CONTROLLER: ("containerd.service", "kubelet.service"),
     Role.WORKER: ("containerd.service", "kubelet.service"),
     Role.LOAD_BALANCER: ("haproxy.service",),
