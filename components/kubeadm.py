@@ -19,7 +19,7 @@ import pulumi
 import yaml
 
 from components.component import Component
-from components.etcd import CLIENT_PORT, etcd_client, fetch_etcd
+from components.etcd import CLIENT_PORT, LEFT_ASIDE, USE_ETCD, etcd_client, fetch_etcd
 from components.kubeadm_config import (
     DISCOVERY,
     init_documents,
@@ -40,10 +40,12 @@ from config.versions import AptRepository, pins
 PROGRAMS = ("kubelet", "kubeadm", "kubectl")
 _PKI = "/etc/kubernetes/pki"
 _SETTINGS = "/etc/hardway/kubeadm.yaml"
+_REJOIN = "/etc/hardway/kubeadm-join.yaml"
 _TOKEN = "/etc/hardway/join-token"
 _ADMISSION_TOKEN = "/etc/hardway/admission-token"
 _VERBS = str(Path(LIBRARY).with_name("kubeadm.sh"))
 _USE = f". {_VERBS}"
+_USE_BOTH = f"{_USE}\n{USE_ETCD}"
 
 PORTS: Mapping[Role, Mapping[int, str]] = {
     Role.CONTROLLER: {
@@ -132,8 +134,8 @@ class KubeadmNode(Component):
                 name="kubeadm",
                 prepare="\n".join(
                     [
-                        "data /etc/kubernetes /var/lib/kubelet /var/lib/etcd /var/log/pods /var/log/containers "
-                        "/usr/libexec/kubernetes /var/log/kubeadm.log",
+                        f"data /etc/kubernetes /var/lib/kubelet /var/lib/etcd {LEFT_ASIDE} /var/log/pods "
+                        "/var/log/containers /usr/libexec/kubernetes /var/log/kubeadm.log",
                         # kube-proxy's pod mounts it, and containerd makes what is missing.
                         "parents /lib/modules/x",
                         # Written by the kubelet's unit, whenever it starts.
@@ -230,7 +232,8 @@ def _init_step(machine: Machine, args: KubeadmArgs) -> StepArgs:
             )
         )
     )
-    shows = "" if args.authorities else "\ncat /etc/kubernetes/admin.conf"
+    given = args.authorities
+    shows = "" if given else "\ncat /etc/kubernetes/admin.conf"
     return StepArgs(
         machine=machine,
         name="node",
@@ -238,32 +241,47 @@ def _init_step(machine: Machine, args: KubeadmArgs) -> StepArgs:
         files=[
             File(path=_SETTINGS, content=settings, mode="0600"),
             File(path=_TOKEN, content=args.join_token, mode="0600", secret=True),
+            # Of use where this machine is made anew, and the others still have the cluster.
+            *(
+                _joining_files(machine, args, args.authorities.kubernetes.certificate, _REJOIN)
+                if args.authorities
+                else []
+            ),
             *_authority_files(args.authorities),
         ],
-        run=pulumi.Output.format("{0}\ninit_cluster {1}{2}", _USE, args.endpoint, shows),
+        run=pulumi.Output.format("{0}\ninit_cluster {1}{2}", _USE_BOTH, args.endpoint, shows),
         undo=_UNDO,
-        prints_secrets=args.authorities is None,
+        prints_secrets=given is None,
     )
 
 
 def _join_step(machine: Machine, args: KubeadmArgs, authority: pulumi.Output[str]) -> StepArgs:
-    settings = pulumi.Output.from_input(machine.identity).apply(
-        lambda identity: yaml_of([join_configuration(machine, identity)])
-    )
-    discovery = pulumi.Output.all(args.endpoint, authority, args.join_token).apply(
-        lambda known: discovery_file(server=known[0], authority=known[1], token=known[2])
-    )
     return StepArgs(
         machine=machine,
         name="node",
         prepare=_prepare(machine),
         files=[
-            File(path=_SETTINGS, content=settings, mode="0600"),
-            File(path=DISCOVERY, content=discovery, mode="0600", secret=True),
+            *_joining_files(machine, args, authority, _SETTINGS),
             *(_authority_files(args.authorities) if machine.has(Role.CONTROLLER) else []),
         ],
         run=f"{_USE}\njoin_cluster",
         undo=_UNDO,
+    )
+
+
+def _joining_files(
+    machine: Machine, args: KubeadmArgs, authority: pulumi.Input[str], settings: str
+) -> tuple[File, File]:
+    """By what a machine joins: how, in a file `settings`; and which cluster, with the token."""
+    configuration = pulumi.Output.from_input(machine.identity).apply(
+        lambda identity: yaml_of([join_configuration(machine, identity)])
+    )
+    discovery = pulumi.Output.all(args.endpoint, authority, args.join_token).apply(
+        lambda known: discovery_file(server=known[0], authority=known[1], token=known[2])
+    )
+    return (
+        File(path=settings, content=configuration, mode="0600"),
+        File(path=DISCOVERY, content=discovery, mode="0600", secret=True),
     )
 
 
@@ -275,7 +293,7 @@ def _admission_step(machines: Sequence[Machine], args: KubeadmArgs) -> StepArgs:
             f"{machine.name} {machine_label(identity)} {machine.spec.pod_cidr}"
             for machine, identity in zip(machines, known, strict=True)
         ]
-        return "\n".join([_USE, "admit <<'END'", *lines, "END"])
+        return "\n".join([_USE_BOTH, "admit <<'END'", *lines, "END"])
 
     return StepArgs(
         machine=machines[0],

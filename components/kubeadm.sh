@@ -4,6 +4,7 @@
 KUBEADM_SETTINGS=/etc/hardway/kubeadm.yaml
 KUBEADM_TOKEN=/etc/hardway/join-token
 KUBEADM_DISCOVERY=/etc/hardway/discovery.conf
+KUBEADM_REJOIN=/etc/hardway/kubeadm-join.yaml
 KUBEADM_LOG=/var/log/kubeadm.log
 # How long a token lives that the API was told: the time that joining takes, and patience.
 TOKEN_MINUTES=15
@@ -50,15 +51,42 @@ run_kubeadm() {
   rm -f "$settings"
 }
 
-# init_cluster ENDPOINT: make the cluster. Where one answers already, this machine is not its first.
+# init_cluster ENDPOINT NAME: make the cluster. Where it is there already, this machine was made anew, and joins it under
+# its old name; not where kubeadm made the authorities, which are gone with the machine.
 init_cluster() {
   if ! done_here; then
-    ! curl -skf -m 5 -o /dev/null "$1/readyz" ||
-      die "a cluster answers at $1, and $(hostname) is not part of it: it cannot be its first controller again." \
-        "Make the lab anew (make destroy, make up)"
-    run_kubeadm init --skip-token-print
+    if ! curl -skf -m 5 -o /dev/null "$1/readyz"; then
+      run_kubeadm init --skip-token-print
+    else
+      [ -e "$KUBEADM_DISCOVERY" ] ||
+        die "a cluster answers at $1, and $(hostname) is not part of it: it cannot be its first controller again." \
+          "Make the lab anew (make destroy, make up)"
+      let_in "$2"
+      KUBEADM_SETTINGS=$KUBEADM_REJOIN run_kubeadm join
+    fi
     finished
   fi
+  rm -f "$KUBEADM_TOKEN" "$KUBEADM_DISCOVERY"
+}
+
+# let_in NAME: have the cluster forget the machine that had this one's name, and tell it the join token: by an administrator's
+# kubeconfig and a client certificate for etcd, which kubeadm makes of the authorities that lie here.
+let_in() {
+  local said
+  said=$(kubeadm init phase kubeconfig admin --config "$KUBEADM_SETTINGS" 2>&1 &&
+    kubeadm init phase certs etcd-healthcheck-client --config "$KUBEADM_SETTINGS" 2>&1) ||
+    die "kubeadm could not make what lets $1 in: $said"
+  ln -sfn admin.conf /etc/kubernetes/admin.kubeconfig
+  forget "$1"
+  allow_joins "$(cut -d . -f 1 "$KUBEADM_TOKEN")"
+}
+
+# forget NAME: the Node and the etcd member of a machine that is no more.
+forget() {
+  local id
+  id=$(ctl member list | awk -F ', ' -v name="$1" '$3 == name { print $1 }')
+  [ -z "$id" ] || wait_for 60 "etcd lets the former $1 leave" "ctl member remove $id || ! ctl member list | grep -q '^$id,'"
+  k delete node "$1" --ignore-not-found >/dev/null
 }
 
 # join_cluster: become a Node of the cluster that the discovery file names, once its token is accepted.
@@ -72,9 +100,8 @@ join_cluster() {
   rm -f "$KUBEADM_DISCOVERY"
 }
 
-# finished: not made again; nothing that could be used to join stays here.
+# finished: not made again.
 finished() {
-  rm -f "$KUBEADM_TOKEN"
   # Where kubectl finds it in every lab.
   [ ! -e /etc/kubernetes/admin.conf ] || ln -sfn admin.conf /etc/kubernetes/admin.kubeconfig
   touch "$HARDWAY/steps/node/finished"
@@ -96,8 +123,8 @@ admit() {
   for name in "${all[@]}"; do
     [ "${there[$name]:-}" != "${label[$name]}" ] || continue
     missing+=("$name")
-    # Of the machine that had this name before; the kubelet of the new one would be refused.
-    [ -z "${there[$name]+set}" ] || k delete node "$name" >/dev/null
+    # The kubelet and the etcd member of the new machine would be refused.
+    [ -z "${there[$name]+set}" ] || forget "$name"
   done
   id=$(cut -d . -f 1 "$KUBEADM_TOKEN")
   [ ${#missing[@]} = 0 ] || allow_joins "$id"

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from config.machines import Role
 from live import nodes
 from live.cluster import Cluster
 from live.probe import probe_all
@@ -30,17 +29,10 @@ def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
     """
     check_names(cluster, names)
     stack = cluster.stack
-    if cluster.by_kubeadm and (
-        lost := [each.name for each in cluster.with_role(Role.CONTROLLER) if each.name in names]
-    ):
-        raise ToolchainError(
-            f"kubeadm made the lab {stack.name}, and {', '.join(lost)} cannot be made anew: its etcd member and the "
-            "cluster's beginning are on it. Nothing was touched."
-        )
     with operations.alone(stack, "make replace"):
         probes = probe_all(cluster)
         if any(machine.name in names for machine in cluster.etcd_members):
-            check_quorum(stack.name, members(cluster, probes), names, insist=insist)
+            check_quorum(cluster, members(cluster, probes), names, insist=insist)
         with Report() as report:
             workshop = prepare.everything(report, stack)
         since = nodes.now()
@@ -51,8 +43,8 @@ def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
         access.write(stack, outputs)
         # All that can come: with another balancer every kubelet has to find its way anew.
         reached = {probe.machine.name for probe in probes if probe.reached}
-        workers = [each.name for each in cluster.with_role(Role.WORKER) if each.name in reached | set(names)]
-        missing = nodes.wait_until_heard(cluster, workers, since=since, seconds=_NODES_SECONDS)
+        wanted = [each.name for each in cluster.nodes if each.name in reached | set(names)]
+        missing = nodes.wait_until_heard(cluster, wanted, since=since, seconds=_NODES_SECONDS)
         access.show(stack, outputs)
     if missing:
         raise ToolchainError(
@@ -76,11 +68,11 @@ def check_names(cluster: Cluster, names: Sequence[str]) -> None:
         )
 
 
-def check_quorum(stack: str, found: Sequence[MemberStatus], names: Sequence[str], *, insist: bool) -> None:
+def check_quorum(cluster: Cluster, found: Sequence[MemberStatus], names: Sequence[str], *, insist: bool) -> None:
     """See that etcd goes on without the members on the machines that are replaced.
 
     Args:
-        stack: the lab's name.
+        cluster: the lab.
         found: all members.
         names: of the machines to be replaced.
         insist: say what will be lost, and go on.
@@ -98,6 +90,13 @@ def check_quorum(stack: str, found: Sequence[MemberStatus], names: Sequence[str]
         f"etcd has {len(voters)} member{'s' if len(voters) > 1 else ''} and needs {wanted} to work. "
         f"Healthy now: {_list(healthy)}. Without {_list(dict.fromkeys(names))}: {_list(remaining)}."
     )
+    stack = cluster.stack.name
+    if cluster.by_kubeadm:
+        raise ToolchainError(
+            f"{said} Nothing was touched.\n"
+            "Bring back members that are down. kubeadm can begin no new cluster under machines that have joined one: "
+            f"if the data are lost, make destroy STACK={stack}, and make up STACK={stack}."
+        )
     if not insist:
         raise ToolchainError(
             f"{said} Nothing was touched.\n"

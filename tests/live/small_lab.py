@@ -1,7 +1,7 @@
 """A lab of three controllers that exists on paper, and what its machines would say."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 from config.machines import Role
 from live.cluster import Cluster, LiveMachine
-from live.probe import Answer, Probe, expected_units, questions
+from live.probe import Answer, Probe, expected_pods, expected_units, questions
 from toolchain.stack import Stack
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -24,8 +24,8 @@ IDS = {"controller-0": 161, "controller-1": 162, "controller-2": 163}
 CERTIFICATES = [{"name": "pki-admin", "subject": "CN=admin", "not_after": "2027-11-21T12:00:00Z"}]
 
 
-def cluster(directory: Path, *, controllers: int = 3) -> Cluster:
-    """The lab, with this many controllers."""
+def cluster(directory: Path, *, controllers: int = 3, features: Collection[str] = ()) -> Cluster:
+    """The lab, with this many controllers, and what it has that not every lab has."""
     names = [name for name in ADDRESSES if not name.startswith("controller") or int(name[-1]) < controllers]
     stack = Stack(
         name="paper",
@@ -34,6 +34,7 @@ def cluster(directory: Path, *, controllers: int = 3) -> Cluster:
         substrate="containers",
         engine="podman",
         kubernetes="1.36.4",
+        features=frozenset(features),
     )
     return Cluster(
         stack=stack,
@@ -122,6 +123,7 @@ def _answers(lab: Cluster, machine: LiveMachine) -> dict[str, Answer]:
     said = {
         "clock": f"{NOW.timestamp()}",
         "units": "\n".join("active" for _ in expected_units(lab, machine)),
+        "pods": "\n".join("active" for _ in expected_pods(lab, machine)),
         "failed": "",
         "addresses": f"2: eth0    inet {machine.address}/24 brd 10.0.0.255 scope global eth0",
         "health": '{"health":"true","reason":""}',

@@ -102,16 +102,16 @@ def test_a_machine_that_the_state_does_not_have_is_reported(lab: Cluster, told: 
 def test_a_quorum_must_remain(lab: Cluster, down: list[str], replaced: list[str], refused: bool) -> None:
     found = members(lab, dead(well(lab), *down))
     if not refused:
-        replace.check_quorum("paper", found, replaced, insist=False)
+        replace.check_quorum(lab, found, replaced, insist=False)
         return
     with pytest.raises(ToolchainError, match=r"(?s)needs 2 to work.*Nothing was touched.*INSIST=yes"):
-        replace.check_quorum("paper", found, replaced, insist=False)
+        replace.check_quorum(lab, found, replaced, insist=False)
 
 
 def test_the_refusal_says_who_is_healthy(lab: Cluster) -> None:
     found = members(lab, dead(well(lab), "controller-0"))
     with pytest.raises(ToolchainError) as error:
-        replace.check_quorum("paper", found, ["controller-1"], insist=False)
+        replace.check_quorum(lab, found, ["controller-1"], insist=False)
     assert (
         "etcd has 3 members and needs 2 to work. Healthy now: controller-1, controller-2. "
         "Without controller-1: controller-2." in str(error.value)
@@ -122,17 +122,25 @@ def test_a_single_member_is_not_replaced_unless_one_insists(tmp_path: Path, caps
     lab = cluster(tmp_path, controllers=1)
     found = members(lab, well(lab))
     with pytest.raises(ToolchainError, match=r"1 member and needs 1.*now: controller-0\. Without controller-0: none"):
-        replace.check_quorum("paper", found, ["controller-0"], insist=False)
-    replace.check_quorum("paper", found, ["controller-0"], insist=True)
+        replace.check_quorum(lab, found, ["controller-0"], insist=False)
+    replace.check_quorum(lab, found, ["controller-0"], insist=True)
     assert "make restore STACK=paper SNAPSHOT=file" in capsys.readouterr().out
+
+
+def test_a_cluster_of_kubeadms_does_not_begin_anew_even_where_one_insists(tmp_path: Path) -> None:
+    lab = cluster(tmp_path, controllers=1, features={"kubeadm"})
+    for insist in (False, True):
+        with pytest.raises(ToolchainError, match=r"(?s)Nothing was touched.*kubeadm can begin no new cluster") as error:
+            replace.check_quorum(lab, members(lab, well(lab)), ["controller-0"], insist=insist)
+        assert "INSIST" not in str(error.value)
 
 
 def test_a_learner_has_no_vote(lab: Cluster) -> None:
     learner = ok(member_state("controller-2", isLearner=True))
     found = members(lab, saying(well(lab), "controller-2", "etcd", learner))
     with pytest.raises(ToolchainError, match="etcd has 2 members and needs 2"):
-        replace.check_quorum("paper", found, ["controller-0"], insist=False)
-    replace.check_quorum("paper", found, ["controller-2"], insist=False)
+        replace.check_quorum(lab, found, ["controller-0"], insist=False)
+    replace.check_quorum(lab, found, ["controller-2"], insist=False)
 
 
 def test_a_node_that_does_not_come_back_is_an_error(
