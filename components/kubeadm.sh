@@ -144,7 +144,7 @@ NODE_MACHINES='{{range .items}}{{.metadata.name}} {{index .metadata.labels "hard
 # allow_joins ID: have the API know the token, for some minutes from now; one that it knows for long enough stays.
 allow_joins() {
   local until settings=/run/hardway-token.yaml
-  until=$(k -n kube-system get secret "bootstrap-token-$1" -o jsonpath='{.data.expiration}' 2>/dev/null | base64 -d)
+  until=$(k -n kube-system get secret "bootstrap-token-$1" --ignore-not-found -o jsonpath='{.data.expiration}' | base64 -d)
   [ -z "$until" ] || [ $(($(date -d "$until" +%s) - $(date +%s))) -lt 600 ] || return 0
   k -n kube-system delete secret "bootstrap-token-$1" --ignore-not-found >/dev/null
   printf 'apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nbootstrapTokens:\n- {token: %s, ttl: %sm}\n' \
