@@ -16,9 +16,9 @@ from components.manifests import KUBECTL
 from components.step import Fetch, File, Step, StepArgs
 from config.calico import CalicoSettings
 
-_MANIFESTS = "/etc/kubernetes/manifests"
-_CRDS = f"{_MANIFESTS}/calico-crds.yaml"
-_OBJECTS = f"{_MANIFESTS}/calico.yaml"
+# Not in /etc/kubernetes/manifests: where kubeadm made the cluster, the kubelet takes all that lies there for pods.
+_CRDS = "/etc/calico/crds.yaml"
+_OBJECTS = "/etc/calico/objects.yaml"
 _POOLS = "/etc/calico/pools.yaml"
 _NODES = "/etc/calico/nodes.yaml"
 # Where calicoctl looks by itself.

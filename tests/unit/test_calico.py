@@ -14,7 +14,7 @@ from unit.conftest import program
 from unit.mocked_engine import Run
 
 IN_API, IN_ETCD, UNENCAPSULATED = "calico-test", "droplets-test", "calico-none"
-OBJECTS = "/etc/kubernetes/manifests/calico.yaml"
+OBJECTS = "/etc/calico/objects.yaml"
 POOLS = "/etc/calico/pools.yaml"
 CONFLIST = "/etc/cni/net.d/10-calico.conflist"
 

@@ -99,6 +99,13 @@ def test_ports_are_looked_at_on_all_machines_before_kubeadm_does_anything(easy_w
     assert "\n2379 etcd, clients\n" in easy_way.script("kubeadm-node-controller-0")
 
 
+def test_nothing_of_the_labs_lies_where_the_kubelet_looks_for_static_pods(easy_way: Run) -> None:
+    """Manifests that it takes for pods, and complains about for ever."""
+    steps = [each.name for each in easy_way.of_type("command:remote:Command")]
+    assert INIT in steps
+    assert [step for step in steps if "/etc/kubernetes/manifests/" in easy_way.script(step)] == []
+
+
 def test_what_kubeadm_is_given_comes_from_the_stack_unless_it_makes_its_own(easy_way: Run) -> None:
     given = {path.removeprefix("/etc/kubernetes/pki/") for path in easy_way.files(INIT) if "/pki/" in path}
     pairs = {"ca.crt", "ca.key", "etcd/ca.crt", "etcd/ca.key", "front-proxy-ca.crt", "front-proxy-ca.key"}
