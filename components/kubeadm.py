@@ -242,14 +242,10 @@ def _init_step(machine: Machine, args: KubeadmArgs) -> StepArgs:
             File(path=_SETTINGS, content=settings, mode="0600"),
             File(path=_TOKEN, content=args.join_token, mode="0600", secret=True),
             # Of use where this machine is made anew, and the others still have the cluster.
-            *(
-                _joining_files(machine, args, args.authorities.kubernetes.certificate, _REJOIN)
-                if args.authorities
-                else []
-            ),
-            *_authority_files(args.authorities),
+            *(_joining_files(machine, args, given.kubernetes.certificate, _REJOIN) if given else ()),
+            *_authority_files(given),
         ],
-        run=pulumi.Output.format("{0}\ninit_cluster {1}{2}", _USE_BOTH, args.endpoint, shows),
+        run=pulumi.Output.format("{0}\ninit_cluster {1} {2}{3}", _USE_BOTH, args.endpoint, machine.name, shows),
         undo=_UNDO,
         prints_secrets=given is None,
     )
