@@ -35,7 +35,7 @@ _PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kub
 _HEALTH_PATHS = ("/livez", "/readyz", "/healthz")
 # How often a program that would lead looks at the lease, which holds for 15 s after the last look that saw it renewed;
 # a look is up to 2.2 times this apart from the next. At the default of 2 s the next leader may come after 24 s.
-_LEASE_RETRY = "1s"
+LEASE_RETRY = "1s"
 _PAGES = "https://kubernetes.io/docs/reference/command-line-tools-reference"
 
 
@@ -245,7 +245,7 @@ def controller_manager_flags(args: ControlPlaneArgs) -> Flags:
     return {
         **_client_flags("kube-controller-manager"),
         "leader-elect": True,
-        "leader-elect-retry-period": _LEASE_RETRY,
+        "leader-elect-retry-period": LEASE_RETRY,
         "use-service-account-credentials": True,
         "service-account-private-key-file": f"{_PKI}/service-accounts.key",
         "root-ca-file": f"{_PKI}/ca.crt",
@@ -282,7 +282,7 @@ def scheduler_configuration() -> str:
             "apiVersion": "kubescheduler.config.k8s.io/v1",
             "kind": "KubeSchedulerConfiguration",
             "clientConnection": {"kubeconfig": "/etc/kubernetes/kube-scheduler.kubeconfig"},
-            "leaderElection": {"leaderElect": True, "retryPeriod": _LEASE_RETRY},
+            "leaderElection": {"leaderElect": True, "retryPeriod": LEASE_RETRY},
             "enableProfiling": False,
         }
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from components.control_plane import LEASE_RETRY
 from components.machine import Machine
 from components.worker import CONTAINERD_SOCKET, RESOLV_CONF, SHARED_CONNTRACK, SHARED_KERNEL
 from config.machines import Role
@@ -70,6 +71,8 @@ def cluster_configuration(
 ) -> dict[str, Any]:
     """ClusterConfiguration."""
     dns, etcd = pins().images["coredns"], pins().images["etcd"]
+    # As on the hard way: so that another leads within 20 s.
+    retries = {"leader-elect-retry-period": LEASE_RETRY}
     return {
         "apiVersion": _API,
         "kind": "ClusterConfiguration",
@@ -91,9 +94,11 @@ def cluster_configuration(
                     # At the default of 20 requests a second its controllers take 4.5 s longer to start.
                     "kube-api-qps": "200",
                     "kube-api-burst": "400",
+                    **retries,
                 }
             )
         },
+        "scheduler": {"extraArgs": _arguments(retries)},
         # The versions that the lab pins, which the mirror has the images of.
         "dns": {"imageRepository": f"{dns.registry}/{dns.repository.rpartition('/')[0]}", "imageTag": dns.tag},
         "etcd": {"local": {"dataDir": "/var/lib/etcd", "imageTag": etcd.tag}},

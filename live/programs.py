@@ -13,8 +13,7 @@ LEADERS = ("kube-controller-manager", "kube-scheduler")
 """The programs of which one leads; their leases have their names."""
 _PODS = ("etcd", "kube-apiserver", *LEADERS, "kube-proxy")
 _LINES = 15
-# The kubelet may have to find another way to the API first: with etcd its own machine's API server is gone.
-_SECONDS = 120
+_SECONDS = 90
 
 
 class Program:
@@ -133,6 +132,10 @@ class Pod(Program):
 
     def _another(self, change: str) -> str:
         """Makes a change, and waits for the process that comes of it."""
+        if self.name == "etcd":
+            # The kubelet asks its own machine's API server before it starts a changed pod. Without etcd that answers
+            # after a minute; where nobody listens, the kubelet does not wait.
+            change = f"{change}\nkill -9 $({Pod('kube-apiserver').pid()}) 2>/dev/null || true"
         return (
             f"old=$({self.pid()})\n{change}\nend=$((SECONDS + {_SECONDS}))\n"
             f'until new=$({self.pid()}) && [ -n "$new" ] && [ "$new" != "$old" ]; do\n'

@@ -5,17 +5,24 @@ from pathlib import Path
 import pytest
 
 from lab import session
+from lab.commands import Ran, Started
 from lab.fixtures import cluster, empty_stack, orphans_before, settings, show, workload
+from lab.session import Show
 from lab.test_networking import outside
 
 __all__ = ["cluster", "empty_stack", "orphans_before", "outside", "settings", "show", "workload"]
 
 STACK = "kubeadm-test"
-_ORDER = ("test_smoke", "test_lab", "test_destroy")
+_ORDER = ("test_smoke", "test_lab", "test_drills", "test_recovery", "test_destroy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     session.in_order(items, Path(__file__).parent, _ORDER)
+
+
+def live(*words: str, show: Show = lambda line: None) -> Ran:
+    """Run a command for the lab, which is up, to its end."""
+    return Started(*words, show=show, stack=STACK, module="live").wait()
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,11 @@ import base64
 import json
 
 from components.kubeadm_pki import join_token
-from kubeadm.conftest import STACK
+from config.machines import Role
+from kubeadm.conftest import STACK, live
 from lab import secrets_of
 from lab.cluster import Cluster
-from lab.commands import Started, exported, pulumi, resources, toolchain
+from lab.commands import exported, pulumi, resources, toolchain
 from lab.process_watch import command_lines
 from lab.settings_file import lab_settings
 
@@ -19,9 +20,10 @@ def test_all_machines_are_nodes_with_the_ranges_that_are_routed_to_them(cluster:
     nodes = {node["metadata"]["name"]: node for node in cluster.get("nodes")["items"]}
     expected = {machine.name: str(machine.pod_cidr) for machine in cluster.machines if machine.pod_cidr}
     assert {name: node["spec"]["podCIDR"] for name, node in nodes.items()} == expected
-    assert len(expected) == 3
-    controller = nodes[cluster.controller.name]
-    assert "node-role.kubernetes.io/control-plane" in controller["metadata"]["labels"]
+    controllers = {machine.name for machine in cluster.settings.with_role(Role.CONTROLLER)}
+    label = "node-role.kubernetes.io/control-plane"
+    assert {name for name, node in nodes.items() if label in node["metadata"]["labels"]} == controllers
+    assert (len(nodes), len(controllers)) == (5, 3)
 
 
 def test_the_control_plane_is_static_pods(cluster: Cluster) -> None:
@@ -87,12 +89,12 @@ def test_a_second_up_changes_nothing(cluster: Cluster) -> None:
 
 def test_all_is_well(cluster: Cluster) -> None:
     """A status that looks for units where there are pods."""
-    status = Started("status", "--json", stack=STACK, module="live").wait()
+    status = live("status", "--json")
     assert status.code == 0, status.output
     said = json.loads(status.output)
     assert said["problems"] == []
-    assert [member["machine"] for member in said["etcd"]] == [cluster.controller.name]
-    assert len(said["nodes"]) == 3
+    assert [member["machine"] for member in said["etcd"]] == [member.name for member in cluster.settings.etcd_members]
+    assert len(said["nodes"]) == 5
 
 
 def test_a_static_pod_that_is_gone_is_said(cluster: Cluster) -> None:
@@ -104,7 +106,7 @@ def test_a_static_pod_that_is_gone_is_said(cluster: Cluster) -> None:
         "curl -skfo /dev/null https://127.0.0.1:10259/healthz || exit 0; sleep 0.2; done; exit 1",
     )
     try:
-        status = Started("status", stack=STACK, module="live").wait()
+        status = live("status")
     finally:
         cluster.ssh(
             cluster.controller.name,
@@ -127,14 +129,6 @@ def test_another_bootstrap_is_refused_while_the_lab_is_up(cluster: Cluster) -> N
     assert plain.code != 0
     assert "Refused, and nothing was touched" in plain.output and "bootstrap=kubeadm" in plain.output
     assert _steps() == before
-
-
-def test_what_kubeadm_labs_cannot_have_is_refused(cluster: Cluster) -> None:
-    """A restore into a static pod's data; a drill that waits for a unit."""
-    for words in (("restore", "/nonexistent"), ("drill",), ("replace", cluster.controller.name)):
-        refused = Started(*words, stack=STACK, module="live").wait()
-        assert refused.code == 1
-        assert "kubeadm made the lab kubeadm-test" in refused.output and "Nothing was touched" in refused.output
 
 
 def _steps() -> dict[str, str]:

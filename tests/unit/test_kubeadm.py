@@ -39,10 +39,15 @@ def test_the_api_is_reached_through_the_balancer(easy_way: Run) -> None:
 
 def test_only_what_has_a_reason_differs_from_kubeadms_defaults(easy_way: Run) -> None:
     cluster = documents(easy_way, INIT)["ClusterConfiguration"]
-    (flags,) = [cluster["controllerManager"]["extraArgs"]]  # type: ignore[index]
-    assert [flag["name"] for flag in flags] == ["allocate-node-cidrs", "kube-api-qps", "kube-api-burst"]
-    assert "extraArgs" not in cluster["apiServer"]  # type: ignore[operator]
-    assert "scheduler" not in cluster
+    own = {
+        program: [flag["name"] for flag in cluster[program].get("extraArgs", [])]  # type: ignore[attr-defined]
+        for program in ("apiServer", "controllerManager", "scheduler")
+    }
+    assert own == {
+        "apiServer": [],
+        "controllerManager": ["allocate-node-cidrs", "kube-api-qps", "kube-api-burst", "leader-elect-retry-period"],
+        "scheduler": ["leader-elect-retry-period"],
+    }
     for step in (INIT, JOIN):
         kind = "InitConfiguration" if step == INIT else "JoinConfiguration"
         registration = documents(easy_way, step)[kind]["nodeRegistration"]

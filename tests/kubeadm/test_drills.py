@@ -1,0 +1,64 @@
+"""Where kubeadm made the cluster, drills kill, stop and change pods; what that costs is under the same bars."""
+
+import json
+from functools import partial
+from typing import Any
+
+import pytest
+
+from kubeadm.conftest import STACK, live
+from lab.cluster import Cluster
+from lab.commands import CHECKOUT, Ran, Started
+from lab.polling import eventually
+from lab.session import Show
+from live import cluster as live_cluster
+from live.drills import leadership
+from live.drills.workload import NAMESPACE
+from live.programs import LEADERS, LEFT_OUT
+from toolchain import stack
+
+# A static pod and one of a DaemonSet are killed; a static pod gets another environment for a while.
+DRILLS = ("kill-etcd", "kill-kube-scheduler", "kill-kube-proxy", "fill-quota")
+
+
+@pytest.fixture(scope="module")
+def figures(cluster: Cluster, show: Show, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, dict[str, Any]]:
+    """The drills, done once: how the command ended, and its JSON."""
+    file = tmp_path_factory.mktemp("drills") / "figures.json"
+    words = (",".join(DRILLS), "--json", str(file))
+    ran = Started("drill", *words, show=show, stack=STACK, module="live").wait(seconds=15 * 60)
+    return ran, json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("name", DRILLS)
+def test_a_drill_costs_no_more_than_its_bars(figures: tuple[Ran, dict[str, Any]], name: str) -> None:
+    """A drill that hits nothing; a program that does not come back."""
+    done = next(each for each in figures[1]["drills"] if each["name"] == name)
+    assert [each["what"] for each in done["results"] if each["met"] is False] == []
+    assert any(each["met"] for each in done["results"])
+    assert done["lost"] == {"API writer": [], "etcd writer": []}
+    assert min(done["acknowledged"].values()) > 10
+    assert done["passed"], done["failure"]
+
+
+def test_leadership_is_gathered_by_static_pods_that_stop_elsewhere(cluster: Cluster) -> None:
+    """A controller that is lost without having led: that would cost nothing, and show nothing."""
+    lab = live_cluster.find(stack.read(STACK))
+    target = next(each for each in lab.etcd_members if each != leadership.holder(lab, "kube-scheduler"))
+    leadership.gather(lab, target)
+    assert [leadership.holder(lab, name) for name in LEADERS] == [target] * len(LEADERS)
+    assert leadership.etcd_leader(lab) == target
+    well = partial(live, "status")
+    eventually("all static pods back", lambda: well().code == 0, seconds=60, report=lambda: well().output)
+
+
+@pytest.mark.usefixtures("figures")
+def test_nothing_of_the_drills_is_left(cluster: Cluster) -> None:
+    """A static pod that stays left out, or with its small quota."""
+    assert not (CHECKOUT / ".state" / STACK / "drill.json").exists()
+    assert cluster.try_kubectl("get", "namespace", NAMESPACE).returncode != 0
+    for machine in cluster.machines:
+        left = cluster.ssh(
+            machine.name, f"ls -d {LEFT_OUT} 2>/dev/null; grep -ls QUOTA /etc/kubernetes/manifests/*; true"
+        )
+        assert left == "", f"{machine.name}: {left}"
