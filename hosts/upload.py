@@ -30,7 +30,7 @@ async def upload(host: Host, mirror: Path, directory: str, files: Mapping[str, s
         raise HostError(f"the mirror {mirror} has no {', '.join(absent)}: `make setup` gets them")
     async with reach.connected(host, credentials) as connection:
         there = await reach.as_root(connection, host.login, _sums(directory, files))
-        sums = dict(reversed(line.split(maxsplit=1)) for line in there.splitlines())
+        sums = {path: sha256 for sha256, path in (line.split(maxsplit=1) for line in there.splitlines())}
         missing = [path for path, sha256 in files.items() if sums.get(path) != sha256]
         if not missing:
             return
@@ -44,7 +44,9 @@ async def upload(host: Host, mirror: Path, directory: str, files: Mapping[str, s
             process.stdin.write_eof()
             done = await process.wait()
     if done.returncode != 0:
-        raise HostError(f"{host.login}: unpacking failed: {bytes(done.stderr or b'').decode(errors='replace').strip()}")
+        said = done.stderr or b""
+        why = said if isinstance(said, str) else said.decode(errors="replace")
+        raise HostError(f"{host.login}: unpacking failed: {why.strip()}")
     size = sum((mirror / path).stat().st_size for path in missing)
     print(f"{len(missing)} files, {size >> 20} MiB", file=sys.stdout)
 

@@ -33,6 +33,7 @@ EASY_WAY = {
     "Host",
     "ContainerRuntime",
     "EtcdMembership",
+    "EtcdSnapshots",
     "FormerWorkers",
     "Neighbours",
     "Readiness",
