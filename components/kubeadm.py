@@ -5,8 +5,7 @@ once the ports that Kubernetes needs are seen to be free; then a Node, by `kubea
 `kubeadm join` on all others at once. Made through the first controller: the join token, for as long as a machine of
 the lab is no Node. On the way back `kubeadm reset`, and what that leaves (worker.sh).
 
-Sources: https://kubernetes.io/docs/setup/production-environment/tools/kubeadm/ and
-https://kubernetes.io/docs/reference/networking/ports-and-protocols/
+Source: https://kubernetes.io/docs/setup/production-environment/tools/kubeadm/
 """
 
 import base64
@@ -34,6 +33,7 @@ from components.step import LIBRARY, Fetch, File, Step, StepArgs
 from components.worker import KEPT_SYSCTLS, RESOLV_CONF, WORKER_VERBS, resolv_conf_command
 from config.artifacts import ArtifactSource
 from config.machines import MachineSpec, Role
+from config.ports import PORTS
 from config.settings import Network, PkiSettings
 from config.versions import AptRepository, pins
 
@@ -46,29 +46,6 @@ _ADMISSION_TOKEN = "/etc/hardway/admission-token"
 _VERBS = str(Path(LIBRARY).with_name("kubeadm.sh"))
 _USE = f". {_VERBS}"
 _USE_BOTH = f"{_USE}\n{USE_ETCD}"
-
-PORTS: Mapping[Role, Mapping[int, str]] = {
-    Role.CONTROLLER: {
-        6443: "Kubernetes API server",
-        2379: "etcd, clients",
-        2380: "etcd, peers",
-        2381: "etcd, health and metrics",
-        10250: "kubelet",
-        10248: "kubelet, health",
-        10256: "kube-proxy, health",
-        10249: "kube-proxy, metrics",
-        10257: "kube-controller-manager",
-        10259: "kube-scheduler",
-    },
-    Role.WORKER: {
-        10250: "kubelet",
-        10248: "kubelet, health",
-        10256: "kube-proxy, health",
-        10249: "kube-proxy, metrics",
-    },
-}
-"""What has to be free on a machine, and for whom."""
-
 
 _EVERYWHERE = ("kube-proxy", "coredns")
 _STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -120,7 +97,7 @@ class KubeadmArgs:
 
 
 class KubeadmNode(Component):
-    """What a machine needs before kubeadm can make a Node of it; nothing on it is changed where a port is taken."""
+    """What a machine needs before kubeadm can make a Node of it; it does nothing where a port is taken."""
 
     def __init__(self, name: str, args: KubeadmNodeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("KubeadmNode", name, opts)
@@ -174,7 +151,7 @@ class KubeadmNode(Component):
                     [
                         _USE,
                         f"ports <<'END'\n{port_table(machine)}\nEND",
-                        *([_packages(repository)] if repository else []),
+                        *([_packages(repository, args.artifacts)] if repository else []),
                         # kubeadm starts it; the unit is this step's to end.
                         "own unit kubelet.service",
                         "systemctl -q enable --no-reload kubelet.service",
@@ -315,13 +292,13 @@ def _prepare(machine: Machine) -> str:
 # In kubeadm's order, then what it leaves: it says so itself of the CNI's and kube-proxy's rules.
 _TAKEN_BACK = "reset_node; end_pods; drop_rules /dev/null; drop_proxy_tables"
 _UNDO = f"[ ! -e {_VERBS} ] || {{ . {WORKER_VERBS}; {_USE}; {_TAKEN_BACK}; }}"
-_RELEASE = f"[ ! -e {_VERBS} ] || {{ {_USE}; release_packages {' '.join(PROGRAMS)}; }}"
+_RELEASE = f"[ ! -e {_VERBS} ] || {{ {_USE}; release_packages; }}"
 
 
 def port_table(machine: Machine) -> str:
     """A line for each port that a machine's roles need: its number, and for what."""
-    wanted = {port: what for role in PORTS if machine.has(role) for port, what in PORTS[role].items()}
-    return "\n".join(f"{port} {what}" for port, what in wanted.items())
+    parts = ("kubeadm-controller", "etcd", "worker") if machine.has(Role.CONTROLLER) else ("worker",)
+    return "\n".join(f"{port} {what}" for part in parts for port, what in sorted(PORTS[part].items()))
 
 
 def discovery_file(*, server: str, authority: str, token: str) -> str:
@@ -389,9 +366,9 @@ def _etcdctl(controllers: Sequence[Machine]) -> list[File]:
     )
 
 
-def _packages(repository: AptRepository) -> str:
-    version = pins().products["kubernetes"].default
-    words = ["upstream_packages", quote(repository.url(version)), repository.fingerprint, version, *PROGRAMS]
+def _packages(repository: AptRepository, artifacts: ArtifactSource) -> str:
+    version, plugins = pins().products["kubernetes"].default, artifacts.versions["cni-plugins"]
+    words = ["upstream_packages", quote(repository.url(version)), repository.fingerprint, version, plugins, *PROGRAMS]
     return " ".join(words)
 
 

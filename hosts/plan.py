@@ -102,5 +102,5 @@ def _login(fields: object) -> Login:
 
 
 def numbered(problems: Sequence[str]) -> str:
-    """A report of problems."""
-    return "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
+    """A report of problems, of which one may have several lines."""
+    return "\n".join(f"  {number}. {problem}".replace("\n", "\n     ") for number, problem in enumerate(problems, 1))

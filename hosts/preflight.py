@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncssh
 
+from config.ports import NODE_PORTS, PORTS
 from hosts import reach
 from hosts.plan import Host, Plan, numbered
 from hosts.reach import Credentials, HostError
@@ -22,16 +23,6 @@ _MEMORY_MIB, _DISK_MIB = 400, 1500
 _SKEW_SECONDS = 5.0
 _CONTROLLERS = ("cpu", "memory", "pids")
 
-# What listens where (docs/architecture.md, "Addresses and ports"); the first is what the others try the way with.
-_PORTS = {
-    "load-balancer": (6443, 80),
-    "controller": (6443, 80, 10257, 10259),
-    # A Node, too: it is a worker besides.
-    "kubeadm-controller": (6443, 10257, 10259),
-    "etcd": (2380, 2379, 2381),
-    "worker": (10250, 10248, 10249, 10256),
-}
-_NODE_PORTS = range(30000, 32768)
 # Programs whose configuration the lab would take over.
 _OWN_PROGRAMS = {"load-balancer": ("haproxy", "keepalived"), "controller": ("nginx",)}
 
@@ -117,7 +108,7 @@ async def _skew(connection: asyncssh.SSHClientConnection) -> float:
 
 
 def _tried(host: Host) -> Iterator[int]:
-    return (_PORTS[role][0] for role in host.roles)
+    return (next(iter(PORTS[role])) for role in host.roles)
 
 
 def _problems(host: Host, plan: Plan, found: Findings, expected: str) -> Iterator[str]:
@@ -192,15 +183,11 @@ def _network(host: Host, plan: Plan, found: Findings) -> Iterator[str]:
 
 def _taken(host: Host, plan: Plan, found: Findings) -> Iterator[str]:
     """What others use already of what the lab is going to use."""
-    listens = {int(port, 16) for port in found.all("listens")}
-    wanted = {port for role in host.roles for port in _PORTS[role]}
-    if _carries_etcd(host, plan.hosts):
-        wanted |= set(_PORTS["etcd"])
-    for port in sorted(listens & wanted):
-        yield f"something listens on port {port}, which the lab needs"
+    if rows := _ports_taken(host, plan, found):
+        table = [("PORT", "FOR", "TAKEN BY"), *rows]
+        lines = (f"{port:<7} {what:<28} {holder}" for port, what, holder in table)
+        yield "\n".join(["ports that the lab needs are in use:", *lines])
     if "worker" in host.roles:
-        if taken := sorted(listens & set(_NODE_PORTS)):
-            yield f"something listens on {', '.join(map(str, taken))}: 30000-32767 are the Services' NodePorts"
         runtimes = [each for each in found.all("runs") if each in ("dockerd", "containerd", "crio")]
         if others := sorted({*runtimes, *found.all("keeps")}):
             yield f"it has a container runtime already: {', '.join(others)}"
@@ -213,6 +200,23 @@ def _taken(host: Host, plan: Plan, found: Findings) -> Iterator[str]:
         for key, range_ in (("pods", plan.pods), ("services", plan.services)):
             if route.prefixlen and range_ and route.overlaps(IPv4Network(range_)):
                 yield f"{range_} (lab.network.{key}) overlaps {route}, a route by {interface}: take another range"
+
+
+def _ports_taken(host: Host, plan: Plan, found: Findings) -> list[tuple[str, str, str]]:
+    """Each port that is in the way: its number, for what it is, and who has it."""
+    wanted = {port: what for role in host.roles for port, what in PORTS[role].items()}
+    if _carries_etcd(host, plan.hosts):
+        wanted |= PORTS["etcd"]
+    if "worker" in host.roles:
+        wanted |= dict.fromkeys(NODE_PORTS, "a Service, as NodePort")
+    holders: dict[int, set[str]] = {}
+    for line in found.all("listens"):
+        port, _, who = line.partition(" ")
+        process, _, program = who.partition(" ")
+        holders.setdefault(int(port, 16), set()).add(
+            f"{program} (process {process})" if who else "no process that can be seen"
+        )
+    return [(str(port), wanted[port], ", ".join(sorted(holders[port]))) for port in sorted(holders.keys() & wanted)]
 
 
 def _twins(plan: Plan, found: dict[str, Findings]) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,16 @@ peer() {
   case $said in *"Connection refused"*) ;; *) echo "blocked $1" ;; esac
 }
 
+# Each port, in hexadecimal, and the first process that has it open. Without ss, which may not be there.
+listening() {
+  { find /proc/[0-9]*/fd -lname 'socket:*' -printf 'open %h %l\n'; cat /proc/net/tcp /proc/net/tcp6; } 2>/dev/null | awk '
+    $1 == "open" {
+      split($2, path, "/"); socket = substr($3, 9, length($3) - 9)
+      if (!(socket in process) || path[3] + 0 < process[socket] + 0) process[socket] = path[3]
+    }
+    $4 == "0A" { split($2, at, ":"); print at[2], process[$10] }'
+}
+
 for peer in $peers; do peer "$peer" & done
 
 echo "arch $(uname -m)"
@@ -56,7 +66,10 @@ for interface in /sys/class/net/*; do
   [ "$(cat "$interface/type")" = 1 ] && [ ! -e "$interface/bridge" ] &&
     echo "mac $(cat "$interface/address") ${interface##*/}"
 done
-awk 'FNR > 1 && $4 == "0A" { split($2, at, ":"); print "listens", at[2] }' /proc/net/tcp /proc/net/tcp6 2>/dev/null
+listening | while read -r port process; do
+  [ -z "$process" ] || read -r program <"/proc/$process/comm" || process=
+  echo "listens $port${process:+ $process $program}"
+done 2>/dev/null
 awk 'NR > 1 { print "route", $2, $8, $3, $1 }' /proc/net/route
 awk '/\|--/ { at = $2 } /32 host LOCAL/ { print "address", at }' /proc/net/fib_trie
 wait

@@ -1,4 +1,4 @@
-"""The program that tests of steps run: a Host and a few steps on one machine that exists already."""
+"""The program that tests of steps run: a Host and what comes after it, on one machine that exists already."""
 
 import pickle
 from collections.abc import Sequence
@@ -10,9 +10,12 @@ import pulumi
 from pulumi_command import remote
 
 from components.host import Host, HostArgs
+from components.kubeadm import KubeadmNode, KubeadmNodeArgs
 from components.machine import Machine
 from components.step import Fetch, File, Step, StepArgs, Unit
-from config.machines import MachineSpec
+from config.artifacts import UPSTREAM, ArtifactSource
+from config.machines import MachineSpec, Role
+from config.versions import AptRepository, pins
 from engine.container_host import Connection
 
 LONG_AGO = "2020-01-01T00:00:00Z"
@@ -46,6 +49,7 @@ class Plan:
     connection: Connection
     works: Sequence[Work]
     not_before: str = LONG_AGO
+    packages: AptRepository | None = None
 
 
 def write(plan: Plan, directory: Path) -> None:
@@ -64,7 +68,7 @@ def build(plan_file: str) -> None:
     spec = MachineSpec(
         name=plan.machine,
         fqdn=f"{plan.machine}.test.example",
-        roles=frozenset(),
+        roles=frozenset({Role.WORKER} if plan.packages else ()),
         address=IPv4Address(plan.connection.host),
         pod_cidr=None,
         key="lab.machines",
@@ -104,3 +108,8 @@ def build(plan_file: str) -> None:
             ),
             pulumi.ResourceOptions(depends_on=[host]),
         )
+    if plan.packages:
+        versions = {name: product.default for name, product in pins().products.items()}
+        artifacts = ArtifactSource(base_url=UPSTREAM, versions=versions, checksums={})
+        node = KubeadmNodeArgs(machine=machine, artifacts=artifacts, repository=plan.packages, controllers=[])
+        KubeadmNode("kubeadm-node", node, pulumi.ResourceOptions(depends_on=[host]))

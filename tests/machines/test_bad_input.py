@@ -92,7 +92,8 @@ def test_all_that_is_in_the_way_is_reported_at_once(trusted: OwnHosts) -> None:
         trusted.bash(CONTROLLER, "systemctl stop taken.socket")
         trusted.bash(SUDOER, "rmdir /var/lib/containerd/theirs && ip route del 10.206.7.0/24 dev lo")
     for problem in (
-        "something listens on port 10257, which the lab needs",
+        "ports that the lab needs are in use:",
+        "10257   kube-controller-manager      systemd (process 1)",
         "it has a container runtime already: /var/lib/containerd",
         "10.206.0.0/16 (lab.network.pods) overlaps 10.206.7.0/24, a route by lo",
     ):

@@ -1,9 +1,12 @@
 """What the preflight of existing machines makes of what they say: every hindrance in words, and none that is none."""
 
 import asyncio
+import os
+import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +43,7 @@ def fine(at: Host, **said: list[str]) -> Findings:
         "disk": ["20000"],
         "uuid": [f"uuid-{at.name}"],
         "mac": [f"52:54:00:00:00:{number} eth0"],
-        "listens": ["0016"],
+        "listens": ["0016 641 sshd"],
         "route": ROUTES,
         "address": ["127.0.0.1", at.address],
     }
@@ -79,9 +82,15 @@ HINDRANCES: dict[str, tuple[Host, dict[str, list[str]], str]] = {
     "address": (NODE, {"address": ["10.0.0.9"]}, "none of its interfaces has the address 192.168.1.20"),
     "blocked": (NODE, {"blocked": ["192.168.1.10:6443"]}, "it does not reach server at 192.168.1.10, port 6443"),
     "router": (SERVER, {"route": ROUTES[1:]}, "it reaches node by a router (192.168.1.1)"),
-    "port": (SERVER, {"listens": ["0016", "192B"]}, "something listens on port 6443"),
-    "etcd's port": (SERVER, {"listens": ["094B"]}, "something listens on port 2379"),
-    "node port": (NODE, {"listens": ["7530"]}, "something listens on 30000"),
+    "port": (SERVER, {"listens": ["192B 812 their server"]}, "6443    Kubernetes API server        their server ("),
+    "balancer's port": (
+        BALANCER,
+        {"listens": ["0050 7 httpd"]},
+        "80      HAProxy, health              httpd (process 7)",
+    ),
+    "etcd's port": (SERVER, {"listens": ["094B 9 etc"]}, "2379    etcd, clients                etc (process 9)"),
+    "port of nobody": (NODE, {"listens": ["280A"]}, "10250   kubelet                      no process that can"),
+    "node port": (NODE, {"listens": ["7530 5 x"]}, "30000   a Service, as NodePort       x (process 5)"),
     "runtime": (NODE, {"runs": ["dockerd"]}, "it has a container runtime already: dockerd"),
     "images": (NODE, {"keeps": ["/var/lib/containerd"]}, "it has a container runtime already: /var/lib/containerd"),
     "haproxy": (BALANCER, {"enables": ["haproxy"]}, "haproxy is in use there"),
@@ -121,11 +130,16 @@ def test_a_wrong_clock_is_said(skew: float, words: str, monkeypatch: pytest.Monk
         # A load balancer may have what only workers must not, and the other way round.
         (BALANCER, {"runs": ["dockerd"]}),
         (NODE, {"runs": ["nginx"]}),
-        (NODE, {"listens": ["192B"]}),
+        (NODE, {"listens": ["192B 812 haproxy"]}),
         # This lab's own: a run that goes on, or a second one.
         (
             SERVER,
-            {"lab": [MARKS["server"]], "cluster": ["etcd", "/etc/kubernetes"], "listens": ["192B"], "runs": ["nginx"]},
+            {
+                "lab": [MARKS["server"]],
+                "cluster": ["etcd", "/etc/kubernetes"],
+                "listens": ["192B 9 k"],
+                "runs": ["nginx"],
+            },
         ),
         (
             NODE,
@@ -158,6 +172,22 @@ def test_all_hosts_are_reported_with_all_that_is_wrong(monkeypatch: pytest.Monke
     assert "node (root@192.168.1.20)\n  1. 1 MiB of memory are free" in text
 
 
+def test_ports_that_are_taken_are_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sentence for each port, without a word on what it is for, or whom to stop."""
+    controller = replace(SERVER, roles=("kubeadm-controller", "worker"))
+    plan = replace(PLAN, hosts=(BALANCER, controller, NODE))
+    # The API server's by two programs, one for each family of addresses; one that no machine of kubeadm's needs.
+    said = {"listens": ["280A 77 socat", "192B 812 apache", "192B 811 nginx", "0050 811 nginx", "0016 641 sshd"]}
+    found = report(monkeypatch, {"server": fine(SERVER, **said)}, plan)
+    assert preflight.report(plan, found).splitlines()[1:] == [
+        "server (root@192.168.1.10)",
+        "  1. ports that the lab needs are in use:",
+        "     PORT    FOR                          TAKEN BY",
+        "     6443    Kubernetes API server        apache (process 812), nginx (process 811)",
+        "     10250   kubelet                      socat (process 77)",
+    ]
+
+
 @pytest.fixture
 def probe() -> Callable[[], str]:
     """The probe's own words about the machine that runs these tests."""
@@ -178,6 +208,16 @@ def test_the_probe_says_what_is_asked_of_it(probe: Callable[[], str]) -> None:
     assert "module no_such_module" in said and "module overlay" not in said
     # Nobody listens there, and the machine itself says so.
     assert "blocked 127.0.0.1:1" not in said
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_the_probe_says_who_listens(probe: Callable[[], str], family: socket.AddressFamily, address: str) -> None:
+    """A port that nobody seems to have, or that is looked for in one family of addresses only."""
+    with socket.create_server((address, 0), family=family) as listener:
+        port = listener.getsockname()[1]
+        me = f"listens {port:04X} {os.getpid()} {Path('/proc/self/comm').read_text().strip()}"
+        assert me in probe().splitlines()
+    assert me not in probe().splitlines()
 
 
 def test_workers_are_asked_for_the_modules_of_their_pod_network(monkeypatch: pytest.MonkeyPatch) -> None:

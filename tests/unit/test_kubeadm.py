@@ -262,7 +262,5 @@ def test_packages_come_from_a_repository_whose_key_is_pinned() -> None:
 
     script = program("kubeadm-ha").script("kubeadm-node-worker-0")
     assert "/usr/local/bin/kubelet" not in script
-    wanted = (
-        "upstream_packages https://pkgs.k8s.io/core:/stable:/v1.36/deb DE15B14486CD377B9E876E1A234654DA9A296436 1.36.4"
-    )
-    assert f"\n{wanted} kubelet kubeadm kubectl\n" in script
+    repository = "https://pkgs.k8s.io/core:/stable:/v1.36/deb DE15B14486CD377B9E876E1A234654DA9A296436"
+    assert f"\nupstream_packages {repository} 1.36.4 1.9.1 kubelet kubeadm kubectl\n" in script
