@@ -169,7 +169,7 @@ upstream_packages() {
   file "$keyring" 0644 root <"$step/Release.key"
   # apt refuses to read one repository by two keyrings: where somebody has it already, theirs serves.
   theirs=$(grep -rlsE --exclude="${list##*/}" "^[^#]*$url/?( |\$)" /etc/apt/sources.list /etc/apt/sources.list.d | head -n 1) || true
-  [ -n "$theirs" ] || file "$list" 0644 root <<<"deb [signed-by=$keyring] $url/ /"
+  if [ -n "$theirs" ]; then rm -f "$list"; else file "$list" 0644 root <<<"deb [signed-by=$keyring] $url/ /"; fi
   # shellcheck disable=SC2154  # step.sh's
   for line in "${manifest[@]}"; do
     case $line in "replaced:"*) replaced[${line#* }]=${line% *} ;; esac

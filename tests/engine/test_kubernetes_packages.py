@@ -238,7 +238,7 @@ def test_the_step_again_changes_nothing(lab: StepLab, upstream: Upstream) -> Non
 
     assert not changes(lab, there)
     assert [path.rpartition("/")[2] for path in upstream.server.asked] == ["Release.key"]
-    assert "3 unchanged" in lab.up().output
+    assert "5 unchanged" in lab.up().output
 
 
 def test_a_repository_that_the_user_has_already_serves(lab: StepLab) -> None:
