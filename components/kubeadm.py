@@ -45,6 +45,7 @@ _TOKEN = "/etc/hardway/join-token"
 _ADMISSION_TOKEN = "/etc/hardway/admission-token"
 _VERBS = str(Path(LIBRARY).with_name("kubeadm.sh"))
 _USE = f". {_VERBS}"
+_PACKAGES = str(Path(LIBRARY).with_name("kubeadm_packages.sh"))
 _USE_BOTH = f"{_USE}\n{USE_ETCD}"
 
 _EVERYWHERE = ("kube-proxy", "coredns")
@@ -135,7 +136,7 @@ class KubeadmNode(Component):
                     ),
                 ],
                 files=[
-                    File(path=_VERBS, content=Path(__file__).with_name("kubeadm.sh").read_text()),
+                    *(_verbs(path) for path in ((_VERBS,) if own_kubelet else (_VERBS, _PACKAGES))),
                     *(
                         [
                             File(path=units, content=_KUBELET),
@@ -292,7 +293,7 @@ def _prepare(machine: Machine) -> str:
 # In kubeadm's order, then what it leaves: it says so itself of the CNI's and kube-proxy's rules.
 _TAKEN_BACK = "reset_node; end_pods; drop_rules /dev/null; drop_proxy_tables"
 _UNDO = f"[ ! -e {_VERBS} ] || {{ . {WORKER_VERBS}; {_USE}; {_TAKEN_BACK}; }}"
-_RELEASE = f"[ ! -e {_VERBS} ] || {{ {_USE}; release_packages; }}"
+_RELEASE = f"[ ! -e {_PACKAGES} ] || {{ . {_PACKAGES}; release_packages; }}"
 
 
 def port_table(machine: Machine) -> str:
@@ -366,9 +367,20 @@ def _etcdctl(controllers: Sequence[Machine]) -> list[File]:
     )
 
 
+def _verbs(path: str) -> File:
+    return File(path=path, content=Path(__file__).with_name(Path(path).name).read_text())
+
+
 def _packages(repository: AptRepository, artifacts: ArtifactSource) -> str:
     version, plugins = pins().products["kubernetes"].default, artifacts.versions["cni-plugins"]
-    words = ["upstream_packages", quote(repository.url(version)), repository.fingerprint, version, plugins, *PROGRAMS]
+    words = [
+        f". {_PACKAGES}\nupstream_packages",
+        quote(repository.url(version)),
+        repository.fingerprint,
+        version,
+        plugins,
+        *PROGRAMS,
+    ]
     return " ".join(words)
 
 

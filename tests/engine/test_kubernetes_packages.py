@@ -23,8 +23,13 @@ VERSION = pins().products["kubernetes"].default
 PROGRAMS = ("kubelet", "kubeadm", "kubectl")
 MINOR, _, PATCH = VERSION.rpartition(".")
 OLDER, NEWER = (f"{MINOR}.{int(PATCH) + step}" for step in (-1, 1))
-# What apt and dpkg keep beside the state before their last change.
-KEPT = ("file: /var/lib/apt/extended_states ", "file: /etc/ld.so.cache ", "file: /var/cache/ldconfig/")
+# What apt and dpkg keep beside the state before their last change; and where systemd keeps the units of a test.
+KEPT = (
+    "file: /var/lib/apt/extended_states ",
+    "file: /etc/ld.so.cache ",
+    "file: /var/cache/ldconfig/",
+    "file: /run/systemd/transient ",
+)
 # Not all that Debian has: what comes first is the release itself.
 DEBIAN = """
 sed -i 1q /etc/apt/sources.list
@@ -134,7 +139,7 @@ def run_again(lab: StepLab) -> None:
 
 def test_a_port_that_is_taken_is_shown_in_a_table(lab: StepLab) -> None:
     """A kubelet that dies later, somewhere in kubeadm's log; a port whose owner has to be looked for."""
-    lab.host.bash("systemd-run -q --unit=taken socat TCP-LISTEN:10250,fork /dev/null")
+    lab.host.bash("systemd-run -q --collect --unit=taken socat TCP-LISTEN:10250,fork /dev/null")
     eventually("the port", lambda: lab.host.succeeds("[ -n \"$(ss -Hltn 'sport = :10250')\" ]"), seconds=10)
     process = lab.host.bash("systemctl show -P MainPID taken").strip()
     try:
