@@ -163,6 +163,9 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
             "--server https://127.0.0.1:6443 "
             "--request-timeout=4s --namespace kube-system get nodes,leases -o json",
         }
+    if cluster.by_kubeadm and Role.CONTROLLER in machine.roles:
+        # By its files alone: without a kubeconfig it does not wait for an API that may be what is broken.
+        asked["certificates"] = "kubeadm certs check-expiration --kubeconfig /nonexistent -o json"
     if Role.LOAD_BALANCER in machine.roles:
         asked["backends"] = "echo 'show stat' | socat -t 3 - UNIX-CONNECT:/run/haproxy/admin.sock"
     return asked

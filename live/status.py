@@ -170,17 +170,19 @@ class CertificateStatus:
     """One certificate of the lab.
 
     Args:
-        name, subject: as in the program's output.
+        name, subject: as in the program's output; of what kubeadm issued its name for it and the machine, and null.
         not_after: its end.
         days_left: until then.
-        ends_soon: whether the next `make up` renews it.
+        ends_soon: whether that is within `renewal_days`.
+        renewed_by: the command; where it is kubeadm's, on that machine.
     """
 
     name: str
-    subject: str
+    subject: str | None
     not_after: str
     days_left: float
     ends_soon: bool
+    renewed_by: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +195,7 @@ class Status:
         well: whether there are no problems.
         problems: each in one sentence.
         seen_by: the controller whose API server told of leases and nodes; null where none could.
-        renewal_days: certificates are renewed by a `make up` this many days before their end.
+        renewal_days: a `make up` this many days before a certificate's end renews those that the stack made.
     """
 
     stack: str
@@ -253,7 +255,13 @@ def judge(
     backends = [row for probe in balancers for row in _backends(probe)]
     endpoint = _endpoint(cluster, probes, endpoint_says)
     nodes = [_node(item) for item in objects if item["kind"] == "Node"]
-    ends = [_certificate(entry, now, renewal) for entry in certificates]
+    ends = [
+        *(
+            _certificate(each["name"], each["subject"], each["not_after"], "make up", now, renewal)
+            for each in certificates
+        ),
+        *(each for probe in probes for each in _issued(probe, now, renewal)),
+    ]
     # Of a machine that does not answer that alone is said.
     reached = {each.name for each in machines if each.reached}
     problems = [
@@ -266,12 +274,7 @@ def judge(
         ),
         *_balancer_problems(endpoint, backends, balancers),
         *_object_problems(cluster, seen_by, leases, nodes),
-        *(
-            f"the certificate {each.name} {'ends' if each.days_left > 0 else 'ended'} on {each.not_after}: "
-            "`make up` renews it"
-            for each in ends
-            if each.ends_soon
-        ),
+        *_certificate_problems(probes, ends),
     ]
     return Status(
         stack=cluster.stack.name,
@@ -472,14 +475,26 @@ def _node(item: dict[str, Any]) -> NodeStatus:
     )
 
 
-def _certificate(entry: dict[str, str], now: datetime, renewal: timedelta) -> CertificateStatus:
-    left = datetime.fromisoformat(entry["not_after"]) - now
+def _issued(probe: Probe, now: datetime, renewal: timedelta) -> Iterator[CertificateStatus]:
+    """The certificates that kubeadm issued on a controller, which the stack does not know."""
+    found = _json(probe, "certificates")
+    for each in found.get("certificates", []):
+        if not each["missing"]:
+            name = f"{each['name']} of {probe.machine.name}"
+            yield _certificate(name, None, each["expirationDate"], "kubeadm certs renew all", now, renewal)
+
+
+def _certificate(
+    name: str, subject: str | None, not_after: str, renewed_by: str, now: datetime, renewal: timedelta
+) -> CertificateStatus:
+    left = datetime.fromisoformat(not_after) - now
     return CertificateStatus(
-        name=entry["name"],
-        subject=entry["subject"],
-        not_after=entry["not_after"],
+        name=name,
+        subject=subject,
+        not_after=not_after,
         days_left=round(left / timedelta(days=1), 1),
         ends_soon=left <= renewal,
+        renewed_by=renewed_by,
     )
 
 
@@ -544,6 +559,17 @@ def _object_problems(
     for machine in cluster.nodes:
         if machine.name not in there:
             yield f"{machine.name} has no Node in the API"
+
+
+def _certificate_problems(probes: Sequence[Probe], ends: Sequence[CertificateStatus]) -> Iterator[str]:
+    for probe in probes:
+        if "certificates" in probe.answers and probe.answer("certificates").status != 0:
+            why = probe.answer("certificates").why
+            yield f"kubeadm on {probe.machine.name} tells nothing of certificates: {why}"
+    for each in ends:
+        if each.ends_soon:
+            ending = "ends" if each.days_left > 0 else "ended"
+            yield f"the certificate {each.name} {ending} on {each.not_after}: `{each.renewed_by}` renews it"
 
 
 def _ask_endpoint(cluster: Cluster) -> str:

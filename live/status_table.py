@@ -120,11 +120,16 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]])
 
 
 def _certificates(status: Status, soon: Sequence[CertificateStatus]) -> str:
-    when = f"within {status.renewal_days:g} days, when `make up` renews them"
+    by = " or ".join(f"`{command}`" for command in dict.fromkeys(each.renewed_by for each in status.certificates))
+    when = f"within {status.renewal_days:g} days, when {by} renews them"
     if not status.certificates:
-        return "certificates: not known; `make up` writes the list"
+        return "certificates: nobody told of any"
     if soon:
-        lines = [f"  {each.name} ({each.subject}): {each.not_after}, {each.days_left} days left" for each in soon]
+        lines = [
+            f"  {each.name}{f' ({each.subject})' if each.subject else ''}: {each.not_after}, "
+            f"{each.days_left} days left, `{each.renewed_by}`"
+            for each in soon
+        ]
         return "\n".join([f"certificates that end {when}:", *lines])
     first = min(status.certificates, key=lambda each: each.days_left)
     return f"certificates: none ends {when}; the first, {first.name}, ends in {first.days_left:.0f} days"

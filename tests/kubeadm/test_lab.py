@@ -95,6 +95,8 @@ def test_all_is_well(cluster: Cluster) -> None:
     assert said["problems"] == []
     assert [member["machine"] for member in said["etcd"]] == [member.name for member in cluster.settings.etcd_members]
     assert len(said["nodes"]) == 5
+    issued = {each["name"] for each in said["certificates"]}
+    assert {f"apiserver of {controller.name}" for controller in cluster.controllers} <= issued
 
 
 def test_a_static_pod_that_is_gone_is_said(cluster: Cluster) -> None:

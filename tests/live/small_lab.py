@@ -107,6 +107,12 @@ def node(name: str, *, ready: str = "True", **spec: Any) -> dict[str, Any]:
     return {"kind": "Node", "metadata": {"name": name}, "spec": spec, "status": status}
 
 
+def issued(**ends: str) -> str:
+    """What `kubeadm certs check-expiration -o json` says; of each name the end, or nothing where it is not there."""
+    rows = [{"name": name, "expirationDate": end, "caName": "ca", "missing": not end} for name, end in ends.items()]
+    return json.dumps({"kind": "CertificateExpirationInfo", "certificates": rows})
+
+
 def objects(*items: dict[str, Any]) -> str:
     """What kubectl says of nodes and leases."""
     return json.dumps({"items": list(items)})
@@ -130,6 +136,7 @@ def _answers(lab: Cluster, machine: LiveMachine) -> dict[str, Answer]:
         "members": member_list(*(each.name for each in lab.etcd_members)),
         "readyz": "[+]ping ok\nreadyz check passed\n\n200",
         "objects": HEALTHY_OBJECTS,
+        "certificates": issued(apiserver="2027-11-21T12:00:00Z"),
         "backends": "# pxname,svname,status,check_status,last_chk\n"
         "api-servers,FRONTEND,OPEN,,\n"
         "api-servers,controller-0,UP,L7OK,\n"

@@ -14,6 +14,7 @@ from small_lab import (
     NOW,
     cluster,
     dead,
+    issued,
     lease,
     member_list,
     member_state,
@@ -289,6 +290,34 @@ def test_certificates_end_soon_when_an_up_would_renew_them(
     said = capsys.readouterr().out
     assert ("certificates that end within" in said) is soon
     assert "`make up` renews" in said
+
+
+@pytest.mark.parametrize(("days", "soon"), [(29, True), (31, False)])
+def test_what_kubeadm_issued_is_known_where_it_lies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], days: int, soon: bool
+) -> None:
+    """Certificates of the control plane that end, and a status that knows the stack's only."""
+    lab = cluster(tmp_path, controllers=1, features={"kubeadm"})
+    end = (NOW + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    nodes = objects(node("controller-0"), node("worker-0"), *json.loads(HEALTHY_OBJECTS)["items"][1:])
+    probes = saying(well(lab), "controller-0", "objects", ok(nodes))
+    probes = saying(probes, "controller-0", "certificates", ok(issued(apiserver=end, gone="")))
+    status = judge(lab, probes, endpoint_says="ok", certificates=[], now=NOW)
+    (found,) = status.certificates
+    assert (found.name, found.subject, found.not_after) == ("apiserver of controller-0", None, end)
+    assert found.ends_soon is soon and status.well is not soon, status.problems
+    status_table.show(status)
+    said = capsys.readouterr().out
+    assert "`kubeadm certs renew all`" in said and "`make up`" not in said
+    assert ("certificates that end within" in said) is soon
+
+
+def test_a_kubeadm_that_tells_nothing_of_certificates_is_a_problem(tmp_path: Path) -> None:
+    """A status that calls everything well because it knows of no certificate."""
+    lab = cluster(tmp_path, controllers=1, features={"kubeadm"})
+    late = Answer(status=124, out="")
+    status = judged(lab, saying(well(lab), "controller-0", "certificates", late))
+    assert "kubeadm on controller-0 tells nothing of certificates: no answer within 5 s" in status.problems
 
 
 class TestProbe:
