@@ -35,6 +35,8 @@ init() {
   systemctl -q enable kubelet
   kubeadm init --config /root/kubeadm.yaml --skip-token-print >/var/log/kubeadm.log 2>&1 || { tail -n 25 /var/log/kubeadm.log >&2; exit 1; }
   ln -s admin.conf /etc/kubernetes/admin.kubeconfig
+  install -d -m 0700 /var/lib/etcd-snapshots
+  systemctl -q enable --now etcd-snapshot.timer
 }
 
 token() { kubeadm token create --ttl 15m --kubeconfig "$KUBECONFIG"; }

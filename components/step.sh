@@ -165,6 +165,8 @@ packages() {
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   export DEBIAN_FRONTEND=noninteractive
+  # What a killed run has left half done is in the way of every package.
+  dpkg --configure -a >/dev/null 2>&1 || true
   apt_get update || die "apt-get update failed:" "$(tail -n 20 "$step/packages.log")"
   # Before they come: what a killed run has installed must be known to the next.
   while read -r name; do

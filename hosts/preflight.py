@@ -141,11 +141,12 @@ def _machine(host: Host, plan: Plan, found: Findings) -> Iterator[str]:
         yield f"it is {what}: set lab.machines.shares_kernel to {str(container).lower()}"
     for module in found.all("module"):
         yield f"its kernel has no module {module}: install the kernel's modules, or load it on the container's host"
-    version, _, controllers = found.one("cgroup").partition(" ")
-    if version == "1" and not plan.shares_kernel:
-        yield "it has cgroup v1, which kubelets refuse: boot it with systemd.unified_cgroup_hierarchy=1"
-    if missing := [each for each in _CONTROLLERS if each not in controllers.split()]:
-        yield f"its cgroups lack {', '.join(missing)}: enable them on the kernel's command line"
+    if "worker" in host.roles:
+        version, _, controllers = found.one("cgroup").partition(" ")
+        if version == "1" and not plan.shares_kernel:
+            yield "it has cgroup v1, which kubelets refuse: boot it with systemd.unified_cgroup_hierarchy=1"
+        if missing := [each for each in _CONTROLLERS if each not in controllers.split()]:
+            yield f"its cgroups lack {', '.join(missing)}: enable them on the kernel's command line"
     memory, disk = int(found.one("memavailable")), int(found.one("disk"))
     if memory < _MEMORY_MIB:
         yield f"{memory} MiB of memory are free, {_MEMORY_MIB} MiB are wanted"

@@ -129,6 +129,7 @@ def test_a_wrong_clock_is_said(skew: float, words: str, monkeypatch: pytest.Monk
     [
         # A load balancer may have what only workers must not, and the other way round.
         (BALANCER, {"runs": ["dockerd"]}),
+        (BALANCER, {"cgroup": ["1 cpu"]}),
         (NODE, {"runs": ["nginx"]}),
         (NODE, {"listens": ["192B 812 haproxy"]}),
         # This lab's own: a run that goes on, or a second one.
