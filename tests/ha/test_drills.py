@@ -8,7 +8,8 @@ import pytest
 from config.machines import Role
 from ha.conftest import STACK
 from lab.cluster import Cluster
-from lab.commands import CHECKOUT, Ran, Started
+from lab.commands import CHECKOUT, Ran
+from lab.drilling import assert_within_its_bars, drill, figures_of
 from lab.footprint import podman
 from lab.polling import eventually
 from lab.session import Show
@@ -21,28 +22,15 @@ QUICK = [drill.name for drill in DRILLS if drill.quick]
 _MARK = CHECKOUT / ".state" / STACK / "drill.json"
 
 
-def drill(*arguments: str, show: Show) -> Started:
-    """`make drill STACK=ha-test`, begun."""
-    return Started("drill", *arguments, show=show, stack=STACK, module="live")
-
-
 @pytest.fixture(scope="module")
 def figures(cluster: Cluster, show: Show, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, dict[str, Any]]:
     """The quick drills, done once: how the command ended, and its JSON."""
-    file = tmp_path_factory.mktemp("drills") / "figures.json"
-    ran = drill(",".join(QUICK), "--json", str(file), show=show).wait(seconds=15 * 60)
-    return ran, json.loads(file.read_text())
+    return figures_of(QUICK, stack=STACK, show=show, directory=tmp_path_factory.mktemp("drills"))
 
 
 @pytest.mark.parametrize("name", QUICK)
 def test_a_killed_program_costs_no_more_than_its_bars(figures: tuple[Ran, dict[str, Any]], name: str) -> None:
-    done = next(each for each in figures[1]["drills"] if each["name"] == name)
-    assert [each["what"] for each in done["results"] if each["met"] is False] == []
-    assert any(each["met"] for each in done["results"])
-    # Something was written, and nothing of it is missing.
-    assert done["lost"] == {"API writer": [], "etcd writer": []}
-    assert min(done["acknowledged"].values()) > 10
-    assert done["passed"], done["failure"]
+    assert_within_its_bars(figures[1], name)
 
 
 def test_the_command_says_that_all_passed(figures: tuple[Ran, dict[str, Any]]) -> None:
@@ -59,7 +47,7 @@ def test_nothing_of_the_drills_is_left(cluster: Cluster) -> None:
 
 def test_an_interrupted_drill_mends_what_it_broke(cluster: Cluster, show: Show) -> None:
     """A machine that stays off, a namespace that stays."""
-    running = drill("stop-worker", show=show)
+    running = drill("stop-worker", stack=STACK, show=show)
     worker = f"hardway-{STACK}-{cluster.workers[-1].name}"
     eventually(f"{worker} off", lambda: not _runs(worker), seconds=180, report=lambda: running.output)
     running.interrupt()
@@ -72,7 +60,7 @@ def test_an_interrupted_drill_mends_what_it_broke(cluster: Cluster, show: Show) 
 
 def test_a_killed_drill_is_mended_by_the_next(cluster: Cluster, show: Show) -> None:
     """A controller that stays cut off for good."""
-    running = drill("partition", show=show)
+    running = drill("partition", stack=STACK, show=show)
     cut = eventually(
         "a controller cut off", lambda: _cut_off(cluster), seconds=180, report=lambda: running.output, pause=0.5
     )
@@ -88,19 +76,19 @@ def test_a_killed_drill_is_mended_by_the_next(cluster: Cluster, show: Show) -> N
 
 
 def test_a_drill_that_does_not_exist(cluster: Cluster, show: Show) -> None:
-    ran = drill("kill-all-humans", show=show).wait()
+    ran = drill("kill-all-humans", stack=STACK, show=show).wait()
     assert ran.code == 1
     assert "DRILL='kill-all-humans': must be one or more of kill-etcd, " in ran.output
 
 
 def test_a_drill_that_needs_two_balancers(cluster: Cluster, show: Show) -> None:
-    ran = drill("stop-balancer", show=show).wait()
+    ran = drill("stop-balancer", stack=STACK, show=show).wait()
     assert ran.code == 1
     assert "it needs two machines with the role load-balancer at least; ha-test has 1" in ran.output
 
 
 def _passes(show: Show) -> bool:
-    return drill("kill-kube-proxy", show=show).wait().code == 0
+    return drill("kill-kube-proxy", stack=STACK, show=show).wait().code == 0
 
 
 def _cut_off(cluster: Cluster) -> str:

@@ -1,6 +1,5 @@
 """Where kubeadm made the cluster, drills kill, stop and change pods; what that costs is under the same bars."""
 
-import json
 from functools import partial
 from typing import Any
 
@@ -8,7 +7,8 @@ import pytest
 
 from kubeadm.conftest import STACK, live
 from lab.cluster import Cluster
-from lab.commands import CHECKOUT, Ran, Started
+from lab.commands import CHECKOUT, Ran
+from lab.drilling import assert_within_its_bars, figures_of
 from lab.polling import eventually
 from lab.session import Show
 from live import cluster as live_cluster
@@ -24,21 +24,13 @@ DRILLS = ("kill-etcd", "kill-kube-scheduler", "kill-kube-proxy", "fill-quota")
 @pytest.fixture(scope="module")
 def figures(cluster: Cluster, show: Show, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, dict[str, Any]]:
     """The drills, done once: how the command ended, and its JSON."""
-    file = tmp_path_factory.mktemp("drills") / "figures.json"
-    words = (",".join(DRILLS), "--json", str(file))
-    ran = Started("drill", *words, show=show, stack=STACK, module="live").wait(seconds=15 * 60)
-    return ran, json.loads(file.read_text())
+    return figures_of(DRILLS, stack=STACK, show=show, directory=tmp_path_factory.mktemp("drills"))
 
 
 @pytest.mark.parametrize("name", DRILLS)
 def test_a_drill_costs_no_more_than_its_bars(figures: tuple[Ran, dict[str, Any]], name: str) -> None:
     """A drill that hits nothing; a program that does not come back."""
-    done = next(each for each in figures[1]["drills"] if each["name"] == name)
-    assert [each["what"] for each in done["results"] if each["met"] is False] == []
-    assert any(each["met"] for each in done["results"])
-    assert done["lost"] == {"API writer": [], "etcd writer": []}
-    assert min(done["acknowledged"].values()) > 10
-    assert done["passed"], done["failure"]
+    assert_within_its_bars(figures[1], name)
 
 
 def test_leadership_is_gathered_by_static_pods_that_stop_elsewhere(cluster: Cluster) -> None:

@@ -39,12 +39,12 @@ def test_what_was_saved_comes_back_after_all_data_are_gone(cluster: Cluster, tmp
 def test_a_dead_first_controller_is_made_anew_and_nothing_is_lost(cluster: Cluster, show: Show) -> None:
     """A second cluster where there is one; a member whose old self stays in the list."""
     victim = cluster.controller.name
-    before = _members(cluster, "controller-1")
+    before = cluster.etcd_ids("controller-1")
     cluster.kubectl("create", "configmap", "kept", "--from-literal=a=1")
     podman("stop", "--time", "0", f"hardway-{STACK}-{victim}")
     ran = live("replace", victim, show=show)
     assert ran.code == 0, ran.output
-    after = _members(cluster, victim)
+    after = cluster.etcd_ids(victim)
     assert after.keys() == before.keys()
     assert {name for name in after if after[name] != before[name]} == {victim}
     cluster.kubectl("delete", "configmap", "kept")
@@ -67,11 +67,3 @@ def test_what_would_lose_the_quorum_is_refused(cluster: Cluster) -> None:
 def _is_well() -> None:
     # The balancer's checks of a new API server come after it serves.
     eventually("a lab that is well", lambda: live("status").code == 0, seconds=90, report=lambda: live("status").output)
-
-
-def _members(cluster: Cluster, machine: str) -> dict[str, str]:
-    """Name -> id."""
-    listed = cluster.ssh(machine, ". /etc/etcd/etcdctl.env && etcdctl member list")
-    fields = [line.split(", ") for line in listed.splitlines()]
-    assert {field[1] for field in fields} == {"started"}
-    return {field[2]: field[0] for field in fields}

@@ -113,6 +113,13 @@ class Cluster:
         """The workers."""
         return self.settings.with_role(Role.WORKER)
 
+    def etcd_ids(self, machine: str) -> dict[str, str]:
+        """etcd's members, as one machine's etcdctl has them: name -> id. All have started."""
+        listed = self.ssh(machine, ". /etc/etcd/etcdctl.env && etcdctl member list")
+        fields = [line.split(", ") for line in listed.splitlines()]
+        assert {field[1] for field in fields} == {"started"}
+        return {field[2]: field[0] for field in fields}
+
     def unit_starts(self, machine: str, *units: str) -> dict[str, int]:
         """When units were last started, in microseconds since the host's boot."""
         shown = self.ssh(machine, f"systemctl show --property ActiveEnterTimestampMonotonic --value {' '.join(units)}")
