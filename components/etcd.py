@@ -62,7 +62,7 @@ class Etcd(Component):
         super().__init__("Etcd", name, opts)
         self._args = args
         self.endpoints = [f"https://{member.address}:{CLIENT_PORT}" for member in args.members]
-        founders = _founders(f"{name}-founders", args.members, self.child())
+        founders = founders_of(f"{name}-founders", args.members, self.child())
         for member in args.members:
             certificate = args.pki.etcd_members[member.name]
             files = [
@@ -169,7 +169,7 @@ class EtcdMembership(Component):
         self.register_outputs({})
 
 
-def _founders(name: str, members: Sequence[Machine], opts: pulumi.ResourceOptions) -> pulumi.Output[list[str]]:
+def founders_of(name: str, members: Sequence[Machine], opts: pulumi.ResourceOptions) -> pulumi.Output[list[str]]:
     """The names of the machines that may found the cluster: those of the first `up`, for as long as they are the same.
 
     A machine made anew must find the cluster, and fails where it cannot: two clusters would be two truths. Whether

@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import pulumi
 import yaml
 
 from components.component import Component
-from components.etcd import CLIENT_PORT, LEFT_ASIDE, USE_ETCD, etcd_client, fetch_etcd
+from components.etcd import CLIENT_PORT, LEFT_ASIDE, USE_ETCD, etcd_client, fetch_etcd, founders_of
 from components.kubeadm_config import (
     DISCOVERY,
     init_documents,
@@ -182,7 +183,8 @@ class Kubeadm(Component):
         def after(machine: Machine, *steps: pulumi.Resource) -> pulumi.ResourceOptions:
             return self.child(args.runtimes[machine.name], *steps)
 
-        made = self.made = Step(f"{name}-{first.name}", _init_step(first, args), after(first))
+        founders = founders_of(f"{name}-founders", [first], self.child())
+        made = self.made = Step(f"{name}-{first.name}", _init_step(first, args, founders), after(first))
         self.nodes: dict[str, pulumi.Resource] = {first.name: made}
         self.kubeconfig = made.stdout
         if args.authorities is None:
@@ -197,7 +199,7 @@ class Kubeadm(Component):
         self.register_outputs({})
 
 
-def _init_step(machine: Machine, args: KubeadmArgs) -> StepArgs:
+def _init_step(machine: Machine, args: KubeadmArgs, founders: pulumi.Output[list[str]]) -> StepArgs:
     settings = pulumi.Output.all(args.endpoint, machine.identity).apply(
         lambda known: yaml_of(
             init_documents(
@@ -210,6 +212,12 @@ def _init_step(machine: Machine, args: KubeadmArgs) -> StepArgs:
             )
         )
     )
+
+    def script(known: Sequence[Any]) -> str:
+        endpoint, may_found = known
+        verb = "init_cluster" if machine.name in may_found else "rejoin_cluster"
+        return f"{_USE_BOTH}\n{verb} {endpoint} {machine.name}{shows}"
+
     given = args.authorities
     shows = "" if given else "\ncat /etc/kubernetes/admin.conf"
     return StepArgs(
@@ -223,7 +231,7 @@ def _init_step(machine: Machine, args: KubeadmArgs) -> StepArgs:
             *(_joining_files(machine, args, given.kubernetes.certificate, _REJOIN) if given else ()),
             *_authority_files(given),
         ],
-        run=pulumi.Output.format("{0}\ninit_cluster {1} {2}{3}", _USE_BOTH, args.endpoint, machine.name, shows),
+        run=pulumi.Output.all(args.endpoint, founders).apply(script),
         undo=_UNDO,
         prints_secrets=given is None,
     )

@@ -52,19 +52,25 @@ run_kubeadm() {
   rm -f "$settings"
 }
 
-# init_cluster ENDPOINT NAME: make the cluster. Where it is there already, this machine was made anew, and joins it under
-# its old name; not where kubeadm made the authorities, which are gone with the machine.
+# init_cluster ENDPOINT NAME: make the cluster; only on the machine that the lab began with, and where none answers.
 init_cluster() {
+  if ! done_here && ! curl -skf -m 5 -o /dev/null "$1/readyz"; then
+    run_kubeadm init --skip-token-print
+    finished
+  fi
+  rejoin_cluster "$@"
+}
+
+# rejoin_cluster ENDPOINT NAME: the first controller was made anew, and the others have its cluster: join that under the old
+# name. Not where kubeadm made the authorities, which are gone with the machine.
+rejoin_cluster() {
   if ! done_here; then
-    if ! curl -skf -m 5 -o /dev/null "$1/readyz"; then
-      run_kubeadm init --skip-token-print
-    else
-      [ -e "$KUBEADM_DISCOVERY" ] ||
-        die "a cluster answers at $1, and $(hostname) is not part of it: it cannot be its first controller again." \
-          "Make the lab anew (make destroy, make up)"
-      let_in "$2"
-      KUBEADM_SETTINGS=$KUBEADM_REJOIN run_kubeadm join
-    fi
+    [ -e "$KUBEADM_REJOIN" ] ||
+      die "$(hostname) was made anew: the cluster that began on it, and its authorities, are gone. Make the lab anew" \
+        "(make destroy, make up)"
+    wait_for 120 "an answer of the cluster that $2 was the first controller of" "curl -skf -m 5 -o /dev/null $1/readyz"
+    let_in "$2"
+    KUBEADM_SETTINGS=$KUBEADM_REJOIN run_kubeadm join
     finished
   fi
   rm -f "$KUBEADM_TOKEN" "$KUBEADM_DISCOVERY"

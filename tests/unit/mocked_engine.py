@@ -330,7 +330,7 @@ def _computed(resource: Registered) -> dict[str, Any]:
         local = resource.type.startswith("command:local")
         if name.endswith("-login"):
             return {"stdout": str(resource.inputs["create"]).rsplit(" ", 1)[-1], "stderr": ""}
-        if name == "etcd-founders" and isinstance(create := resource.inputs.get("create"), str):
+        if name.endswith("-founders") and isinstance(create := resource.inputs.get("create"), str):
             return {"stdout": create.split("'")[3], "stderr": ""}
         return {"stdout": container_id(name) if local else json.dumps({name: FACTS}), "stderr": ""}
     if resource.type == "tls:index/privateKey:PrivateKey":

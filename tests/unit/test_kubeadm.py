@@ -78,6 +78,13 @@ def test_preflight_errors_are_errors_on_machines_with_a_kernel_of_their_own() ->
                 assert line.split()[1].removeprefix("file:///var/lib/hardway/mirror/") in uploaded
 
 
+def test_only_the_machine_that_the_lab_began_with_makes_a_cluster(easy_way: Run) -> None:
+    assert "kubeadm-founders" in easy_way.before(easy_way.named(INIT))
+    assert f"\ninit_cluster {easy_way.outputs['endpoint']} controller-0" in easy_way.script(INIT)
+    founders = str(easy_way.named("kubeadm-founders", "command:local:Command").inputs["create"])
+    assert "controller-0 " in founders and "controller-1" not in founders
+
+
 def test_a_machine_is_known_by_its_label(easy_way: Run) -> None:
     admitted = dict(line.split()[:2] for line in easy_way.script(ADMISSION).split("<<'END'\n")[1].splitlines()[:-1])
     nodes = [each["name"] for each in easy_way.outputs["machines"] if each["pod_cidr"]]
@@ -185,6 +192,33 @@ def test_a_machine_that_has_joined_has_its_ports_taken_by_itself(tmp_path: Path)
     (tmp_path / "hardway" / "steps" / "node").mkdir(parents=True)
     (tmp_path / "hardway" / "steps" / "node" / "finished").touch()
     assert shell("ports <<<'10250 kubelet'", tmp_path, ss="echo LISTEN").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("verb", "answers", "told"),
+    [
+        ("init_cluster", False, ["init"]),
+        ("init_cluster", True, ["let_in", "join"]),
+        ("rejoin_cluster", True, ["let_in", "join"]),
+        ("rejoin_cluster", False, []),
+    ],
+)
+def test_a_second_cluster_is_never_made(tmp_path: Path, verb: str, answers: bool, told: list[str]) -> None:
+    """Where the others do not answer, a first controller that was made anew must not begin from nothing."""
+    (tmp_path / "hardway" / "steps" / "node").mkdir(parents=True)
+    (tmp_path / "rejoin").touch()
+    said = tmp_path / "said"
+    done = shell(
+        f"PATIENCE=0 KUBEADM_REJOIN={tmp_path}/rejoin KUBEADM_TOKEN={tmp_path}/t KUBEADM_DISCOVERY={tmp_path}/d; "
+        f"run_kubeadm() {{ echo $1 >>{said}; }}; let_in() {{ echo let_in >>{said}; }}; "
+        f"{verb} https://192.0.2.1:6443 c-0",
+        tmp_path,
+        curl="exit 0" if answers else "exit 7",
+        hostname="echo c-0",
+    )
+    assert (said.read_text().split() if said.exists() else []) == told
+    assert done.returncode == (0 if told else 1)
+    assert told or "an answer of the cluster that c-0 was the first controller of: not within" in done.stderr
 
 
 @pytest.mark.parametrize(
