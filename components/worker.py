@@ -10,7 +10,7 @@ https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -90,6 +90,8 @@ class WorkerArgs:
     network: the address ranges.
     cluster: the name kubeconfigs give the cluster.
     artifacts: where the programs come from.
+    plugin: given the step after which the kubelet runs, makes the pods' network; none where that is there before. It is
+        taken away after the Node: without it no pod can end.
     """
 
     machine: Machine
@@ -99,6 +101,7 @@ class WorkerArgs:
     network: Network
     cluster: str
     artifacts: ArtifactSource
+    plugin: Callable[[pulumi.Resource], pulumi.Resource] | None = None
 
 
 class ContainerRuntime(Component):
@@ -279,7 +282,7 @@ class Worker(Component):
                 run=pulumi.Output.format("# {0}\n{1}", machine.identity, node_in_api(machine)),
                 undo=node_out_of_api(machine),
             ),
-            self.child(self.kubelet),
+            self.child(self.kubelet, *([args.plugin(self.kubelet)] if args.plugin else [])),
         )
         self.register_outputs({})
 

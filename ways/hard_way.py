@@ -1,13 +1,16 @@
 """The hard way: every program a unit, every flag and every certificate written down."""
 
+from functools import partial
+
 import pulumi
 
-from components.calico import CALICO_IMAGES, Calico, CalicoNetwork, CalicoPlugin
+from components.calico import CALICO_IMAGES, Calico, CalicoArgs, CalicoNetwork, CalicoPlugin
 from components.control_plane import ControlPlane, ControlPlaneArgs, KubeletAccess
 from components.dns import Dns, DnsArgs
 from components.encryption import Encryption
 from components.etcd import Etcd, EtcdArgs, EtcdMembership
 from components.etcd_snapshots import EtcdSnapshots
+from components.machine import Machine
 from components.pki import Pki, PkiArgs
 from components.readiness import Readiness, ReadinessArgs
 from components.worker import ContainerRuntime, ContainerRuntimeArgs, FormerWorkers, Worker, WorkerArgs
@@ -75,6 +78,10 @@ def hard_way(site: Site) -> Cluster:
     nodes: list[pulumi.Resource] = []
     calico = calico_of(site, pki.calico, controllers[0], workers, etcd.endpoints)
     in_cluster = [Calico("calico", calico, after(control_plane, *entrance, former_workers))] if calico else []
+
+    def calico_network(arguments: CalicoArgs, machine: Machine, kubelet: pulumi.Resource) -> pulumi.Resource:
+        return CalicoNetwork(f"calico-network-{machine.name}", arguments, machine, after(kubelet, *in_cluster))
+
     for worker in workers:
         runtime = ContainerRuntime(
             f"container-runtime-{worker.name}",
@@ -99,6 +106,7 @@ def hard_way(site: Site) -> Cluster:
                 network=lab.network,
                 cluster=site.cluster,
                 artifacts=lab.artifacts,
+                plugin=partial(calico_network, calico, worker) if calico else None,
             ),
             after(
                 runtime.runtime,
@@ -109,10 +117,6 @@ def hard_way(site: Site) -> Cluster:
             ),
         )
         nodes += [runtime, node]
-        if calico:
-            nodes.append(
-                CalicoNetwork(f"calico-network-{worker.name}", calico, worker, after(node.kubelet, *in_cluster))
-            )
     readiness = Readiness(
         "readiness",
         ReadinessArgs(
