@@ -32,7 +32,7 @@ class ControlPlane:
     """The shell lines for a machine that has a part in it.
 
     Args:
-        facts: print `unit=yes` and `token=...` (--initial-cluster-token) where etcd is to run here, and
+        facts: print `unit=yes` and `token=...` (--initial-cluster-token) where etcd is to run here, and can, and
             `control_plane=yes` where the API server is.
         owner: user:group of etcd's data.
         stop: ends the control plane, so that nothing that it has not written yet is written.
@@ -61,7 +61,8 @@ def _units() -> ControlPlane:
     units = " ".join(f"{name}.service" for name in _PROGRAMS)
     return ControlPlane(
         facts=f"""
-[ -e {etcd} ] && echo unit=yes && sed -n 's/.*--initial-cluster-token=\\([^ ]*\\).*/token=\\1/p' {etcd}
+[ -e {etcd} ] && etcd --version >/dev/null 2>&1 && echo unit=yes &&
+  sed -n 's/.*--initial-cluster-token=\\([^ ]*\\).*/token=\\1/p' {etcd}
 [ -e /etc/systemd/system/kube-apiserver.service ] && echo control_plane=yes""",
         owner="etcd:etcd",
         # Killed: without etcd they would take 90 s to see that they are to end.
