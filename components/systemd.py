@@ -52,7 +52,14 @@ def systemd_unit(
     )
 
 
-def oneshot_unit(*, description: str, start: Sequence[str], stop: Sequence[str] = (), reloads: bool = False) -> str:
+def oneshot_unit(
+    *,
+    description: str,
+    start: Sequence[str],
+    stop: Sequence[str] = (),
+    reloads: bool = False,
+    after: Sequence[str] = (),
+) -> str:
     """Commands that are run once at boot, and others when the unit is stopped.
 
     Args:
@@ -60,13 +67,15 @@ def oneshot_unit(*, description: str, start: Sequence[str], stop: Sequence[str] 
         start: commands, absolute paths; one that starts with "-" may fail.
         stop: likewise.
         reloads: whether it may be told to start once more without being stopped.
+        after: services that it comes after, and is started with whenever they are.
     """
     return "\n".join(
         [
             "[Unit]",
             f"Description={description}",
             "Wants=network-online.target",
-            "After=network-online.target",
+            f"After={' '.join(('network-online.target', *after))}",
+            *([f"PartOf={' '.join(after)}"] if after else []),
             "",
             "[Service]",
             "Type=oneshot",
@@ -76,7 +85,7 @@ def oneshot_unit(*, description: str, start: Sequence[str], stop: Sequence[str] 
             *(f"ExecStop={command}" for command in stop),
             "",
             "[Install]",
-            "WantedBy=multi-user.target",
+            f"WantedBy={' '.join(('multi-user.target', *after))}",
         ]
     )
 

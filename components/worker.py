@@ -395,15 +395,30 @@ def resolv_conf_command() -> str:
     """Writes the resolv.conf that pods inherit: the machine's name servers without its search domains.
 
     A search domain of the machine would be tried on every name that a pod looks up, and would break fully spelled
-    service names where it is refused. Loopback resolvers cannot be reached from a pod.
+    service names where it is refused. A pod cannot reach the machine's loopback, nor what is link-local to one of its
+    interfaces in IPv6 (an IPv4 one it can: clouds have resolvers there). The first file counts that leaves any.
     """
+    files = " ".join(("/run/systemd/resolve/resolv.conf", HOST_RESOLV_CONF, HOST_RESOLVED, "/etc/resolv.conf"))
     return (
-        "/bin/sh -c 'for file in /run/systemd/resolve/resolv.conf /etc/resolv.conf; do [ -r $$file ] && break; done; "
-        f'grep -E "^nameserver " $$file | grep -v "127[.]" >{RESOLV_CONF} || '
-        f"echo nameserver {_NO_NAME_SERVER} >{RESOLV_CONF}'"
+        # systemd reads the line first: $$ and %% are one character each.
+        f"/bin/sh -c 'for file in {files}; do [ -r $$file ] || continue; "
+        'while read -r key server rest || [ -n "$$key" ]; do '
+        '[ "$$key" = nameserver ] || continue; '
+        'case "$$server" in ""|127.*|0.0.0.0|::|::1|0:0:0:0:0:0:0:1|::[Ff][Ff][Ff][Ff]:127.*|*%%*|'
+        "[Ff][Ee][89AaBb][0-9A-Fa-f]:*) ;; "
+        '*) echo "nameserver $$server" ;; esac; '
+        f"done <$$file >{RESOLV_CONF}; "
+        f"if [ -s {RESOLV_CONF} ]; then exit 0; fi; done; "
+        f"echo nameserver {_NO_NAME_SERVER} >{RESOLV_CONF}; "
+        'echo "No name server that pods can reach: all are loopback or link-local, or none is named. '
+        "Names outside the cluster will not resolve.\" >&2'"
     )
 
 
+HOST_RESOLV_CONF = "/etc/hardway/host-resolv.conf"
+"""The /etc/resolv.conf of the host of a machine that is a container, where the engine's own is of no use to pods."""
+HOST_RESOLVED = "/etc/hardway/host-resolved/resolv.conf"
+"""Likewise, what systemd-resolved knows."""
 # Documentation's own address (RFC 5737): nobody answers there, so CoreDNS says SERVFAIL for names outside the cluster.
 _NO_NAME_SERVER = "192.0.2.53"
 

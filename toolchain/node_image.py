@@ -2,7 +2,8 @@
 
 Its recipe is `node-image/`: the packages, a script that runs in the fresh root, and a Containerfile. Where a
 container registry can be reached the image is built from the Containerfile; elsewhere mmdebstrap makes the same root
-from Debian packages. Its tag is made from the recipe: another recipe is another image.
+from Debian packages. An image that the other container engine of this host has is copied from there. Its tag is made
+from the recipe: another recipe is another image.
 """
 
 import hashlib
@@ -65,13 +66,29 @@ def _present(engine: str, image: str) -> bool:
     try:
         listing = subprocess.run([engine, "image", "inspect", image], capture_output=True, text=True, check=False)
     except FileNotFoundError as missing:
-        raise ToolchainError(
-            f"The container engine {engine} is not installed; `make setup` installs podman."
-        ) from missing
+        raise ToolchainError(f"The container engine {engine} is not installed; `make setup` installs it.") from missing
     # An engine that is not running, or not permitted, must not look like an image that is absent.
     if listing.returncode != 0 and not _says_absent(listing.stderr):
         raise ToolchainError(f"{engine} cannot be used: {listing.stderr.strip()}")
     return listing.returncode == 0 and bool(json.loads(listing.stdout))
+
+
+def _has(engine: str, image: str) -> bool:
+    """Whether an engine that need not be there has the image; one that cannot be used has none."""
+    try:
+        return _present(engine, image)
+    except ToolchainError:
+        return False
+
+
+def _copy(part: Part, source: str, engine: str, image: str) -> None:
+    archive = paths.scratch() / f"node-image-{engine}.tar"
+    try:
+        part.say(f"copying from {source}")
+        run(part, [source, "save", "--output", archive, image])
+        run(part, [engine, "load", "--input", archive])
+    finally:
+        archive.unlink(missing_ok=True)
 
 
 def _says_absent(message: str) -> bool:
@@ -79,10 +96,15 @@ def _says_absent(message: str) -> bool:
 
 
 def _make(part: Part, engine: str, image: str) -> None:
+    other = {"podman": "docker", "docker": "podman"}.get(Path(engine).name)
+    if other and _has(other, image):
+        _copy(part, other, engine, image)
+        return
     if origin.of_images(_REGISTRY) is origin.Origin.UPSTREAM:
         # crun, podman's default, refuses hosts that have both versions of cgroups; labs run on runc too.
         runtime = ["--runtime", "runc"] if Path(engine).name == "podman" else []
-        run(part, [engine, *runtime, "build", "--tag", image, _RECIPE])
+        # docker looks for a file named Dockerfile.
+        run(part, [engine, *runtime, "build", "--file", _RECIPE / "Containerfile", "--tag", image, _RECIPE])
         return
     root = paths.scratch() / f"node-image-{engine}.tar"
     try:

@@ -1,11 +1,16 @@
 """The substrate `containers`: every machine is a container with systemd, on a network of the lab's own.
 
-Made on this host: a network, a container for each machine, and the routes to the workers' pod ranges (with a systemd
-unit that brings containers and routes back after a reboot). Everything bears the name hardway-<stack>.
+Made on this host: a network, a container for each machine, the routes to the workers' pod ranges, and rules that let
+forwarded packets of the lab pass the firewall (with a systemd unit that makes all of this again after a reboot).
+Everything has the name hardway-<stack>.
+
+The scripts that make a network or a container are part of what it is: another text replaces the machines of a running
+lab. For podman they stay as they are; what a lab needs besides stands in resources of its own.
 
 Raises, at `up` and before anything is made: one report of all that is in the way (see containers_preflight.py).
 """
 
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -19,11 +24,12 @@ from components.machine import Machine
 from components.quorum import quorum_guard
 from components.substrates.this_host import host_routes, script
 from components.systemd import oneshot_unit
-from components.worker import KUBELET_SYSCTLS
+from components.worker import HOST_RESOLV_CONF, HOST_RESOLVED, KUBELET_SYSCTLS
 from config.lab import Lab
 from config.machines import MachineSpec
 
 _PREFLIGHT = Path(__file__).with_name("containers_preflight.py").relative_to(Path(__file__).parents[2])
+_FIREWALL = Path(__file__).with_name("containers_firewall.sh")
 
 _BOOT_SECONDS = 60
 
@@ -54,6 +60,9 @@ _RUN_FLAGS = {
 _PODMAN_FLAGS = {
     "--systemd=false": "on cgroup v1 podman would mount the host's systemd hierarchy over the machine's",
 }
+_DOCKER_FLAGS = {
+    "--pids-limit=-1": "no limit below the host's, whatever the daemon's default is",
+}
 
 
 class Containers(pulumi.ComponentResource):
@@ -82,22 +91,32 @@ class Containers(pulumi.ComponentResource):
         network = local.Command(
             f"{name}-network",
             create=made_from,
+            # Where only the deletion differs from that of a running lab, nothing is to be made again.
+            update=":",
             delete=delete_network(engine, prefix, lab),
             opts=pulumi.ResourceOptions(
                 parent=self, depends_on=[preflight, guard], replace_on_changes=["create"], delete_before_replace=True
             ),
+        )
+        firewall = local.Command(
+            f"{name}-firewall",
+            # The network's id is among it: another network has another bridge.
+            create=pulumi.Output.format("{0}\n# on network {1}", open_firewall(engine, prefix), network.id),
+            delete=close_firewall(engine, prefix),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[network]),
         )
         self.checks: Sequence[pulumi.Resource] = [preflight, guard]
         self.api_address: pulumi.Input[str] = str(lab.api_address)
         self.entrance: Sequence[pulumi.Resource] = []
         self.ssh_private_key = key.private_key_openssh
         self.machines: Sequence[Machine] = [
-            self._machine(name, lab, prefix, spec, key, network) for spec in lab.machines
+            self._machine(name, lab, prefix, spec, key, network, firewall) for spec in lab.machines
         ]
         routes = host_routes(lab.machines)
+        unit = boot_unit(engine, prefix, [spec.name for spec in lab.machines], routes, lab.kernel_modules)
         local.Command(
             f"{name}-boot",
-            create=create_boot(prefix, boot_unit(engine, prefix, [spec.name for spec in lab.machines], routes), routes),
+            create=create_boot(prefix, unit, routes),
             delete=delete_boot(prefix, routes),
             opts=pulumi.ResourceOptions(
                 parent=self,
@@ -117,6 +136,7 @@ class Containers(pulumi.ComponentResource):
         spec: MachineSpec,
         key: tls.PrivateKey,
         network: local.Command,
+        firewall: local.Command,
     ) -> Machine:
         engine = lab.settings.containers.engine
         host_key = tls.PrivateKey(
@@ -135,7 +155,7 @@ class Containers(pulumi.ComponentResource):
             logging=local.Logging.NONE,
             opts=pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[network],
+                depends_on=[network, firewall],
                 # Another definition is another machine; the old one has the address until it is gone.
                 replace_on_changes=["create", "stdin"],
                 delete_before_replace=True,
@@ -159,6 +179,11 @@ class Containers(pulumi.ComponentResource):
         )
 
 
+def firewall_program(prefix: str) -> str:
+    """Where the script is on this host that opens and closes the firewall for a lab; the boot unit runs it."""
+    return f"/usr/local/lib/{prefix}/firewall.sh"
+
+
 def create_network(engine: str, prefix: str, lab: Lab) -> str:
     """The shell lines that make the lab's network; one that a killed run left is made anew."""
     # Without the engine's DNS: its search domain would reach every pod, and CoreDNS would refuse it.
@@ -170,7 +195,8 @@ def create_network(engine: str, prefix: str, lab: Lab) -> str:
         f"[ -e {_SAVED_SYSCTLS} ] ||",
         f"  as_root sysctl {' '.join(_HOST_SYSCTLS)} | as_root tee {_SAVED_SYSCTLS} >/dev/null",
         f"as_root sysctl -q -w {_INOTIFY}",
-        f"as_root {engine} network rm -f {prefix} >/dev/null 2>&1 || true",
+        # Before Docker 23 it had no -f.
+        f"as_root {engine} network rm{' -f' if engine == 'podman' else ''} {prefix} >/dev/null 2>&1 || true",
         f"as_root {engine} network create {dns}--label hardway.lab={lab.name} "
         f"--subnet {lab.network.nodes} --gateway {lab.network.gateway} {prefix} >/dev/null",
     )
@@ -181,13 +207,61 @@ def delete_network(engine: str, prefix: str, lab: Lab) -> str:
     return script(
         f"network {prefix}, removed",
         f"left=$(as_root {engine} ps -aq --filter label=hardway.lab={lab.name})",
-        f'[ -z "$left" ] || as_root {engine} rm -f -t 0 -v $left >/dev/null',
-        f"as_root {engine} network rm -f {prefix} >/dev/null",
-        # The last lab on this host gives its sysctls back.
-        f'[ -z "$(as_root {engine} network ls -q --filter label=hardway.lab)" ] && [ -e {_SAVED_SYSCTLS} ] || exit 0',
+        f'[ -z "$left" ] || as_root {_remove(engine)} $left >/dev/null',
+        *_remove_network(engine, prefix),
+        # The last lab on this host restores its sysctls, whichever engine the others run on.
+        "for engine in podman docker; do",
+        "  command -v $engine >/dev/null || continue",
+        # One that does not answer has no labs that run.
+        '  [ -z "$(as_root $engine network ls -q --filter label=hardway.lab 2>/dev/null)" ] || exit 0',
+        "done",
+        f"[ -e {_SAVED_SYSCTLS} ] || exit 0",
         f"as_root sysctl -q -p {_SAVED_SYSCTLS}",
         f"as_root rm -f {_SAVED_SYSCTLS}",
     )
+
+
+def _remove(engine: str) -> str:
+    """The command that removes containers at once, with their volumes; docker never waits, and knows no -t."""
+    return "podman rm -f -t 0 -v" if engine == "podman" else "docker rm -f -v"
+
+
+def _remove_network(engine: str, prefix: str) -> list[str]:
+    if engine == "podman":
+        return [f"as_root podman network rm -f {prefix} >/dev/null"]
+    # Before Docker 23 it had no -f. A listing that fails is an error; an empty one means that the network is gone.
+    return [
+        f"found=$(as_root docker network ls -q --filter name=^{re.escape(prefix)}$)",
+        f'[ -z "$found" ] || as_root docker network rm {prefix} >/dev/null',
+    ]
+
+
+def open_firewall(engine: str, prefix: str) -> str:
+    """The shell lines that let forwarded packets of the lab pass, and keep the script that does so at boot."""
+    program = firewall_program(prefix)
+    return script(
+        f"firewall of {prefix}",
+        f"as_root mkdir -p {Path(program).parent}",
+        f"as_root tee {program} >/dev/null <<'END-OF-FILE'",
+        _firewall(engine, prefix),
+        "END-OF-FILE",
+        f"as_root sh {program} open",
+    )
+
+
+def close_firewall(engine: str, prefix: str) -> str:
+    """The reverse of `open_firewall`; the bridge need not be there any more."""
+    return script(
+        f"firewall of {prefix}, closed",
+        "as_root sh -s close <<'END-OF-FILE'",
+        _firewall(engine, prefix),
+        "END-OF-FILE",
+        f"as_root rm -rf {Path(firewall_program(prefix)).parent}",
+    )
+
+
+def _firewall(engine: str, prefix: str) -> str:
+    return f"ENGINE={engine} LAB={prefix}\n{_FIREWALL.read_text().rstrip()}"
 
 
 def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
@@ -196,7 +270,7 @@ def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
     container = f"{prefix}-{spec.name}"
     flags = [
         *_RUN_FLAGS,
-        *(_PODMAN_FLAGS if engine == "podman" else {}),
+        *(_PODMAN_FLAGS if engine == "podman" else _DOCKER_FLAGS),
         f"--name={container}",
         f"--hostname={spec.name}",
         f"--label=hardway.lab={lab.name}",
@@ -209,7 +283,7 @@ def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
     ]
     return script(
         f"container {container}",
-        f"as_root {engine} rm -f -t 0 -v {container} >/dev/null 2>&1 || true",
+        f"as_root {_remove(engine)} {container} >/dev/null 2>&1 || true",
         "umask 077",
         "keys=$(mktemp -d)",
         "trap 'rm -rf \"$keys\"' EXIT",
@@ -218,7 +292,15 @@ def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
         'chmod 0755 "$keys" "$keys/etc" "$keys/etc/ssh"',
         'IFS= read -r user_key && printf "%s\\n" "$user_key" >"$keys/root/.ssh/authorized_keys"',
         '{ cat && echo; } >"$keys/etc/ssh/ssh_host_ed25519_key"',
-        " \\\n  ".join([f"as_root {engine} create", *flags, f"{lab.node_image} >/dev/null"]),
+        *(() if engine == "podman" else _host_resolvers()),
+        " \\\n  ".join(
+            [
+                f"as_root {engine} create",
+                *flags,
+                *(() if engine == "podman" else ('"$@"',)),
+                f"{lab.node_image} >/dev/null",
+            ]
+        ),
         f'as_root {engine} cp "$keys/." {container}:/',
         f"as_root {engine} start {container} >/dev/null",
         f"deadline=$((SECONDS + {_BOOT_SECONDS}))",
@@ -236,7 +318,22 @@ def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
 
 def delete_container(engine: str, container: str) -> str:
     """The shell lines that remove a machine with all it holds; it need not answer any more."""
-    return script(f"container {container}, removed", f"as_root {engine} rm -f -t 0 -v {container} >/dev/null")
+    return script(f"container {container}, removed", f"as_root {_remove(engine)} {container} >/dev/null")
+
+
+def _host_resolvers() -> list[str]:
+    """The shell lines that set "$@" to what shows a machine the host's resolvers.
+
+    docker writes its own into the machine: 127.0.0.11, which no pod can reach. The volumes are made only where the host
+    has the files, since docker makes a directory of what is missing. A directory, not its file: systemd-resolved
+    replaces that.
+    """
+    return [
+        "set --",
+        f"[ ! -f /etc/resolv.conf ] || set -- --volume=/etc/resolv.conf:{HOST_RESOLV_CONF}:ro",
+        "[ ! -d /run/systemd/resolve ] ||",
+        f'  set -- "$@" --volume=/run/systemd/resolve:{Path(HOST_RESOLVED).parent}:ro',
+    ]
 
 
 def _mac_address(address: IPv4Address) -> str:
@@ -244,12 +341,31 @@ def _mac_address(address: IPv4Address) -> str:
     return ":".join(f"{byte:02x}" for byte in (0x02, 0x42, *address.packed))
 
 
-def boot_unit(engine: str, prefix: str, machines: Sequence[str], routes: Sequence[tuple[str, str]]) -> str:
-    """The unit of the host that starts the lab's containers and sets its routes after a reboot."""
+def boot_unit(
+    engine: str,
+    prefix: str,
+    machines: Sequence[str],
+    routes: Sequence[tuple[str, str]],
+    modules: Sequence[str] = (),
+) -> str:
+    """The unit of the host that makes all of the lab work again after a reboot, or a restart of docker's daemon.
+
+    Args:
+        engine: podman or docker.
+        prefix: hardway-<stack>.
+        machines: the containers' names after the prefix.
+        routes: pod range and worker's address.
+        modules: kernel modules beyond those of every lab.
+    """
     return oneshot_unit(
         description=f"Kubernetes The Hard Way: the lab {prefix}",
+        # docker's daemon takes its containers down with it, and knows nothing of the order of a lab.
+        after=("docker.service",) if engine == "docker" else (),
         start=[
+            # Before anything sends packets. A module that is built in, or missing, is none of this unit's errors.
+            f"/bin/sh -c 'modprobe -a {' '.join((*_MODULES, *modules))} 2>/dev/null || true'",
             f"/usr/bin/env sysctl -q -w {_INOTIFY}",
+            f"/usr/bin/env sh {firewall_program(prefix)} open",
             f"/usr/bin/env {engine} start {' '.join(f'{prefix}-{machine}' for machine in machines)}",
             *(f"/usr/bin/env ip route replace {pods} via {worker}" for pods, worker in routes),
         ],

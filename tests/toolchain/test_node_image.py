@@ -63,11 +63,30 @@ def test_a_registry_that_answers_means_the_containerfile(
     name: str, options: str, engine: Path, cache: Path, report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOOLCHAIN", "upstream")
+    monkeypatch.setenv("PATH", str(tmp_path / "no-other-engine"))
     named = engine.rename(engine.with_name(name))
     image = node_image.ensure(report, str(named))
     inspect, again, build = (tmp_path / "asked").read_text().splitlines()
     assert inspect == again == f"image inspect {image}"
-    assert build == f"{options} --tag {image} {node_image._RECIPE}"
+    # docker looks for a Dockerfile unless it is told.
+    assert build == f"{options} --file {node_image._RECIPE}/Containerfile --tag {image} {node_image._RECIPE}"
+
+
+def test_the_other_engines_image_is_copied(
+    engine: Path, cache: Path, report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    podman = tmp_path / "bin" / "podman"
+    podman.write_text(f"#!/bin/sh\necho \"podman $*\" >>{tmp_path}/asked\n[ $1 != image ] || echo '[{{}}]'\n")
+    podman.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    image = node_image.ensure(report, str(engine.rename(engine.with_name("docker"))))
+    *_, inspected, saved, loaded = (tmp_path / "asked").read_text().splitlines()
+    assert inspected == f"podman image inspect {image}"
+    archive = saved.split()[3]
+    assert saved == f"podman save --output {archive} {image}"
+    assert loaded == f"load --input {archive}"
+    assert not Path(archive).exists()
 
 
 def test_an_engine_out_of_order_is_not_an_absent_image(tmp_path: Path, cache: Path, report: Report) -> None:

@@ -67,6 +67,18 @@ def test_systemd_takes_the_hosts_own_unit(tmp_path: Path, tools: NodeTools) -> N
     assert complaints(tools, "hardway-dev.service", text, tmp_path) == []
     assert "\nExecStart=/usr/bin/env podman start hardway-dev-worker-0\n" in text
     assert "\nExecStart=/usr/bin/env ip route replace 10.200.0.0/24 via 10.240.0.20\n" in text
+    # Without br_netfilter the pods' packets do not pass kube-proxy's rules, and most queries to the DNS Service are lost.
+    started = [line for line in text.splitlines() if line.startswith("ExecStart=")]
+    assert "modprobe -a overlay br_netfilter" in started[0]
+    assert "firewall.sh open" in started[2]
+
+
+def test_the_hosts_own_unit_starts_with_dockers_daemon(tmp_path: Path, tools: NodeTools) -> None:
+    """An upgrade of docker restarts its daemon, and leaves all containers stopped."""
+    text = boot_unit("docker", "hardway-dev", ["worker-0"], [("10.200.0.0/24", "10.240.0.20")])
+    assert complaints(tools, "hardway-dev.service", text, tmp_path) == []
+    assert "\nAfter=network-online.target docker.service\nPartOf=docker.service\n" in text
+    assert text.endswith("\nWantedBy=multi-user.target docker.service")
 
 
 def test_systemd_takes_the_hosts_unit_of_virtual_machines(tmp_path: Path, tools: NodeTools) -> None:

@@ -1,0 +1,81 @@
+"""What the substrate `containers` runs on its host, for each container engine."""
+
+import hashlib
+import re
+
+import pytest
+
+from components.substrates.containers import (
+    boot_unit,
+    close_firewall,
+    create_container,
+    create_network,
+    delete_container,
+    delete_network,
+    open_firewall,
+)
+from config.lab import Lab, parse
+from toolchain import paths
+
+PREFIX = "hardway-dev"
+# Of the scripts that made the labs which run today.
+MADE_BY_PODMAN = "316645489830cb19"
+
+
+def lab(engine: str) -> Lab:
+    """The lab dev on an engine."""
+    return parse("dev", {"controllers": 1, "workers": 2, "containers": {"engine": engine, "image": "the-image"}})
+
+
+def made(engine: str) -> list[str]:
+    """The scripts whose text is part of what a network or a machine is."""
+    return [
+        create_network(engine, PREFIX, lab(engine)),
+        *(create_container(lab(engine), PREFIX, spec) for spec in lab(engine).machines),
+    ]
+
+
+def scripts(engine: str) -> str:
+    """All that an engine is asked to do."""
+    return "\n".join(
+        [
+            *made(engine),
+            delete_network(engine, PREFIX, lab(engine)),
+            delete_container(engine, f"{PREFIX}-worker-0"),
+            open_firewall(engine, PREFIX),
+            close_firewall(engine, PREFIX),
+            boot_unit(engine, PREFIX, ["worker-0"], [("10.200.0.0/24", "10.240.0.20")]),
+        ]
+    )
+
+
+def test_the_machines_of_a_running_lab_are_not_replaced() -> None:
+    """Another text of these scripts is another machine: the next `up` would remove what runs."""
+    text = "\n".join(made("podman")).replace(str(paths.mirror()), "MIRROR")
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == MADE_BY_PODMAN, text
+
+
+@pytest.mark.parametrize(("engine", "other"), [("podman", "docker"), ("docker", "podman")])
+def test_one_engine_is_not_asked_for_the_others_things(engine: str, other: str) -> None:
+    asked = re.findall(rf"as_root {other} .*", scripts(engine))
+    assert asked == []
+
+
+def test_docker_is_not_asked_for_what_only_podman_or_later_versions_know() -> None:
+    text = scripts("docker")
+    assert " rm -f -t " not in text
+    assert "network rm -f" not in text
+    assert "--disable-dns" not in text
+    assert "--systemd" not in text
+
+
+def test_dockers_machines_see_the_hosts_resolvers() -> None:
+    """docker's own, 127.0.0.11, is of no use to pods."""
+    text = create_container(lab("docker"), PREFIX, lab("docker").machines[0])
+    assert "--volume=/etc/resolv.conf:/etc/hardway/host-resolv.conf:ro" in text
+    assert '"$@" \\\n  the-image' in text
+
+
+def test_the_firewall_is_closed_by_a_script_that_does_not_need_its_file() -> None:
+    text = close_firewall("podman", PREFIX)
+    assert (paths.checkout() / "components/substrates/containers_firewall.sh").read_text().rstrip() in text
