@@ -2,7 +2,7 @@
 
 import pulumi
 
-from components import substrates
+from components import language_host, substrates
 from components.ssh import ssh_config
 from config import lab as config
 from config.problems import ConfigError
@@ -41,6 +41,7 @@ def build(lab: config.Lab) -> None:
     pulumi.export("readiness", cluster.readiness.facts)
 
 
+language_host.end_quietly_when_cancelled()
 try:
     build(config.load())
 except ConfigError as error:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
-from toolchain import choices, libvirt_strays, paths
+from toolchain import choices, libvirt_strays, orphans, paths
 from toolchain.engine_output import readable
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
@@ -136,6 +136,8 @@ def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
             f"Removed the lock of a run that was killed (process {lock.pid}, since {lock.since} UTC).",
             flush=True,
         )
+    for plugin in orphans.end_orphans(paths.checkout()):
+        print(f"Ended {plugin.name} (process {plugin.pid}): a run that was killed had left it at work.", flush=True)
     drop_torn_attributes(workshop.state.directory, stack)
     deployment = _export_or_init(workshop, stack)
     if pending := pending_operations(deployment):

@@ -141,6 +141,9 @@ def _environment(cli: Path, found: State) -> dict[str, str]:
         # Once each: `eval "$(make -s env)"` may be repeated in one shell.
         "PATH": os.pathsep.join(dict.fromkeys(directories)),
         "PULUMI_SKIP_UPDATE_CHECK": "1",
+        # The official language host names the provider of every SDK in the virtual environment, and the engine would
+        # install them all before it runs the program. With this option it installs a provider when a resource needs it.
+        "PULUMI_OPTION_SKIP_PLUGIN_PRE_INSTALL": "true",
         # Where the settings file has no salt, take the state's, rather than make another.
         "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "1",
         **found.environment,

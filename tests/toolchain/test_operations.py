@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -186,6 +187,24 @@ def test_an_up_that_was_killed_is_finished_by_the_next(
     assert f"Removed the lock of a run that was killed (process {running.pulumi}" in said
     assert "creating slow" in said
     assert toy.resources() == {"quick", "slow"}
+
+
+def test_a_plugin_that_a_killed_run_has_left_at_work_is_ended(toy: Toy, capfd: pytest.CaptureFixture[str]) -> None:
+    """An official plugin does not notice for minutes; here a process stands for it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    name = "pulumi-resource-command"
+    plugin = subprocess.Popen(
+        [name, "-c", "import signal; signal.pause()", address], executable=sys.executable, cwd=toy.directory
+    )
+    try:
+        assert toy.up() == 0
+        assert plugin.poll() == -signal.SIGTERM
+    finally:
+        plugin.kill()
+        plugin.wait()
+    assert f"Ended {name} (process {plugin.pid}): a run that was killed had left it at work." in capfd.readouterr().out
 
 
 def test_a_destroy_after_a_killed_up(toy: Toy, running: Running) -> None:

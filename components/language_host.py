@@ -1,0 +1,32 @@
+"""How the program ends when the official Python language host stops it.
+
+The engine cancels the language host when a resource has failed, and the host then sends SIGINT to the program. Python
+answers that with tracebacks of KeyboardInterrupt, below the error that the engine has already shown.
+Source: `sdk/python/cmd/pulumi-language-python` in Pulumi 3.259.0: `main.go` (Run), and the script `-exec` beside it.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+_OFFICIAL = "pulumi-language-python-exec"
+# By this exit status the official host recognises a program whose error has been shown.
+_ALREADY_SHOWN = 32
+
+
+def end_quietly_when_cancelled() -> None:
+    """End the program at SIGINT with the status "already shown", where the official language host runs it.
+
+    Any other host keeps Python's way: the stand-in runs the program in its own process and answers SIGINT itself.
+    """
+    if any(Path(argument).name == _OFFICIAL for argument in sys.orig_argv):
+        signal.signal(signal.SIGINT, _end)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: the event loop would report the tasks that wait for the engine's answers.
+    os._exit(_ALREADY_SHOWN)
