@@ -77,7 +77,7 @@ lint: .venv  ## ruff and mypy
 # What only some labs have takes minutes where it is built: here it says how far it is.
 test: lint  ## lint, then all tests: unit, tool chain, live, engine, a real lab each way, and one that is hurt
 	@$(TOOL) --stack lab-four-test setup
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/unit tests/toolchain tests/live tests/engine tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/lab_four tests/ha
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/unit tests/toolchain tests/live tests/engine tests/docker tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/lab_four tests/ha
 
 compare: .venv  ## the hard way and kubeadm on the same machines: seconds, memory, processes, files [ARGS=--files]
 	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m benchmarks.compare $$ARGS

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
-from toolchain import choices, libvirt_strays, orphans, paths
+from toolchain import choices, libvirt_strays, older_labs, orphans, paths
 from toolchain.engine_output import readable
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
@@ -148,9 +148,26 @@ def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
                 f"`pulumi refresh` ended with status {status}; its output above says why. "
                 "When that is repaired, run this again."
             )
+    if stack.substrate == "containers" and older_labs.needs_repair(deployment):
+        deployment = _repair_scripts(workshop, stack)
     if stack.substrate == "libvirt" and (gone := libvirt_strays.remove(deployment, stack)):
         print(f"Removed what an earlier run has left half made: {', '.join(gone)}.", flush=True)
     return deployment
+
+
+def _repair_scripts(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
+    """Have scripts in the state that Docker takes (see `older_labs`); return the state."""
+    exported = _ask(workshop, stack, "stack", "export")
+    if exported.returncode != 0:
+        raise ToolchainError(f"The state of the stack {stack.name} cannot be read: {exported.stderr.strip()}")
+    deployment: dict[str, Any] = json.loads(exported.stdout)
+    if (better := older_labs.repaired(deployment)) is None:
+        return deployment
+    print("The state has scripts of an earlier version, which Docker refuses: repairing them.", flush=True)
+    imported = _ask(workshop, stack, "stack", "import", told=json.dumps(better))
+    if imported.returncode != 0:
+        raise ToolchainError(f"The state of the stack {stack.name} cannot be written: {imported.stderr.strip()}")
+    return better
 
 
 def _urn_of_machine(deployment: Mapping[str, Any], machine: str) -> str:
@@ -178,13 +195,15 @@ def _export_or_init(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
     return {}
 
 
-def _ask(workshop: Workshop, stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the CLI for what it prints, which is not shown."""
+def _ask(
+    workshop: Workshop, stack: Stack, *arguments: str, told: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the CLI for what it prints, which is not shown; `told` is its standard input."""
     return subprocess.run(
         [workshop.pulumi, *arguments, "--stack", stack.name, "--non-interactive"],
         cwd=paths.checkout(),
         env=os.environ | workshop.environment,
-        stdin=subprocess.DEVNULL,
+        **({"stdin": subprocess.DEVNULL} if told is None else {"input": told}),
         capture_output=True,
         text=True,
         check=False,

@@ -67,7 +67,7 @@ def test_systemd_takes_the_hosts_own_unit(tmp_path: Path, tools: NodeTools) -> N
     assert complaints(tools, "hardway-dev.service", text, tmp_path) == []
     assert "\nExecStart=/usr/bin/env podman start hardway-dev-worker-0\n" in text
     assert "\nExecStart=/usr/bin/env ip route replace 10.200.0.0/24 via 10.240.0.20\n" in text
-    # Without br_netfilter the pods' packets do not pass kube-proxy's rules, and most queries to the DNS Service are lost.
+    # Without br_netfilter pods' packets do not pass kube-proxy's rules: most queries to the DNS Service are lost.
     started = [line for line in text.splitlines() if line.startswith("ExecStart=")]
     assert "modprobe -a overlay br_netfilter" in started[0]
     assert "firewall.sh open" in started[2]
