@@ -17,7 +17,7 @@ import pulumi
 from pulumi.runtime.config import CONFIG
 from pydantic import ValidationError
 
-from config import checks, choices, kubeadm, libvirt, machine_database, trust
+from config import checks, choices, container_engine, kubeadm, libvirt, machine_database, trust
 from config.artifacts import UPSTREAM, ArtifactSource, read_checksums
 from config.calico import CalicoSettings, kernel_modules
 from config.gcp import arch_of
@@ -43,6 +43,8 @@ class Lab:
     mirror: Path
     """The local artifact mirror."""
     node_image: str
+    engine: str
+    """The container engine of the substrate `containers`: podman or docker."""
     arch: str
     """The architecture of the machines, as Kubernetes names it: amd64 or arm64."""
     own_machines: Mapping[str, OwnMachine] = field(default_factory=dict)
@@ -156,6 +158,7 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
         artifacts=_artifacts(settings, mirror),
         mirror=mirror,
         node_image=settings.containers.image or node_image.reference(),
+        engine=container_engine.chosen(stack, settings.containers.engine, paths.state()),
         arch=_arch(settings),
         own_machines=own,
         trusted=trust.read(stack) if own else {},

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from config import machine_database
+from config import container_engine, machine_database
 from config.choices import choices_of
 from config.own_machines import MachinesSettings
 from config.settings import LabSettings, PkiSettings
@@ -77,7 +77,7 @@ def read(name: str) -> Stack:
         project=str(project),
         settings_file=file,
         substrate=str(lab.get("substrate", "containers")),
-        engine=str(_mapping(lab.get("containers")).get("engine", "podman")),
+        engine=container_engine.chosen(name, _mapping(lab.get("containers")).get("engine"), paths.state()),
         libvirt=_mapping(lab.get("libvirt")),
         kubernetes=str(_mapping(lab.get("versions")).get("kubernetes", pins().products["kubernetes"].default)),
         architectures=_architectures(lab),

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from toolchain.command import run
 from toolchain.errors import ToolchainError
@@ -13,6 +14,7 @@ from toolchain.progress import Part, Report
 
 _LOCK_DEADLINE = 600.0
 _LOOK_EVERY = 0.5
+_OS_RELEASE = Path("/etc/os-release")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -23,6 +25,8 @@ class Package:
     name: str
     why: str
     command: str | None = None
+    since_debian: int | None = None
+    """The first Debian that has it: in an earlier one, and in Ubuntu, another package has its command."""
 
 
 PODMAN = (
@@ -30,10 +34,17 @@ PODMAN = (
     Package(name="runc", command="runc", why="their runtime: crun, podman's default, mounts cgroups otherwise"),
     Package(name="netavark", why="podman's networks with static addresses"),
     Package(name="aardvark-dns", why="the resolver that podman gives to the machines"),
-    Package(name="iptables", command="iptables", why="what netavark masquerades with"),
-    Package(name="procps", command="sysctl", why="keeps the host's kernel settings, and puts them back"),
+    Package(name="iptables", command="iptables", why="what netavark masquerades with, and rules for the lab's packets"),
+    Package(name="nftables", command="nft", why="the same for later versions of netavark; shows what a firewall drops"),
+    Package(name="procps", command="sysctl", why="keeps the host's kernel settings, and restores them"),
 )
-DOCKER = (Package(name="docker.io", command="docker", why="runs the machines, which are containers"),)
+DOCKER = (
+    Package(name="docker.io", command="dockerd", why="runs the machines, which are containers"),
+    Package(name="docker-cli", command="docker", why="its command", since_debian=13),
+    Package(name="iptables", command="iptables", why="rules for the lab's packets"),
+    Package(name="nftables", command="nft", why="shows what a firewall drops"),
+    Package(name="procps", command="sysctl", why="keeps the host's kernel settings, and restores them"),
+)
 NODE_IMAGE = (
     Package(name="mmdebstrap", command="mmdebstrap", why="makes the node image where no registry answers"),
     Package(name="debian-archive-keyring", why="checks the signatures of the packages in that image"),
@@ -80,7 +91,9 @@ def ensure(report: Report, packages: Sequence[Package]) -> None:
 
 def missing(packages: Sequence[Package]) -> list[str]:
     """The names of those packages that are neither installed nor replaced by another origin's program."""
-    uncertain = [p.name for p in packages if not (p.command and shutil.which(p.command, path=_search_path()))]
+    uncertain = [
+        p.name for p in packages if _exists(p) and not (p.command and shutil.which(p.command, path=_search_path()))
+    ]
     if not uncertain:
         return []
     try:
@@ -95,6 +108,17 @@ def missing(packages: Sequence[Package]) -> list[str]:
     # Its exit status only says that some are unknown.
     installed = {line.split()[0] for line in listing.stdout.splitlines() if line.endswith(" installed")}
     return [name for name in uncertain if name not in installed]
+
+
+def _exists(package: Package) -> bool:
+    if package.since_debian is None:
+        return True
+    lines = _OS_RELEASE.read_text().splitlines() if _OS_RELEASE.exists() else []
+    release = {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines)}
+    # Debian's next release has no number yet.
+    return (
+        release.get("ID") == "debian" and int(release.get("VERSION_ID", package.since_debian)) >= package.since_debian
+    )
 
 
 def _search_path() -> str:

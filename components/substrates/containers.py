@@ -77,7 +77,7 @@ class Containers(pulumi.ComponentResource):
     def __init__(self, name: str, lab: Lab, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("hardway:index:Containers", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        engine = lab.settings.containers.engine
+        engine = lab.engine
         prefix = f"hardway-{lab.name}"
         key = tls.PrivateKey(f"{name}-ssh", algorithm="ED25519", opts=child)
         preflight = local.Command(f"{name}-preflight", create=_preflight(lab, prefix), opts=child)
@@ -138,7 +138,7 @@ class Containers(pulumi.ComponentResource):
         network: local.Command,
         firewall: local.Command,
     ) -> Machine:
-        engine = lab.settings.containers.engine
+        engine = lab.engine
         host_key = tls.PrivateKey(
             f"{name}-{spec.name}-host-key", algorithm="ED25519", opts=pulumi.ResourceOptions(parent=self)
         )
@@ -266,7 +266,7 @@ def _firewall(engine: str, prefix: str) -> str:
 
 def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
     """The shell lines that make one machine and print its id once sshd answers; keys come on standard input."""
-    engine = lab.settings.containers.engine
+    engine = lab.engine
     container = f"{prefix}-{spec.name}"
     flags = [
         *_RUN_FLAGS,
@@ -404,7 +404,7 @@ def _preflight(lab: Lab, prefix: str) -> str:
         " ".join(
             [
                 f"as_root python3 {_PREFLIGHT}",
-                f"--engine {lab.settings.containers.engine}",
+                f"--engine {lab.engine}",
                 f"--network {prefix}",
                 f"--image {lab.node_image}",
                 f"--mirror {quote(str(lab.mirror))}",

@@ -107,6 +107,26 @@ def test_waiting_for_another_apt_ends(apt: Apt, monkeypatch: pytest.MonkeyPatch)
         ensure(LIBRARY)
 
 
+@pytest.mark.parametrize(
+    ("release", "asked"),
+    [
+        ('ID=debian\nVERSION_ID="12"\n', []),
+        ('ID=debian\nVERSION_ID="13"\n', ["apt-get install --yes --no-install-recommends docker-cli"]),
+        ("ID=debian\nVERSION_CODENAME=forky\n", ["apt-get install --yes --no-install-recommends docker-cli"]),
+        ('ID=ubuntu\nVERSION_ID="24.04"\n', []),
+    ],
+)
+def test_a_package_that_only_later_debians_have(
+    apt: Apt, release: str, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "os-release").write_text(release)
+    monkeypatch.setattr(system, "_OS_RELEASE", tmp_path / "os-release")
+    monkeypatch.setattr(system, "_SYSTEM_PATH", "")
+    apt.have_lists()
+    ensure(Package(name="docker-cli", command="docker-of-no-host", why="its command", since_debian=13))
+    assert apt.was_asked() == asked
+
+
 def test_a_failing_apt_is_quoted(apt: Apt) -> None:
     apt.program("apt-get", "echo 'E: no space left'; exit 100")
     with pytest.raises(ToolchainError, match="no space left"):
