@@ -30,7 +30,7 @@ def chosen(stack: str, setting: Any, state: Path) -> str:
 
 
 def kept(stack: str, state: Path) -> str | None:
-    """The engine that a lab runs on, or was set up for; None where neither its record nor its state has one."""
+    """The engine that a lab runs on; None where neither its record nor its state has one."""
     try:
         recorded = (state / stack / _RECORD).read_text().strip()
     except OSError:

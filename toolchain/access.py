@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from config import container_engine
 from config.versions import pins
 from toolchain import paths
 from toolchain.errors import ToolchainError
@@ -38,6 +39,9 @@ def write(stack: Stack, outputs: Mapping[str, Any]) -> None:
     for output, name in _FILES.items():
         _replace(stack.directory / name, str(outputs[output]))
     _replace(stack.directory / "lab.json", json.dumps({fact: outputs[fact] for fact in _FACTS}, indent=2))
+    if stack.substrate == "containers":
+        # Backends other than files show nobody what they have: the lab keeps its engine by this.
+        container_engine.keep(stack.name, stack.engine, paths.state())
     program = stack.directory / f"kubectl.{os.getpid()}"
     program.symlink_to(_kubectl(stack.kubernetes))
     program.replace(stack.directory / "kubectl")

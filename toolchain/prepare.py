@@ -4,7 +4,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from config import container_engine
 from config.versions import pins
 from toolchain import artifacts, images, node_image, origin, paths, plugins, pulumi_cli, state, system, vm_image
 from toolchain.errors import ToolchainError
@@ -60,8 +59,6 @@ def everything(report: Report, stack: Stack, *, retry: bool = False) -> Workshop
         images.ensure(report, features, arch=arch)
     if stack.substrate == "containers":
         node_image.ensure(report, stack.engine)
-        # Before the program runs: the lab keeps it when another engine is installed later.
-        container_engine.keep(stack.name, stack.engine, paths.state())
     if stack.substrate == "libvirt":
         _have_vm_image(report, stack)
     return Workshop(pulumi=cli, state=found, environment=_environment(cli, found))

@@ -403,7 +403,7 @@ def _preflight(lab: Lab, prefix: str) -> str:
         f"preflight of {prefix}",
         " ".join(
             [
-                f"as_root python3 {_PREFLIGHT}",
+                f"as_root python3 -B {_PREFLIGHT}",
                 f"--engine {lab.engine}",
                 f"--network {prefix}",
                 f"--image {lab.node_image}",

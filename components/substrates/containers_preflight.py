@@ -6,15 +6,23 @@ Run by the substrate `containers` before it makes anything, as a program of its 
 import argparse
 import ipaddress
 import json
+import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+# Beside this file, which runs as a program.
+import containers_firewall_check  # type: ignore[import-not-found]
+
 # What a machine was seen to need, with room to breathe.
 _MEMORY_PER_MACHINE_MIB = 400
 _DISK_PER_MACHINE_MIB = 700
+# A route is for a network that the lab would hide if it is at most this many bits wider than the lab's range.
+_WIDER = 8
+_RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+_CAP_SYS_RESOURCE = 24
 
 
 def main() -> int:
@@ -33,6 +41,9 @@ def main() -> int:
         print("This host cannot carry the lab; nothing was touched.", file=sys.stderr)
         for number, problem in enumerate(found, 1):
             print(f"  {number}. {problem}", file=sys.stderr)
+    else:
+        for note in notes():
+            print(f"Note: {note}.")
     return 1 if found else 0
 
 
@@ -48,6 +59,9 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
                 "take another (lab.network.pod_network)"
             )
     yield from _room(args.machines, args.mirror if args.mirror.exists() else Path("/"))
+    if args.engine == "podman":
+        # docker's daemon has limits of its own.
+        yield from _limits()
     missing = [program for program in (args.engine, "ip") if shutil.which(program) is None]
     for program in missing:
         yield f"{program} is not installed: run `make setup`, or install it"
@@ -59,7 +73,47 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
         return
     if _run(args.engine, "image", "inspect", args.image).returncode != 0:
         yield f"the node image {args.image} is missing: run `make setup`"
-    yield from _ranges(args.engine, args.network, listing.stdout.split(), args.ranges)
+    mine, taken = _networks(args.engine, args.network, listing.stdout.split())
+    yield from _ranges(mine, taken, args.engine, args.ranges)
+    try:
+        yield from containers_firewall_check.problems(
+            containers_firewall_check.Lab(args.ranges, next(iter(mine), None))
+        )
+    except containers_firewall_check.UnreadableError as error:
+        print(f"Note: the host's firewall cannot be read, and may drop what it forwards for the lab: {error}")
+
+
+def notes() -> Iterator[str]:
+    """What is in nobody's way, and should be known."""
+    lines = [
+        line.split() for file in _RESOLVERS if file.exists() for line in file.read_text(errors="replace").splitlines()
+    ]
+    servers = [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+    if not any(_is_reachable(server) for server in servers):
+        named = f"only {', '.join(servers)}, which pods cannot reach" if servers else "none"
+        yield f"of name servers the host has {named}: pods may not resolve names outside the cluster"
+
+
+def _is_reachable(server: str) -> bool:
+    """Whether a pod can ask a name server: no loopback address, and none that means something on one link only."""
+    try:
+        address = ipaddress.ip_address(server)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return not (mapped.is_loopback or mapped.is_unspecified or (address.version == 6 and address.is_link_local))
+
+
+def _limits() -> Iterator[str]:
+    """Limits of processes that root cannot raise here: machines are given these, see `containers.py`."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    capabilities = int(next(line.split()[1] for line in status if line.startswith("CapEff:")), 16)
+    if capabilities >> _CAP_SYS_RESOURCE & 1:
+        return
+    for name, kind, least in (("-Hn", resource.RLIMIT_NOFILE, 20000), ("-Hu", resource.RLIMIT_NPROC, 4096)):
+        _, hard = resource.getrlimit(kind)
+        if hard != resource.RLIM_INFINITY and hard < least:
+            yield f"`ulimit {name}` is {hard} and cannot be raised here, and machines need {least}: raise it before"
 
 
 def _room(machines: int, disk: Path) -> Iterator[str]:
@@ -81,24 +135,34 @@ def _room(machines: int, disk: Path) -> Iterator[str]:
         )
 
 
-def _ranges(engine: str, own: str, networks: list[str], wanted: list[ipaddress.IPv4Network]) -> Iterator[str]:
-    mine: set[str] = set()
+def _networks(engine: str, own: str, networks: list[str]) -> tuple[list[str], dict[ipaddress.IPv4Network, str]]:
+    """The bridge of the lab's own network, if it is there, and what the others take: range -> name."""
+    mine: list[str] = []
+    taken: dict[ipaddress.IPv4Network, str] = {}
     for name in networks:
         inspected = json.loads(_run(engine, "network", "inspect", name).stdout or "[]")
         for network in inspected:
             if name == own:
-                mine.add(network.get("network_interface") or f"br-{network.get('Id', '')[:12]}")
-                continue
-            for taken in _subnets(network):
-                for range_ in wanted:
-                    if range_.overlaps(taken):
-                        yield f"{range_} overlaps {taken}, the {engine} network {name}: take another (lab.network)"
+                mine.append(network.get("network_interface") or f"br-{network.get('Id', '')[:12]}")
+            else:
+                taken |= dict.fromkeys(_subnets(network), name)
+    return mine, taken
+
+
+def _ranges(
+    mine: list[str], networks: dict[ipaddress.IPv4Network, str], engine: str, wanted: list[ipaddress.IPv4Network]
+) -> Iterator[str]:
+    for taken, name in networks.items():
+        for range_ in wanted:
+            if range_.overlaps(taken):
+                yield f"{range_} overlaps {taken}, the {engine} network {name}: take another (lab.network)"
     for route in json.loads(_run("ip", "-j", "-4", "route", "show").stdout or "[]"):
         if route["dst"] == "default" or route.get("dev") in mine:
             continue
         taken = ipaddress.IPv4Network(route["dst"])
         for range_ in wanted:
-            if range_.overlaps(taken):
+            # A VPN that wants everything has 0.0.0.0/1 and 128.0.0.0/1: the lab's narrower routes go before such.
+            if range_.overlaps(taken) and taken.prefixlen >= range_.prefixlen - _WIDER:
                 yield f"{range_} overlaps {taken}, a route by {route.get('dev')}: take another (lab.network)"
 
 

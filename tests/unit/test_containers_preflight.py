@@ -1,5 +1,6 @@
 """The report of what is in the way of a lab of containers, with an engine and an ip that say what they are told to."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -41,6 +42,8 @@ class Host:
     has_ip: bool = True
     permitted: bool = True
     mirror_filled: bool = True
+    ruleset: dict[str, Any] = field(default_factory=lambda: {"nftables": []})
+    firewalld: bool = False
 
     def ask(
         self,
@@ -61,12 +64,17 @@ class Host:
             f"{self.engine} network ls --format {{{{.Name}}}}": [0, names, ""] if self.permitted else [1, "", denied],
             f"{self.engine} image inspect the-image": [0 if self.has_image else 1, "[]", ""],
             "ip -j -4 route show": [0, json.dumps(self.routes), ""],
+            "nft -j list ruleset": [0, json.dumps(self.ruleset), ""],
+            "firewall-cmd --state": [0, "running", ""],
+            "firewall-cmd --get-zone-of-source=10.240.0.0/24": [0, "trusted", ""],
+            "firewall-cmd --get-zone-of-source=10.200.0.0/16": [2, "no zone", ""],
         }
         for network in self.networks:
             name = network.get("name") or network["Name"]
             answers[f"{self.engine} network inspect {name}"] = [0, json.dumps([network]), ""]
         (tools / "answers.json").write_text(json.dumps(answers))
-        for tool in (*(["ip"] if self.has_ip else []), *([self.engine] if self.installed else [])):
+        firewall = ["nft", *(["firewall-cmd"] if self.firewalld else [])]
+        for tool in (*firewall, *(["ip"] if self.has_ip else []), *([self.engine] if self.installed else [])):
             (tools / tool).write_text(FAKE.format(python=sys.executable))
             (tools / tool).chmod(0o755)
         result = subprocess.run(
@@ -159,6 +167,60 @@ def test_a_route_in_the_way(host: Host) -> None:
     host.routes += [{"dst": "10.200.7.0/24", "dev": "tun0"}, {"dst": "10.0.0.1", "dev": "eth0"}]
     (problem,) = host.ask()
     assert problem.startswith("10.200.0.0/16 overlaps 10.200.7.0/24, a route by tun0")
+
+
+@pytest.mark.parametrize("route", ["0.0.0.0/1", "128.0.0.0/1", "8.0.0.0/5"])
+def test_a_vpn_that_takes_everything_is_in_nobodys_way(host: Host, route: str) -> None:
+    host.routes.append({"dst": route, "dev": "tun0"})
+    assert host.ask() == []
+
+
+def test_a_route_of_the_ranges_own_size_is_in_the_way(host: Host) -> None:
+    host.routes.append({"dst": "10.0.0.0/8", "dev": "tun0"})
+    (problem,) = host.ask()
+    assert problem.startswith("10.200.0.0/16 overlaps 10.0.0.0/8, a route by tun0")
+
+
+def test_a_firewall_that_drops_what_is_forwarded(host: Host) -> None:
+    """All of its own is in tests/engine/test_firewall.py; here it stands in the report."""
+    chain = {"family": "inet", "table": "filter", "name": "forward", "hook": "forward", "policy": "drop"}
+    host.ruleset = {"nftables": [{"metainfo": {}}, {"chain": chain}]}
+    (problem,) = host.ask()
+    assert "table inet filter, chain forward, policy drop" in problem
+    assert "`nft insert rule inet filter forward ip saddr { 10.240.0.0/24, 10.200.0.0/16 } accept`" in problem
+
+
+def test_firewalld_is_told_by_its_own_command(host: Host) -> None:
+    host.firewalld = True
+    (problem,) = host.ask()
+    assert "`firewall-cmd --permanent --zone=trusted --add-source=10.200.0.0/16`" in problem
+
+
+@pytest.mark.parametrize(
+    ("server", "is_reachable"),
+    [
+        ("10.0.0.2", True),
+        ("192.168.127.1", True),
+        ("169.254.169.254", True),
+        ("2001:db8::1", True),
+        ("127.0.0.53", False),
+        ("::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("fe80::1%eth0", False),
+        ("nonsense", False),
+    ],
+)
+def test_a_name_server_that_pods_can_ask(server: str, is_reachable: bool) -> None:
+    specification = importlib.util.spec_from_file_location("containers_preflight", PROGRAM)
+    assert specification
+    assert specification.loader
+    sys.path.insert(0, str(PROGRAM.parent))
+    try:
+        program = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(program)
+    finally:
+        sys.path.remove(str(PROGRAM.parent))
+    assert program._is_reachable(server) is is_reachable
 
 
 def test_a_range_of_ipv6_is_in_nobodys_way(host: Host) -> None:

@@ -1,0 +1,168 @@
+"""A lab's packets and the firewall of its host: what the lab opens, takes back, and names because it cannot open it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from components.substrates import containers_firewall_check as check
+from components.substrates.containers import close_firewall, firewall_program, open_firewall
+from engine.firewalled_host import BRIDGE, NODES, PODS, FirewalledHost
+
+PREFIX = "hardway-firewall-test"
+LAB = check.Lab([IPv4Network(NODES), IPv4Network(PODS)], BRIDGE)
+ALL, NONE = dict.fromkeys(("machines", "pods", "outside"), True), dict.fromkeys(("machines", "pods", "outside"), False)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[FirewalledHost]:
+    """A host whose firewall forwards nothing, as Docker and ufw leave it; without a lab's rules."""
+    made = FirewalledHost(tmp_path)
+    try:
+        assert made.passes() == ALL
+        made.run("iptables", "-P", "FORWARD", "DROP")
+        yield made
+    finally:
+        made.stop()
+        subprocess.run(["rm", "-rf", str(Path(firewall_program(PREFIX)).parent)], check=True)
+
+
+def rules(host: FirewalledHost) -> list[str]:
+    """The filter's."""
+    return host.run("iptables", "-S").splitlines()
+
+
+def named(host: FirewalledHost) -> list[str]:
+    """What the preflight says of the firewall."""
+    ruleset = json.loads(host.run("nft", "-j", "list", "ruleset"))
+    return [f"{chain.place}: {'policy' if rule is None else 'rule'}" for chain, rule in check.dropping(ruleset, LAB)]
+
+
+def opened(host: FirewalledHost) -> None:
+    """Have the lab's rules."""
+    host.run("bash", "-c", open_firewall("podman", PREFIX))
+
+
+def test_a_lab_opens_a_firewall_that_forwards_nothing_and_closes_it_again(host: FirewalledHost) -> None:
+    before = rules(host)
+    assert host.passes() == NONE
+    opened(host)
+    assert host.passes() == ALL
+    once = rules(host)
+    # At boot, and at every `up`.
+    host.run("sh", firewall_program(PREFIX), "open")
+    opened(host)
+    assert rules(host) == once
+    host.run("bash", "-c", close_firewall("podman", PREFIX))
+    assert rules(host) == before
+    assert not Path(firewall_program(PREFIX)).exists()
+
+
+def test_rules_of_others_stay(host: FirewalledHost) -> None:
+    """Also those of a lab whose name begins like this one's."""
+    for comment in (f"{PREFIX}-2", "docker"):
+        host.run("iptables", "-A", "FORWARD", "-i", "x", "-m", "comment", "--comment", comment, "-j", "ACCEPT")
+    before = rules(host)
+    opened(host)
+    host.run("bash", "-c", close_firewall("podman", PREFIX))
+    assert rules(host) == before
+
+
+def test_explicit_drops_behind_the_labs_rules(host: FirewalledHost) -> None:
+    for end in ("-s", "-d"):
+        for range_ in (NODES, PODS):
+            host.run("iptables", "-A", "FORWARD", end, range_, "-j", "DROP")
+    opened(host)
+    assert host.passes() == ALL
+    assert named(host) == []
+
+
+def test_dockers_own_chain_is_opened_too(host: FirewalledHost) -> None:
+    host.run("iptables", "-N", "DOCKER-USER")
+    host.run("iptables", "-A", "DOCKER-USER", "-j", "DROP")
+    before = rules(host)
+    opened(host)
+    # A restart of docker puts its jump first.
+    host.run("iptables", "-I", "FORWARD", "-j", "DOCKER-USER")
+    assert host.passes() == ALL
+    host.run("iptables", "-D", "FORWARD", "-j", "DOCKER-USER")
+    host.run("bash", "-c", close_firewall("podman", PREFIX))
+    assert rules(host) == before
+
+
+def test_a_host_without_iptables(host: FirewalledHost, tmp_path: Path) -> None:
+    """nftables alone, and a chain that something else has made."""
+    tools = tmp_path / "few"
+    tools.mkdir()
+    for tool in ("sh", "bash", "id", "mkdir", "tee", "nft", "grep", "sed", "rm", "cat", "printf"):
+        (tools / tool).symlink_to(Path(host.run("sh", "-c", f"command -v {tool} || echo /bin/true").strip()))
+    (tools / "podman").symlink_to(tmp_path / "bin" / "podman")
+    before = rules(host)
+    for _ in range(2):
+        done = host.try_run("/bin/bash", "-c", open_firewall("podman", PREFIX), path=tools)
+        assert done.returncode == 0, done.stderr
+    assert host.passes() == ALL
+    assert sum(PREFIX in line for line in host.run("nft", "list", "ruleset").splitlines()) == 2
+    done = host.try_run("/bin/bash", "-c", close_firewall("podman", PREFIX), path=tools)
+    assert done.returncode == 0, done.stderr
+    assert rules(host) == before
+
+
+# The rules of a user's chain, and what of it drops.
+DROPS = {
+    "a policy": ("policy drop;", "policy"),
+    "a policy with what most people add": (
+        "policy drop; ct state established,related accept; ct state invalid drop",
+        "policy",
+    ),
+    "a rule for all": ("oifname != lo counter drop", "rule"),
+    "a rule for a part": (f"ip daddr {PODS} reject", "rule"),
+    "a rule for private addresses": ("ip saddr { 10.0.0.0/8, 192.168.0.0/16 } drop", "rule"),
+}
+
+
+@pytest.mark.parametrize(("chain", "what"), DROPS.values(), ids=DROPS)
+def test_what_the_lab_cannot_open_is_named_with_what_helps(host: FirewalledHost, chain: str, what: str) -> None:
+    opened(host)
+    host.chain(chain)
+    assert host.passes() != ALL
+    assert named(host) == [f"inet mine f: {what}"]
+    program = Path(check.__file__)
+    script = (
+        "import sys; from ipaddress import IPv4Network as N; import containers_firewall_check as c; "
+        f"print(*c.problems(c.Lab([N('{NODES}'), N('{PODS}')], None)), sep='\\n')"
+    )
+    (problem,) = host.run("env", f"PYTHONPATH={program.parent}", sys.executable, "-B", "-c", script).splitlines()
+    commands = [part for part in problem.split("`") if part.startswith("nft insert rule inet mine f ")]
+    assert len(commands) == 2, problem
+    host.nft(*(command.removeprefix("nft ") for command in commands))
+    assert host.passes() == ALL
+    assert named(host) == []
+
+
+LETS_PASS = {
+    "nothing": "policy accept;",
+    "the lab's bridge": f"policy drop; iifname {BRIDGE} accept; oifname {BRIDGE} accept",
+    "another interface": "iifname wlan0 drop",
+    "other addresses": "ip saddr 192.168.7.0/24 drop",
+    "nonsense": "ct state invalid drop",
+}
+
+
+@pytest.mark.parametrize("chain", LETS_PASS.values(), ids=LETS_PASS)
+def test_a_firewall_that_lets_the_lab_pass_is_not_named(host: FirewalledHost, chain: str) -> None:
+    opened(host)
+    host.chain(chain)
+    assert host.passes() == ALL
+    assert named(host) == []
+
+
+def test_a_rule_in_a_chain_that_is_jumped_to(host: FirewalledHost) -> None:
+    opened(host)
+    host.chain("jump g", family="ip", priority=-5)
+    assert host.passes() == NONE
+    assert named(host) == ["ip mine f: rule"]
