@@ -24,7 +24,7 @@ begin() {
   flock -w 300 9 || die "another run of step $1 has been at work on this machine for 300 s"
   units=() fetches=() kept=() manifest=()
   declare -gA owned=() elsewhere=() found_there=() keeps=() secrets=() watched=() ready_check=() ready_seconds=() ready_what=()
-  declare -gA reread=() valid_check=()
+  declare -gA reread=() valid_check=() run_before=()
   [ ! -e "$step/manifest" ] || mapfile -t manifest <"$step/manifest"
   local line path content other
   for line in "${manifest[@]}"; do owned[$line]=1; done
@@ -392,6 +392,7 @@ start() {
     ! outdated "${restart[@]}" || systemctl daemon-reload
     systemctl -q enable --no-reload "${restart[@]}" 2>/dev/null
     systemctl reset-failed "${restart[@]}" 2>/dev/null || true
+    note_runs "${restart[@]}"
     # A unit that is slow to say that it runs is waited for below, where the report shows its log.
     systemctl restart --no-block "${restart[@]}"
   fi
@@ -437,14 +438,55 @@ finish() {
 serving() {
   local check="systemctl -q is-active $1" why
   [ -z "${ready_check[$1]+set}" ] || check="$check && ${ready_check[$1]}"
-  local seconds=${ready_seconds[$1]:-30}
-  if ! why=$(await "$seconds" "$check"); then
+  local seconds=${ready_seconds[$1]:-30} status=0
+  why=$(await "$seconds" "$check" "cannot_start $1") || status=$?
+  [ $status != 0 ] || return 0
+  if [ $status = 2 ]; then
+    printf '%s on %s: %s\n' "$1" "$(hostname)" "$why" >&2
+  else
     printf '%s on %s: %s not seen within %s s\n' \
       "$1" "$(hostname)" "${ready_what[$1]:-running}" $((seconds * PATIENCE)) >&2
     [ -z "$why" ] || printf 'the last try said: %s\n' "$why" >&2
-    show_log "$1"
-    exit 1
   fi
+  show_log "$1"
+  exit 1
+}
+
+# cannot_start UNIT: whether waiting for the unit is in vain, and why, in `hopeless`: systemd cannot execute its program
+# (exit statuses from 200 are systemd's own, as 203/EXEC and 200/CHDIR), cannot read its file, or will not try again.
+# A unit that is started again each second needs two such runs: the first may still be one of the old unit file.
+cannot_start() {
+  local LoadState='' SubState='' Result='' ExecMainStatus='' InvocationID='' property
+  while IFS= read -r property; do
+    declare "$property"
+  done < <(systemctl show -p LoadState -p SubState -p Result -p ExecMainStatus -p InvocationID "$1" 2>/dev/null)
+  hopeless=
+  case $LoadState in bad-setting | error | not-found) hopeless="systemd cannot load the unit ($LoadState)" ;; esac
+  if [ -z "$hopeless" ] && [ "$InvocationID" != "${run_before[$1]-}" ]; then
+    if [[ $ExecMainStatus =~ ^2([0-3][0-9]|4[0-5])$ ]]; then
+      hopeless="systemd cannot execute its program (status $(status_name "$ExecMainStatus"))"
+      if [ "$SubState" != failed ] && [ "${failed_run-$InvocationID}" = "$InvocationID" ]; then hopeless=; fi
+      failed_run=$InvocationID
+    elif [ "$SubState" = failed ]; then
+      hopeless="failed ($Result), and systemd does not start it again"
+    fi
+  fi
+  [ -n "$hopeless" ]
+}
+
+# note_runs UNIT...: remember which run of each unit is the last one before it is restarted.
+note_runs() {
+  local key value unit=
+  while IFS='=' read -r key value; do
+    case $key in Id) unit=$value ;; InvocationID) run_before[$unit]=$value ;; esac
+  done < <(systemctl show -p Id -p InvocationID "$@")
+}
+
+# status_name NUMBER: as systemd writes it, e.g. 203/EXEC.
+status_name() {
+  local name
+  name=$(systemd-analyze exit-status "$1" 2>/dev/null | awk 'NR == 2 { print $1 }') || true
+  echo "$1${name:+/$name}"
 }
 
 # fit UNIT: see that its files are valid before it has to read them.
@@ -458,10 +500,12 @@ show_log() {
   journalctl -q -u "$1" -n 20 --no-pager -o cat >&2 || true
 }
 
-# await SECONDS COMMAND: repeat a command until it succeeds; past the deadline fail and print what it last said.
+# await SECONDS COMMAND [GIVE_UP]: repeat a command until it succeeds; past the deadline fail and print what it last said.
+# Where the command GIVE_UP succeeds, waiting is in vain: status 2, and what it left in `hopeless` is printed.
 await() {
   local end=$((SECONDS + $1 * PATIENCE)) said
   until said=$(eval "$2" 2>&1); do
+    if [ -n "${3-}" ] && $3; then printf '%s\n' "$hopeless"; return 2; fi
     [ $SECONDS -lt "$end" ] || { printf '%s\n' "$said" | tail -n 5; return 1; }
     sleep 0.2
   done

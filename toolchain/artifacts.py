@@ -5,6 +5,7 @@ the sum that versions.yaml pins; where upstream cannot be reached, the same file
 """
 
 import shutil
+import stat
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from toolchain.progress import Part, Report
 from toolchain.versions import architecture
 
 _DOWNLOADS_AT_ONCE = 4
+# Files that are no programs: archives of programs, and manifests.
+_DATA = (".tar.gz", ".tgz", ".yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +87,32 @@ def ensure(
     planned = plan(kubernetes_version, arch or architecture(), features)
     files = [file for file in planned if only is None or file.artifact in only]
     ledger = Ledger(paths.mirror())
+    for file in files:
+        _set_mode(file)
     with report.part(f"artifacts for Kubernetes {kubernetes_version}") as part:
         if not _missing(ledger, files):
             part.found()
             return
         with exclusive(paths.locks() / "mirror", what="filling the artifact mirror", part=part):
             _fill(report, part, ledger, _missing(ledger, files), base_url)
+
+
+def _set_mode(file: Wanted) -> None:
+    """Make a program executable, and every file readable on machines: releases and this user's umask say nothing of it.
+
+    Also for files that are there already. A mode is not content: the file keeps its checksum and its time.
+    """
+    place = paths.mirror() / file.path
+    if not place.exists():
+        return
+    for directory in place.relative_to(paths.mirror()).parents:
+        _change_mode(paths.mirror() / directory, 0o755)
+    _change_mode(place, 0o644 if place.name.endswith(_DATA) else 0o755)
+
+
+def _change_mode(path: Path, mode: int) -> None:
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        path.chmod(mode)
 
 
 def _missing(ledger: Ledger, files: Iterable[Wanted]) -> list[Wanted]:
@@ -139,6 +162,7 @@ def _fill(report: Report, whole: Part, ledger: Ledger, files: list[Wanted], base
 def _download(report: Report, whole: Part, ledger: Ledger, file: Wanted, url: str) -> None:
     with report.part(f"{file.artifact} {file.version}", of=whole) as part:
         download(url, paths.mirror() / file.path, sha256=file.pin or ledger.locked(file.path), part=part)
+        _set_mode(file)
         ledger.record(file.path, origin=Origin.UPSTREAM, made_of=url)
 
 
@@ -187,4 +211,5 @@ def _publish(ledger: Ledger, file: Wanted, built: Path) -> None:
     place = paths.mirror() / file.path
     place.parent.mkdir(parents=True, exist_ok=True)
     built.replace(place)
+    _set_mode(file)
     ledger.record(file.path, origin=Origin.SOURCE, made_of=_made_of(file))

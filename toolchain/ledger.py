@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import threading
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from config.artifacts import read_checksums
@@ -40,15 +41,30 @@ class Ledger:
         self._lock = threading.Lock()
 
     def entry(self, path: str) -> Entry | None:
-        """What is known of a file, if it is there and still what was recorded, by its size and its time."""
+        """What is known of a file, if it is there and still what was recorded.
+
+        Size and time decide. Where only the time differs, the checksum does, and the time is recorded again: a copy by
+        tar, by a disk image or from a backup may have other times than the original.
+        """
         entry = self._entries().get(path)
         if entry is None or read_checksums(self._mirror).get(path) != entry.sha256:
             return None
+        file = self._mirror / path
         try:
-            status = (self._mirror / path).stat()
+            status = file.stat()
         except FileNotFoundError:
             return None
-        return entry if (entry.size, entry.modified) == (status.st_size, status.st_mtime_ns) else None
+        if status.st_size != entry.size:
+            return None
+        if status.st_mtime_ns == entry.modified:
+            return entry
+        if _sum(file) != entry.sha256:
+            return None
+        renewed = replace(entry, modified=status.st_mtime_ns)
+        # A user who may only read the mirror has the answer all the same, each time after a look at the whole file.
+        with suppress(PermissionError), self._lock:
+            self._write(self._entries() | {path: renewed})
+        return renewed
 
     def locked(self, path: str) -> str | None:
         """The sum that a released file had when it was first downloaded, be the file still there or not."""
@@ -59,10 +75,8 @@ class Ledger:
         """Note a file that is in its place and complete."""
         file = self._mirror / path
         status = file.stat()
-        with file.open("rb") as content:
-            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
         entry = Entry(
-            sha256=sha256,
+            sha256=_sum(file),
             origin=origin,
             made_of=made_of,
             size=status.st_size,
@@ -85,6 +99,11 @@ class Ledger:
         # Killed in between: the two disagree on this file, which then counts as absent.
         _replace(self._mirror / _ORIGINS, json.dumps(origins, indent=1) + "\n")
         _replace(self._mirror / _SUMS, sums)
+
+
+def _sum(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _replace(file: Path, text: str) -> None:

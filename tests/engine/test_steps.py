@@ -3,6 +3,7 @@
 import hashlib
 import io
 import tarfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -213,6 +214,50 @@ def test_a_unit_that_does_not_serve_is_reported(lab: StepLab) -> None:
     mended = replace(failing, content=content.replace("exit 3", "exec sleep infinity"), ready=None)
     lab.has(Work(name="failing", files=[replace(KEY, owner="root")], units=[mended]))
     assert lab.host.invocation("bad.service")
+
+
+HOPELESS = {
+    "not executable": (unit("hopeless", program="/opt/demo/data").content, "status 203/EXEC"),
+    "missing": (unit("hopeless", program="/no/such/program").content, "status 203/EXEC"),
+    "directory": (
+        systemd_unit(
+            description="Fails",
+            documentation="man:sleep(1)",
+            program="/bin/sleep infinity",
+            service={"WorkingDirectory": "/no/such/directory"},
+        ),
+        "status 200/CHDIR",
+    ),
+    "user": (
+        systemd_unit(
+            description="Fails",
+            documentation="man:sleep(1)",
+            program="/bin/sleep infinity",
+            service={"User": "no-such-user"},
+        ),
+        "status 217/USER",
+    ),
+    "oneshot": (oneshot_unit(description="Fails", start=["/bin/false"]), "failed (exit-code)"),
+}
+
+
+@pytest.mark.parametrize("kind", HOPELESS)
+def test_a_unit_that_systemd_cannot_run_fails_at_once(lab: StepLab, kind: str) -> None:
+    """Waiting for the deadline: no later try can succeed."""
+    content, reason = HOPELESS[kind]
+    hopeless = Unit(name="hopeless.service", content=content, ready="false", ready_means="an answer", ready_seconds=120)
+    data = File(path="/opt/demo/data", content="no program")
+    name = f"hopeless-{kind.replace(' ', '-')}"
+    lab.wants(Work(name=name, files=[data], units=[hopeless]))
+    began = time.monotonic()
+    report = lab.up(ok=False).output
+    assert time.monotonic() - began < 60
+    assert "hopeless.service on bare-0: " in report and reason in report, report
+    assert "the last lines of its log:\n" in report, report
+
+    repaired = unit("hopeless", program="/bin/sleep infinity")
+    lab.has(Work(name=name, files=[data], units=[repaired]))
+    assert lab.host.invocation("hopeless.service")
 
 
 def test_a_step_that_failed_midway_is_completed(lab: StepLab) -> None:

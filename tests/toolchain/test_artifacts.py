@@ -1,7 +1,9 @@
 import io
 import json
 import os
+import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,58 @@ def test_upstream_fills_the_mirror(
     assert {entry["origin"] for entry in origins.values()} == {"upstream"}
     assert origins[KUBELET]["made_of"] == f"{released.base_url}/{KUBELET}"
     assert built == []
+
+
+@pytest.fixture
+def private_umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def modes() -> dict[str, str]:
+    """The mode of every planned file and of the directories above it, below the mirror."""
+    places = {paths.mirror() / file.path for file in plan(VERSION, "amd64", ("calico",))} & set(
+        paths.mirror().rglob("*")
+    )
+    above = {directory for place in places for directory in place.relative_to(paths.mirror()).parents}
+    return {str(place.relative_to(paths.mirror())): f"{stat.S_IMODE(place.stat().st_mode):o}" for place in places} | {
+        f"{directory}/": f"{stat.S_IMODE((paths.mirror() / directory).stat().st_mode):o}" for directory in above
+    }
+
+
+def assert_modes_are_for_machines() -> None:
+    for path, mode in modes().items():
+        assert mode == ("644" if path.endswith((".tar.gz", ".tgz", ".yaml")) else "755"), path
+
+
+@pytest.mark.parametrize("by", ["upstream", "source"])
+def test_programs_can_be_executed_and_all_can_be_read(
+    released: Upstream,
+    report: Report,
+    built: list[str],
+    private_umask: None,
+    monkeypatch: pytest.MonkeyPatch,
+    by: str,
+) -> None:
+    """What a server sends has no mode; without the right to be executed a unit ends with 203/EXEC."""
+    monkeypatch.setenv("TOOLCHAIN", by)
+    artifacts.ensure(report, VERSION, base_url=released.base_url)
+    assert len(modes()) > 11
+    assert_modes_are_for_machines()
+
+
+def test_programs_of_a_mirror_that_was_filled_before_are_made_executable(
+    released: Upstream, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOLCHAIN", "upstream")
+    artifacts.ensure(report, VERSION, base_url=released.base_url)
+    (paths.mirror() / KUBELET).chmod(0o600)
+    (paths.mirror() / KUBELET).parent.chmod(0o700)
+    released.asked.clear()
+    artifacts.ensure(report, VERSION, base_url=released.base_url)
+    assert_modes_are_for_machines()
+    assert released.asked == []
 
 
 def test_a_full_mirror_asks_for_nothing(released: Upstream, report: Report, said: io.StringIO) -> None:

@@ -58,6 +58,29 @@ def test_a_changed_file_does_not_count(mirror: Path, change: str) -> None:
     assert record.locked("a/one") == sum_of("a/one"), "what upstream released stays known"
 
 
+def test_a_copy_with_another_time_counts_and_is_recorded(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tar, disk images and backups make it: they keep whole seconds, or nothing."""
+    record, file = Ledger(mirror), mirror / "a/one"
+    record.record("a/one", origin=Origin.SOURCE, made_of="a module")
+    os.utime(file, ns=(0, 1_000_000_000))
+    entry = record.entry("a/one")
+    assert entry is not None and entry.modified == 1_000_000_000
+    monkeypatch.setattr(ledger, "_sum", lambda _: pytest.fail("the checksum was computed again"))
+    assert Ledger(mirror).entry("a/one") == entry
+
+
+def test_a_mirror_that_cannot_be_written_gives_the_same_answer(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, file = Ledger(mirror), mirror / "a/one"
+    record.record("a/one", origin=Origin.SOURCE, made_of="a module")
+    os.utime(file, ns=(0, 1_000_000_000))
+
+    def refuse(_file: Path, _text: str) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(ledger, "_replace", refuse)
+    assert record.entry("a/one") is not None
+
+
 def test_a_built_sum_is_never_locked(mirror: Path) -> None:
     record = Ledger(mirror)
     record.record("a/one", origin=Origin.SOURCE, made_of="a module")
