@@ -54,6 +54,14 @@ class Machine:
         """The command by which whoever logs in has root's bash run a script; what is on standard input reaches it."""
         return script if self.user == "root" else f"sudo -n bash -c {quote(script)}"
 
+    def reads_script(self, title: str) -> str:
+        """The command by which whoever logs in has root's bash run what it reads from standard input.
+
+        Args:
+            title: what errors and the list of processes call it.
+        """
+        return f"{'' if self.user == 'root' else 'sudo -n '}bash -s -- {title}"
+
     def has(self, role: Role) -> bool:
         """Whether the machine carries this role."""
         return role in self.spec.roles

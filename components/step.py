@@ -1,8 +1,9 @@
 """The one way to change a machine: a step, rendered to one idempotent and reversible remote command.
 
-The script is written in the verbs of `step.sh`, which the Host component puts on every machine. What is not secret
-stands in the script, so that `pulumi preview --diff` shows a changed flag as a changed line; what is secret travels on
-standard input and never in a command line, a log or an error.
+The script is written in the verbs of `step.sh`, which the Host component puts on every machine. It is sent on standard
+input, and what is secret is sent after it: the provider repeats the whole command line of a command that fails, so the
+command line only names the step. What is not secret stands in the script, so that `pulumi preview --diff` shows a
+changed flag as a changed line. Where secrets make the whole input secret, a resource of its own shows the script.
 """
 
 import base64
@@ -20,6 +21,8 @@ from config.artifacts import Artifact
 
 LIBRARY = "/usr/local/lib/hardway/step.sh"
 _END = "END-OF-FILE"
+_OPENING = "{\n"
+_CLOSING = "}; exit # What follows is input of the script.\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,21 +129,20 @@ class Step(remote.Command):
         secret_paths = [file.path for file in args.files if file.secret]
         # Only the paths' own contents go where they belong: one secret among all of them must not hide the script.
         plain = pulumi.Output.all(**{path: contents[path] for path in contents if path not in secret_paths})
-        create = pulumi.Output.all(plain, args.machine.identity, args.before_start, args.run).apply(
-            lambda known: args.machine.as_root(
-                render(args, contents=known[0], identity=known[1], before_start=known[2], run=known[3])
-            )
+        script = pulumi.Output.all(plain, args.machine.identity, args.before_start, args.run).apply(
+            lambda known: render(args, contents=known[0], identity=known[1], before_start=known[2], run=known[3])
         )
         secret = bool(secret_paths) or args.prints_secrets
-        stdin: pulumi.Input[str] | None = _packed(args.brings) if args.brings else None
+        more: pulumi.Input[str] = _packed(args.brings) if args.brings else ""
         if secret_paths:
-            stdin = _secrets({path: contents[path] for path in secret_paths})
+            more = _secrets({path: contents[path] for path in secret_paths})
+            _Script(name, script, opts.parent)
         super().__init__(
             name,
             connection=args.machine.connection,
-            create=create,
+            create=args.machine.reads_script(f"{args.name} on {args.machine.name}"),
             delete=args.machine.as_root(render_undo(args)),
-            stdin=stdin,
+            stdin=pulumi.Output.all(script, more).apply(lambda known: sent(*known)),
             logging=remote.Logging.NONE if secret else None,
             # sshd takes no environment from us, and the earlier output is of no use to the script.
             add_previous_output_in_env=False,
@@ -152,6 +154,22 @@ class Step(remote.Command):
                 ),
             ),
         )
+
+
+class _Script(pulumi.ComponentResource):
+    """The script of a step with secrets, where previews and the state show it."""
+
+    def __init__(self, name: str, script: pulumi.Input[str], parent: pulumi.Resource | None) -> None:
+        super().__init__("hardway:index:Script", name, {"script": script}, pulumi.ResourceOptions(parent=parent))
+        self.register_outputs({})
+
+
+def sent(script: str, more: str) -> str:
+    """What a step's bash reads: the script in braces, and after it what the script finds on standard input.
+
+    bash runs what is in braces when it has read all of it: nothing of a script that was cut short is run.
+    """
+    return f"{_OPENING}{script}{_CLOSING}{more}"
 
 
 def render(args: StepArgs, *, contents: Mapping[str, str], identity: str, before_start: str, run: str) -> str:

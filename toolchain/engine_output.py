@@ -1,7 +1,8 @@
 """What the engine prints, made fit to read.
 
-A remote or local command that fails is reported by its provider with the whole of its script, on one line, ahead of
-what the script said. The script can be read with `pulumi preview --diff`; here its first line names it.
+A command that fails is reported by its provider with the whole of its command line, on one line, ahead of what the
+command said. Of a step on a machine that is short. A command on this host is a script, as is what undoes a step: here its
+first line names it, and `pulumi preview --diff` shows it.
 """
 
 import re

@@ -15,6 +15,7 @@ from engine.project import Project
 from engine.step_lab import StepLab
 from engine.test_steps import changes
 from lab.polling import eventually
+from lab.step_script import script_of
 from toolchain import paths
 
 STEP = "hardway:index:KubeadmNode$command:remote:Command::kubeadm-node"
@@ -133,7 +134,7 @@ def nothing_of_kubernetes(lab: StepLab) -> None:
 
 def run_again(lab: StepLab) -> None:
     """The step, as it stands in the state; the engine would leave alone what has not changed."""
-    script = lab.project.resources()[STEP]["inputs"]["create"]
+    script = script_of(lab.project.resources()[STEP]["inputs"]["stdin"])
     lab.host.bash(f"bash -c {quote(script)} </dev/null")
 
 

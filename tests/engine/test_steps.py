@@ -143,7 +143,7 @@ def test_files_and_units_are_as_they_were_written(lab: StepLab) -> None:
     assert "ip_forward = 1" in lab.host.bash("sysctl net.ipv4.ip_forward")
 
     again = lab.up().output
-    assert "5 unchanged" in again and "updat" not in again.partition("Resources:")[2], again
+    assert "6 unchanged" in again and "updat" not in again.partition("Resources:")[2], again
     assert starts == [lab.host.invocation(f"{name}.service") for name in ("one", "two", "kernel")]
 
 
@@ -156,11 +156,12 @@ def test_a_changed_flag_restarts_its_own_unit_only(lab: StepLab) -> None:
     preview = lab.preview().output
     lines = [line.strip() for line in preview.splitlines()]
     assert "-   --verbosity=2" in lines and "+   --verbosity=4" in lines, preview
-    assert "~ 1 to update" in lines and "4 unchanged" in lines, preview
+    # The step, whose input is secret as a whole, and the resource that shows its script.
+    assert "~ 2 to update" in lines and "4 unchanged" in lines, preview
     assert "::first]" in preview and "::second]" not in preview
     assert before["one"] == lab.host.invocation("one.service"), "a preview changed the machine"
 
-    assert "~ 1 updated" in lab.up().output
+    assert "~ 2 updated" in lab.up().output
     after = {name: lab.host.invocation(f"{name}.service") for name in ("one", "two", "kernel")}
     assert after["one"] and {name for name in before if before[name] != after[name]} == {"one"}
     assert "--verbosity=4" in lab.host.bash("systemctl show -P ExecStart one.service")
@@ -198,7 +199,7 @@ def test_what_a_step_no_longer_has_goes(lab: StepLab) -> None:
 
 def test_a_unit_that_does_not_serve_is_reported(lab: StepLab) -> None:
     """An error that does not say which unit, on which machine, what was missing and what the unit says itself."""
-    # The sum is in its log only: the error quotes the script.
+    # The sum is in its log only.
     content = systemd_unit(
         description="Fails", documentation="man:sh(1)", program="/bin/sh -c 'echo attempt $((40 + 2)); exit 3'"
     )
@@ -208,6 +209,8 @@ def test_a_unit_that_does_not_serve_is_reported(lab: StepLab) -> None:
     lab.wants(Work(name="failing", files=[replace(KEY, owner="root")], units=[failing]))
 
     report = lab.up(ok=False).output
+    assert 'Process exited with status 1: running "bash -s -- failing on bare-0":\n' in report, report
+    assert "\nbegin failing" not in report and "\\nbegin failing" not in report, "the error repeats the script"
     assert "bad.service on bare-0: a greeting not seen within 3 s" in report, report
     assert "the last lines of its log:\n" in report and "attempt 42" in report.partition("of its log:")[2], report
 
@@ -293,17 +296,17 @@ def test_a_killed_engine_is_no_harm(lab: StepLab, script_lives: bool) -> None:
     lab.has()
     lab.wants(WAITS)
     engine = lab.start()
-    lab.eventually_runs("begin waits")
+    lab.eventually_runs("bash -s -- waits on")
     lab.kill(engine)
-    assert lab.runs("begin waits"), "the script has ended with its engine: this test shows nothing"
+    assert lab.runs("bash -s -- waits on"), "the script has ended with its engine: this test shows nothing"
     if not script_lives:
-        lab.host.bash("pkill -9 -f 'begin waits'")
+        lab.host.bash("pkill -9 -f 'bash -s -- waits on'")
 
     again = lab.start()
-    lab.eventually_runs("flock -w 300 9" if script_lives else "begin waits")
+    lab.eventually_runs("flock -w 300 9" if script_lives else "bash -s -- waits on")
     lab.host.bash("touch /run/go")
     assert again.wait(300) == 0
-    assert not lab.runs("begin waits")
+    assert not lab.runs("bash -s -- waits on")
     assert "unchanged" in lab.up().output
 
 
@@ -331,7 +334,7 @@ def test_secrets_are_seen_nowhere(lab: StepLab) -> None:
 
     # The search would find them where they are in clear.
     assert lab.shows_secret(NEXT_SECRET) and lab.shows_secret(lab.host.connection.private_key)
-    assert any("begin first" in line for line in lab.command_lines), "no script was seen"
+    assert any("bash -s -- first on" in line for line in lab.command_lines), "no script was seen"
     assert not lab.shows_secret("\n".join(lab.command_lines))
     assert not lab.shows_secret(lab.project.pulumi("stack", "export", ok=True).output)
     assert not lab.shows_secret(lab.project.state.read_text())

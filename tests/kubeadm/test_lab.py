@@ -133,10 +133,13 @@ def test_another_bootstrap_is_refused_while_the_lab_is_up(cluster: Cluster) -> N
     assert _steps() == before
 
 
-def _steps() -> dict[str, str]:
+def _steps() -> dict[str, list[str]]:
     """What the state says that the machines and this host were told."""
-    found = resources(stack=STACK)
-    return {each["urn"]: each["inputs"]["create"] for each in found if each["type"].startswith("command:")}
+    found = [each for each in resources(stack=STACK) if each["type"].startswith(("command:", "hardway:index:Script"))]
+    told = {each["urn"]: [each["inputs"].get(name) for name in ("create", "stdin", "script")] for each in found}
+    assert any(script for *_, script in told.values()), "no script is in the state"
+    # Where it is secret, its script is in a resource of its own.
+    return {urn: [text for text in texts if isinstance(text, str)] for urn, texts in told.items()}
 
 
 def _token() -> str:

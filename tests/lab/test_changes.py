@@ -30,6 +30,7 @@ def test_the_preview_shows_the_changed_steps_and_lines(cluster: Cluster) -> None
     assert preview.code == 0, preview.output
     steps = json.loads(preview.output[preview.output.index("{") :])["steps"]
     changed = {step["urn"].rpartition("::")[2]: step["op"] for step in steps if step["op"] != "same"}
+    # Each step, and the resource of the same name that shows its script.
     assert changed == {f"{worker.name}-node": "update" for worker in cluster.workers}
     shown = toolchain("preview")
     assert shown.code == 0, shown.output
@@ -46,7 +47,7 @@ def test_up_restarts_the_kubelet_alone(cluster: Cluster) -> None:
     files = {worker.name: _files(cluster, worker.name) for worker in cluster.workers}
     up = toolchain("up")
     assert up.code == 0, up.output
-    assert up.summary["updated"] == len(cluster.workers), up.output
+    assert up.summary["updated"] == 2 * len(cluster.workers), up.output
     assert up.summary.keys() == {"updated", "unchanged"}
     for worker in cluster.workers:
         after = cluster.unit_starts(worker.name, *_UNITS)

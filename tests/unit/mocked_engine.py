@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import runpy
-import shlex
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from pulumi.runtime import mocks, rpc, settings
 from pulumi.runtime.proto import resource_pb2
 from pulumi.runtime.stack import run_pulumi_func
 
+from lab.step_script import input_of, script_of
 from toolchain import paths
 
 NOT_BEFORE, NOT_AFTER = "2026-01-01T00:00:00Z", "2031-01-01T00:00:00Z"
@@ -62,6 +62,11 @@ class Registered:
     def is_component(self) -> bool:
         """Whether it is one of the program's own components."""
         return self.type.startswith("hardway:")
+
+    @property
+    def script(self) -> str:
+        """The script of a step, as root's bash gets it."""
+        return script_of(str(self.inputs["stdin"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +150,7 @@ class Run:
 
     def script(self, name: str) -> str:
         """The create script of a step, as root's bash gets it."""
-        command = str(self.named(name).inputs["create"])
-        return shlex.split(command)[-1] if command.startswith("sudo ") else command
+        return self.named(name).script
 
     def file(self, step: str, path: str) -> str:
         """A file that is not secret, out of a step's script."""
@@ -170,7 +174,7 @@ class Run:
 
     def secret_file(self, step: str, path: str) -> str:
         """A secret file, out of a step's standard input."""
-        for line in str(self.named(step).inputs["stdin"]).splitlines():
+        for line in input_of(str(self.named(step).inputs["stdin"])).splitlines():
             name, content = line.split()
             if name == path:
                 return base64.b64decode(content).decode()

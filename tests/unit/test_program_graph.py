@@ -51,7 +51,7 @@ def test_every_component_has_the_token_of_its_class(lab: Run) -> None:
     substrate = {lab.substrate, "GcpBalancer"} if balancers == 0 else {lab.substrate, "LoadBalancer"}
     calico = {"Calico", "CalicoPlugin", "CalicoNetwork"} if "calicoctl" in lab.outputs["versions"] else set()
     made = EASY_WAY if "hardway:index:Kubeadm" in tokens else COMPONENTS
-    expected = made | substrate | ({"VirtualAddress"} if balancers == 2 else set()) | calico
+    expected = made | substrate | {"Script"} | ({"VirtualAddress"} if balancers == 2 else set()) | calico
     assert tokens == {f"hardway:index:{name}" for name in expected}
 
 
@@ -233,12 +233,12 @@ def test_a_machine_made_anew_gets_all_of_its_steps_again(lab: Run) -> None:
     for step in lab.of_type(STEP):
         if lab.substrate == "Machines":
             # Their host keys tell: here nobody has trusted any.
-            assert f"({hashlib.sha256(b'').hexdigest()[:12]})" in step.inputs["create"]
+            assert f"({hashlib.sha256(b'').hexdigest()[:12]})" in step.script
             continue
         machine = lab.at(step.request.deletedWith)
         # A virtual one is known by what says that it answers.
         known_by = f"{machine.name}-ssh" if machine.type.startswith("libvirt:") else machine.name
-        assert container_id(known_by)[:12] in step.inputs["create"]
+        assert container_id(known_by)[:12] in step.script
 
 
 def test_no_step_may_be_replaced_or_asks_sshd_for_its_environment(lab: Run) -> None:

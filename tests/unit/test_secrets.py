@@ -75,7 +75,7 @@ def test_what_carries_keys_is_secret_and_says_nothing(lab: Run, secrets: list[st
 
 def test_every_file_with_a_key_is_written_from_standard_input(lab: Run) -> None:
     for step in lab.of_type("command:remote:Command"):
-        for line in step.inputs["create"].splitlines():
+        for line in step.script.splitlines():
             if line.startswith("file "):
                 path = line.split()[1]
                 assert not path.endswith((".key", ".kubeconfig", "encryption.yaml")), f"{step.name}: {path}"

@@ -1,6 +1,7 @@
 """A step's script: what stands in it, in which order, and what is refused."""
 
 import subprocess
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from shlex import quote, split
@@ -14,9 +15,10 @@ from pulumi_command import local, remote
 
 from components.host import Host, HostArgs
 from components.machine import Machine
-from components.step import LIBRARY, Fetch, File, Step, StepArgs, Unit, render, render_undo
+from components.step import LIBRARY, Fetch, File, Step, StepArgs, Unit, render, render_undo, sent
 from config.artifacts import Artifact
 from config.machines import MachineSpec, Role
+from lab.step_script import input_of
 from toolchain import paths
 from unit.mocked_engine import Registered, run
 
@@ -146,11 +148,17 @@ def test_a_check_arrives_as_one_word(check: str, means: str) -> None:
 def registered(make: Any) -> Registered:
     """The one step of a small program."""
 
+    (step,) = (each for each in registered_all(make) if each.type == "command:remote:Command")
+    return step
+
+
+def registered_all(make: Any) -> Sequence[Registered]:
+    """All resources of a small program."""
+
     def program() -> None:
         make(machine(resource=local.Command("container", create="true")))
 
-    (step,) = (each for each in run(program).resources if each.type == "command:remote:Command")
-    return step
+    return run(program).resources
 
 
 def test_one_secret_file_does_not_hide_the_script() -> None:
@@ -159,21 +167,57 @@ def test_one_secret_file_does_not_hide_the_script() -> None:
         files = [File(path="/etc/a", content="plain"), secret]
         Step("step", StepArgs(machine=on, name="unit", files=files), pulumi.ResourceOptions())
 
-    step = registered(make)
-    assert "plain" in step.inputs["create"]
-    assert "TOP" not in step.inputs["create"]
+    found = {each.type: each for each in registered_all(make)}
+    step = found["command:remote:Command"]
     assert step.secret == {"stdin", "connection"}
-    assert step.inputs["stdin"] == "/etc/b VE9Q\n"
+    assert input_of(step.inputs["stdin"]) == "/etc/b VE9Q\n"
+    shown = found["hardway:index:Script"]
+    assert shown.inputs == {"script": step.script} and not shown.secret
+    assert "plain" in step.script and "TOP" not in step.script
+
+
+def test_the_command_line_names_the_step_and_holds_none_of_its_script() -> None:
+    """The provider repeats it in every error."""
+    step = registered(lambda on: Step("a", StepArgs(machine=on, name="unit", run="echo x"), pulumi.ResourceOptions()))
+    assert step.inputs["create"] == "bash -s -- unit on worker-0"
+    assert machine(user="admin").reads_script("unit on worker-0") == "sudo -n bash -s -- unit on worker-0"
+    assert step.script.endswith("\necho x\n") and not step.secret - {"connection"}
+
+
+def bash_reads(text: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", "-s", "--", "a step"], input=text, capture_output=True, text=True, check=False)
+
+
+def test_bash_runs_a_script_that_it_reads_and_the_script_reads_the_rest() -> None:
+    script = "set -eu\necho before\ncat <<'END'\n}\nEND\nread -r line\necho \"got $line\"\n"
+    done = bash_reads(sent(script, "/etc/a QQ==\nexit 9\n"))
+    # What the script leaves of its input is no command.
+    assert (done.returncode, done.stdout, done.stderr) == (0, "before\n}\ngot /etc/a QQ==\n", "")
+
+
+@pytest.mark.parametrize("line", ["exit 7", "(exit 7)", "set -e; (exit 7); true"])
+def test_bash_ends_with_the_status_of_the_script(line: str) -> None:
+    assert bash_reads(sent(f"{line}\n", "")).returncode == 7
+
+
+def test_nothing_of_a_script_that_was_cut_short_is_run(tmp_path: Path) -> None:
+    text = sent(f"touch {tmp_path}/run\necho run\n", "")
+    for end in range(text.index("}; exit")):
+        assert bash_reads(text[:end]).stdout == ""
+    assert list(tmp_path.iterdir()) == []
+    assert bash_reads(text).stdout == "run\n"
 
 
 def test_the_library_travels_with_the_first_step_of_a_machine(tmp_path: Path) -> None:
     step = registered(lambda on: Host("host", HostArgs(machine=on, lab=[SPEC], not_before="2026-01-01T00:00:00Z")))
-    lines = step.inputs["create"].splitlines()
+    lines = step.script.splitlines()
     assert lines[2] == f". {LIBRARY}"
     here = lines[1].replace(LIBRARY, f"{tmp_path}/step.sh")
-    subprocess.run(["bash", "-euo", "pipefail", "-c", here], input=step.inputs["stdin"], text=True, check=True)
+    subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", here], input=input_of(step.inputs["stdin"]), text=True, check=True
+    )
     assert (tmp_path / "step.sh").read_text() == (paths.checkout() / "components" / "step.sh").read_text()
-    assert len(step.inputs["stdin"]) < (tmp_path / "step.sh").stat().st_size / 2
+    assert len(input_of(step.inputs["stdin"])) < (tmp_path / "step.sh").stat().st_size / 2
 
 
 def test_a_machine_with_a_kernel_of_its_own_gets_modules_and_loses_swap_for_good() -> None:
@@ -181,7 +225,7 @@ def test_a_machine_with_a_kernel_of_its_own_gets_modules_and_loses_swap_for_good
         own = machine(resource=on.resource, shares_kernel=False)
         Host("host", HostArgs(machine=own, lab=[SPEC], not_before="2026-01-01T00:00:00Z"))
 
-    text = registered(make).inputs["create"]
+    text = registered(make).script
     assert "\nmodules overlay br_netfilter nf_conntrack\nno_swap\n" in text
     assert "/etc/modules-load.d/hardway.conf" in text
     unit = text[text.index("file /etc/systemd/system/hardway-no-swap.service") :]
@@ -191,5 +235,5 @@ def test_a_machine_with_a_kernel_of_its_own_gets_modules_and_loses_swap_for_good
 
 def test_a_machine_that_shares_its_kernel_leaves_swap_and_modules_to_its_host() -> None:
     step = registered(lambda on: Host("host", HostArgs(machine=on, lab=[SPEC], not_before="2026-01-01T00:00:00Z")))
-    assert "swap" not in step.inputs["create"]
-    assert "\nmodules " not in step.inputs["create"]
+    assert "swap" not in step.script
+    assert "\nmodules " not in step.script

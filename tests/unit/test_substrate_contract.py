@@ -48,13 +48,13 @@ def test_every_script_is_run_by_root(lab: Run) -> None:
     for step in lab.of_type(STEP):
         user = lab.machine_of(step)["user"]
         assert step.inputs["connection"].get("user", "root") == user
-        for part in ("create", "delete"):
-            assert step.inputs[part].startswith("sudo -n bash -c '") == (user != "root"), (step.name, part)
+        for part, ours in (("create", "sudo -n bash -s -- "), ("delete", "sudo -n bash -c '")):
+            assert step.inputs[part].startswith(ours) == (user != "root"), (step.name, part)
 
 
 def test_one_identity_stands_in_all_steps_of_a_machine(lab: Run) -> None:
     for name, steps in steps_by_machine(lab).items():
-        found = {re.search(r"# [\w-]+ on [\w-]+ \((\w+)\)\n", step.inputs["create"])[1] for step in steps}  # type: ignore[index]
+        found = {re.search(r"# [\w-]+ on [\w-]+ \((\w+)\)\n", step.script)[1] for step in steps}  # type: ignore[index]
         assert len(found) == 1, name
 
 

@@ -112,7 +112,7 @@ def test_a_unit_is_watched_for_every_file_that_it_reads(lab: Run) -> None:
     for step in lab.of_type("command:remote:Command"):
         written = lab.files(step.name)
         watched: dict[str, set[str]] = defaultdict(set)
-        for words in (line.split() for line in step.inputs["create"].splitlines()):
+        for words in (line.split() for line in step.script.splitlines()):
             if words[:1] in (["unit"], ["reloads"]):
                 watched[words[1]] |= set(words[2:])
         for path in (path for path in written if path.startswith("/etc/systemd/system/")):
