@@ -6,14 +6,19 @@ import sys
 from pathlib import Path
 
 from live import cluster, replace, status, status_table
-from toolchain import stack
-from toolchain.errors import ToolchainError
+from toolchain import owner, stack
+from toolchain.errors import ToolchainError, needs_sudo
 from toolchain.stack import Stack
 
 
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit status; what goes wrong is said in one message on stderr."""
     options = _parser().parse_args(arguments)
+    with owner.keeps_files():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         chosen = stack.read(options.stack)
         match options.command:
@@ -39,6 +44,9 @@ def main(arguments: list[str]) -> int:
                 return drills.main(chosen, names, options.json)
     except ToolchainError as error:
         print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        print(f"\nerror: {needs_sudo(error, options.command, options.stack)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted; the same command may be run again.", file=sys.stderr)

@@ -6,8 +6,8 @@ import shlex
 import sys
 import time
 
-from toolchain import access, operations, prepare, stack, trust
-from toolchain.errors import ToolchainError
+from toolchain import access, operations, owner, prepare, stack, trust
+from toolchain.errors import ToolchainError, needs_sudo
 from toolchain.prepare import Workshop
 from toolchain.progress import Report
 from toolchain.stack import Stack
@@ -16,6 +16,11 @@ from toolchain.stack import Stack
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit status; what goes wrong is said in one message on stderr."""
     options = _parser().parse_args(arguments)
+    with owner.keeps_files():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         chosen = stack.read(options.stack)
         match options.command:
@@ -37,6 +42,9 @@ def main(arguments: list[str]) -> int:
                 access.ssh(chosen, options.machine, options.remote)
     except ToolchainError as error:
         print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        print(f"\nerror: {needs_sudo(error, options.command, options.stack)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted. What is done is kept; the same command goes on from here.", file=sys.stderr)
@@ -111,7 +119,7 @@ def _destroy(chosen: Stack) -> int:
 def _env(chosen: Stack) -> int:
     # The variables alone go to stdout: a shell evaluates it.
     with Report(sys.stderr) as report:
-        workshop = prepare.everything(report, chosen)
+        workshop = prepare.for_plain_pulumi(report, chosen)
     for name, value in workshop.environment.items():
         print(f"export {name}={shlex.quote(value)}")
     return 0

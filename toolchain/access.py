@@ -10,7 +10,7 @@ from typing import Any
 
 from config import container_engine
 from config.versions import pins
-from toolchain import paths
+from toolchain import owner, paths
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 from toolchain.versions import architecture
@@ -42,9 +42,7 @@ def write(stack: Stack, outputs: Mapping[str, Any]) -> None:
     if stack.substrate == "containers":
         # Backends other than files show nobody what they have: the lab keeps its engine by this.
         container_engine.keep(stack.name, stack.engine, paths.state())
-    program = stack.directory / f"kubectl.{os.getpid()}"
-    program.symlink_to(_kubectl(stack.kubernetes))
-    program.replace(stack.directory / "kubectl")
+    _copy_kubectl(stack)
 
 
 def read(stack: Stack) -> dict[str, Any]:
@@ -88,7 +86,7 @@ def kubectl(stack: Stack, arguments: Sequence[str]) -> None:
     """
     _check_up(stack)
     command = kubectl_command(stack)
-    os.execv(command[0], [*command, *arguments])
+    _become(command[0], [*command, *arguments])
 
 
 def ssh(stack: Stack, machine: str, remote: str | None) -> None:
@@ -114,15 +112,17 @@ def ssh(stack: Stack, machine: str, remote: str | None) -> None:
     # Relative names in the lab's ssh_config mean files beside it.
     os.chdir(stack.directory)
     command = [program, "-F", str(config), "-i", str(key), machine]
-    os.execv(program, [*command, remote] if remote else command)
+    _become(program, [*command, remote] if remote else command)
 
 
 def _check_up(stack: Stack) -> None:
-    if not (stack.directory / "kubeconfig").exists():
+    try:
+        (stack.directory / "kubeconfig").stat()  # `exists` answers no where the directory may not be read
+    except FileNotFoundError:
         raise ToolchainError(
             f"The lab {stack.name} is not up: there is no {stack.directory / 'kubeconfig'}. "
             f"`make up STACK={stack.name}` makes both."
-        )
+        ) from None
 
 
 def ssh_command(stack: Stack) -> list[str]:
@@ -136,20 +136,30 @@ def kubectl_command(stack: Stack) -> list[str]:
     return [str(stack.directory / "kubectl"), "--kubeconfig", str(stack.directory / "kubeconfig")]
 
 
-def _kubectl(version: str) -> Path:
-    """The mirror's kubectl of one Kubernetes version, executable, in the cache."""
-    product = pins().products["kubernetes"]
-    released = paths.mirror() / product.path_of("kubectl", version=version, arch=architecture())
-    program = paths.cache() / "bin" / f"kubectl-{version}"
-    if not program.exists():
-        if not released.exists():
-            raise ToolchainError(f"kubectl {version} is not in the mirror ({released}): `make setup` gets it.")
-        program.parent.mkdir(parents=True, exist_ok=True)
-        draft = program.with_name(f"{program.name}.{os.getpid()}")
-        shutil.copyfile(released, draft)
-        draft.chmod(0o755)
-        draft.replace(program)
-    return program
+def _copy_kubectl(stack: Stack) -> None:
+    """Put the mirror's kubectl of the lab's version beside its kubeconfig, executable.
+
+    A copy, since the mirror is somewhere else for another user, and may be where only root reads.
+    """
+    version = stack.kubernetes
+    released = paths.mirror() / pins().products["kubernetes"].path_of("kubectl", version=version, arch=architecture())
+    if not released.exists():
+        raise ToolchainError(f"kubectl {version} is not in the mirror ({released}): `make setup` gets it.")
+    program, wanted = stack.directory / "kubectl", released.stat()
+    if program.exists() and not program.is_symlink():
+        found = program.stat()
+        if (found.st_size, found.st_mtime_ns) == (wanted.st_size, wanted.st_mtime_ns):
+            return
+    draft = program.with_name(f"{program.name}.{os.getpid()}")
+    shutil.copyfile(released, draft)
+    draft.chmod(0o755)
+    os.utime(draft, ns=(wanted.st_atime_ns, wanted.st_mtime_ns))
+    draft.replace(program)
+
+
+def _become(program: str, command: Sequence[str]) -> None:
+    owner.hand_over()
+    os.execv(program, list(command))
 
 
 def _replace(file: Path, text: str) -> None:

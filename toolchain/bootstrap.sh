@@ -55,15 +55,39 @@ make_environment() {
   say "Making the virtual environment .venv (a minute or two) ..."
   rm -f .venv/made-from
   "$python" -m venv --clear .venv
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
+  # Where a user's own settings send packages (PIP_USER=1 and its kind) is meant for other environments.
+  unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PYTHONPATH PYTHONHOME
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-user \
     --requirement requirements.txt --requirement requirements-dev.txt >&2
   .venv/bin/python -m pip check --quiet --disable-pip-version-check >&2
   wanted > .venv/made-from.new
   mv .venv/made-from.new .venv/made-from
 }
 
+# With sudo, or as root in the checkout of another user: what is made here is that user's, also after a failure.
+hand_over() {
+  owner=$(stat -c %u:%g .)
+  if [ "$(id -u)" -eq 0 ] && [ "${owner%%:*}" -ne 0 ]; then
+    for made in .venv .state; do
+      [ ! -e "$made" ] || chown -R --no-dereference --from=0 "$owner" "$made"
+    done
+  fi
+}
+
+check_writable() {
+  for needed in . .state .state/bootstrap.lock .venv; do
+    if [ -e "$needed" ] && [ ! -w "$needed" ]; then
+      say "This user may not write to $PWD/$needed. Run the command with sudo, like: sudo make up"
+      return 1
+    fi
+  done
+}
+
 python=$(find_python)
 if ! fresh; then
+  check_writable
+  trap hand_over EXIT
+  trap 'exit 130' HUP INT TERM
   mkdir -p -m 700 .state
   # Two runs at once: the second waits here and finds the work done. The kernel drops the lock with its holder.
   exec 9> .state/bootstrap.lock

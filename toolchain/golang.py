@@ -94,7 +94,7 @@ def _install(part: Part, version: str, target: Path) -> None:
         part,
         [
             *(sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps"),
-            *("--no-compile", "--only-binary=:all:", "--require-hashes"),
+            *("--no-user", "--no-compile", "--only-binary=:all:", "--require-hashes"),
             *(f"--target={work}", f"--requirement={requirements}"),
         ],
     )

@@ -1,6 +1,7 @@
 """Where the tool chain keeps things. Nothing here makes a directory or looks whether one exists."""
 
 import os
+import pwd
 from pathlib import Path
 
 
@@ -10,10 +11,51 @@ def checkout() -> Path:
 
 
 def cache() -> Path:
-    """What can be had again, shared by all checkouts: HARDWAY_CACHE, else `hardway` in the user's cache directory."""
+    """What can be had again, shared by all checkouts: HARDWAY_CACHE, else `hardway` in the user's cache directory.
+
+    Under sudo the user is the owner of the checkout: his commands without sudo then find the same files. The machines
+    of a lab mount the mirror by its path, so a checkout stays with the directory that `record_cache` has written down.
+    """
     if moved := os.environ.get("HARDWAY_CACHE"):
         return Path(moved).expanduser().resolve()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hardway"
+    try:
+        if recorded := cache_record().read_text().strip():
+            return Path(recorded)
+    except (FileNotFoundError, PermissionError):
+        pass
+    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hardway"
+    owner = owner_besides_root()
+    if owner is None or (home := home_of(owner.st_uid)) is None:
+        return own
+    # Labs of this checkout that an earlier version has made with sudo mount root's mirror.
+    has_older_labs = (own / "mirror").exists() and (state() / ".pulumi").exists()
+    return own if has_older_labs else home / ".cache" / "hardway"
+
+
+def record_cache() -> None:
+    """Write down which cache the checkout uses. Only where root works in the checkout of another user."""
+    if owner_besides_root() is not None and not os.environ.get("HARDWAY_CACHE"):
+        cache_record().write_text(f"{cache()}\n")
+
+
+def cache_record() -> Path:
+    """The file in which the checkout's cache directory is written down."""
+    return state() / "cache-directory"
+
+
+def owner_besides_root() -> os.stat_result | None:
+    """The owner of the checkout where this is root, and the owner is not; else None."""
+    found = checkout().stat()
+    return found if os.geteuid() == 0 and found.st_uid != 0 else None
+
+
+def home_of(uid: int) -> Path | None:
+    """The home directory of a user; None where there is none that belongs to the user."""
+    try:
+        home = Path(pwd.getpwuid(uid).pw_dir)
+        return home if home.stat().st_uid == uid else None
+    except (KeyError, OSError):
+        return None
 
 
 def mirror() -> Path:

@@ -46,6 +46,8 @@ def everything(report: Report, stack: Stack, *, retry: bool = False) -> Workshop
     found = state.ensure()
     if stack.substrate in _ROOT_ONLY:
         _check_root(stack)
+    _check_cache(stack)
+    paths.record_cache()
     system.ensure(report, _packages(stack))
     cli = pulumi_cli.ensure(report)
     plugins.ensure(report, cli, _plugins(stack), retry=retry)
@@ -71,9 +73,21 @@ def for_preview(report: Report, stack: Stack) -> Workshop:
         ToolchainError: with what is wrong and what to do.
     """
     found = state.ensure()
+    _check_cache(stack)
     cli = pulumi_cli.ensure(report)
     plugins.ensure(report, cli, _plugins(stack))
     return Workshop(pulumi=cli, state=found, environment=_environment(cli, found))
+
+
+def for_plain_pulumi(report: Report, stack: Stack) -> Workshop:
+    """Set up what plain `pulumi` needs; what only root may set up is left out for other users.
+
+    Raises:
+        ToolchainError: with what is wrong and what to do.
+    """
+    if stack.substrate in _ROOT_ONLY and os.geteuid() != 0:
+        return for_preview(report, stack)
+    return everything(report, stack)
 
 
 def _has_mirror(stack: Stack) -> bool:
@@ -91,6 +105,19 @@ def _check_root(stack: Stack) -> None:
         raise ToolchainError(
             f"The stack {stack.name} makes its machines as {_ROOT_ONLY[stack.substrate]}, with addresses and "
             "routes of their own on this host,\nwhich only root may do. Run the same command with sudo."
+        )
+
+
+def _check_cache(stack: Stack) -> None:
+    cache = paths.cache()
+    try:
+        is_open = not cache.exists() or os.access(cache, os.R_OK | os.W_OK | os.X_OK)
+    except PermissionError:
+        is_open = False
+    if not is_open:
+        raise ToolchainError(
+            f"This checkout uses the cache {cache}, which this user may not use. "
+            f"Run the command with sudo, like `sudo make preview STACK={stack.name}`."
         )
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import yaml
 
@@ -80,7 +81,9 @@ def _login() -> str | None:
 
 
 def _directory_of(url: str) -> Path | None:
-    return Path(url.removeprefix("file://").partition("?")[0]).expanduser() if url.startswith("file://") else None
+    if not url.startswith("file://"):
+        return None
+    return Path(unquote(url.removeprefix("file://").partition("?")[0])).expanduser()
 
 
 def _has_passphrase_of_the_users(generated: Path) -> bool:
