@@ -28,6 +28,8 @@ _MACHINES = {
     "libvirt:index/volume:Volume": "-disk",
 }
 """Type of the resource that is a machine -> how its name ends after the machine's."""
+# As the CLI says it.
+_WRONG_PASSPHRASE = "incorrect passphrase"
 # The outputs are shown as a summary (access.py), or kept. 64 operations side by side: remote commands mostly wait, and
 # one machine's are few.
 _AT_ONCE = ("--yes", "--skip-preview", "--suppress-outputs", "--parallel=64")
@@ -225,11 +227,28 @@ def _pulumi(workshop: Workshop, stack: Stack, *arguments: str) -> int:
         stderr=subprocess.STDOUT,
         text=True,
     )
+    passphrase_is_wrong = False
     with _interrupts_reach(process, in_terminal=in_terminal):
         assert process.stdout is not None
         for line in readable(process.stdout):
+            passphrase_is_wrong |= _WRONG_PASSPHRASE in line
             print(line, end="", flush=True)
-        return process.wait()
+        status = process.wait()
+    if status != 0 and passphrase_is_wrong:
+        raise ToolchainError(_advice_on_passphrase(workshop, stack))
+    return status
+
+
+def _advice_on_passphrase(workshop: Workshop, stack: Stack) -> str:
+    own = workshop.environment.get("PULUMI_CONFIG_PASSPHRASE_FILE")
+    source = own if workshop.state.own_passphrase else "PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE"
+    return (
+        f"The state of the stack {stack.name} was encrypted with another passphrase than that in {source}:\n"
+        "nothing was changed. `pulumi stack change-secrets-provider passphrase` gives a stack a passphrase of its own.\n"
+        "Write the passphrase that was chosen then into a file which only you can read, and name that file:\n"
+        f"  make up STACK={stack.name} PULUMI_CONFIG_PASSPHRASE_FILE=/path/of/the/file\n"
+        "The other stacks of this checkout keep theirs."
+    )
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def _check_root(stack: Stack) -> None:
 def _check_cache(stack: Stack) -> None:
     cache = paths.cache()
     try:
-        is_open = not cache.exists() or os.access(cache, os.R_OK | os.W_OK | os.X_OK)
+        is_open = not cache.exists() or os.access(cache, os.R_OK | os.X_OK)
     except PermissionError:
         is_open = False
     if not is_open:
@@ -168,6 +168,8 @@ def _environment(cli: Path, found: State) -> dict[str, str]:
         # Once each: `eval "$(make -s env)"` may be repeated in one shell.
         "PATH": os.pathsep.join(dict.fromkeys(directories)),
         "PULUMI_SKIP_UPDATE_CHECK": "1",
+        # The CLI calls `git status`, which as root would write an index that the user's git cannot read.
+        "GIT_OPTIONAL_LOCKS": "0",
         # The official language host names the provider of every SDK in the virtual environment, and the engine would
         # install them all before it runs the program. With this option it installs a provider when a resource needs it.
         "PULUMI_OPTION_SKIP_PLUGIN_PRE_INSTALL": "true",

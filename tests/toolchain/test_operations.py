@@ -279,3 +279,22 @@ def test_a_wrong_passphrase_is_reported(toy: Toy, capfd: pytest.CaptureFixture[s
     (toy.directory / ".state" / "passphrase").write_text("another")
     assert toy.up() != 0
     assert "incorrect passphrase" in capfd.readouterr().out
+
+
+def test_a_passphrase_that_was_changed_is_named_with_the_stack(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert toy.up() == 0
+    workshop = toy.workshop
+    subprocess.run(
+        [workshop.pulumi, "stack", "change-secrets-provider", "passphrase", "--stack", "dev"],
+        cwd=toy.directory,
+        env=os.environ | workshop.environment,
+        input="chosen by hand\nchosen by hand\n",
+        text=True,
+        check=True,
+    )
+    with pytest.raises(ToolchainError, match=r"(?s)stack dev .*make up STACK=dev PULUMI_CONFIG_PASSPHRASE_FILE="):
+        toy.up()
+    chosen = toy.directory / "chosen"
+    chosen.write_text("chosen by hand\n")
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE_FILE", str(chosen))
+    assert toy.up() == 0
