@@ -231,7 +231,7 @@ def _remove_network(engine: str, prefix: str) -> list[str]:
         return [f"as_root podman network rm -f {prefix} >/dev/null"]
     # Before Docker 23 it had no -f. A listing that fails is an error; an empty one means that the network is gone.
     return [
-        f"found=$(as_root docker network ls -q --filter name=^{re.escape(prefix)}$)",
+        f"found=$(as_root docker network ls -q --filter {quote(f'name=^{re.escape(prefix)}$')})",
         f'[ -z "$found" ] || as_root docker network rm {prefix} >/dev/null',
     ]
 
