@@ -63,6 +63,7 @@ class Etcd(Component):
         self._args = args
         self.endpoints = [f"https://{member.address}:{CLIENT_PORT}" for member in args.members]
         founders = founders_of(f"{name}-founders", args.members, self.child())
+        started = []
         for member in args.members:
             certificate = args.pki.etcd_members[member.name]
             files = [
@@ -76,7 +77,7 @@ class Etcd(Component):
                     secret=True,
                 ),
             ]
-            Step(
+            start = Step(
                 f"{name}-{member.name}",
                 StepArgs(
                     machine=member,
@@ -116,9 +117,18 @@ class Etcd(Component):
                             ready_means="a healthy voting member of a cluster with a leader",
                         )
                     ],
-                    run="joined",
+                    run="" if len(args.members) > 1 else f"joined {peer_url(member)}",
                 ),
                 self.child(),
+            )
+            started.append(start)
+        # Steps of their own: a member serves once others have started, and that is later where Pulumi does one thing at
+        # a time (`pulumi up --parallel 1`).
+        for member in args.members if len(args.members) > 1 else ():
+            Step(
+                f"{name}-{member.name}-serving",
+                StepArgs(machine=member, name="etcd-serving", run=f"{USE_ETCD}\njoined {peer_url(member)}"),
+                self.child(*started),
             )
         self.register_outputs({})
 

@@ -20,6 +20,8 @@ join() {
   local name=$1 peer=$2 founders=${3:-}
   own file "$ETCD_JOIN"
   own file "$ETCD_MARK"
+  # The others may start only after this step has ended, where Pulumi does one thing at a time.
+  ! founding "$founders" || not_waited_for etcd.service
   if [ -d "$ETCD_DATA/member" ]; then
     systemctl -q is-active etcd.service || leave_aside_data_of_a_removed_member "$peer"
   fi
@@ -32,8 +34,15 @@ join() {
   fi
 }
 
-# joined: the member serves; from now on this machine founds no cluster.
-joined() { [ -e "$ETCD_MARK" ] || install -m 0600 /dev/null "$ETCD_MARK"; }
+# founding FOUNDERS: whether this member is to found the cluster with others, and has not been seen to serve yet.
+founding() { [[ $1 == *,* ]] && [ ! -e "$ETCD_MARK" ]; }
+
+# joined PEER-URL: wait until the member serves; from now on this machine founds no cluster.
+joined() {
+  ready etcd.service 60 'a healthy voting member of a cluster with a leader' "member_serves $1"
+  serving etcd.service
+  [ -e "$ETCD_MARK" ] || install -m 0600 /dev/null "$ETCD_MARK"
+}
 
 join_with() {
   printf 'ETCD_INITIAL_CLUSTER_STATE=%s\nETCD_INITIAL_CLUSTER=%s\n' "$2" "$3" |

@@ -24,7 +24,7 @@ begin() {
   flock -w 300 9 || die "another run of step $1 has been at work on this machine for 300 s"
   units=() fetches=() kept=() manifest=()
   declare -gA owned=() elsewhere=() found_there=() keeps=() secrets=() watched=() ready_check=() ready_seconds=() ready_what=()
-  declare -gA reread=() valid_check=() run_before=()
+  declare -gA reread=() valid_check=() run_before=() later=()
   [ ! -e "$step/manifest" ] || mapfile -t manifest <"$step/manifest"
   local line path content other
   for line in "${manifest[@]}"; do owned[$line]=1; done
@@ -345,6 +345,9 @@ ready() {
   ready_seconds[$1]=$2 ready_what[$1]=$3 ready_check[$1]=$4
 }
 
+# not_waited_for UNIT: started all the same; that it serves is seen by a later step.
+not_waited_for() { later[$1]=yes; }
+
 # What a unit's behaviour comes from; compared with what it was started from, not with what this run wrote: a run that
 # was killed between writing and restarting is finished by the next.
 fingerprint() {
@@ -399,7 +402,7 @@ start() {
   for unit in "${reload[@]}"; do
     systemctl reload "$unit" || { printf '%s on %s cannot be reloaded\n' "$unit" "$(hostname)" >&2; show_log "$unit"; exit 1; }
   done
-  for unit in "${units[@]}"; do serving "$unit"; done
+  for unit in "${units[@]}"; do [ -n "${later[$unit]-}" ] || serving "$unit"; done
   for unit in "${restart[@]}" "${reload[@]}"; do last_read "$unit" >"$step/started/$unit.read"; done
   for unit in "${restart[@]}"; do fingerprint "$unit" >"$step/started/$unit"; done
   [ ${#running[@]} = 0 ] || give_turn

@@ -10,7 +10,6 @@ lab. For podman they stay as they are; what a lab needs besides stands in resour
 Raises, at `up` and before anything is made: one report of all that is in the way (see containers_preflight.py).
 """
 
-import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -231,7 +230,7 @@ def _remove_network(engine: str, prefix: str) -> list[str]:
         return [f"as_root podman network rm -f {prefix} >/dev/null"]
     # Before Docker 23 it had no -f. A listing that fails is an error; an empty one means that the network is gone.
     return [
-        f"found=$(as_root docker network ls -q --filter {quote(f'name=^{re.escape(prefix)}$')})",
+        f"found=$(as_root docker network ls -q --filter 'name=^{prefix.replace('.', '[.]')}$')",
         f'[ -z "$found" ] || as_root docker network rm {prefix} >/dev/null',
     ]
 

@@ -81,6 +81,8 @@ class EtcdMachine:
             f". {COMPONENTS / 'step.sh'}",
             f". {COMPONENTS / 'etcd.sh'}",
             "own() { :; }",
+            "serving() { :; }",
+            "declare -A later ready_seconds ready_what ready_check",
             "sleep() { SECONDS=$((SECONDS + 10)); }",
             f"ETCD_DATA={self.data} ETCD_JOIN={self.join_env} ETCD_MARK={self.mark}",
             f"ETCD_CLIENT={self.directory / 'client.env'}",
@@ -125,9 +127,25 @@ def test_a_founder_founds_and_asks_nobody(machine: EtcdMachine) -> None:
     assert not machine.mark.exists()
 
 
+@pytest.mark.parametrize(
+    ("founders", "was_a_member", "waits"),
+    [(FOUNDERS, False, False), (FOUNDERS, True, True), ("a=https://10.0.0.1:2380", False, True), ("", False, True)],
+)
+def test_a_founder_does_not_wait_for_members_that_are_queued_behind_it(
+    machine: EtcdMachine, founders: str, was_a_member: bool, waits: bool
+) -> None:
+    """`pulumi up --parallel 1`: the others start after its step has ended; a step of its own sees that it serves."""
+    machine.cluster("1 started")
+    if was_a_member:
+        machine.mark.touch()
+    done = machine.run(f'join c {PEER.format(3)} {founders}\necho "later: ${{later[etcd.service]-}}"')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == ("later: " if waits else "later: yes")
+
+
 def test_a_machine_that_was_a_member_founds_nothing(machine: EtcdMachine) -> None:
     """What it would catch: a lab of one whose data were lost comes up empty, as if nothing had happened."""
-    machine.run("joined")
+    machine.run(f"joined {PEER.format(3)}")
     done = machine.run(f"join c {PEER.format(3)} {FOUNDERS}")
     assert done.returncode != 0
     assert "had a cluster: c does not found a second one" in done.stderr
