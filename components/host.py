@@ -38,6 +38,15 @@ _SYSCTLS = {
 }
 # A unit, because fstab brings swap back at every boot.
 _NO_SWAP = oneshot_unit(description="No swap: the kubelet does not start with it", start=["/sbin/swapoff -a"])
+# A container engine's own limit, podman's 2048, is soon used up by a worker's pods. Root may raise it from inside, so
+# that machines need not be replaced for it; at every boot, since the engine sets it again.
+_NO_PROCESS_LIMIT = oneshot_unit(
+    description="No limit of processes below the host's",
+    start=[
+        "/bin/sh -c 'for file in /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max; do "
+        "if [ -e $$file ]; then echo max >$$file; fi; done'"
+    ],
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +99,11 @@ class Host(Component):
                         else []
                     ),
                 ],
-                units=[Unit(name="hardway-no-swap.service", content=_NO_SWAP)] if own_kernel else [],
+                units=[
+                    Unit(name="hardway-no-swap.service", content=_NO_SWAP)
+                    if own_kernel
+                    else Unit(name="hardway-processes.service", content=_NO_PROCESS_LIMIT)
+                ],
                 run=pulumi.Output.format("clock_after {0}", args.not_before) if args.not_before is not None else "",
             ),
             self.child(),

@@ -407,7 +407,7 @@ def resolv_conf_command() -> str:
         'case "$$server" in ""|127.*|0.0.0.0|::|::1|0:0:0:0:0:0:0:1|::[Ff][Ff][Ff][Ff]:127.*|*%%*|'
         "[Ff][Ee][89AaBb][0-9A-Fa-f]:*) ;; "
         '*) echo "nameserver $$server" ;; esac; '
-        f"done <$$file >{RESOLV_CONF}; "
+        f"done <$$file >{RESOLV_CONF} ; "
         f"if [ -s {RESOLV_CONF} ]; then exit 0; fi; done; "
         f"echo nameserver {_NO_NAME_SERVER} >{RESOLV_CONF}; "
         'echo "No name server that pods can reach: all are loopback or link-local, or none is named. '

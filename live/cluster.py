@@ -106,7 +106,8 @@ class Cluster:
         Raises:
             TimeoutExpired: it took longer.
         """
-        return _run([*access.kubectl_command(self.stack), *arguments], stdin, seconds)
+        command = [*access.kubectl_command(self.stack), *arguments]
+        return _run(command, stdin, seconds, access.kubectl_environment(self.stack))
 
 
 def find(stack: Stack) -> Cluster:
@@ -132,6 +133,10 @@ def find(stack: Stack) -> Cluster:
     )
 
 
-def _run(command: Sequence[str], stdin: str | None, seconds: float) -> subprocess.CompletedProcess[str]:
+def _run(
+    command: Sequence[str], stdin: str | None, seconds: float, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
-    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, **given)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=seconds, check=False, **given
+    )

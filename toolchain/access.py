@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ _FILES = {"kubeconfig": "kubeconfig", "ssh_config": "ssh_config", "ssh_private_k
 """Output of the program -> name of the file; all of them are secret."""
 _ENFORCES = "calico"
 """The pod network that enforces network policies."""
+_ON_THIS_HOST = ("containers", "libvirt")
+"""Substrates whose machines are on a network of this host's own."""
 _FACTS = ("endpoint", "machines", "certificates")
 """Outputs that stand together in lab.json."""
 
@@ -70,7 +73,7 @@ def remove(stack: Stack) -> None:
 def show(stack: Stack, outputs: Mapping[str, Any]) -> None:
     """Print the nodes, the endpoint, where the kubeconfig is, and that network policies are not enforced if so."""
     print(flush=True)
-    subprocess.run([*kubectl_command(stack), "get", "nodes", "-o", "wide"], check=False)
+    subprocess.run([*kubectl_command(stack), "get", "nodes", "-o", "wide"], env=kubectl_environment(stack), check=False)
     print(f"\nendpoint    {outputs.get('endpoint', 'unknown')}")
     print(f"kubeconfig  {stack.directory / 'kubeconfig'}", flush=True)
     if _ENFORCES not in stack.features:
@@ -86,6 +89,7 @@ def kubectl(stack: Stack, arguments: Sequence[str]) -> None:
     """
     _check_up(stack)
     command = kubectl_command(stack)
+    os.environ.update(kubectl_environment(stack))
     _become(command[0], [*command, *arguments])
 
 
@@ -134,6 +138,16 @@ def ssh_command(stack: Stack) -> list[str]:
 def kubectl_command(stack: Stack) -> list[str]:
     """The command line of the lab's kubectl, as its administrator: arguments follow."""
     return [str(stack.directory / "kubectl"), "--kubeconfig", str(stack.directory / "kubeconfig")]
+
+
+def kubectl_environment(stack: Stack) -> dict[str, str]:
+    """The environment of that command: machines on this host are reached past the user's proxy."""
+    if stack.substrate not in _ON_THIS_HOST:
+        return dict(os.environ)
+    kubeconfig = (stack.directory / "kubeconfig").read_text()
+    servers = re.findall(r"^\s*server: https://([^:/\s]+)", kubeconfig, re.M)
+    direct = ",".join([*filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"),)), *servers])
+    return os.environ | {"NO_PROXY": direct, "no_proxy": direct}
 
 
 def _copy_kubectl(stack: Stack) -> None:
