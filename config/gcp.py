@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 
 from config.machines import MachineSpec
 from config.problems import Problem
-from config.values import AddressRange, Settings
+from config.values import AddressRange, Settings, WholeNumber
 
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+$")]
 Zone = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+-[a-z]$")]
@@ -19,7 +19,18 @@ Zone = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+-[a-z]$")]
 MachineType = Annotated[
     str, StringConstraints(pattern=r"^(e2|n1|n2|n2d|t2d|t2a|c2|c2d|c3|c3d)-[a-z]+(-[0-9]+){0,2}$", max_length=40)
 ]
-Image = Annotated[str, StringConstraints(pattern=r"^(debian-cloud/debian|ubuntu-os-cloud/ubuntu)-[a-z0-9-]+$")]
+# Families whose publisher still supports them with security updates.
+IMAGES = (
+    "debian-cloud/debian-13",
+    "debian-cloud/debian-13-arm64",
+    "debian-cloud/debian-12",
+    "debian-cloud/debian-12-arm64",
+    "ubuntu-os-cloud/ubuntu-2404-lts-amd64",
+    "ubuntu-os-cloud/ubuntu-2404-lts-arm64",
+)
+# https://cloud.google.com/compute/docs/labeling-resources
+LabelKey = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+LabelValue = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{0,63}$")]
 
 THE_WORLD = IPv4Network("0.0.0.0/0")
 _ARM = "t2a-"
@@ -38,8 +49,14 @@ class GcpSettings(Settings):
     controller_type: MachineType = "e2-standard-2"
     """Of controllers and dedicated etcd members."""
     worker_type: MachineType = "e2-standard-2"
-    image: Image = "debian-cloud/debian-12"
+    image: str = IMAGES[0]
     """Project and family of the image."""
+    addresses: Literal["static", "ephemeral"] = "static"
+    """The machines' external addresses: reserved, or given by Google until the machine is stopped."""
+    max_run_hours: Annotated[WholeNumber, Field(ge=1, le=120 * 24)] | None = None
+    """Google deletes the machines after this time, with all that is on them."""
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=63)] = Field(default_factory=dict)
+    """Of the machines, the addresses and the forwarding rule, beside `hardway-lab`."""
     load_balancing: Literal["regional", "classic"] = "regional"
     """A backend service that asks the API servers for /readyz, or a target pool that asks nginx for /healthz."""
     spot: Annotated[bool, Field(strict=True)] = False
@@ -71,7 +88,15 @@ def problems(
             )
         if zone in settings.zones[:position]:
             yield Problem((at,), f"{zone} is in the list already", "name each zone once")
-    yield from _architecture(settings)
+    yield from _image(settings)
+    if settings.spot and settings.max_run_hours is not None:
+        yield Problem(
+            ("lab.gcp.max_run_hours", "lab.gcp.spot"),
+            "Google would delete a spot machine, with its data, whenever it needs the place",
+            "leave one of them out",
+        )
+    if "hardway-lab" in settings.labels:
+        yield Problem(("lab.gcp.labels",), "hardway-lab is the lab's own label", "take another key")
     yield from _addresses(nodes, machines)
     for machine in machines:
         name = f"hardway-{stack}-{machine.name}"
@@ -98,7 +123,14 @@ def _sources(sources: Sequence[IPv4Network]) -> Iterator[Problem]:
         )
 
 
-def _architecture(settings: GcpSettings) -> Iterator[Problem]:
+def _image(settings: GcpSettings) -> Iterator[Problem]:
+    if settings.image not in IMAGES:
+        yield Problem(
+            ("lab.gcp.image",),
+            f"{settings.image} is no supported image family",
+            f"take one of {', '.join(IMAGES)}",
+        )
+        return
     of_image = "arm64" if "arm64" in settings.image.split("-") else "amd64"
     for key, machine_type in (
         ("controller_type", settings.controller_type),
@@ -108,7 +140,7 @@ def _architecture(settings: GcpSettings) -> Iterator[Problem]:
             yield Problem(
                 (f"lab.gcp.{key}", "lab.gcp.image"),
                 f"{machine_type} machines are {arch_of(machine_type)}, and the image {settings.image} is {of_image}",
-                "take another type, or the family of the other architecture, like debian-cloud/debian-12-arm64",
+                "take another type, or the family of the other architecture, like debian-cloud/debian-13-arm64",
             )
 
 

@@ -115,7 +115,7 @@ def load() -> Lab:
             Problem(
                 ("gcp:project",),
                 "not there: a lab on Google Cloud stands in a project",
-                f"`pulumi config set gcp:project YOUR-PROJECT -s {pulumi.get_stack()}`",
+                f"write `gcp:project: YOUR-PROJECT` below `config` in Pulumi.{pulumi.get_stack()}.yaml",
             )
         )
     return parse(pulumi.get_stack(), document, known)

@@ -243,9 +243,9 @@ def _advice_on_passphrase(workshop: Workshop, stack: Stack) -> str:
     own = workshop.environment.get("PULUMI_CONFIG_PASSPHRASE_FILE")
     source = own if workshop.state.own_passphrase else "PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE"
     return (
-        f"The state of the stack {stack.name} was encrypted with another passphrase than that in {source}:\n"
-        "nothing was changed. `pulumi stack change-secrets-provider passphrase` gives a stack its own passphrase.\n"
-        "Write the passphrase that was chosen then into a file which only you can read, and name that file:\n"
+        f"The state of the stack {stack.name} is encrypted with another passphrase than that in {source}.\n"
+        "Nothing was changed. `pulumi stack change-secrets-provider passphrase` gives one stack another passphrase:\n"
+        "write the one that was chosen then into a file that only you can read, and name that file:\n"
         f"  make up STACK={stack.name} PULUMI_CONFIG_PASSPHRASE_FILE=/path/of/the/file\n"
         "The other stacks of this checkout keep theirs."
     )

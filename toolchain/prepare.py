@@ -4,8 +4,23 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from config.libvirt import LibvirtSettings
 from config.versions import pins
-from toolchain import artifacts, images, node_image, origin, paths, plugins, pulumi_cli, state, system, vm_image
+from toolchain import (
+    apparmor,
+    artifacts,
+    images,
+    node_image,
+    origin,
+    paths,
+    plugins,
+    pulumi_cli,
+    state,
+    system,
+    vm_image,
+)
 from toolchain.errors import ToolchainError
 from toolchain.origin import Origin
 from toolchain.progress import Report
@@ -63,6 +78,7 @@ def everything(report: Report, stack: Stack, *, retry: bool = False) -> Workshop
         node_image.ensure(report, stack.engine)
     if stack.substrate == "libvirt":
         _have_vm_image(report, stack)
+        _let_machines_use_the_pool(report, stack)
     return Workshop(pulumi=cli, state=found, environment=_environment(cli, found))
 
 
@@ -128,6 +144,14 @@ def _have_vm_image(report: Report, stack: Stack) -> None:
     # Without a sum the program itself refuses the settings.
     elif image.startswith("http") and sha256:
         vm_image.ensure(report, url=image, sha256=sha256)
+
+
+def _let_machines_use_the_pool(report: Report, stack: Stack) -> None:
+    try:
+        settings = LibvirtSettings.model_validate(stack.libvirt)
+    except ValidationError:
+        return  # the program reports what is wrong
+    apparmor.ensure(report, Path(settings.pool))
 
 
 def _packages(stack: Stack) -> tuple[system.Package, ...]:

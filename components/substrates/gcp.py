@@ -4,13 +4,15 @@ Made: a VPC network with one subnet, its firewall, a service account that may do
 instance for each machine, a route to each worker's pods, and a load balancer with a static address before the API
 servers. Everything bears the name hardway-<stack>.
 
+Raises, at `up` and before anything is made: one report of all that is in the way (see gcp_preflight.py).
+
 Sources: https://cloud.google.com/vpc/docs/routes and https://cloud.google.com/vpc/docs/mtu
 """
 
 import json
 from collections.abc import Sequence
-from ipaddress import IPv4Network
 from pathlib import Path
+from shlex import quote
 
 import pulumi
 import pulumi_tls as tls
@@ -30,10 +32,9 @@ _STARTUP = Path(__file__).with_name("gcp_startup.sh")
 _DISK_GB = 20
 # Pods' interfaces have the 1500 bytes of Ethernet; Google's default of 1460 would cut what they send.
 _MTU = 1500
-# The ranges that documents may use: nobody comes from there, so they are what a person has yet to replace.
-_PLACEHOLDERS = tuple(IPv4Network(text) for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"))
 # Says who the machine is, and opens nothing.
 _SCOPE = "https://www.googleapis.com/auth/userinfo.email"
+_PREFLIGHT = Path(__file__).with_name("gcp_preflight.py").relative_to(Path(__file__).parents[2])
 _SPOT = compute.InstanceSchedulingArgs(
     provisioning_model="SPOT", preemptible=True, automatic_restart=False, instance_termination_action="STOP"
 )
@@ -48,12 +49,16 @@ class Gcp(pulumi.ComponentResource):
     def __init__(self, name: str, lab: Lab, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("hardway:index:Gcp", name, None, opts)
         self._name, self._lab, self._prefix = name, lab, f"hardway-{lab.name}"
-        self._labels = {"hardway-lab": lab.name}
         settings = lab.settings.gcp
+        # A disk's labels cannot be changed without another disk: it has only the one that never changes.
+        self._own_label = {"hardway-lab": lab.name}
+        self._labels = {**settings.labels, **self._own_label}
         child = pulumi.ResourceOptions(parent=self)
         key = tls.PrivateKey(f"{name}-ssh", algorithm="ED25519", opts=child)
         self.checks: Sequence[pulumi.Resource] = [
-            local.Command(f"{name}-preflight", create=preflight(settings.sources), opts=child),
+            local.Command(
+                f"{name}-preflight", create=preflight(lab, pulumi.Config("gcp").require("project")), opts=child
+            ),
             quorum_guard(
                 f"{name}-quorum", {spec.name: definition(lab, spec) for spec in lab.etcd_members}, lab.choices, child
             ),
@@ -104,7 +109,7 @@ class Gcp(pulumi.ComponentResource):
         controllers: list[tuple[MachineSpec, compute.Instance]] = []
         for spec in lab.machines:
             host_key = tls.PrivateKey(f"{name}-{spec.name}-host-key", algorithm="ED25519", opts=child)
-            address = self._address(spec.name)
+            address = self._address(spec.name) if settings.addresses == "static" else None
             instance = self._instance(spec, subnet, account, key, host_key, address)
             if Role.CONTROLLER in spec.roles:
                 controllers.append((spec, instance))
@@ -119,6 +124,7 @@ class Gcp(pulumi.ComponentResource):
             GcpBalancerArgs(
                 lab=lab,
                 prefix=self._prefix,
+                labels=self._labels,
                 network=network,
                 address=api,
                 controllers=controllers,
@@ -152,7 +158,7 @@ class Gcp(pulumi.ComponentResource):
         account: serviceaccount.Account,
         key: tls.PrivateKey,
         host_key: tls.PrivateKey,
-        address: compute.Address,
+        address: compute.Address | None,
     ) -> compute.Instance:
         settings = self._lab.settings.gcp
         return compute.Instance(
@@ -163,14 +169,17 @@ class Gcp(pulumi.ComponentResource):
             machine_type=machine_type(settings, spec),
             boot_disk=compute.InstanceBootDiskArgs(
                 initialize_params=compute.InstanceBootDiskInitializeParamsArgs(
-                    image=settings.image, size=_DISK_GB, type="pd-balanced", labels=self._labels
+                    image=settings.image, size=_DISK_GB, type="pd-balanced", labels=self._own_label
                 )
             ),
             network_interfaces=[
                 compute.InstanceNetworkInterfaceArgs(
                     subnetwork=subnet.id,
                     network_ip=str(spec.address),
-                    access_configs=[compute.InstanceNetworkInterfaceAccessConfigArgs(nat_ip=address.address)],
+                    # Without an address Google gives one, until the machine is stopped.
+                    access_configs=[
+                        compute.InstanceNetworkInterfaceAccessConfigArgs(nat_ip=address.address if address else None)
+                    ],
                 )
             ],
             # Packets of pods are neither from nor to an address of the machine.
@@ -188,7 +197,7 @@ class Gcp(pulumi.ComponentResource):
             tags=sorted(spec.roles),
             labels=self._labels,
             service_account=compute.InstanceServiceAccountArgs(email=account.email, scopes=[_SCOPE]),
-            scheduling=_SPOT if settings.spot else None,
+            scheduling=_scheduling(settings),
             shielded_instance_config=compute.InstanceShieldedInstanceConfigArgs(
                 enable_secure_boot=True, enable_vtpm=True, enable_integrity_monitoring=True
             ),
@@ -217,11 +226,11 @@ class Gcp(pulumi.ComponentResource):
         instance: compute.Instance,
         key: tls.PrivateKey,
         host_key: tls.PrivateKey,
-        address: compute.Address,
+        address: compute.Address | None,
         passable: Sequence[pulumi.Resource],
     ) -> Machine:
         connection = remote.ConnectionArgs(
-            host=address.address,
+            host=address.address if address else _given_address(instance),
             user="root",
             private_key=key.private_key_openssh,
             host_key=host_key.public_key_openssh.apply(str.strip),
@@ -255,6 +264,24 @@ def machine_type(settings: GcpSettings, spec: MachineSpec) -> str:
     return settings.worker_type if Role.WORKER in spec.roles else settings.controller_type
 
 
+def _given_address(instance: compute.Instance) -> pulumi.Output[str]:
+    """The external address that Google has given to an instance."""
+    return instance.network_interfaces.apply(lambda interfaces: str((interfaces[0].access_configs or [])[0].nat_ip))
+
+
+def _scheduling(settings: GcpSettings) -> compute.InstanceSchedulingArgs | None:
+    if settings.spot:
+        return _SPOT
+    if settings.max_run_hours is None:
+        return None
+    return compute.InstanceSchedulingArgs(
+        provisioning_model="STANDARD",
+        automatic_restart=False,
+        max_run_duration=compute.InstanceSchedulingMaxRunDurationArgs(seconds=settings.max_run_hours * 3600),
+        instance_termination_action="DELETE",
+    )
+
+
 def definition(lab: Lab, spec: MachineSpec) -> str:
     """What a machine is made from: where this changes, Google makes it anew, and its disk with it."""
     settings = lab.settings.gcp
@@ -267,30 +294,32 @@ def definition(lab: Lab, spec: MachineSpec) -> str:
             "address": str(spec.address),
             "subnet": str(lab.network.nodes),
             "spot": settings.spot,
+            # Only where it is set: labs that are older than the key keep their definition.
+            **({"max_run_hours": settings.max_run_hours} if settings.max_run_hours else {}),
         },
         sort_keys=True,
     )
 
 
-def preflight(sources: Sequence[IPv4Network]) -> str:
-    """The shell lines that say what is in the way, before anything is made."""
-    waiting = [str(source) for source in sources if any(source.subnet_of(example) for example in _PLACEHOLDERS)]
-    problems = [
-        f"problem 'lab.gcp.sources has {source}, an example where nobody comes from: put your own range there'"
-        for source in waiting
-    ]
+def preflight(lab: Lab, project: str) -> str:
+    """The shell lines that ask for what is in the way, before anything is made."""
+    settings, prefix = lab.settings.gcp, f"hardway-{lab.name}"
+    machines = [f"{prefix}-{spec.name}={machine_type(settings, spec)}" for spec in lab.machines]
+    static = ["api", *(spec.name for spec in lab.machines if settings.addresses == "static")]
     return "\n".join(
         [
             "# preflight on this host",
-            "set -eu",
-            "found=0",
-            "problem() {",
-            '  [ $found -gt 0 ] || echo "The lab cannot be made; nothing was touched." >&2',
-            "  found=$((found + 1))",
-            '  echo "  $found. $*" >&2',
-            "}",
-            "command -v ssh >/dev/null || problem 'ssh is not installed: run `make setup`, or install it'",
-            *problems,
-            "[ $found -eq 0 ]",
+            " ".join(
+                [
+                    f"exec .venv/bin/python {_PREFLIGHT}",
+                    f"--project {quote(project)}",
+                    f"--lab {lab.name}",
+                    f"--region {settings.region}",
+                    *(["--spot"] if settings.spot else []),
+                    f"--sources {' '.join(str(source) for source in settings.sources)}",
+                    f"--machines {' '.join(machines)}",
+                    f"--static {' '.join(f'{prefix}-{name}' for name in static)}",
+                ]
+            ),
         ]
     )

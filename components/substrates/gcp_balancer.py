@@ -10,7 +10,7 @@ https://cloud.google.com/load-balancing/docs/network/networklb-target-pools and
 https://cloud.google.com/load-balancing/docs/health-check-concepts
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -32,6 +32,7 @@ class GcpBalancerArgs:
     """Args:
     lab: whose API it is.
     prefix: what the names of all resources begin with.
+    labels: of the forwarding rule.
     network: the lab's network.
     address: where the API is to be reached.
     controllers: the backends, and the instances that they are.
@@ -40,6 +41,7 @@ class GcpBalancerArgs:
 
     lab: Lab
     prefix: str
+    labels: Mapping[str, str]
     network: compute.Network
     address: compute.Address
     controllers: Sequence[tuple[MachineSpec, compute.Instance]]
@@ -91,7 +93,7 @@ class GcpBalancer(pulumi.ComponentResource):
             port_range=str(API_PORT),
             target=target,
             backend_service=backend_service,
-            labels={"hardway-lab": self._args.lab.name},
+            labels=self._args.labels,
             opts=self._after(),
         )
 

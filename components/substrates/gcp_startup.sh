@@ -1,6 +1,6 @@
 #!/bin/bash
 # What a machine does at every boot, before anybody logs in: sshd gets the host key that the lab has pinned, and lets
-# root in by key. Google's agent has the lab's key from the metadata, too; here it is put where sshd looks first.
+# root in by key, by many connections at once: each remote command of the lab is one. Google's agent has the lab's key from the metadata, too; here it is put where sshd looks first.
 set -eu
 umask 077
 
@@ -23,6 +23,9 @@ PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 AuthorizedKeysFile $authorized .ssh/authorized_keys
+UseDNS no
+MaxStartups 500:30:1000
+MaxSessions 500
 END
 chmod 0644 "$settings"
 install -d -m 0755 /run/sshd

@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -89,7 +90,7 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
     if args.new:
         yield from _taken(args.uri, args.lab, names, args.pool)
     yield from _ranges(args.uri, args.lab, args.new, names, args.ranges, look_at_routes="ip" not in missing)
-    yield from _apparmor(args.uri, args.pool)
+    yield from _security(args.uri, args.pool)
 
 
 def image(file: Path, sha256: str | None) -> Iterator[str]:
@@ -208,18 +209,57 @@ def _subnets(network: ElementTree.Element) -> list[ipaddress.IPv4Network]:
     return found
 
 
-def _apparmor(uri: str, pool: Path) -> Iterator[str]:
-    capabilities = ElementTree.fromstring(_virsh(uri, "capabilities").stdout or "<capabilities/>")
-    if "apparmor" not in [each.text for each in capabilities.findall("host/secmodel/model")]:
+def _security(uri: str, pool: Path) -> Iterator[str]:
+    """What keeps the machines from their disks: AppArmor, and the owners and modes of directories."""
+    answer = _virsh(uri, "capabilities")
+    if answer.returncode != 0:
+        yield f"libvirt at {uri} does not tell its capabilities: {_last(answer.stderr)}"
         return
+    host = ElementTree.fromstring(answer.stdout).findall("host/secmodel")
+    models = {model.findtext("model"): model.findtext("baselabel") or "" for model in host}
+    if "apparmor" in models:
+        yield from _apparmor(pool)
+    # The user and group that qemu runs as, like +64055:+994.
+    if label := re.fullmatch(r"\+(\d+):\+(\d+)", models.get("dac", "")):
+        yield from _directories(pool, int(label[1]), int(label[2]))
+
+
+def _apparmor(pool: Path) -> Iterator[str]:
     # libvirt's helper makes a machine's profile from its description, where a disk in a pool has no path.
     rules = _ABSTRACTIONS.read_text() if _ABSTRACTIONS.exists() else ""
     allowed = [Path(match[1]) for match in re.finditer(r'^\s*"?(/[^"\s]*?)/\*\*"?\s+rwk?,', rules, re.M)]
     if not any(pool.is_relative_to(directory) for directory in allowed):
         yield (
-            f"AppArmor would deny the machines their disks in {pool}: add the line `{pool.parent}/** rwk,` to "
-            f"{_ABSTRACTIONS}"
+            f"AppArmor would deny the machines their disks in {pool}: run `make setup`, or add the line "
+            f"`{pool.parent}/** rwk,` to {_ABSTRACTIONS}"
         )
+
+
+def _directories(pool: Path, uid: int, gid: int) -> Iterator[str]:
+    for directory in (pool, *pool.parents):
+        if not directory.exists():
+            continue
+        found = directory.stat()
+        # A directory above may be another user's; who owns these two can put other disks there.
+        if directory in (pool, pool.parent) and found.st_uid not in (0, uid):
+            yield f"{directory} belongs to user {found.st_uid}, who could exchange the disks: chown root {directory}"
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            yield f"everybody may write to {directory}, and exchange the disks: chmod o-w {directory}"
+        if not _may_enter(found, uid, gid):
+            yield (
+                f"qemu, which is user {uid} here, may not enter {directory}: chmod o+x {directory}, "
+                "or take another lab.libvirt.pool"
+            )
+
+
+def _may_enter(directory: os.stat_result, uid: int, gid: int) -> bool:
+    if uid == 0:
+        return True
+    if directory.st_uid == uid:
+        return bool(directory.st_mode & stat.S_IXUSR)
+    if directory.st_gid == gid:
+        return bool(directory.st_mode & stat.S_IXGRP)
+    return bool(directory.st_mode & stat.S_IXOTH)
 
 
 def _virsh(uri: str, *command: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ import yaml
 _CHECKOUT = Path(__file__).parents[2]
 STACKS = sorted(path.name.split(".")[1] for path in _CHECKOUT.glob("Pulumi.*.yaml"))
 # Without a plugin that could be had from a package registry, or a stand-in.
-OFFICIAL_ONLY = {"gcp", "libvirt"}
+OFFICIAL_ONLY = {"gcp", "gcp-trial", "libvirt"}
 _LEFT_OUT = (".venv", ".state", ".git", "__pycache__", ".*_cache", ".hypothesis")
 
 _UNSHARE = ("unshare", "--mount", "--net", "--propagation=private", "--")

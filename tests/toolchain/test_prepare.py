@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toolchain import artifacts, images, node_image, paths, plugins, prepare, pulumi_cli, system, vm_image
+from toolchain import apparmor, artifacts, images, node_image, paths, plugins, prepare, pulumi_cli, system, vm_image
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
 from toolchain.stack import Stack
@@ -31,6 +31,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(images, "ensure", lambda report, features: calls.update(images=features))
     monkeypatch.setattr(node_image, "ensure", lambda report, engine: calls.update(node_image=engine))
     monkeypatch.setattr(vm_image, "ensure", lambda report, **what: calls.update(vm_image=what))
+    monkeypatch.setattr(apparmor, "ensure", lambda report, pool: calls.update(apparmor=str(pool)))
     return calls
 
 
@@ -60,6 +61,7 @@ def test_virtual_machines_want_libvirt_its_plugin_a_mirror_and_an_image(asked: d
     assert not {"podman", "netavark"} & asked["system"]
     assert asked["plugins"] == {"command", "tls", "libvirt"}
     assert (asked["artifacts"], asked["images"], asked["vm_image"]) == (None, FEATURES, {})
+    assert asked["apparmor"] == "/var/lib/libvirt/hardway"
     assert "node_image" not in asked
 
 
@@ -80,6 +82,15 @@ def test_the_image_that_the_settings_name_is_had(
 ) -> None:
     prepare.everything(report, stack("libvirt", settings))
     assert asked.get("vm_image") == wanted
+
+
+def test_apparmor_is_told_of_the_pool_that_the_settings_name(asked: dict[str, Any], report: Report) -> None:
+    prepare.everything(report, stack("libvirt", {"pool": "/srv/disks"}))
+    assert asked["apparmor"] == "/srv/disks"
+    del asked["apparmor"]
+    # The program refuses it.
+    prepare.everything(report, stack("libvirt", {"pool": "disks; x"}))
+    assert "apparmor" not in asked
 
 
 def test_google_cloud_wants_its_plugin_and_a_kubectl(

@@ -119,7 +119,7 @@ class Run:
         found = {}
         for each in self.resources:
             if each.type == "gcp:compute/instance:Instance":
-                found[each.inputs["networkInterfaces"][0]["accessConfigs"][0]["natIp"]] = each
+                found[_nat_ip(each)] = each
             elif each.type == "libvirt:index/domain:Domain":
                 # Its MAC address ends with its IPv4 address.
                 mac = each.inputs["networkInterfaces"][0]["mac"].split(":")
@@ -360,12 +360,20 @@ def external_address(name: str) -> str:
     return str(IPv4Address("198.18.0.0") + int.from_bytes(seed_of(name)[:2], "big"))
 
 
+def _nat_ip(instance: Registered) -> str:
+    """The external address of an instance: one that was reserved, or one that Google gives."""
+    reserved = instance.inputs["networkInterfaces"][0]["accessConfigs"][0].get("natIp")
+    return str(reserved or external_address(instance.name))
+
+
 def _computed_by_google(resource: Registered) -> dict[str, Any]:
     match resource.type:
         case "gcp:compute/address:Address":
             return {"address": external_address(resource.name)}
         case "gcp:compute/instance:Instance":
-            return {"instanceId": container_id(resource.name)}
+            (interface,) = resource.inputs["networkInterfaces"]
+            given = {**interface, "accessConfigs": [{"natIp": _nat_ip(resource)}]}
+            return {"instanceId": container_id(resource.name), "networkInterfaces": [given]}
         case "gcp:serviceaccount/account:Account":
             return {"email": f"{resource.name}@google.example"}
         case _:

@@ -1,7 +1,7 @@
 """Lab 2 on Google Cloud: every argument of every resource, both forms of load balancing, and what is refused."""
 
 import re
-import subprocess
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.substrates.gcp import preflight
 from config.artifacts import UPSTREAM
 from config.lab import load, parse
 from config.problems import ConfigError, Problem
@@ -53,7 +52,7 @@ def instance(number: int, role: str) -> dict[str, Any]:
         "machineType": "e2-standard-2",
         "bootDisk": {
             "initializeParams": {
-                "image": "debian-cloud/debian-12",
+                "image": "debian-cloud/debian-13",
                 "size": 20,
                 "type": "pd-balanced",
                 "labels": LABELS,
@@ -441,12 +440,38 @@ BAD: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "no region": (settings(region="Frankfurt"), "lab.gcp.region", "pattern", ""),
     "no machine type": (settings(worker_type="large"), "lab.gcp.worker_type", "pattern", ""),
     "a machine type of another disk": (settings(worker_type="c4-standard-2"), "lab.gcp.worker_type", "pattern", ""),
-    "an image of nobody": (settings(image="windows-cloud/windows-2022"), "lab.gcp.image", "pattern", ""),
+    "an image of nobody": (
+        settings(image="windows-cloud/windows-2022"),
+        "lab.gcp.image",
+        "no supported image family",
+        "debian-cloud/debian-13",
+    ),
+    "a Debian without security updates": (
+        settings(image="debian-cloud/debian-11"),
+        "lab.gcp.image",
+        "debian-cloud/debian-11 is no supported image family",
+        "debian-cloud/debian-13",
+    ),
+    "spot machines that would be deleted": (
+        settings(spot=True, max_run_hours=48),
+        "lab.gcp.max_run_hours",
+        "Google would delete a spot machine",
+        "leave one of them out",
+    ),
+    "a run that is longer than Google has": (
+        settings(max_run_hours=2881),
+        "lab.gcp.max_run_hours",
+        "less than or equal to 2880",
+        "",
+    ),
+    "a label in capitals": (settings(labels={"owner": "Me"}), "lab.gcp.labels.owner", "pattern", ""),
+    "the lab's own label": (settings(labels={"hardway-lab": "x"}), "lab.gcp.labels", "own label", "another key"),
+    "another kind of addresses": (settings(addresses="none"), "lab.gcp.addresses", "'static' or 'ephemeral'", ""),
     "a type of another architecture": (
         settings(worker_type="t2a-standard-2"),
         "lab.gcp.worker_type",
-        "t2a-standard-2 machines are arm64, and the image debian-cloud/debian-12 is amd64",
-        "debian-12-arm64",
+        "t2a-standard-2 machines are arm64, and the image debian-cloud/debian-13 is amd64",
+        "debian-13-arm64",
     ),
     "another kind of load balancing": (
         settings(load_balancing="global"),
@@ -549,32 +574,60 @@ def test_a_lab_without_a_project_is_refused(project: str | None, missing: bool) 
     assert (report is not None) == missing
     if report is not None:
         assert [problem.keys[0] for problem in report.problems] == ["gcp:project"]
-        assert "pulumi config set gcp:project YOUR-PROJECT -s gcp" in str(report)
+        assert "write `gcp:project: YOUR-PROJECT` below `config` in Pulumi.gcp.yaml" in str(report)
 
 
-def shell(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["/bin/sh", "-c", script], capture_output=True, text=True, check=False, timeout=20, env=environment or None
+def test_a_preview_runs_no_preflight_and_an_up_runs_it_with_all_that_the_lab_needs(gcp: Run) -> None:
+    script = gcp.named("machines-preflight", "command:local:Command").inputs["create"]
+    command = shlex.split(script.splitlines()[1])
+    assert command[:3] == ["exec", ".venv/bin/python", "components/substrates/gcp_preflight.py"]
+    given = " ".join(command[3:])
+    assert given == (
+        "--project a-project --lab gcp --region us-central1 --sources 203.0.113.0/24 --machines "
+        + " ".join(f"hardway-gcp-{machine}=e2-standard-2" for machine in MACHINES)
+        + " --static hardway-gcp-api "
+        + " ".join(f"hardway-gcp-{machine}" for machine in MACHINES)
     )
 
 
-def test_an_up_with_the_example_as_source_is_refused_and_a_preview_is_not(gcp: Run) -> None:
-    script = gcp.named("machines-preflight", "command:local:Command").inputs["create"]
-    refused = shell(script)
-    assert refused.returncode != 0
-    assert "nothing was touched" in refused.stderr
-    assert "  1. lab.gcp.sources has 203.0.113.0/24, an example" in refused.stderr
+@pytest.fixture
+def trial(no_output_in_a_string: None) -> Run:
+    return program("gcp-trial")
 
 
-def test_an_up_with_sources_of_ones_own_passes() -> None:
-    passed = shell(preflight(parse("gcp", {**lab_of("gcp"), **settings(sources=["10.1.2.3/32"])}).settings.gcp.sources))
-    assert (passed.returncode, passed.stderr) == (0, "")
+def test_the_trial_lab_reserves_no_address_but_the_apis(trial: Run) -> None:
+    kinds = of_google(trial)
+    assert [name for kind, name in kinds if kind == "Address"] == ["machines-api-address"]
+    instances = [each for (kind, _), each in kinds.items() if kind == "Instance"]
+    assert len(instances) == 3
+    for each in instances:
+        assert each.inputs["networkInterfaces"][0]["accessConfigs"] == [{}]
+    # Reached, and let through to the API, by what Google has given.
+    given = {external_address(each.name) for each in instances}
+    assert trial.machines.keys() == given
+    callers = kinds["Firewall", "machines-balancer-api"].inputs["sourceRanges"]
+    assert set(callers) == {f"{address}/32" for address in given}
 
 
-def test_an_up_without_ssh_says_so() -> None:
-    refused = shell(preflight([]), PATH="/nonexistent")
-    assert refused.returncode != 0
-    assert "  1. ssh is not installed" in refused.stderr
+def test_the_trial_lab_ends_by_itself(trial: Run) -> None:
+    for (kind, _), each in of_google(trial).items():
+        if kind == "Instance":
+            assert each.inputs["scheduling"] == {
+                "provisioningModel": "STANDARD",
+                "automaticRestart": False,
+                "maxRunDuration": {"seconds": 48 * 3600},
+                "instanceTerminationAction": "DELETE",
+            }
+
+
+def test_labels_of_ones_own_stand_where_they_can_be_changed() -> None:
+    lab = run_program("gcp", {**lab_of("gcp"), **settings(labels={"owner": "me"})})
+    both = {"owner": "me", **LABELS}
+    for (kind, _), each in of_google(lab).items():
+        if kind in ("Instance", "Address", "ForwardingRule"):
+            assert each.inputs["labels"] == both
+        if kind == "Instance":
+            assert each.inputs["bootDisk"]["initializeParams"]["labels"] == LABELS
 
 
 NGINX = """
@@ -617,5 +670,6 @@ def test_the_startup_script_gives_sshd_the_pinned_key_and_lets_root_in(tmp_path:
     assert not any("BBBB" in line for line in said)
     assert [line for line in said if line.startswith("hostkey ")] == ["hostkey /etc/ssh/hardway_host_ed25519_key"]
     assert {"permitrootlogin without-password", "passwordauthentication no"} <= set(said)
+    assert {"maxstartups 500:30:1000", "maxsessions 500", "usedns no"} <= set(said)
     (keys,) = (line for line in said if line.startswith("authorizedkeysfile "))
     assert keys.split()[1] == "/etc/ssh/hardway_authorized_keys"

@@ -3,12 +3,14 @@
 import argparse
 import hashlib
 import json
+import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -277,13 +279,69 @@ def test_apparmor_that_would_deny_the_disks(
         text = f"<capabilities><host><secmodel><model>{model}</model></secmodel></host></capabilities>"
         answer = subprocess.CompletedProcess([], 0, stdout=text, stderr="")
         monkeypatch.setattr(libvirt_preflight, "_virsh", lambda *_: answer)
-        return list(libvirt_preflight._apparmor("qemu:///system", pool))
+        return list(libvirt_preflight._security("qemu:///system", pool))
 
     assert said("none") == []
     found = said("apparmor")
     assert found == ([] if allowed else found) and bool(found) is not allowed
     if found:
+        assert "run `make setup`" in found[0]
         assert f"add the line `{pool.parent}/** rwk,` to {file}" in found[0]
+
+
+def directories(pool: Path, monkeypatch: pytest.MonkeyPatch, *, uid: int = 64055, gid: int = 994) -> str:
+    """What is said of a pool's directories to a libvirt whose qemu is this user."""
+    text = (
+        "<capabilities><host><secmodel><model>dac</model><doi>0</doi>"
+        f"<baselabel type='kvm'>+{uid}:+{gid}</baselabel></secmodel></host></capabilities>"
+    )
+    answer = subprocess.CompletedProcess([], 0, stdout=text, stderr="")
+    monkeypatch.setattr(libvirt_preflight, "_virsh", lambda *_: answer)
+    return "\n".join(libvirt_preflight._security("qemu:///system", pool))
+
+
+@pytest.fixture
+def pools(tmp_path: Path) -> Iterator[Path]:
+    """A directory that everybody may enter, as far as `/`: pytest's own is root's alone."""
+    with TemporaryDirectory(prefix="hardway-pools-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+def test_a_pool_that_qemu_may_use(pools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = pools / "hardway" / "dev"
+    assert directories(pool, monkeypatch) == "", "it is not there yet"
+    pool.mkdir(parents=True)
+    pool.chmod(0o711)
+    pool.parent.chmod(0o755)
+    assert directories(pool, monkeypatch) == ""
+
+
+def test_a_directory_that_qemu_may_not_enter(pools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool in somebody's home, say."""
+    pools.chmod(0o750)
+    said = directories(pools / "hardway" / "dev", monkeypatch)
+    assert f"qemu, which is user 64055 here, may not enter {pools}: chmod o+x {pools}" in said
+    assert directories(pools / "hardway" / "dev", monkeypatch, gid=pools.stat().st_gid) == ""
+    assert directories(pools / "hardway" / "dev", monkeypatch, uid=0) == ""
+
+
+def test_a_pool_where_others_could_exchange_the_disks(pools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = pools / "hardway"
+    directory.mkdir()
+    directory.chmod(0o777)
+    assert f"everybody may write to {directory}" in directories(directory / "dev", monkeypatch)
+    directory.chmod(0o755)
+    os.chown(directory, 4711, 0)
+    assert f"{directory} belongs to user 4711" in directories(directory / "dev", monkeypatch)
+    assert directories(directory / "dev", monkeypatch, uid=4711) == ""
+
+
+def test_capabilities_that_libvirt_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = subprocess.CompletedProcess([], 1, stdout="", stderr="error: failed to get capabilities\n")
+    monkeypatch.setattr(libvirt_preflight, "_virsh", lambda *_: answer)
+    (said,) = libvirt_preflight._security("qemu:///system", tmp_path)
+    assert "does not tell its capabilities: error: failed to get capabilities" in said
 
 
 def test_everything_that_is_in_the_way_stands_in_one_report(host: Host) -> None:

@@ -1,0 +1,269 @@
+"""The preflight of a lab on Google Cloud, against a local server with the layout of Google's API."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from components.substrates.gcp_preflight import cpus_of, needs
+
+CHECKOUT = Path(__file__).parents[2]
+TOKEN = "a-secret-token"
+MACHINES = {f"hardway-gcp-{name}": "e2-standard-2" for name in ("controller-0", "worker-0", "worker-1")}
+
+
+class Google:
+    """What the API answers, by path; and what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, list[str]], str | None]] = []
+        self.quotas = {"CPUS": (8, 0), "IN_USE_ADDRESSES": (4, 0), "STATIC_ADDRESSES": (4, 0), "DISKS_TOTAL_GB": (9, 0)}
+        self.project_quotas = {"CPUS_ALL_REGIONS": (12, 0), "NETWORKS": (5, 1)}
+        self.instances: dict[str, str] = {}
+        self.addresses: list[str] = []
+        self.errors: dict[str, tuple[int, dict[str, Any] | str]] = {}
+        self.url = ""
+
+    def answer(self, path: str, query: dict[str, list[str]]) -> tuple[int, dict[str, Any] | str]:
+        for part, error in self.errors.items():
+            if path.startswith(part):
+                return error
+        match path.removeprefix("/compute/v1/projects/mine").split("/"):
+            case [""]:
+                return 200, {"name": "mine", "quotas": _as_google(self.project_quotas)}
+            case ["", "regions", "us-central1"]:
+                return 200, {"name": "us-central1", "quotas": _as_google(self.quotas)}
+            case ["", "aggregated", "instances"]:
+                # One on each page.
+                position = int(query.get("pageToken", ["0"])[0])
+                items = [
+                    {"name": name, "machineType": f"https://google.example/zones/z/machineTypes/{machine_type}"}
+                    for name, machine_type in list(self.instances.items())[position : position + 1]
+                ]
+                more = {"nextPageToken": str(position + 1)} if position + 1 < len(self.instances) else {}
+                empty = {"warning": {"code": "NO_RESULTS_ON_PAGE"}}
+                zones = {"zones/us-central1-a": empty, "zones/us-central1-b": {"instances": items} if items else empty}
+                return 200, {"items": zones, **more}
+            case ["", "regions", "us-central1", "addresses"]:
+                return 200, {"items": [{"name": name} for name in self.addresses]} if self.addresses else {}
+        if path == "/iam/v1/projects/mine/serviceAccounts":
+            return 200, {}
+        return 404, {"error": {"code": 404, "message": f"The resource '{path}' was not found", "errors": []}}
+
+
+def _as_google(quotas: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:
+    return [{"metric": name, "limit": float(limit), "usage": float(used)} for name, (limit, used) in quotas.items()]
+
+
+def off(service: str) -> tuple[int, dict[str, Any]]:
+    """Google's answer where an API has never been used in a project."""
+    message = f"{service} API has not been used in project 123 before or it is disabled."
+    details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "SERVICE_DISABLED"}]
+    errors = [{"message": message, "domain": "usageLimits", "reason": "accessNotConfigured"}]
+    return 403, {"error": {"code": 403, "message": message, "errors": errors, "details": details}}
+
+
+@pytest.fixture
+def google() -> Iterator[Google]:
+    api = Google()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = urlsplit(self.path)
+            query = parse_qs(asked.query)
+            api.asked.append((asked.path, query, self.headers.get("Authorization")))
+            status, content = api.answer(asked.path, query)
+            body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        api.url = f"http://127.0.0.1:{server.server_port}"
+        yield api
+        server.shutdown()
+
+
+def preflight(
+    google: Google,
+    *more: str,
+    project: str = "mine",
+    sources: str = "10.1.2.3/32",
+    machines: dict[str, str] = MACHINES,
+    static: tuple[str, ...] = ("hardway-gcp-api",),
+    environment: dict[str, str] | None = None,
+) -> tuple[int, list[str]]:
+    """Run it as the substrate does; return its exit status and the problems."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "components/substrates/gcp_preflight.py"),
+            *("--project", project, "--lab", "gcp", "--region", "us-central1", "--sources", sources),
+            *("--machines", *(f"{name}={machine_type}" for name, machine_type in machines.items())),
+            *("--static", *static),
+            *("--compute", f"{google.url}/compute/v1", "--iam", f"{google.url}/iam/v1"),
+            *more,
+        ],
+        cwd=CHECKOUT,
+        env=os.environ | ({"GOOGLE_OAUTH_ACCESS_TOKEN": TOKEN} if environment is None else environment),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout == ""
+    assert TOKEN not in done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    first, *found = done.stderr.splitlines() or [""]
+    assert first == ("The lab cannot be made; nothing was touched." if done.returncode else "")
+    return done.returncode, [line.split(". ", 1)[1] for line in found]
+
+
+def test_a_project_with_room_passes(google: Google) -> None:
+    assert preflight(google) == (0, [])
+    assert {authorization for _, _, authorization in google.asked} == {f"Bearer {TOKEN}"}
+    filters = [query["filter"] for _, query, _ in google.asked if "filter" in query]
+    assert filters == [["labels.hardway-lab=gcp"]] * 2
+
+
+def test_the_examples_are_refused_without_a_question(google: Google) -> None:
+    for project in ("your-project", "YOUR-PROJECT"):
+        status, found = preflight(google, project=project, sources="203.0.113.0/24")
+        assert status == 1
+        assert [each.split(",")[0] for each in found] == [
+            "lab.gcp.sources has 203.0.113.0/24",
+            f"gcp:project is {project}",
+        ]
+    assert google.asked == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "limit", "used", "says"),
+    [
+        ("CPUS", 8, 3, "CPUs (CPUS): the lab needs 6 more, and of 8 in the region us-central1 3 are in use"),
+        ("IN_USE_ADDRESSES", 4, 1, "external addresses in use (IN_USE_ADDRESSES): the lab needs 4 more, and of 4"),
+        ("STATIC_ADDRESSES", 4, 4, "static addresses (STATIC_ADDRESSES): the lab needs 1 more, and of 4"),
+    ],
+)
+def test_a_quota_of_the_region_that_is_too_small(google: Google, metric: str, limit: int, used: int, says: str) -> None:
+    google.quotas[metric] = (limit, used)
+    status, (problem,) = preflight(google)
+    assert status == 1
+    assert problem.startswith(says)
+    assert "ask for more quota" in problem
+
+
+def test_a_quota_of_all_regions_together(google: Google) -> None:
+    google.project_quotas["CPUS_ALL_REGIONS"] = (12, 8)
+    status, (problem,) = preflight(google)
+    assert status == 1
+    assert "(CPUS_ALL_REGIONS): the lab needs 6 more, and of 12 in the project mine 8 are in use" in problem
+
+
+def test_all_that_is_too_small_stands_in_one_report(google: Google) -> None:
+    google.quotas.update(CPUS=(4, 0), IN_USE_ADDRESSES=(3, 0), STATIC_ADDRESSES=(0, 0))
+    assert len(preflight(google)[1]) == 3
+
+
+def test_what_the_lab_has_already_is_not_counted_twice(google: Google) -> None:
+    """An `up` of a lab that is there, with one worker more."""
+    google.instances = dict(MACHINES)
+    google.addresses = ["hardway-gcp-api"]
+    google.quotas.update(CPUS=(8, 6), IN_USE_ADDRESSES=(5, 4), STATIC_ADDRESSES=(1, 1))
+    google.project_quotas["CPUS_ALL_REGIONS"] = (8, 6)
+    assert preflight(google, machines=MACHINES | {"hardway-gcp-worker-2": "e2-standard-2"}) == (0, [])
+    assert len(preflight(google, machines=MACHINES | {"hardway-gcp-worker-2": "e2-standard-4"})[1]) == 2
+
+
+def test_spot_machines_have_a_quota_of_their_own_where_there_is_one(google: Google) -> None:
+    google.quotas.update(CPUS=(8, 8), PREEMPTIBLE_CPUS=(8, 0))
+    assert preflight(google, "--spot") == (0, [])
+    google.quotas.update(PREEMPTIBLE_CPUS=(0, 0))
+    assert "(CPUS)" in preflight(google, "--spot")[1][0]
+
+
+@pytest.mark.parametrize(("api", "service"), [("/compute", "compute"), ("/iam", "iam")])
+def test_an_api_that_is_off_is_named_with_the_command(google: Google, api: str, service: str) -> None:
+    google.errors[api] = off(service)
+    status, found = preflight(google)
+    assert status == 1
+    name = f"{service}.googleapis.com"
+    assert found == [f"the API {name} is off in the project mine: gcloud services enable {name} --project mine"]
+
+
+def test_both_apis_off(google: Google) -> None:
+    google.errors = {"/compute": off("compute"), "/iam": off("iam")}
+    assert len(preflight(google)[1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        ((401, {"error": {"code": 401, "message": "Invalid Credentials"}}), "gcloud auth application-default login"),
+        ((403, {"error": {"code": 403, "message": "Required 'compute.regions.get' permission"}}), "see the roles"),
+        ((404, {"error": {"code": 404, "message": "no such region"}}), "correct gcp:project or lab.gcp.region"),
+        ((500, "<html>"), "answers with status 500"),
+        ((200, "<html>"), "cannot be read"),
+    ],
+)
+def test_a_question_that_fails_is_no_answer(google: Google, error: tuple[int, Any], says: str) -> None:
+    google.errors["/compute/v1/projects/mine/regions"] = error
+    status, (problem,) = preflight(google)
+    assert status == 1
+    assert says in problem
+
+
+def test_a_server_that_does_not_answer(google: Google) -> None:
+    status, found = preflight(google, "--compute", "http://127.0.0.1:9/compute/v1")
+    assert status == 1
+    assert "cannot be read" in found[0]
+
+
+def test_the_token_of_gcloud(google: Google, tmp_path: Path) -> None:
+    gcloud = tmp_path / "gcloud"
+    words = "auth application-default print-access-token"
+    gcloud.write_text(f'#!/bin/sh\n[ "$*" = "{words}" ] && echo {TOKEN}\n')
+    gcloud.chmod(0o755)
+    path = {"GOOGLE_OAUTH_ACCESS_TOKEN": "", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert preflight(google, environment=path) == (0, [])
+    gcloud.write_text("#!/bin/sh\nexit 1\n")
+    status, (problem,) = preflight(google, environment=path)
+    assert status == 1
+    assert problem == "there are no credentials for Google Cloud: gcloud auth application-default login"
+
+
+def test_a_host_with_neither_ssh_nor_gcloud(google: Google, tmp_path: Path) -> None:
+    _, found = preflight(google, environment={"GOOGLE_OAUTH_ACCESS_TOKEN": "", "PATH": str(tmp_path)})
+    assert [each.split(":")[0] for each in found] == ["ssh is not installed", "gcloud is not installed"]
+    assert google.asked == []
+
+
+@pytest.mark.parametrize(
+    ("machine_type", "cpus"),
+    [("e2-standard-2", 2), ("n2-highmem-8", 8), ("e2-custom-4-8192", 4), ("e2-medium", 2), ("e2-micro", 2)],
+)
+def test_the_cpus_of_a_machine_type(machine_type: str, cpus: int) -> None:
+    assert cpus_of(machine_type) == cpus
+
+
+def test_families_with_a_quota_of_their_own() -> None:
+    counted = needs({"a": "n2-standard-4", "b": "n1-standard-1", "c": "e2-medium"}, ["x-api", "x-a"], spot=False)
+    assert counted == {
+        "N2_CPUS": 4,
+        "CPUS": 3,
+        "CPUS_ALL_REGIONS": 7,
+        "STATIC_ADDRESSES": 2,
+        "IN_USE_ADDRESSES": 4,
+    }
