@@ -111,6 +111,24 @@ def test_where_a_killed_run_has_left_roots_files_one_sentence_says_so(user: Ordi
     assert state.stat().st_uid == user.uid
 
 
+def test_a_cache_that_only_root_may_read_is_named(user: OrdinaryUser) -> None:
+    """That of a lab which an earlier version has made with sudo."""
+    record = user.checkout / ".state" / "cache-directory"
+    before = record.read_text() if record.exists() else None
+    record.write_text(f"{user.roots_home / '.cache' / 'hardway'}\n")
+    try:
+        done = user.run("make", "preview")
+        kubectl = user.run("make", "kubectl")
+    finally:
+        record.unlink()
+        if before is not None:
+            record.write_text(before)
+    assert done.returncode != 0
+    assert "which this user may not use. Run the command with sudo, like `sudo make preview STACK=dev`" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert kubectl.returncode == 0, kubectl.stdout
+
+
 def test_root_without_sudo_in_the_users_checkout(user: OrdinaryUser) -> None:
     """Git refuses to work for root there, since nothing says on whose behalf: no command depends on it."""
     done = user.root("make", "preview")

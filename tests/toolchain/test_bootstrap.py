@@ -3,7 +3,9 @@
 import os
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -19,18 +21,18 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(checkout: Path, *, path: str | None = None) -> subprocess.Popen[str]:
+def start(checkout: Path, *, path: str | None = None, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [checkout / "toolchain" / "bootstrap.sh"],
-        env=os.environ | ({"PATH": path} if path else {}),
+        env=os.environ | ({"PATH": path} if path else {}) | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def bootstrap(checkout: Path, *, path: str | None = None) -> tuple[int, str]:
-    process = start(checkout, path=path)
+def bootstrap(checkout: Path, *, path: str | None = None, **environment: str) -> tuple[int, str]:
+    process = start(checkout, path=path, **environment)
     out, err = process.communicate(timeout=60)
     assert out == "", "stdout belongs to `make env`"
     return process.returncode, err
@@ -77,3 +79,58 @@ def test_an_old_python_is_refused_with_the_version_that_is_needed(checkout: Path
     assert status != 0
     assert "Python 3.11 or newer is needed; this machine has Python 3.9.2" in said
     assert not (checkout / ".venv").exists()
+
+
+def a_package(checkout: Path) -> None:
+    """A requirement that pip installs from the checkout, and needs nothing for."""
+    wheel = checkout / "toy-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("toy.py", "")
+        archive.writestr("toy-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: toy\nVersion: 1\n")
+        archive.writestr("toy-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("toy-1.dist-info/RECORD", "")
+    (checkout / "requirements.txt").write_text(f"./{wheel.name}\n")
+
+
+def test_what_root_makes_in_a_users_checkout_is_the_users(checkout: Path) -> None:
+    """With a umask that lets nobody else read, and settings that send packages elsewhere; also where pip fails."""
+    os.chown(checkout, 47110, 47110)
+    a_package(checkout)
+    elsewhere = {"PIP_USER": "1", "PIP_TARGET": "elsewhere", "PIP_PREFIX": "elsewhere", "PYTHONPATH": "/"}
+    for fails in (False, True):
+        if fails:
+            (checkout / "requirements.txt").write_text("./no-such-directory\n")
+        before = os.umask(0o077)
+        try:
+            status, said = bootstrap(checkout, **elsewhere)
+        finally:
+            os.umask(before)
+        assert (status != 0) == fails, said
+        if not fails:
+            assert list((checkout / ".venv").glob("lib/python3*/site-packages/toy.py"))
+        assert not (checkout / "elsewhere").exists()
+        made = [path for name in (".venv", ".state") for path in [checkout / name, *(checkout / name).rglob("*")]]
+        assert len(made) > 100
+        assert [path for path in made if path.lstat().st_uid != 47110] == []
+
+
+def test_a_checkout_that_belongs_to_root_says_so_to_a_user(checkout: Path) -> None:
+    """No traceback and no half of an environment; pytest's directories above are opened for the user to enter."""
+    with TemporaryDirectory(prefix="hardway-roots-") as made:
+        Path(made).chmod(0o755)
+        shutil.copytree(checkout, made, dirs_exist_ok=True)
+        Path(made).chmod(0o755)
+        done = subprocess.run(
+            [
+                *("setpriv", "--reuid=47110", "--regid=47110", "--clear-groups", "--"),
+                Path(made) / "toolchain" / "bootstrap.sh",
+            ],
+            env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode != 0
+        assert "Run the command with sudo, like: sudo make up" in done.stderr
+        assert not (Path(made) / ".venv").exists()
