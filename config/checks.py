@@ -11,6 +11,8 @@ from config.settings import LabSettings, dedicated_members, load_balancers
 from config.versions import pins
 
 _DATABASE = "lab.machines.database"
+# RFC 5280, ub-common-name.
+_LONGEST_COMMON_NAME = 64
 
 
 def run(stack: str, settings: LabSettings, machines: Sequence[MachineSpec]) -> list[Problem]:
@@ -161,11 +163,14 @@ def _addresses(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterat
             )
     for what, keys, values in (
         ("name", (), [machine.name for machine in machines]),
+        ("FQDN", (), [machine.fqdn for machine in machines]),
         ("address", ("lab.network.nodes",), [str(machine.address) for machine in machines]),
     ):
         first: dict[str, MachineSpec] = {}
         for machine, value in zip(machines, values, strict=True):
-            if (other := first.setdefault(value, machine)) is not machine:
+            other = first.setdefault(value, machine)
+            # Of the same name, with the same FQDN: the name has been reported.
+            if other is not machine and not (what == "FQDN" and other.name == machine.name):
                 yield Problem(
                     (machine.key, other.key, *keys),
                     f"the {what} {value} is {other.key}'s, too",
@@ -207,6 +212,13 @@ def _domain(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[
             (key, "lab.load_balancing.mode"),
             "not there, and TLS that ends at the balancer needs a certificate with a name",
             "write the name that people will call, like api.hardway.example",
+        )
+    if balancing.mode == "terminate" and len(balancing.domain or "") > _LONGEST_COMMON_NAME:
+        yield Problem(
+            (key, "lab.load_balancing.mode"),
+            f"{balancing.domain} has {len(balancing.domain or '')} characters, and it is the common name of the "
+            f"balancer's certificate, which holds {_LONGEST_COMMON_NAME}",
+            f"write a name of at most {_LONGEST_COMMON_NAME} characters",
         )
     for machine in machines:
         if balancing.domain in (machine.name, machine.fqdn):

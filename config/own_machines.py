@@ -1,17 +1,27 @@
 """What the substrate `machines` may be told: hosts that exist already, and how they are reached."""
 
+import re
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
+from pydantic_core import PydanticCustomError
 
 from config.machines import MachineName, Role
 from config.values import Address, AddressRange, DnsDomain, Settings, WholeNumber
 
-_USER = "[a-z_][a-z0-9_-]{0,31}"
+# Debian's useradd accepts capitals and dots, too.
+_USER = "[a-zA-Z_][a-zA-Z0-9_.-]{0,31}"
 _HOST = "[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?"
 
-UserName = Annotated[str, StringConstraints(pattern=rf"^{_USER}$")]
+
+def _user_name(value: str) -> str:
+    if not re.fullmatch(_USER, value):
+        raise PydanticCustomError("user_name", "no user name")
+    return value
+
+
+UserName = Annotated[str, AfterValidator(_user_name)]
 Port = Annotated[WholeNumber, Field(ge=1, le=65535)]
 # One colon at the most: what a person writes after `ssh -J`.
 Jumpbox = Annotated[str, StringConstraints(pattern=rf"^({_USER}@)?{_HOST}(:[0-9]{{1,5}})?$")]

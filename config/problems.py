@@ -43,6 +43,12 @@ _WORDS = {
     "dict_type": ("no map", "write its keys below it"),
     "ip_v4_network": ("no IPv4 range", "write its first address and prefix length, like 10.240.0.0/24"),
     "ip_v4_address": ("no IPv4 address", "write one like 10.240.0.10"),
+    "address_as_name": ("an address, and not a name", "write a DNS name, like api.hardway.example"),
+    "user_name": (
+        "no user name",
+        "write one that useradd accepts: at most 32 letters, digits, dots, dashes and underscores, a letter or an "
+        "underscore first",
+    ),
 }
 _LONGEST_INPUT = 80
 

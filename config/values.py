@@ -6,7 +6,7 @@ Left alone it takes `true` for the number 1 and the number 5 for the address 0.0
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 
@@ -32,5 +32,16 @@ Address = Annotated[IPv4Address, _text("ip_v4_address")]
 AddressRange = Annotated[IPv4Network, _text("ip_v4_network")]
 
 _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+
+
+def _no_address(value: str) -> str:
+    # Programs take a name whose last label is a number for an IPv4 address (RFC 1123, section 2.1).
+    if value.rpartition(".")[2].isdecimal():
+        raise PydanticCustomError("address_as_name", "an address, and not a name")
+    return value
+
+
 # With a machine's and a stack's name before it, it must fit the 253 characters of a DNS name.
-DnsDomain = Annotated[str, StringConstraints(pattern=rf"^{_LABEL}([.]{_LABEL})*$", max_length=180)]
+DnsDomain = Annotated[
+    str, StringConstraints(pattern=rf"^{_LABEL}([.]{_LABEL})*$", max_length=180), AfterValidator(_no_address)
+]

@@ -66,11 +66,7 @@ def read(name: str) -> Stack:
         known = sorted(path.name.split(".")[1] for path in paths.checkout().glob("Pulumi.*.yaml"))
         raise ToolchainError(f"There is no {file.name}. STACK must be one of: {', '.join(known)}.")
     project = _mapping(yaml.safe_load((paths.checkout() / "Pulumi.yaml").read_text())).get("name", "")
-    try:
-        config = _mapping(_mapping(yaml.safe_load(file.read_text())).get("config"))
-    except yaml.YAMLError as error:
-        raise ToolchainError(f"{file.name} is not valid YAML: {error}") from error
-    lab = _mapping(config.get(f"{project}:lab"))
+    lab = _mapping(lab_of(file, str(project)))
     network = _mapping(lab.get("network"))
     return Stack(
         name=name,
@@ -85,6 +81,57 @@ def read(name: str) -> Stack:
         choices=_choices(lab),
         early_renewal_hours=_hours(_mapping(lab.get("pki")).get("early_renewal_hours")),
     )
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is there twice, as Pulumi does: of two values nobody could say which one counts."""
+
+
+def _unique(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    first: dict[Any, yaml.Node] = {}
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in first:
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"line {key_node.start_mark.line + 1}: the key {key} is in line {first[key].start_mark.line + 1} "
+                "already: write it once",
+            )
+        first[key] = key_node
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique)
+
+
+def lab_of(file: Path, project: str) -> Any:
+    """What a settings file says about the lab, as it is written there.
+
+    Pulumi takes the key `lab` for `<project>:lab`, and so does this.
+
+    Raises:
+        ToolchainError: it is not YAML, or what is in it is no configuration.
+    """
+    try:
+        document = yaml.load(file.read_text(), Loader=_UniqueKeys)  # noqa: S506  # a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ToolchainError(f"{file.name} is not valid YAML: {error}") from error
+    for what, value in (("the file", document), ("config", _mapping(document).get("config"))):
+        if value is not None and not isinstance(value, dict):
+            raise ToolchainError(
+                f"{file.name}: {what} is no map ({value!r}); nothing was touched.\n"
+                f"  Write config:, below it {project}:lab:, and below that the lab's keys, as Pulumi.dev.yaml has them."
+            )
+    config = _mapping(_mapping(document).get("config"))
+    keys = [key for key in (f"{project}:lab", "lab") if key in config]
+    if len(keys) > 1:
+        raise ToolchainError(
+            f"{file.name}: config has both {keys[0]} and {keys[1]}, which mean the same; nothing was touched.\n"
+            f"  Write {keys[0]} alone."
+        )
+    return config[keys[0]] if keys else None
 
 
 def _architectures(lab: dict[str, Any]) -> list[str]:

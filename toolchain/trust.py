@@ -3,15 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 
-import yaml
-
 from config import lab, trust
 from config.problems import ConfigError
 from hosts.plan import Host
 from hosts.reach import Credentials
 from hosts.trust import Shown, ask, fingerprints
 from toolchain.errors import ToolchainError
-from toolchain.stack import Stack
+from toolchain.stack import Stack, lab_of
 
 
 def pin(stack: Stack) -> None:
@@ -80,8 +78,8 @@ def _print(name: str, shown: Shown) -> None:
 
 
 def _read(stack: Stack) -> lab.Lab:
-    document = yaml.safe_load(stack.settings_file.read_text()) or {}
+    document = lab_of(stack.settings_file, stack.project)
     try:
-        return lab.parse(stack.name, (document.get("config") or {}).get(f"{stack.project}:lab") or {})
+        return lab.parse(stack.name, {} if document is None else document)
     except ConfigError as error:
         raise ToolchainError(str(error)) from error

@@ -32,7 +32,7 @@ def test_what_the_settings_say(checkout: Path) -> None:
     assert read.features == {"kubeadm", "calico"}
 
 
-@pytest.mark.parametrize("text", ["", "config:\n", "config: [1]\n", "config:\n  toy:lab: 7\n"])
+@pytest.mark.parametrize("text", ["", "config:\n", "config:\n  toy:lab: 7\n"])
 def test_wrong_values_are_left_to_the_program(checkout: Path, text: str) -> None:
     (checkout / "Pulumi.dev.yaml").write_text(text)
     assert stack.read("dev").substrate == "containers"
@@ -48,4 +48,29 @@ def test_an_unknown_stack_is_told_the_others(checkout: Path) -> None:
 def test_broken_yaml_is_reported(checkout: Path) -> None:
     (checkout / "Pulumi.dev.yaml").write_text("config: [")
     with pytest.raises(ToolchainError, match=r"Pulumi\.dev\.yaml is not valid YAML"):
+        stack.read("dev")
+
+
+@pytest.mark.parametrize("text", ["config:\n- toy:lab: {workers: 1}\n", "config: 7\n"])
+def test_a_configuration_that_is_no_map_is_reported(checkout: Path, text: str) -> None:
+    (checkout / "Pulumi.dev.yaml").write_text(text)
+    with pytest.raises(ToolchainError, match=r"Pulumi\.dev\.yaml: config is no map \(.*\n.*below it toy:lab:"):
+        stack.read("dev")
+
+
+def test_a_key_that_is_there_twice_is_reported(checkout: Path) -> None:
+    """Of two values one is taken, and nobody says which."""
+    (checkout / "Pulumi.dev.yaml").write_text("config:\n  toy:lab:\n    workers: 1\n    workers: 3\n")
+    with pytest.raises(ToolchainError, match=r"line 4: the key workers is in line 3 already: write it once"):
+        stack.read("dev")
+
+
+def test_the_key_without_its_namespace_is_read_as_pulumi_reads_it(checkout: Path) -> None:
+    (checkout / "Pulumi.dev.yaml").write_text("config:\n  lab: {substrate: gcp}\n")
+    assert stack.read("dev").substrate == "gcp"
+
+
+def test_both_spellings_of_the_key_are_refused(checkout: Path) -> None:
+    (checkout / "Pulumi.dev.yaml").write_text("config:\n  lab: {workers: 1}\n  toy:lab: {workers: 2}\n")
+    with pytest.raises(ToolchainError, match=r"config has both toy:lab and lab, which mean the same"):
         stack.read("dev")
