@@ -14,7 +14,7 @@ from pathlib import Path
 
 from config.artifacts import UPSTREAM
 from config.versions import pins
-from toolchain import gomodule, origin, paths, release_archive, sources
+from toolchain import build_times, gomodule, origin, paths, release_archive, sources
 from toolchain.download import download
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
@@ -136,10 +136,18 @@ def _made_of(file: Wanted) -> str:
 def _fill(report: Report, whole: Part, ledger: Ledger, files: list[Wanted], base_url: str) -> None:
     released: list[list[Wanted]] = []
     built: list[list[Wanted]] = []
+    reasons: dict[str, list[str]] = {}
     for _, of_product in groupby(files, key=lambda file: file.product):
         group = list(of_product)
         url = f"{base_url}/{group[0].path}"
-        (released if origin.of_release(url) is Origin.UPSTREAM else built).append(group)
+        if origin.of_release(url) is Origin.UPSTREAM:
+            released.append(group)
+        else:
+            built.append(group)
+            reasons.setdefault(origin.why_release_is_built(url), []).append(group[0].product)
+    # All of it before anything begins: the user may want to stop here.
+    for why, products in reasons.items():
+        build_times.announce(report, why, products, how="from Go modules")
     whole.say(f"{sum(map(len, released))} files to download, {sum(map(len, built))} to build")
     with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
         downloads = [

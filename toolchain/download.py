@@ -8,6 +8,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from itertools import chain, repeat
 from pathlib import Path
 from typing import BinaryIO
@@ -22,8 +24,17 @@ _SILENCE_SECONDS = 20.0
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
+# Rate limits end within minutes; a server that asks for more is an error that the user must see.
+_LONGEST_WAIT = 300.0
+
+
 class _CutError(Exception):
     """The connection failed, or broke; it may work the next time."""
+
+    def __init__(self, why: str, wait: float | None = None) -> None:
+        super().__init__(why)
+        self.wait = wait
+        """The seconds that the server asks to wait (Retry-After); None if it does not ask."""
 
 
 def download(url: str, destination: Path, *, sha256: str | None, part: Part, patience: float = 60.0) -> str:
@@ -168,21 +179,18 @@ def _answer(request: urllib.request.Request) -> Iterator[http.client.HTTPRespons
         with urllib.request.urlopen(request, timeout=_SILENCE_SECONDS) as response:
             yield response
     except urllib.error.HTTPError as error:
-        if error.code in (408, 425, 429) or error.code >= 500:
-            raise _CutError(f"the server said {error.code} {error.reason}") from error
+        if is_rate_limit(error) or error.code in (408, 425) or error.code >= 500:
+            raise _CutError(f"the server said {error.code} {error.reason}", retry_after(error)) from error
         raise
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
-            raise ToolchainError(
-                f"{request.full_url}: the server's certificate is not trusted ({reason.verify_message}). Behind a "
-                "proxy that opens TLS, add its authority to this machine's (update-ca-certificates)."
-            ) from error
+            raise ToolchainError(untrusted(request.full_url, reason)) from error
         raise _CutError(str(reason) or type(reason).__name__) from error
 
 
 def _patiently(url: str, attempt: Callable[[], None], have: Callable[[], int], patience: float, part: Part) -> None:
-    last_progress, came = time.monotonic(), have()
+    last_progress, came, waited = time.monotonic(), have(), 0.0
     for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
         try:
             attempt()
@@ -191,7 +199,18 @@ def _patiently(url: str, attempt: Callable[[], None], have: Callable[[], int], p
             raise ToolchainError(_refused(url, error)) from error
         except _CutError as cut:
             if have() > came:
-                last_progress, came = time.monotonic(), have()
+                last_progress, came, waited = time.monotonic(), have(), 0.0
+            if cut.wait is not None:
+                waited += max(cut.wait, pause)
+                if waited > _LONGEST_WAIT:
+                    raise ToolchainError(
+                        f"{url} cannot be downloaded: {cut}, and asks to wait {cut.wait:.0f} s. Run the same again "
+                        "later: what has come is kept. Or set TOOLCHAIN=source to build instead."
+                    ) from cut
+                _wait(part, max(cut.wait, pause), f"{cut}; trying again in {max(cut.wait, pause):.0f} s, as it asks")
+                # The time that the server asked for is not its silence.
+                last_progress += max(cut.wait, pause)
+                continue
             if time.monotonic() - last_progress + pause > patience:
                 raise ToolchainError(
                     f"{url} cannot be downloaded: {cut}; nothing has come for {patience:.0f} s. What has come is "
@@ -199,6 +218,34 @@ def _patiently(url: str, attempt: Callable[[], None], have: Callable[[], int], p
                 ) from cut
             part.say(f"{cut}; trying again")
             time.sleep(pause)
+
+
+def _wait(part: Part, seconds: float, why: str) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        # Each time anew: it is where the part notices that the whole set-up is given up.
+        part.say(why)
+        time.sleep(min(left, 1.0))
+
+
+def is_rate_limit(error: urllib.error.HTTPError) -> bool:
+    """Whether a server refuses for some time only: 429, or the 403 of an API that says when it will answer again."""
+    limited = error.headers.get("X-RateLimit-Remaining") == "0" or error.headers.get("Retry-After") is not None
+    return error.code == 429 or (error.code == 403 and limited)
+
+
+def retry_after(error: urllib.error.HTTPError) -> float | None:
+    """The seconds that a server asks to wait, which it gives as a number or as a date; None if it does not ask."""
+    asked = (error.headers.get("Retry-After") or "").strip()
+    if asked.isdigit():
+        return float(asked)
+    try:
+        until = parsedate_to_datetime(asked)
+    except ValueError:
+        return None
+    if until.tzinfo is None:
+        return None
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 def _refused(url: str, error: urllib.error.HTTPError) -> str:
@@ -210,6 +257,14 @@ def _refused(url: str, error: urllib.error.HTTPError) -> str:
     return (
         f"{url}: the server said {error.code} {error.reason}. If a proxy refuses it, ask for the host to be "
         "allowed, or set TOOLCHAIN=source to build from package registries."
+    )
+
+
+def untrusted(url: str, error: ssl.SSLCertVerificationError) -> str:
+    """What to say where a server's certificate is not trusted."""
+    return (
+        f"{url}: the server's certificate is not trusted ({error.verify_message}). Behind a proxy that opens TLS, add "
+        "its CA to this machine's (update-ca-certificates)."
     )
 
 

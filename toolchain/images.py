@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from config.versions import Image, pins
-from toolchain import debian, image_archive, origin, paths
+from toolchain import build_times, debian, image_archive, origin, paths
 from toolchain.command import run
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
@@ -38,9 +38,21 @@ def ensure(report: Report, features: Collection[str], *, arch: str | None = None
             part.found()
             return
         with exclusive(paths.locks() / "mirror", what="filling the artifact mirror", part=part):
-            for name in _missing(ledger, features, arch):
+            missing = _missing(ledger, features, arch)
+            _announce(report, missing)
+            for name in missing:
                 part.say(name)
                 _fill(report, part, ledger, name, arch)
+
+
+def _announce(report: Report, names: list[str]) -> None:
+    reasons: dict[str, list[str]] = {}
+    for name in names:
+        registry = pins().images[name].registry
+        if origin.of_images(registry) is Origin.SOURCE:
+            reasons.setdefault(origin.why_images_are_built(registry), []).append(name)
+    for why, made in reasons.items():
+        build_times.announce(report, why, made, how="from Go modules and Debian packages")
 
 
 def _missing(ledger: Ledger, features: Collection[str], arch: str) -> list[str]:

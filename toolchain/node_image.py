@@ -11,7 +11,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from toolchain import debian, origin, paths
+from toolchain import build_times, debian, origin, paths
 from toolchain.command import run
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
@@ -58,7 +58,7 @@ def ensure(report: Report, engine: str) -> str:
             return image
         with exclusive(paths.locks() / f"node-image-{engine}", what="making the node image", part=part):
             if not _present(engine, image):
-                _make(part, engine, image)
+                _make(report, part, engine, image)
     return image
 
 
@@ -95,7 +95,7 @@ def _says_absent(message: str) -> bool:
     return any(words in message.lower() for words in ("no such image", "image not known", "failed to find image"))
 
 
-def _make(part: Part, engine: str, image: str) -> None:
+def _make(report: Report, part: Part, engine: str, image: str) -> None:
     other = {"podman": "docker", "docker": "podman"}.get(Path(engine).name)
     if other and _has(other, image):
         _copy(part, other, engine, image)
@@ -106,6 +106,7 @@ def _make(part: Part, engine: str, image: str) -> None:
         # docker looks for a file named Dockerfile.
         run(part, [engine, *runtime, "build", "--file", _RECIPE / "Containerfile", "--tag", image, _RECIPE])
         return
+    build_times.announce(report, origin.why_images_are_built(_REGISTRY), ["node image"], how="from Debian packages")
     root = paths.scratch() / f"node-image-{engine}.tar"
     try:
         debian.machine(part, root, packages=packages(), customise=_RECIPE / "customise.sh")

@@ -1,18 +1,26 @@
 """Where files come from: official releases where they can be reached, else sources from package registries.
 
-The environment variable TOOLCHAIN decides for all: unset, each host is asked once; `source` asks nobody and builds;
-`upstream` never builds.
+The environment variable TOOLCHAIN decides for all: unset, each host is asked once; `source` asks no host and builds;
+`upstream` never builds. A host that is slow, or limits the rate of requests, is reached: its files are downloaded,
+however long that takes. Where a host cannot be reached, that is said before anything is built.
 """
 
 import os
+import ssl
+import time
 import urllib.error
 import urllib.request
 from enum import Enum
 from functools import cache
+from urllib.parse import urlsplit
 
+from toolchain.download import is_rate_limit, untrusted
 from toolchain.errors import ToolchainError
 
-_PROBE_SECONDS = 4.0
+# To connect, and again for an answer. Some release hosts take 5 s for a HEAD.
+_PROBE_SECONDS = 15.0
+# A gateway that has no answer right now (502 to 504) is asked again; a proxy that refuses a host says the same.
+_PAUSES = (1.0, 2.0, 4.0)
 
 
 class Origin(Enum):
@@ -40,25 +48,92 @@ def policy() -> Origin | None:
 
 
 def of_release(url: str) -> Origin:
-    """Where to take a released file from; `url` stands for all files of its host."""
-    return policy() or (Origin.UPSTREAM if _answers(url, accepted=(404,)) else Origin.SOURCE)
+    """Where to take a released file from; `url` stands for all files of its host.
+
+    Raises:
+        ToolchainError: the host's certificate is not trusted.
+    """
+    return policy() or (Origin.SOURCE if _unreachable(url, accepted=(404,)) else Origin.UPSTREAM)
 
 
 def of_images(registry: str) -> Origin:
-    """Where to take container images from, e.g. those of `registry.k8s.io`."""
-    host = "registry-1.docker.io" if registry == "docker.io" else registry
-    return policy() or (Origin.UPSTREAM if _answers(f"https://{host}/v2/", accepted=(401,)) else Origin.SOURCE)
+    """Where to take container images from, e.g. those of `registry.k8s.io`.
+
+    Raises:
+        ToolchainError: the registry's certificate is not trusted.
+    """
+    return policy() or (Origin.SOURCE if _unreachable(_api(registry), accepted=(401,)) else Origin.UPSTREAM)
+
+
+def why_release_is_built(url: str) -> str:
+    """Why `of_release` says source, as the beginning of a sentence."""
+    return _why(url, "Official releases at", accepted=(404,))
+
+
+def why_images_are_built(registry: str) -> str:
+    """Why `of_images` says source, as the beginning of a sentence."""
+    return _why(_api(registry), "Container images at", accepted=(401,))
+
+
+def _why(url: str, what: str, *, accepted: tuple[int, ...]) -> str:
+    if policy() is Origin.SOURCE:
+        return "TOOLCHAIN=source is set"
+    return f"{what} {urlsplit(url).hostname} cannot be reached ({_unreachable(url, accepted=accepted)})"
+
+
+def _api(registry: str) -> str:
+    return f"https://{'registry-1.docker.io' if registry == 'docker.io' else registry}/v2/"
 
 
 @cache
-def _answers(url: str, *, accepted: tuple[int, ...]) -> bool:
-    # A HEAD that follows redirects: release hosts hand over to storage hosts, which may be the ones out of reach.
-    # An answer like 403 or 502 is a proxy's refusal; 404 is the host's own, and the download will report it.
-    request = urllib.request.Request(url, method="HEAD")
+def _unreachable(url: str, *, accepted: tuple[int, ...]) -> str | None:
+    """Why a host cannot be reached; None if it can."""
+    for pause in (*_PAUSES, None):
+        status, why = _asked(url)
+        if status is None:
+            return why
+        if status < 400 or status in (*accepted, 408, 425, 429):
+            return None
+        if status < 500 or pause is None:
+            return why
+        time.sleep(pause)
+    raise AssertionError("the last pause is None")
+
+
+def _asked(url: str) -> tuple[int | None, str]:
+    """The status of a host's answer, 429 for every rate limit and 408 for a slow answer; None where no host answers."""
+    # Redirects are followed: release hosts hand over to storage hosts, which may be the ones that cannot be reached.
     try:
-        with urllib.request.urlopen(request, timeout=_PROBE_SECONDS):
-            return True
+        return _status("HEAD", url)
     except urllib.error.HTTPError as error:
-        return error.code in accepted
-    except OSError:
-        return False
+        if is_rate_limit(error):
+            return 429, ""
+        if error.code not in (403, 405, 501):
+            return error.code, f"{error.code} {error.reason}"
+    except OSError as error:
+        return _no_answer(url, error)
+    # Storage hosts refuse a HEAD of a URL that is signed for GET.
+    try:
+        return _status("GET", url)
+    except urllib.error.HTTPError as error:
+        return 429 if is_rate_limit(error) else error.code, f"{error.code} {error.reason}"
+    except OSError as error:
+        return _no_answer(url, error)
+
+
+def _status(method: str, url: str) -> tuple[int, str]:
+    request = urllib.request.Request(url, method=method, headers={"Range": "bytes=0-0"} if method == "GET" else {})
+    with urllib.request.urlopen(request, timeout=_PROBE_SECONDS) as response:
+        return response.status, ""
+
+
+def _no_answer(url: str, error: OSError) -> tuple[int | None, str]:
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        raise ToolchainError(f"{untrusted(url, reason)} To build everything instead, set TOOLCHAIN=source.") from error
+    # urllib wraps what happens until the request is sent. Later the host is there, and slow.
+    if isinstance(error, TimeoutError):
+        return 408, ""
+    if isinstance(reason, TimeoutError):
+        return None, f"no connection within {_PROBE_SECONDS:.0f} s"
+    return None, getattr(reason, "strerror", None) or str(reason) or type(reason).__name__

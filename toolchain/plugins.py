@@ -38,11 +38,12 @@ def ensure(report: Report, cli: Path, providers: Mapping[str, str], *, retry: bo
         ToolchainError: a plugin can neither be installed nor stood in for.
     """
     in_use = {link.name for link in on_path().iterdir()} if on_path().exists() else set()
+    problems: dict[str, str] = {}
     refused = set() if retry or origin.policy() is Origin.UPSTREAM else in_use
     needed = {
         executable
         for name, version in providers.items()
-        if (executable := f"pulumi-resource-{name}") in refused or not _official(report, cli, name, version)
+        if (executable := f"pulumi-resource-{name}") in refused or not _official(report, cli, name, version, problems)
     }
     if origin.policy() is Origin.SOURCE or not (cli.parent / _LANGUAGE_HOST).exists():
         needed.add(_LANGUAGE_HOST)
@@ -50,16 +51,16 @@ def ensure(report: Report, cli: Path, providers: Mapping[str, str], *, retry: bo
     _link(on_path(), needed)
     if needed - in_use:
         report.note(
-            f"Stand-ins from toolchain/standins serve for {', '.join(sorted(needed))}: {_reason()} "
+            f"Stand-ins from toolchain/standins serve for {', '.join(sorted(needed))}: {_reason(problems)} "
             "`make setup` asks again."
         )
 
 
-def _official(report: Report, cli: Path, name: str, version: str) -> bool:
+def _official(report: Report, cli: Path, name: str, version: str, problems: dict[str, str]) -> bool:
     """Whether the official provider is there, be it installed now; if not, a stand-in may serve."""
     if origin.policy() is Origin.SOURCE:
         return False
-    return _is_installed(name, version) or _install(report, cli, name, version)
+    return _is_installed(name, version) or _install(report, cli, name, version, problems)
 
 
 def _is_installed(name: str, version: str) -> bool:
@@ -69,8 +70,10 @@ def _is_installed(name: str, version: str) -> bool:
     return directory.is_dir() and not directory.with_name(f"{directory.name}.partial").exists()
 
 
-def _install(report: Report, cli: Path, name: str, version: str) -> bool:
-    if origin.of_release(_RELEASE.format(name=name, version=version)) is Origin.SOURCE:
+def _install(report: Report, cli: Path, name: str, version: str, problems: dict[str, str]) -> bool:
+    release = _RELEASE.format(name=name, version=version)
+    if origin.of_release(release) is Origin.SOURCE:
+        problems[name] = origin.why_release_is_built(release)
         return False
     with report.part(f"Pulumi provider {name} {version}") as part:
         part.say("installing")
@@ -82,6 +85,7 @@ def _install(report: Report, cli: Path, name: str, version: str) -> bool:
                 f"The official Pulumi provider {name} {version} cannot be installed: {problem}\n"
                 "TOOLCHAIN=upstream forbids stand-ins: unset it, or make the release reachable."
             )
+        problems[name] = f"{name} {version} cannot be installed ({problem})"
         part.say("not to be had")
         return False
 
@@ -130,7 +134,9 @@ def _link(links: Path, names: set[str]) -> None:
             draft.replace(links / name)
 
 
-def _reason() -> str:
+def _reason(problems: Mapping[str, str]) -> str:
     if origin.policy() is Origin.SOURCE:
         return "TOOLCHAIN=source demands it."
+    if problems:
+        return f"the official ones cannot be had from here ({'; '.join(dict.fromkeys(problems.values()))})."
     return "the official ones cannot be had from here."

@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from toolchain import gomodule, origin, paths, sources
+from toolchain import build_times, gomodule, origin, paths, sources
 from toolchain.download import download, text
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
@@ -47,7 +47,7 @@ def ensure(report: Report, *, releases: str = RELEASES) -> Path:
             return command
         with exclusive(paths.locks() / "pulumi", what=f"installing Pulumi {version}", part=part):
             if not _serves(command):
-                _make(part, version, releases)
+                _make(report, part, version, releases)
     return command
 
 
@@ -90,7 +90,7 @@ def _serves(command: Path) -> bool:
             return True
 
 
-def _make(part: Part, version: str, releases: str) -> None:
+def _make(report: Report, part: Part, version: str, releases: str) -> None:
     arch, work = architecture(), paths.scratch() / f"pulumi-{version}"
     shutil.rmtree(work, ignore_errors=True)
     programs = work / "bin"
@@ -99,6 +99,7 @@ def _make(part: Part, version: str, releases: str) -> None:
     if origin.of_release(archive) is Origin.UPSTREAM:
         _download(part, version, archive, f"{releases}/v{version}/pulumi-{version}-checksums.txt", programs)
     else:
+        build_times.announce(report, origin.why_release_is_built(archive), ["pulumi"], how="from its Go module")
         gomodule.build(part, sources.pulumi(version), programs, arch=arch)
     home = _home(version)
     shutil.rmtree(home, ignore_errors=True)

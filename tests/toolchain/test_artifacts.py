@@ -147,6 +147,24 @@ def test_programs_of_a_mirror_that_was_filled_before_are_made_executable(
     assert released.asked == []
 
 
+def test_what_is_built_and_how_long_it_takes_is_said_before_it_begins(
+    cache: Path, built: list[str], report: Report, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TOOLCHAIN", raising=False)
+    known: list[str] = []
+    quick = gomodule.build
+
+    def build(part: Part, programs: Programs, destination: Path, *, arch: str) -> None:
+        known.append(said.getvalue())
+        quick(part, programs, destination, arch=arch)
+
+    monkeypatch.setattr(gomodule, "build", build)
+    artifacts.ensure(report, VERSION, base_url="http://127.0.0.1:1")
+    (line,) = [line for line in known[0].splitlines() if "building" in line]
+    assert "Official releases at 127.0.0.1 cannot be reached (Connection refused)" in line
+    assert "building kubernetes, etcd, containerd, runc, cni-plugins from Go modules takes about 8 minutes" in line
+
+
 def test_a_full_mirror_asks_for_nothing(released: Upstream, report: Report, said: io.StringIO) -> None:
     artifacts.ensure(report, VERSION, base_url=released.base_url)
     released.asked.clear()

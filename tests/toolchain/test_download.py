@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,75 @@ def test_the_server_s_passing_faults_are_waited_out(url: str, place: Path, part:
     upstream.failures[PATH] = [503, 429]
     download(url, place, sha256=SHA256, part=part)
     assert place.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_a_rate_limit_is_waited_for_as_long_as_the_server_asks(
+    url: str, place: Path, part: Part, upstream: Upstream, form: str
+) -> None:
+    upstream.failures[PATH] = [429]
+    # A date has whole seconds.
+    upstream.failure_headers["Retry-After"] = "2" if form == "seconds" else formatdate(time.time() + 3, usegmt=True)
+    begun = time.monotonic()
+    # Less patience than the server asks for: to wait as it asks is no silence.
+    download(url, place, sha256=SHA256, part=part, patience=1)
+    assert time.monotonic() - begun >= 1.9
+    assert place.read_bytes() == CONTENT
+
+
+def test_the_403_of_an_api_that_limits_the_rate_is_waited_for(
+    url: str, place: Path, part: Part, upstream: Upstream
+) -> None:
+    upstream.failures[PATH] = [403]
+    upstream.failure_headers["Retry-After"] = "1"
+    download(url, place, sha256=SHA256, part=part)
+    assert place.read_bytes() == CONTENT
+
+
+def test_any_other_403_is_final(url: str, place: Path, part: Part, upstream: Upstream) -> None:
+    upstream.failures[PATH] = [403]
+    with pytest.raises(ToolchainError, match=f"{url}: the server said 403"):
+        download(url, place, sha256=SHA256, part=part)
+
+
+def test_a_server_that_asks_to_wait_for_an_hour_is_an_error_at_once(
+    url: str, place: Path, part: Part, upstream: Upstream
+) -> None:
+    upstream.failures[PATH] = [429]
+    upstream.failure_headers["Retry-After"] = "3600"
+    with pytest.raises(ToolchainError, match=r"429 .*asks to wait 3600 s.*later.*TOOLCHAIN=source"):
+        download(url, place, sha256=SHA256, part=part)
+
+
+def test_a_server_that_limits_the_rate_for_ever_is_given_up(
+    url: str, place: Path, part: Part, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolchain.download._LONGEST_WAIT", 3.0)
+    upstream.failures[PATH] = [429] * 100
+    upstream.failure_headers["Retry-After"] = "1"
+    with pytest.raises(ToolchainError, match="asks to wait 1 s"):
+        download(url, place, sha256=SHA256, part=part)
+
+
+def test_a_transfer_that_stalls_is_gone_on_with(
+    url: str, place: Path, part: Part, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolchain.download._SILENCE_SECONDS", 0.5)
+    upstream.stalls[PATH] = [1_000_000]
+    download(url, place, sha256=SHA256, part=part)
+    assert place.read_bytes() == CONTENT
+    assert upstream.ranges(PATH)[0] is None
+    assert str(upstream.ranges(PATH)[1]).startswith("bytes=")
+
+
+def test_a_redirect_to_a_signed_url_is_asked_for_anew_after_a_cut(
+    url: str, place: Path, part: Part, upstream: Upstream
+) -> None:
+    upstream.redirects["release"] = url
+    upstream.cuts[PATH] = [1_000_000]
+    download(f"{upstream.base_url}/release", place, sha256=SHA256, part=part)
+    assert place.read_bytes() == CONTENT
+    assert [path for _, path, _ in upstream.asked] == ["release", PATH] * 2, "signatures expire"
 
 
 def test_a_server_that_never_answers_is_given_up(place: Path, part: Part, url: str, upstream: Upstream) -> None:

@@ -23,14 +23,69 @@ def test_a_file_that_is_absent_is_for_the_download_to_report(upstream: Upstream)
     assert origin.of_release(f"{upstream.base_url}/absent") is Origin.UPSTREAM
 
 
-@pytest.mark.parametrize("status", [403, 407, 502])
-def test_a_proxy_s_refusal_means_source(upstream: Upstream, status: int) -> None:
-    upstream.failures[f"kubelet-{status}"] = [status]
-    assert origin.of_release(f"{upstream.base_url}/kubelet-{status}") is Origin.SOURCE
+@pytest.mark.parametrize("status", [403, 407, 451, 502, 504])
+def test_a_refusal_means_source_and_the_reason_is_known(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(origin, "_PAUSES", (0.0, 0.0))
+    upstream.failures[f"kubelet-{status}"] = [status] * 10
+    url = f"{upstream.base_url}/kubelet-{status}"
+    assert origin.of_release(url) is Origin.SOURCE
+    assert origin.why_release_is_built(url).startswith(f"Official releases at 127.0.0.1 cannot be reached ({status} ")
 
 
-def test_nobody_there_means_source() -> None:
+def test_nobody_there_means_source_and_the_reason_is_known() -> None:
     assert origin.of_release("http://127.0.0.1:1/kubelet") is Origin.SOURCE
+    assert "(Connection refused)" in origin.why_release_is_built("http://127.0.0.1:1/kubelet")
+
+
+def test_a_name_that_does_not_exist_means_source_and_the_reason_is_known() -> None:
+    assert origin.of_release("https://dl.invalid/kubelet") is Origin.SOURCE
+    said = origin.why_release_is_built("https://dl.invalid/kubelet")
+    assert said.startswith("Official releases at dl.invalid cannot be reached (")
+
+
+def test_a_host_that_takes_five_seconds_for_a_head_is_upstream(upstream: Upstream) -> None:
+    upstream.publish("slow", b"")
+    upstream.slow["HEAD", "slow"] = 5.0
+    assert origin.of_release(f"{upstream.base_url}/slow") is Origin.UPSTREAM
+
+
+def test_a_host_that_is_there_and_does_not_answer_in_time_is_upstream(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(origin, "_PROBE_SECONDS", 0.2)
+    upstream.publish("slower", b"")
+    upstream.slow["HEAD", "slower"] = 30.0
+    assert origin.of_release(f"{upstream.base_url}/slower") is Origin.UPSTREAM
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [(429, {}), (429, {"Retry-After": "600"}), (403, {"Retry-After": "60"}), (403, {"X-RateLimit-Remaining": "0"})],
+)
+def test_a_host_that_limits_the_rate_is_upstream(upstream: Upstream, status: int, headers: dict[str, str]) -> None:
+    path = f"limited-{status}-{'-'.join(headers)}"
+    upstream.failures[path] = [status] * 10
+    upstream.failure_headers = headers
+    assert origin.of_release(f"{upstream.base_url}/{path}") is Origin.UPSTREAM
+
+
+def test_a_gateway_that_has_no_answer_right_now_is_asked_again(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(origin, "_PAUSES", (0.0, 0.0))
+    upstream.publish("again", b"")
+    upstream.failures["again"] = [503, 502]
+    assert origin.of_release(f"{upstream.base_url}/again") is Origin.UPSTREAM
+
+
+def test_a_storage_host_that_refuses_a_head_of_a_signed_url_is_upstream(upstream: Upstream) -> None:
+    upstream.publish("storage", b"content")
+    upstream.redirects["asset"] = f"{upstream.base_url}/storage"
+    upstream.refused["HEAD", "storage"] = 403
+    assert origin.of_release(f"{upstream.base_url}/asset") is Origin.UPSTREAM
+    assert upstream.asked[-1][:2] == ("GET", "storage")
 
 
 @pytest.mark.parametrize("demanded", list(Origin))

@@ -107,7 +107,8 @@ def test_setup_asks_again_and_puts_the_stand_ins_away(cli: Cli) -> None:
 
 def test_a_host_that_cannot_be_reached_is_not_waited_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(origin, "of_release", lambda url: Origin.SOURCE)
-    ensure(cli)
+    monkeypatch.setattr(origin, "why_release_is_built", lambda url: "Official releases at get.pulumi.com are away")
+    assert "cannot be had from here (Official releases at get.pulumi.com are away)." in ensure(cli)
     assert cli.was_asked() == 0
     assert in_use() == ALL
 

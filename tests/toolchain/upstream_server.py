@@ -22,6 +22,16 @@ class Upstream:
     """path -> for each of the next answers, after how many bytes of body it breaks off."""
     failures: dict[str, list[int]] = field(default_factory=dict)
     """path -> statuses of the next answers."""
+    refused: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(method, path) -> the status of all its answers."""
+    failure_headers: dict[str, str] = field(default_factory=dict)
+    """What those answers have beside the status, e.g. Retry-After."""
+    slow: dict[tuple[str, str], float] = field(default_factory=dict)
+    """(method, path) -> the seconds before an answer."""
+    stalls: dict[str, list[int]] = field(default_factory=dict)
+    """path -> for each of the next answers, after how many bytes of body nothing more comes, on an open connection."""
+    redirects: dict[str, str] = field(default_factory=dict)
+    """path -> where it is."""
     seconds_per_piece: float = 0.0
     validators: bool = True
     """Whether answers have an ETag."""
@@ -43,20 +53,21 @@ class Upstream:
 @contextmanager
 def serving() -> Iterator[Upstream]:
     """Serve on a free port of the loopback interface."""
-    upstream = Upstream()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(upstream))
+    upstream, stopped = Upstream(), threading.Event()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(upstream, stopped))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     upstream.base_url = f"http://127.0.0.1:{server.server_port}"
     try:
         yield upstream
     finally:
+        stopped.set()
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-def _handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
+def _handler(upstream: Upstream, stopped: threading.Event) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -69,8 +80,13 @@ def _handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
         def _answer(self, *, body: bool) -> None:
             path = self.path.lstrip("/")
             upstream.asked.append((self.command, path, self.headers.get("Range")))
+            stopped.wait(upstream.slow.get((self.command, path), 0))
             if failures := upstream.failures.get(path):
-                return self._empty(failures.pop(0))
+                return self._empty(failures.pop(0), upstream.failure_headers)
+            if status := upstream.refused.get((self.command, path)):
+                return self._empty(status, upstream.failure_headers)
+            if path in upstream.redirects:
+                return self._empty(302, {"Location": upstream.redirects[path]})
             if path not in upstream.files:
                 return self._empty(404)
             content = upstream.files[path]
@@ -96,13 +112,17 @@ def _handler(upstream: Upstream) -> type[BaseHTTPRequestHandler]:
             return int(asked.removeprefix("bytes=").rstrip("-"))
 
         def _send(self, path: str, content: bytes) -> None:
-            cuts = upstream.cuts.get(path)
-            end = cuts.pop(0) if cuts else len(content)
+            cuts, stalls = upstream.cuts.get(path), upstream.stalls.get(path)
+            is_stall = bool(stalls)
+            end = stalls.pop(0) if stalls else cuts.pop(0) if cuts else len(content)
             for at in range(0, end, _PIECE):
                 self.wfile.write(content[at : min(at + _PIECE, end)])
                 if upstream.seconds_per_piece:
                     time.sleep(upstream.seconds_per_piece)
             if end < len(content):
+                self.wfile.flush()
+                if is_stall:
+                    stopped.wait()
                 self.close_connection = True
 
         def _empty(self, status: int, headers: dict[str, str] | None = None) -> None:
