@@ -13,7 +13,7 @@ export ARGS
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up preview destroy trust kubectl ssh status snapshot restore replace drill env test lint compare bench .venv
+.PHONY: help setup up preview destroy trust kubectl ssh status snapshot restore replace drill env test lint compare bench .venv .venv-dev
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,10 @@ help:  ## this list
 # Quick where it is there already: the script compares a checksum.
 .venv:
 	@toolchain/bootstrap.sh
+
+# With what lint and tests need besides.
+.venv-dev:
+	@toolchain/bootstrap.sh dev
 
 setup: .venv  ## prepare this machine and nothing else: then plain `pulumi up -s dev` works, see `make env`
 	@$(TOOL) setup
@@ -68,7 +72,7 @@ drill: .venv  ## hurt the lab on purpose, and measure what that costs: [DRILL=na
 env: .venv  ## variables for plain pulumi: eval "$(make -s env)"
 	@$(TOOL) env
 
-lint: .venv  ## ruff and mypy
+lint: .venv-dev  ## ruff and mypy
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy

@@ -1,15 +1,22 @@
 #!/bin/sh
-# Makes the virtual environment .venv from requirements.txt and requirements-dev.txt, with nothing but a shell and
-# python3. What it did last is in .venv/made-from, written when all is done: without it, or when the requirements
-# (or the interpreter) are not the ones it names, the environment is made anew. Talks on stderr only.
+# bootstrap.sh [dev]: makes the virtual environment .venv from requirements.txt, with nothing but a shell and python3; with
+# `dev` also from requirements-dev.txt, which lint and tests need. What it did last is in .venv/made-from (and
+# .venv/made-from-dev), written when all is done: without it, or when the requirements (or the interpreter) are not the
+# ones that it names, the work is done again. pip takes only wheels with a checksum that the requirements have: a source
+# distribution would run its own code. Talks on stderr only.
 set -eu
 cd "$(dirname "$0")/.."
 
 say() { printf '%s\n' "$*" >&2; }
 
-wanted() { { "$python" -V; sha256sum requirements.txt requirements-dev.txt; } 2>&1; }
+# wanted REQUIREMENTS, fresh REQUIREMENTS RECORD: what an environment is made from, and whether it is.
+wanted() { { "$python" -V; sha256sum "$1"; } 2>&1; }
 
-fresh() { [ -x .venv/bin/python ] && [ -f .venv/made-from ] && [ "$(wanted)" = "$(cat .venv/made-from)" ]; }
+fresh() { [ -x .venv/bin/python ] && [ -f ".venv/$2" ] && [ "$(wanted "$1")" = "$(cat ".venv/$2")" ]; }
+
+all_fresh() {
+  fresh requirements.txt made-from && { [ "$for_whom" != dev ] || fresh requirements-dev.txt made-from-dev; }
+}
 
 find_python() {
   for candidate in python3 python3.13 python3.12 python3.11; do
@@ -53,15 +60,20 @@ install_venv_module() {
 make_environment() {
   "$python" -c 'import ensurepip, venv' 2>/dev/null || install_venv_module
   say "Making the virtual environment .venv (a minute or two) ..."
-  rm -f .venv/made-from
+  rm -f .venv/made-from .venv/made-from-dev
   "$python" -m venv --clear .venv
+  install_packages requirements.txt made-from
+}
+
+# install_packages REQUIREMENTS RECORD
+install_packages() {
   # Where a user's own settings send packages (PIP_USER=1 and its kind) is meant for other environments.
   unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PYTHONPATH PYTHONHOME
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-user \
-    --requirement requirements.txt --requirement requirements-dev.txt >&2
+    --require-hashes --only-binary=:all: --requirement "$1" >&2
   .venv/bin/python -m pip check --quiet --disable-pip-version-check >&2
-  wanted > .venv/made-from.new
-  mv .venv/made-from.new .venv/made-from
+  wanted "$1" > ".venv/$2.new"
+  mv ".venv/$2.new" ".venv/$2"
 }
 
 # With sudo, or as root in the checkout of another user: what is made here is that user's, also after a failure.
@@ -83,8 +95,9 @@ check_writable() {
   done
 }
 
+for_whom=${1:-}
 python=$(find_python)
-if ! fresh; then
+if ! all_fresh; then
   check_writable
   trap hand_over EXIT
   trap 'exit 130' HUP INT TERM
@@ -92,5 +105,10 @@ if ! fresh; then
   # Two runs at once: the second waits here and finds the work done. The kernel drops the lock with its holder.
   exec 9> .state/bootstrap.lock
   flock --nonblock 9 || { say "Waiting for another run that makes the virtual environment ..."; flock 9; }
-  fresh || make_environment
+  fresh requirements.txt made-from || make_environment
+  if ! all_fresh; then
+    say "Installing what lint and tests need into .venv ..."
+    rm -f .venv/made-from-dev
+    install_packages requirements-dev.txt made-from-dev
+  fi
 fi

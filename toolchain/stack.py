@@ -115,7 +115,7 @@ def lab_of(file: Path, project: str) -> Any:
         ToolchainError: it is not YAML, or what is in it is no configuration.
     """
     try:
-        document = yaml.load(file.read_text(), Loader=_UniqueKeys)  # noqa: S506  # a SafeLoader
+        document = yaml.load(file.read_text(), Loader=_UniqueKeys)  # a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ToolchainError(f"{file.name} is not valid YAML: {error}") from error
     for what, value in (("the file", document), ("config", _mapping(document).get("config"))):

@@ -1,8 +1,11 @@
 """`toolchain/bootstrap.sh` in a checkout of its own, with requirements that pip has nothing to do for."""
 
+import hashlib
+import io
 import os
 import shutil
 import subprocess
+import tarfile
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,9 +24,9 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(checkout: Path, *, path: str | None = None, **environment: str) -> subprocess.Popen[str]:
+def start(checkout: Path, *words: str, path: str | None = None, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [checkout / "toolchain" / "bootstrap.sh"],
+        [checkout / "toolchain" / "bootstrap.sh", *words],
         env=os.environ | ({"PATH": path} if path else {}) | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -31,8 +34,8 @@ def start(checkout: Path, *, path: str | None = None, **environment: str) -> sub
     )
 
 
-def bootstrap(checkout: Path, *, path: str | None = None, **environment: str) -> tuple[int, str]:
-    process = start(checkout, path=path, **environment)
+def bootstrap(checkout: Path, *words: str, path: str | None = None, **environment: str) -> tuple[int, str]:
+    process = start(checkout, *words, path=path, **environment)
     out, err = process.communicate(timeout=60)
     assert out == "", "stdout belongs to `make env`"
     return process.returncode, err
@@ -54,9 +57,50 @@ def test_the_environment_is_made_when_it_has_to_be_and_only_then(checkout: Path)
     assert "Making the virtual environment" in bootstrap(checkout)[1]
     assert not (checkout / ".venv" / "half-made").exists()
 
-    (checkout / "requirements-dev.txt").write_text("# something else\n")
+    (checkout / "requirements.txt").write_text("# something else\n")
     assert "Making the virtual environment" in bootstrap(checkout)[1]
     assert bootstrap(checkout) == (0, "")
+
+
+def test_what_lint_and_tests_need_is_installed_for_these_only(checkout: Path) -> None:
+    a_package(checkout, "requirements-dev.txt")
+    bootstrap(checkout)
+    assert not list((checkout / ".venv").glob("lib/python3*/site-packages/toy.py"))
+    assert bootstrap(checkout, "dev") == (0, "Installing what lint and tests need into .venv ...\n")
+    assert list((checkout / ".venv").glob("lib/python3*/site-packages/toy.py"))
+    assert bootstrap(checkout, "dev") == bootstrap(checkout) == (0, "")
+
+    (checkout / "requirements-dev.txt").write_text("# something else\n")
+    assert bootstrap(checkout) == (0, "")
+    assert bootstrap(checkout, "dev")[1].startswith("Installing what lint and tests need")
+
+
+def test_a_file_without_a_checksum_is_not_installed(checkout: Path) -> None:
+    a_package(checkout)
+    requirement = (checkout / "requirements.txt").read_text()
+    (checkout / "requirements.txt").write_text(requirement.partition(" --hash")[0] + "\n")
+    status, said = bootstrap(checkout)
+    assert status != 0
+    assert "hash" in said.lower()
+    assert not list((checkout / ".venv").glob("lib/python3*/site-packages/toy.py"))
+
+
+def test_a_package_that_has_to_be_built_is_not_installed(checkout: Path) -> None:
+    """Its own code would run, as root."""
+    sources = checkout / "toy-1.tar.gz"
+    with tarfile.open(sources, "w:gz") as archive:
+        for name, text in {
+            "toy-1/PKG-INFO": "Metadata-Version: 2.1\nName: toy\nVersion: 1\n",
+            "toy-1/setup.py": f"open({str(checkout / 'it-ran')!r}, 'w')",
+        }.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    sha256 = hashlib.sha256(sources.read_bytes()).hexdigest()
+    (checkout / "requirements.txt").write_text(f"toy==1 --hash=sha256:{sha256}\n")
+    status, _ = bootstrap(checkout, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(checkout))
+    assert status != 0
+    assert not (checkout / "it-ran").exists()
 
 
 def test_what_pip_cannot_have_fails_now_and_is_tried_again(checkout: Path) -> None:
@@ -81,7 +125,7 @@ def test_an_old_python_is_refused_with_the_version_that_is_needed(checkout: Path
     assert not (checkout / ".venv").exists()
 
 
-def a_package(checkout: Path) -> None:
+def a_package(checkout: Path, requirements: str = "requirements.txt") -> None:
     """A requirement that pip installs from the checkout, and needs nothing for."""
     wheel = checkout / "toy-1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -89,7 +133,8 @@ def a_package(checkout: Path) -> None:
         archive.writestr("toy-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: toy\nVersion: 1\n")
         archive.writestr("toy-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr("toy-1.dist-info/RECORD", "")
-    (checkout / "requirements.txt").write_text(f"./{wheel.name}\n")
+    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (checkout / requirements).write_text(f"./{wheel.name} --hash=sha256:{sha256}\n")
 
 
 def test_what_root_makes_in_a_users_checkout_is_the_users(checkout: Path) -> None:
