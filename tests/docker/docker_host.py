@@ -17,6 +17,8 @@ OUTSIDE = "outside.hardway-test"
 OUTSIDE_ADDRESS = "192.0.2.77"
 _NAME_SERVER = "10.199.0.53"
 _SECONDS = 400
+# Also where the tests are killed.
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 
 
 class DockerHost:
@@ -62,11 +64,14 @@ class DockerHost:
         log = (self._directory / "dockerd.log").open("ab")
         self._daemon = subprocess.Popen(
             self._entered(
+                *_ENDS_WITH_US,
                 "dockerd",
                 f"--data-root={self._directory / 'data'}",
                 f"--exec-root={self._directory / 'exec'}",
                 f"--pidfile={self._directory / 'docker.pid'}",
                 f"--host=unix://{self._socket}",
+                # How long it waits for its containers when it ends.
+                "--shutdown-timeout=3",
             ),
             env=self._environment() | {"PATH": f"{front}:{self._environment()['PATH']}"},
             stdin=subprocess.DEVNULL,
@@ -143,7 +148,9 @@ class DockerHost:
         return ["nsenter", f"--target={self._host.pid}", "--mount", "--net", f"--wd={CHECKOUT}", *command]
 
     def _hold(self, *unshare: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([*unshare, "sh", "-c", "echo here; exec sleep infinity"], stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [*_ENDS_WITH_US, *unshare, "sh", "-c", "echo here; exec sleep infinity"], stdout=subprocess.PIPE
+        )
         assert process.stdout is not None
         assert process.stdout.readline() == b"here\n"
         return process
