@@ -82,7 +82,7 @@ def test_an_interpreter_and_its_failures(project: Project) -> None:
     project.program(_local(create="true", dir="/no/such/directory"))
     assert "No such file or directory: /no/such/directory" in project.up(ok=False).output
     project.program(_local(create="kill -KILL $$"))
-    assert 'signal: Killed: running "kill -KILL $$"' in project.up(ok=False).output
+    assert 'signal: killed: running "kill -KILL $$"' in project.up(ok=False).output
 
 
 def test_a_failed_create_is_not_kept_and_a_failed_update_keeps_the_state(project: Project) -> None:

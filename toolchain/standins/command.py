@@ -24,6 +24,9 @@ VERSION = "1.2.1"
 _CONNECTION_DEFAULTS = {"user": "root", "port": 22, "dialErrorLimit": 10, "perDialTimeout": 15}
 _CONNECTION_SECRETS = ("password", "privateKey", "privateKeyPassword")
 _NOT_SUPPORTED = ("assetPaths", "archivePaths")
+_COMMON_INPUTS = frozenset(
+    {"create", "update", "delete", "triggers", "stdin", "logging", "environment", "addPreviousOutputInEnv"}
+)
 # Cancelled commands get a little time to end, as the engine kills after five seconds.
 _END_SECONDS = 3.0
 
@@ -70,15 +73,28 @@ class Command:
     def __init__(self, background: Background) -> None:
         self._background = background
 
+    inputs: frozenset[str]
+    kind: str
+
     def check(self, inputs: Properties) -> tuple[Properties, list[Failure]]:
-        return inputs, []
+        return inputs, [
+            Failure(property=name, reason=f"Unrecognized field '{name}' on '{self.kind}.CommandInputs'")
+            for name in inputs
+            if name not in self.inputs
+        ]
 
     def diff(self, state: Properties, old_inputs: Properties, inputs: Properties) -> Difference:
         found = dict(changes(old_inputs, inputs))
-        return Difference(changes=found, replaces=frozenset(path for path in found if path.startswith("triggers")))
+        # Of a change inside of the list the SDK tells the engine: replaceOnChanges.
+        return Difference(changes=found, replaces=frozenset({"triggers"} & found.keys()))
 
     def planned(self, state: Properties | None, inputs: Properties) -> Properties:
-        return inputs | {"stdout": UNKNOWN, "stderr": UNKNOWN}
+        before, after = revealed(state or {}), revealed(inputs)
+        # The official plugin's framework compares what the state has: an input that is new changes no output for it.
+        same = all(before[name] == after.get(name) for name in self.inputs & before.keys())
+        if state is None or not same or UNKNOWN in after.values():
+            return inputs | {"stdout": UNKNOWN, "stderr": UNKNOWN}
+        return inputs | _said(state)
 
     def create(self, name: str, inputs: Properties, log: Log) -> tuple[str, Properties]:
         nothing: Properties = {"stdout": "", "stderr": ""}
@@ -89,8 +105,7 @@ class Command:
 
     def update(self, state: Properties, inputs: Properties, log: Log) -> Properties:
         # The last outputs stay where there is nothing to run.
-        previous: Properties = {name: state[name] for name in ("stdout", "stderr") if name in state}
-        return self._outputs(inputs.get("update", inputs.get("create")), inputs, previous, log)
+        return self._outputs(inputs.get("update", inputs.get("create")), inputs, _said(state), log)
 
     def delete(self, state: Properties, log: Log) -> None:
         self._outputs(state.get("delete"), state, state, log)
@@ -127,8 +142,12 @@ class Command:
 class LocalCommand(Command):
     """`command:local:Command`: a process on this machine."""
 
+    inputs = _COMMON_INPUTS | {"interpreter", "dir", *_NOT_SUPPORTED}
+    kind = "local"
+
     def check(self, inputs: Properties) -> tuple[Properties, list[Failure]]:
-        return inputs, [
+        checked, failures = super().check(inputs)
+        return checked, failures + [
             Failure(property=name, reason="not supported by this stand-in for the official plugin")
             for name in _NOT_SUPPORTED
             if name in inputs
@@ -143,11 +162,15 @@ class LocalCommand(Command):
 class RemoteCommand(Command):
     """`command:remote:Command`: a command over SSH."""
 
+    inputs = _COMMON_INPUTS | {"connection"}
+    kind = "remote"
+
     def check(self, inputs: Properties) -> tuple[Properties, list[Failure]]:
+        checked, failures = super().check(inputs)
         if "connection" not in inputs:
-            return inputs, [Failure(property="connection", reason="is required")]
-        connection, failures = _checked_connection(revealed(inputs["connection"]), "connection")
-        return inputs | {"connection": Secret(connection)}, failures
+            return checked, [*failures, Failure(property="connection", reason="is required")]
+        connection, more = _checked_connection(revealed(inputs["connection"]), "connection")
+        return checked | {"connection": Secret(connection)}, failures + more
 
     async def _run(
         self, text: str, inputs: Properties, previous: dict[str, str], transcript: Transcript, log: Log
@@ -156,6 +179,10 @@ class RemoteCommand(Command):
         from toolchain.standins import ssh
 
         return await ssh.run(text, inputs, previous, transcript, log)
+
+
+def _said(state: Properties) -> Properties:
+    return {name: state[name] for name in ("stdout", "stderr") if name in state}
 
 
 def _checked_connection(connection: Any, path: str) -> tuple[Any, list[Failure]]:

@@ -102,7 +102,9 @@ def _run(request: language_pb2.RunRequest) -> language_pb2.RunResponse:
     except SystemExit as end:
         if not end.code:
             return language_pb2.RunResponse()
-        pulumi.log.error(end.code if isinstance(end.code, str) else f"Program exited with code {end.code}")
+        if not isinstance(end.code, str):
+            return language_pb2.RunResponse(error=f"program exited with non-zero exit code: {end.code}")
+        pulumi.log.error(end.code)
     except Exception as error:
         pulumi.log.error(f"Program failed with an unhandled exception:\n{_traceback(error, program)}")
     finally:

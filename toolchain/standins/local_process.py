@@ -50,7 +50,8 @@ async def run(text: str, inputs: Properties, environment: dict[str, str], transc
         await _end(process)
         raise
     if code < 0:
-        return f"signal: {signal.strsignal(-code)}"
+        # As Go names it.
+        return f"signal: {(signal.strsignal(-code) or str(-code)).lower()}"
     return f"exit status {code}" if code else None
 
 
