@@ -13,7 +13,7 @@ export ARGS
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up preview destroy trust kubectl ssh status snapshot restore replace drill env test lint compare bench .venv .venv-dev
+.PHONY: help setup up preview destroy trust kubectl ssh status snapshot restore replace drill env test test-long lint compare bench .venv .venv-dev
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -79,9 +79,14 @@ lint: .venv-dev  ## ruff and mypy
 
 # One run of pytest, the quick tests first; the engine and lab tests make labs of their own.
 # What only some labs have takes minutes where it is built: here it says how far it is.
-test: lint  ## lint, then all tests: unit, tool chain, live, engine, a real lab each way, and one that is hurt
+test: lint  ## lint, then the tests: unit, tool chain, live, engine, and real labs of each kind
 	@$(TOOL) --stack lab-four-test setup
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/unit tests/toolchain tests/live tests/engine tests/docker tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/lab_four tests/ha
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose --durations=60 tests/unit tests/toolchain tests/live tests/engine tests/docker tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/ha --ignore=tests/kubeadm/test_drills.py
+
+# What takes minutes and repeats on another lab what `test` sees: kubeadm with Calico, and the drills of kubeadm's lab.
+test-long: .venv-dev  ## further labs, for a run by hand before a release
+	@$(TOOL) --stack lab-four-test setup
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/lab_four tests/kubeadm
 
 compare: .venv  ## the hard way and kubeadm on the same machines: seconds, memory, processes, files [ARGS=--files]
 	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m benchmarks.compare $$ARGS
