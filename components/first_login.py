@@ -18,6 +18,7 @@ def first_login(
     identity: pulumi.Input[str],
     connection: remote.ConnectionArgs,
     hint: str,
+    timeout_factor: int,
     opts: pulumi.ResourceOptions,
 ) -> local.Command:
     """The command on this host that ends when a machine lets root in; it prints the identity.
@@ -28,14 +29,22 @@ def first_login(
         identity: changes when the machine is made anew: it is waited for again.
         connection: how to reach it.
         hint: what to look at where the machine does not let us in.
+        timeout_factor: of the lab.
         opts: of the resource.
 
-    Raises, at `up`: what ssh said last, after five minutes.
+    Raises, at `up`: what ssh said last, after five minutes, times the factor.
     """
     return local.Command(
         name,
         create=pulumi.Output.all(connection.host, connection.host_key, identity).apply(
-            lambda known: wait_for_login(machine, host=known[0], host_key=known[1], identity=known[2], hint=hint)
+            lambda known: wait_for_login(
+                machine,
+                host=known[0],
+                host_key=known[1],
+                identity=known[2],
+                hint=hint,
+                seconds=_SECONDS * timeout_factor,
+            )
         ),
         # The key comes on standard input: no command line and no log shows it.
         stdin=connection.private_key,
@@ -45,7 +54,7 @@ def first_login(
     )
 
 
-def wait_for_login(machine: str, *, host: str, host_key: str, identity: str, hint: str) -> str:
+def wait_for_login(machine: str, *, host: str, host_key: str, identity: str, hint: str, seconds: int = _SECONDS) -> str:
     """The shell lines that wait for a machine and print its identity; the private key comes on standard input."""
     options = (
         "BatchMode=yes",
@@ -64,10 +73,10 @@ def wait_for_login(machine: str, *, host: str, host_key: str, identity: str, hin
             "key=$(mktemp)",
             "trap 'rm -f \"$key\"' EXIT",
             '{ cat && echo; } >"$key"',
-            f"deadline=$((SECONDS + {_SECONDS}))",
+            f"deadline=$((SECONDS + {seconds}))",
             f"until said=$({ssh} true </dev/null 2>&1); do",
             "  if [ $SECONDS -ge $deadline ]; then",
-            f'    printf "%s\\n" "{machine} ({host}) does not let us in after {_SECONDS} s; ssh said last:" "$said" '
+            f'    printf "%s\\n" "{machine} ({host}) does not let us in after {seconds} s; ssh said last:" "$said" '
             f"{quote(hint)} >&2",
             "    exit 1",
             "  fi",

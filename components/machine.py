@@ -26,7 +26,7 @@ class Machine:
         shares_kernel: its kernel is its host's, too, so that swap, modules and global sysctls are not its own.
         routes_pods: it finds the other machines' pods by routes of its own, through their addresses, which are its
             neighbours; False where the substrate's network brings packets to the right machine.
-        patience: what the deadlines of its steps are multiplied by: more than 1 where it is emulated.
+        timeout_factor: what the deadlines of its steps are multiplied by: more than 1 where it is slow.
     """
 
     spec: MachineSpec
@@ -37,7 +37,7 @@ class Machine:
     interface: str
     shares_kernel: bool
     routes_pods: bool = True
-    patience: int = 1
+    timeout_factor: int = 1
     user: str = "root"
 
     @property

@@ -61,7 +61,11 @@ class Readiness(Component):
         )
         dns = Step(
             f"{name}-dns",
-            StepArgs(machine=args.workers[0], name="readiness-dns", run=dns_check(args.network)),
+            StepArgs(
+                machine=args.workers[0],
+                name="readiness-dns",
+                run=dns_check(args.network, args.workers[0].timeout_factor),
+            ),
             child,
         )
         self.facts = pulumi.Output.all(cluster.stdout, dns.stdout).apply(
@@ -74,12 +78,13 @@ def cluster_checks(args: ReadinessArgs, endpoint: str) -> str:
     """The shell lines that check the cluster from a controller and print what they saw, as JSON."""
     # By name: a worker that this `up` is about to remove is still a node.
     nodes = " ".join(f"node/{worker.name}" for worker in args.workers)
+    each_wait = 10 * args.controllers[0].timeout_factor
     api_servers = [f"https://{controller.address}:{API_PORT}" for controller in args.controllers]
     checks = [f"wait_for 60 '/readyz of {url}' '{_CURL} {url}/readyz'" for url in (*api_servers, endpoint)]
     checks += [
         ". /etc/etcd/etcdctl.env",
         "wait_for 60 'every etcd member healthy' 'etcdctl endpoint health --cluster'",
-        f"wait_for 60 'all nodes Ready' '{KUBECTL} wait --for=condition=Ready {nodes} --timeout=10s'",
+        f"wait_for 60 'all nodes Ready' '{KUBECTL} wait --for=condition=Ready {nodes} --timeout={each_wait}s'",
         *(calico.cluster_checks(args.workers) if args.network.pod_network == "calico" else []),
         wait_until_available(),
     ]
@@ -93,10 +98,10 @@ def cluster_checks(args: ReadinessArgs, endpoint: str) -> str:
     return "\n".join([*checks, f"echo '{json.dumps(facts)}'"])
 
 
-def dns_check(network: Network) -> str:
+def dns_check(network: Network, timeout_factor: int) -> str:
     """The shell lines that ask the cluster's DNS from a worker and print the answer, as JSON."""
     name = f"kubernetes.default.svc.{network.cluster_domain}"
-    ask = f"dig +short +time=1 +tries=1 @{network.dns_service} {name}"
+    ask = f"dig +short +time={timeout_factor} +tries=1 @{network.dns_service} {name}"
     return "\n".join(
         [
             f"wait_for 120 'DNS answer for {name}' '[ \"$({ask})\" = {network.api_service} ]'",

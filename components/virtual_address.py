@@ -63,7 +63,7 @@ class VirtualAddress(Component):
                             reloads_on=[_CONFIGURATION],
                             valid=config_test(_CONFIGURATION),
                             # By either of the two: the address may be the other's.
-                            ready=f"curl -sf -m 1 -o /dev/null http://{args.address}{MONITOR}",
+                            ready=f"curl -sf -m {balancer.timeout_factor} -o /dev/null http://{args.address}{MONITOR}",
                             ready_means=f"a load balancer answering at {args.address}",
                         )
                     ],

@@ -305,11 +305,22 @@ class FormerWorkers(Component):
                 machine=controller,
                 name="former-workers",
                 files=[File(path=_NODES, content=Path(__file__).with_name("nodes.sh").read_text())],
-                run=f". {_NODES}\nonly_nodes {' '.join(worker.name for worker in workers)}",
+                run="\n".join(
+                    [
+                        f". {_NODES}",
+                        *drain_deadline(controller),
+                        f"only_nodes {' '.join(worker.name for worker in workers)}",
+                    ]
+                ),
             ),
             self.child(),
         )
         self.register_outputs({})
+
+
+def drain_deadline(machine: Machine) -> list[str]:
+    """The shell line that gives a drain more time where machines are slow."""
+    return ["DRAIN_SECONDS=$((DRAIN_SECONDS * PATIENCE))"] if machine.timeout_factor > 1 else []
 
 
 def containerd_configuration(pause: Image) -> str:
@@ -505,7 +516,7 @@ def own_node(machine: Machine) -> str:
     """The shell command that succeeds if the API has a worker's Node; run on the worker, as its kubelet."""
     identity = f"--cacert {_KUBELET}/pki/ca.crt --cert {_KUBELET}/pki/kubelet.crt --key {_KUBELET}/pki/kubelet.key"
     server = f"$(sed -n 's/^ *server: //p' {_KUBELET_KUBECONFIG})"
-    return f'curl -sf -m 5 -o /dev/null {identity} "{server}/api/v1/nodes/{machine.name}"'
+    return f'curl -sf -m {5 * machine.timeout_factor} -o /dev/null {identity} "{server}/api/v1/nodes/{machine.name}"'
 
 
 def node_out_of_api(machine: Machine) -> str:
@@ -514,13 +525,14 @@ def node_out_of_api(machine: Machine) -> str:
     A worker that leaves a lab has been drained before (see FormerWorkers); its kubelet may have come back to the API
     since. Where the lab goes as a whole nobody answers, perhaps, and nobody needs to.
     """
-    kubectl, node = f"{KUBECTL} --request-timeout=60s", f"node/{machine.name}"
+    seconds = 60 * machine.timeout_factor
+    kubectl, node = f"{KUBECTL} --request-timeout={seconds}s", f"node/{machine.name}"
     return "\n".join(
         [
             "{",
             f"  {kubectl} cordon {node}",
             f"  {kubectl} delete pods --all-namespaces --field-selector spec.nodeName={machine.name} "
-            "--grace-period=5 --timeout=60s",
+            f"--grace-period=5 --timeout={seconds}s",
             f"  {kubectl} delete --ignore-not-found {node}",
             "} >/dev/null 2>&1 || true",
         ]

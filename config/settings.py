@@ -16,6 +16,7 @@ from config.machines import Machines
 from config.own_machines import MachinesSettings
 from config.values import AddressRange, DnsDomain, Settings, WholeNumber
 
+TimeoutFactor = Annotated[WholeNumber, Field(ge=1, le=100)]
 # Certificates cannot say a year beyond 9999.
 _CENTURY = 100 * 365 * 24
 
@@ -112,6 +113,8 @@ class LabSettings(Settings):
     gcp: GcpSettings = GcpSettings()
     libvirt: LibvirtSettings = LibvirtSettings()
     machines: MachinesSettings = MachinesSettings()
+    timeout_factor: TimeoutFactor = 1
+    """What every deadline is multiplied by: more than 1 where machines are slow, emulated ones for instance."""
 
 
 def features(settings: LabSettings) -> frozenset[str]:

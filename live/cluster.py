@@ -52,6 +52,15 @@ class Cluster:
     endpoint: str
     machines: Sequence[LiveMachine]
 
+    @property
+    def timeout_factor(self) -> int:
+        """What every deadline is multiplied by."""
+        return self.stack.timeout_factor
+
+    def allowed(self, seconds: float) -> float:
+        """A deadline of this lab: the seconds of a lab whose machines are fast, times its `timeout_factor`."""
+        return seconds * self.timeout_factor
+
     def with_role(self, role: Role) -> list[LiveMachine]:
         """The machines that carry a role."""
         return [machine for machine in self.machines if role in machine.roles]
@@ -91,23 +100,29 @@ class Cluster:
             machine: where.
             script: stands in the command line: no secrets in it.
             stdin: what it reads; nothing if not given.
-            seconds: how long it may take.
+            seconds: how long it may take, before the lab's `timeout_factor`.
 
         Raises:
             TimeoutExpired: it took longer.
         """
-        return _run([*access.ssh_command(self.stack), machine.name, machine.as_root(script)], stdin, seconds)
+        command = [*access.ssh_command(self.stack), machine.name, machine.as_root(script)]
+        return _run(command, stdin, self.allowed(seconds))
 
     def kubectl(
         self, *arguments: str, stdin: str | None = None, seconds: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run the lab's kubectl as its administrator, however it ends.
 
+        Args:
+            arguments: its own.
+            stdin: what it reads; nothing if not given.
+            seconds: how long it may take, before the lab's `timeout_factor`.
+
         Raises:
             TimeoutExpired: it took longer.
         """
         command = [*access.kubectl_command(self.stack), *arguments]
-        return _run(command, stdin, seconds, access.kubectl_environment(self.stack))
+        return _run(command, stdin, self.allowed(seconds), access.kubectl_environment(self.stack))
 
 
 def find(stack: Stack) -> Cluster:

@@ -16,14 +16,14 @@ _SECONDS = 120
 # etcd's default: kubeadm gives it no other.
 _DEFAULT_TOKEN = "etcd-cluster"
 
-# The step library: it waits, and says what did not come.
-_LIBRARY = f". {LIBRARY}\ndeclare -gA ready_check=() ready_seconds=() ready_what=()"
 _HEALTHY = (
-    '. /etc/etcd/etcdctl.env && curl -sf --max-time 3 --cacert "$ETCDCTL_CACERT" --cert "$ETCDCTL_CERT" '
-    '--key "$ETCDCTL_KEY" https://127.0.0.1:2379/health | grep -q \'"health":"true"\''
+    '. /etc/etcd/etcdctl.env && curl -sf --max-time $((3 * PATIENCE)) --cacert "$ETCDCTL_CACERT" '
+    '--cert "$ETCDCTL_CERT" --key "$ETCDCTL_KEY" https://127.0.0.1:2379/health | grep -q \'"health":"true"\''
 )
 _MEMBER = "a healthy etcd member of a cluster with a leader"
-_READY = f"curl -sf --max-time 3 --cacert /etc/kubernetes/pki/ca.crt https://127.0.0.1:{API_PORT}/readyz"
+_READY = (
+    f"curl -sf --max-time $((3 * PATIENCE)) --cacert /etc/kubernetes/pki/ca.crt https://127.0.0.1:{API_PORT}/readyz"
+)
 _READY_MEANS = f"https://127.0.0.1:{API_PORT}/readyz says ok"
 
 
@@ -53,10 +53,16 @@ class ControlPlane:
 
 def control_plane(cluster: Cluster) -> ControlPlane:
     """How it runs in a lab."""
-    return _pods() if cluster.by_kubeadm else _units()
+    library = _library(cluster.timeout_factor)
+    return _pods(library, cluster.timeout_factor) if cluster.by_kubeadm else _units(library)
 
 
-def _units() -> ControlPlane:
+def _library(timeout_factor: int) -> str:
+    """The step library: it waits, and says what did not come."""
+    return f". {LIBRARY}\nPATIENCE={timeout_factor}\ndeclare -gA ready_check=() ready_seconds=() ready_what=()"
+
+
+def _units(library: str) -> ControlPlane:
     etcd = "/etc/systemd/system/etcd.service"
     units = " ".join(f"{name}.service" for name in _PROGRAMS)
     return ControlPlane(
@@ -71,9 +77,9 @@ systemctl kill --signal=KILL {units} 2>/dev/null || true
 systemctl stop {units}
 """,
         stop_etcd="systemctl stop etcd.service\n",
-        start_etcd=_start_unit("etcd", _MEMBER, _HEALTHY),
-        start_api_server=_start_unit("kube-apiserver", _READY_MEANS, _READY),
-        start_leaders=f"""{_LIBRARY}
+        start_etcd=_start_unit(library, "etcd", _MEMBER, _HEALTHY),
+        start_api_server=_start_unit(library, "kube-apiserver", _READY_MEANS, _READY),
+        start_leaders=f"""{library}
 for unit in {" ".join(f"{name}.service" for name in LEADERS)}; do
   systemctl reset-failed "$unit" 2>/dev/null || true
   systemctl start --no-block "$unit"
@@ -83,8 +89,8 @@ done
     )
 
 
-def _start_unit(name: str, means: str, check: str) -> str:
-    return f"""{_LIBRARY}
+def _start_unit(library: str, name: str, means: str, check: str) -> str:
+    return f"""{library}
 systemctl reset-failed {name}.service 2>/dev/null || true
 systemctl start --no-block {name}.service
 healthy() {{ {check}; }}
@@ -93,27 +99,21 @@ serving {name}.service
 """
 
 
-def _pods() -> ControlPlane:
-    return ControlPlane(
-        facts=f"""
-[ -e {MANIFESTS}/etcd.yaml ] && printf 'unit=yes\\ntoken={_DEFAULT_TOKEN}\\n'
-[ -e {MANIFESTS}/kube-apiserver.yaml ] && echo control_plane=yes""",
-        owner="root:root",
-        stop="systemctl stop kubelet.service\n" + "".join(map(_kill_pod, _PROGRAMS)),
-        stop_etcd=_kill_pod("etcd"),
-        # With it all the others begin, and try until they find what they need.
-        start_etcd=f"{_LIBRARY}\nsystemctl start kubelet.service\n" + _await_pod("etcd", _MEMBER, _HEALTHY),
-        start_api_server=_await_pod("kube-apiserver", _READY_MEANS, _READY),
-        start_leaders="".join(
-            _await_pod(name, f"{name} serves", f"curl -skf --max-time 3 https://127.0.0.1:{port}/healthz")
-            for name, port in zip(LEADERS, (10257, 10259), strict=True)
-        ),
-    )
+def _pods(library: str, timeout_factor: int) -> ControlPlane:
+    def await_pod(name: str, means: str, check: str) -> str:
+        return f"""{library}
+healthy() {{ {check}; }}
+why=$(await {_SECONDS} healthy) || {{
+  printf '%s on %s: not seen within %s s; the last try said: %s\\nthe last lines of the log of {name}:\\n' \\
+    '{means}' "$(hostname)" {_SECONDS * timeout_factor} "$why" >&2
+  {{ {Pod(name).log()}; }} >&2
+  exit 1
+}}
+"""
 
-
-def _kill_pod(name: str) -> str:
-    # Asked again: one that the kubelet had just been starting comes after the first look.
-    return f"""end=$((SECONDS + 30))
+    def kill_pod(name: str) -> str:
+        # Asked again: one that the kubelet had just been starting comes after the first look.
+        return f"""end=$((SECONDS + {30 * timeout_factor}))
 while pids=$({Pod(name).pid()}); [ -n "$pids" ]; do
   kill -9 $pids 2>/dev/null || true
   [ $SECONDS -lt $end ] || {{ echo "{name} does not end" >&2; exit 1; }}
@@ -121,14 +121,20 @@ while pids=$({Pod(name).pid()}); [ -n "$pids" ]; do
 done
 """
 
-
-def _await_pod(name: str, means: str, check: str) -> str:
-    return f"""{_LIBRARY}
-healthy() {{ {check}; }}
-why=$(await {_SECONDS} healthy) || {{
-  printf '%s on %s: not seen within %s s; the last try said: %s\\nthe last lines of the log of {name}:\\n' \\
-    '{means}' "$(hostname)" {_SECONDS} "$why" >&2
-  {{ {Pod(name).log()}; }} >&2
-  exit 1
-}}
-"""
+    return ControlPlane(
+        facts=f"""
+[ -e {MANIFESTS}/etcd.yaml ] && printf 'unit=yes\\ntoken={_DEFAULT_TOKEN}\\n'
+[ -e {MANIFESTS}/kube-apiserver.yaml ] && echo control_plane=yes""",
+        owner="root:root",
+        stop="systemctl stop kubelet.service\n" + "".join(map(kill_pod, _PROGRAMS)),
+        stop_etcd=kill_pod("etcd"),
+        # With it all the others begin, and try until they find what they need.
+        start_etcd=f"{library}\nsystemctl start kubelet.service\n" + await_pod("etcd", _MEMBER, _HEALTHY),
+        start_api_server=await_pod("kube-apiserver", _READY_MEANS, _READY),
+        start_leaders="".join(
+            await_pod(
+                name, f"{name} serves", f"curl -skf --max-time $((3 * PATIENCE)) https://127.0.0.1:{port}/healthz"
+            )
+            for name, port in zip(LEADERS, (10257, 10259), strict=True)
+        ),
+    )

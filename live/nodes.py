@@ -21,12 +21,13 @@ def now() -> datetime:
 def wait_until_heard(cluster: Cluster, names: Collection[str], *, since: datetime, seconds: float) -> dict[str, str]:
     """Wait until the kubelets of these nodes have renewed their leases, and the nodes are Ready.
 
-    A node that is called Ready says nothing: the API believes so for 50 s after its kubelet is gone.
+    A node that is called Ready says nothing: the API believes so for 50 s after its kubelet is gone. The deadline is
+    multiplied by the lab's `timeout_factor`.
 
     Returns:
         Node -> what is missing, of those that did not come in time.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + cluster.allowed(seconds)
     while missing := _missing(cluster, names, since):
         if time.monotonic() >= deadline:
             return missing
@@ -38,12 +39,13 @@ def names_in_api(cluster: Cluster, *, seconds: float) -> set[str]:
     """The nodes that the API knows, as soon as it answers through the balancer.
 
     Raises:
-        ToolchainError: it does not.
+        ToolchainError: it does not, within so many seconds times the lab's `timeout_factor`.
     """
-    deadline = time.monotonic() + seconds
+    allowed = cluster.allowed(seconds)
+    deadline = time.monotonic() + allowed
     while (items := _get(cluster, "nodes")) is None:
         if time.monotonic() >= deadline:
-            raise ToolchainError(f"No answer from the API at {cluster.endpoint} within {seconds:.0f} s.")
+            raise ToolchainError(f"No answer from the API at {cluster.endpoint} within {allowed:.0f} s.")
         time.sleep(_LOOK_EVERY)
     return {item["metadata"]["name"] for item in items}
 
@@ -71,7 +73,7 @@ def _lacks(node: dict[str, Any] | None, lease: dict[str, Any] | None, since: dat
 def _get(cluster: Cluster, *what: str) -> list[dict[str, Any]] | None:
     """Objects in the API; None where it did not answer."""
     try:
-        done = cluster.kubectl("get", *what, "-o", "json", "--request-timeout=5s", seconds=15)
+        done = cluster.kubectl("get", *what, "-o", "json", f"--request-timeout={cluster.allowed(5):.0f}s", seconds=15)
     except TimeoutExpired:
         return None
     # kubectl prints an empty list where it got no answer.

@@ -1,6 +1,7 @@
 """What a machine says about itself: one ssh, all questions at once, each with a deadline of its own.
 
-A machine that is dead, slow or half broken still gives an answer: that it did not give one, and why.
+A machine that is dead, slow or half broken still gives an answer: that it did not give one, and why. All deadlines are
+multiplied by the lab's `timeout_factor`.
 """
 
 import subprocess
@@ -17,7 +18,6 @@ _ALL_SECONDS = 20
 """A machine that takes a connection and then says nothing costs this."""
 
 _ETCD = "https://127.0.0.1:2379"
-_ETCDCTL = f". /etc/etcd/etcdctl.env && ETCDCTL_ENDPOINTS={_ETCD} etcdctl --command-timeout=3s -w json"
 _ETCD_KEYS = '--cacert "$ETCDCTL_CACERT" --cert "$ETCDCTL_CERT" --key "$ETCDCTL_KEY"'
 _UNITS: Mapping[Role, tuple[str, ...]] = {
     Role.ETCD: ("etcd.service", "etcd-snapshot.timer"),
@@ -51,17 +51,19 @@ class Answer:
         status: the command's exit status; 124 where it took too long.
         out: what it printed.
         error: what it said on stderr.
+        seconds: how long it was allowed to take.
     """
 
     status: int
     out: str
     error: str = ""
+    seconds: int = _EACH_SECONDS
 
     @property
     def why(self) -> str:
         """Its last word, for a report."""
         if self.status == 124:
-            return f"no answer within {_EACH_SECONDS} s"
+            return f"no answer within {self.seconds} s"
         lines = (self.error.strip() or self.out.strip() or f"exit status {self.status}").splitlines()
         return lines[-1].strip()
 
@@ -98,11 +100,12 @@ def probe_all(cluster: Cluster) -> list[Probe]:
 
 def probe(cluster: Cluster, machine: LiveMachine) -> Probe:
     """Ask one machine everything that its roles can answer."""
+    each = _EACH_SECONDS * cluster.timeout_factor
     try:
-        done = cluster.ssh(machine, script(questions(cluster, machine)), seconds=_ALL_SECONDS)
+        done = cluster.ssh(machine, script(questions(cluster, machine), seconds=each), seconds=_ALL_SECONDS)
     except subprocess.TimeoutExpired:
-        return Probe(machine=machine, missing=f"no answer within {_ALL_SECONDS} s")
-    answers = parse(done.stdout)
+        return Probe(machine=machine, missing=f"no answer within {_ALL_SECONDS * cluster.timeout_factor} s")
+    answers = parse(done.stdout, seconds=each)
     if not answers:
         said = done.stderr.strip().splitlines() or [f"ssh ended with status {done.returncode}"]
         return Probe(machine=machine, missing=said[-1].strip())
@@ -139,6 +142,12 @@ def _pods_running(names: Sequence[str]) -> str:
 
 def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
     """Name -> shell command, of all that a machine is asked."""
+    # Each command gives up before the question's own deadline: then it says why.
+    most = 4 * cluster.timeout_factor
+    command_timeout = 3 * cluster.timeout_factor
+    etcdctl = (
+        f". /etc/etcd/etcdctl.env && ETCDCTL_ENDPOINTS={_ETCD} etcdctl --command-timeout={command_timeout}s -w json"
+    )
     asked = {
         "clock": "date +%s.%N",
         "units": f"systemctl is-active {' '.join(expected_units(cluster, machine))} || true",
@@ -149,37 +158,37 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
         asked["pods"] = _pods_running(pods)
     if machine in cluster.etcd_members:
         asked |= {
-            "etcd": f"{_ETCDCTL} endpoint status",
+            "etcd": f"{etcdctl} endpoint status",
             # Its own list, not the cluster's: it can be had without a quorum.
-            "members": f"{_ETCDCTL} member list --consistency=s",
-            "health": f". /etc/etcd/etcdctl.env && curl -sS --max-time 4 {_ETCD_KEYS} {_ETCD}/health",
+            "members": f"{etcdctl} member list --consistency=s",
+            "health": f". /etc/etcd/etcdctl.env && curl -sS --max-time {most} {_ETCD_KEYS} {_ETCD}/health",
         }
     if Role.CONTROLLER in machine.roles:
         asked |= {
-            "readyz": "curl -sS --max-time 4 --cacert /etc/kubernetes/pki/ca.crt -w '\\n%{http_code}' "
+            "readyz": f"curl -sS --max-time {most} --cacert /etc/kubernetes/pki/ca.crt -w '\\n%{{http_code}}' "
             f"'https://{machine.address}:6443/readyz?verbose'",
             # Its own API server: the balancer may be what is broken.
             "objects": "kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --cache-dir /var/lib/hardway/kubectl "
             "--server https://127.0.0.1:6443 "
-            "--request-timeout=4s --namespace kube-system get nodes,leases -o json",
+            f"--request-timeout={most}s --namespace kube-system get nodes,leases -o json",
         }
     if cluster.by_kubeadm and Role.CONTROLLER in machine.roles:
         # By its files alone: without a kubeconfig it does not wait for an API that may be what is broken.
         asked["certificates"] = "kubeadm certs check-expiration --kubeconfig /nonexistent -o json"
     if Role.LOAD_BALANCER in machine.roles:
-        asked["backends"] = "echo 'show stat' | socat -t 3 - UNIX-CONNECT:/run/haproxy/admin.sock"
+        asked["backends"] = f"echo 'show stat' | socat -t {command_timeout} - UNIX-CONNECT:/run/haproxy/admin.sock"
     return asked
 
 
-def script(asked: Mapping[str, str]) -> str:
-    """The bash script that asks all questions side by side.
+def script(asked: Mapping[str, str], *, seconds: int) -> str:
+    """The bash script that asks all questions side by side; each may take so many seconds.
 
     It prints for each question a line "== NAME STATUS", then what the command printed with a blank before each line,
     and what it said on stderr with a "!" before each.
     """
     lines = [
         'export LC_ALL=C; answers=$(mktemp -d) && trap \'rm -rf "$answers"\' EXIT && cd "$answers" || exit 1',
-        f'ask() {{ timeout {_EACH_SECONDS} bash -c "$2" >"$1.out" 2>"$1.error" </dev/null; echo $? >"$1.status"; }}',
+        f'ask() {{ timeout {seconds} bash -c "$2" >"$1.out" 2>"$1.error" </dev/null; echo $? >"$1.status"; }}',
         *(f"ask {name} {quote(command)} &" for name, command in asked.items()),
         "wait",
         f"for name in {' '.join(asked)}; do",
@@ -190,8 +199,8 @@ def script(asked: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def parse(printed: str) -> dict[str, Answer]:
-    """Question -> answer, out of what `script` printed."""
+def parse(printed: str, *, seconds: int) -> dict[str, Answer]:
+    """Question -> answer, out of what `script` printed, given the same deadline."""
     answers: dict[str, Answer] = {}
     for part in f"\n{printed}".split("\n== ")[1:]:
         head, _, body = part.partition("\n")
@@ -201,5 +210,6 @@ def parse(printed: str) -> dict[str, Answer]:
             status=int(status) if status.isdigit() else 255,
             out="\n".join(line[1:] for line in lines if line.startswith(" ")),
             error="\n".join(line[1:] for line in lines if line.startswith("!")),
+            seconds=seconds,
         )
     return answers

@@ -21,10 +21,12 @@ class Program:
 
     Args:
         name: its own.
+        timeout_factor: of the lab.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, timeout_factor: int = 1) -> None:
         self.name = name
+        self._seconds = _SECONDS * timeout_factor
 
     def pid(self) -> str:
         """Prints the number of its process; nothing where it does not run."""
@@ -137,9 +139,9 @@ class Pod(Program):
             # after a minute; where nobody listens, the kubelet does not wait.
             change = f"{change}\nkill -9 $({Pod('kube-apiserver').pid()}) 2>/dev/null || true"
         return (
-            f"old=$({self.pid()})\n{change}\nend=$((SECONDS + {_SECONDS}))\n"
+            f"old=$({self.pid()})\n{change}\nend=$((SECONDS + {self._seconds}))\n"
             f'until new=$({self.pid()}) && [ -n "$new" ] && [ "$new" != "$old" ]; do\n'
-            f'  [ $SECONDS -lt $end ] || {{ echo "no new {self.name} within {_SECONDS} s" >&2; exit 1; }}\n'
+            f'  [ $SECONDS -lt $end ] || {{ echo "no new {self.name} within {self._seconds} s" >&2; exit 1; }}\n'
             "  sleep 0.2\ndone"
         )
 
@@ -154,4 +156,5 @@ class Pod(Program):
 
 def program(cluster: Cluster, name: str) -> Program:
     """A program of a lab, as it runs there."""
-    return Pod(name) if cluster.by_kubeadm and name in _PODS else Unit(name)
+    kind = Pod if cluster.by_kubeadm and name in _PODS else Unit
+    return kind(name, timeout_factor=cluster.timeout_factor)

@@ -318,7 +318,8 @@ def _nodes(cluster: Cluster, since: datetime) -> None:
             _run(cluster, machine, f"kubeadm init phase mark-control-plane --node-name {name} >/dev/null")
     if missing:
         raise ToolchainError(
-            f"The data are restored and the control plane serves, but not all nodes came within {_NODES_SECONDS} s:\n"
+            "The data are restored and the control plane serves, but not all nodes came within "
+            f"{cluster.allowed(_NODES_SECONDS):.0f} s:\n"
             + "\n".join(f"  - {name}: {what}" for name, what in sorted(missing.items()))
         )
 
@@ -341,11 +342,12 @@ def _upload(cluster: Cluster, member: LiveMachine, plan: Plan) -> None:
         f"echo '{plan.sum}  {_SNAPSHOT}' | sha256sum --check --quiet"
     )
     command = [*access.ssh_command(cluster.stack), member.name, member.as_root(script)]
+    allowed = cluster.allowed(600)
     with plan.file.open("rb") as content:
         try:
-            done = subprocess.run(command, stdin=content, capture_output=True, text=True, timeout=600, check=False)
+            done = subprocess.run(command, stdin=content, capture_output=True, text=True, timeout=allowed, check=False)
         except subprocess.TimeoutExpired:
-            raise ToolchainError(f"{member.name} did not take the snapshot within 600 s") from None
+            raise ToolchainError(f"{member.name} did not take the snapshot within {allowed:.0f} s") from None
     if done.returncode != 0:
         raise ToolchainError(f"{member.name} did not take the snapshot: {(done.stderr or done.stdout).strip()}")
 
@@ -359,7 +361,9 @@ def _run(cluster: Cluster, machine: LiveMachine, script: str, *, seconds: float 
     try:
         done = cluster.ssh(machine, script, seconds=seconds)
     except subprocess.TimeoutExpired:
-        raise ToolchainError(f"{machine.name} was not done within {seconds:.0f} s; run the same again.") from None
+        raise ToolchainError(
+            f"{machine.name} was not done within {cluster.allowed(seconds):.0f} s; run the same again."
+        ) from None
     if done.returncode != 0:
         raise ToolchainError(f"{machine.name}: {(done.stderr.strip() or done.stdout.strip())}")
     return done.stdout

@@ -17,8 +17,6 @@ from live.status import MemberStatus, members
 from toolchain import access
 from toolchain.errors import ToolchainError
 
-# A machine that dies in the middle is noticed.
-_ALIVE = ("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3")
 # Not in /tmp, which is memory.
 _SCRATCH = "/var/tmp"
 # The first line that it prints is JSON, then comes the snapshot, byte for byte.
@@ -119,7 +117,9 @@ def best(found: list[MemberStatus]) -> tuple[str, str]:
 
 def _receive(cluster: Cluster, member: str, draft: Path) -> dict[str, Any]:
     """Have a member take a snapshot; write it to a file, and return what the member said about it."""
-    command = [*access.ssh_command(cluster.stack), *_ALIVE, member, cluster.machine(member).as_root(_TAKE)]
+    # A machine that dies in the middle is noticed.
+    alive = ("-o", f"ServerAliveInterval={cluster.allowed(5):.0f}", "-o", "ServerAliveCountMax=3")
+    command = [*access.ssh_command(cluster.stack), *alive, member, cluster.machine(member).as_root(_TAKE)]
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with (
         os.fdopen(descriptor, "wb") as out,
@@ -154,7 +154,8 @@ def _check(draft: Path, facts: Sidecar, member: str) -> None:
 def _kubernetes(cluster: Cluster) -> str | None:
     """The version of the API server that answers at the endpoint."""
     try:
-        said = json.loads(cluster.kubectl("version", "-o", "json", "--request-timeout=5s", seconds=15).stdout)
+        asked = cluster.kubectl("version", "-o", "json", f"--request-timeout={cluster.allowed(5):.0f}s", seconds=15)
+        said = json.loads(asked.stdout)
     except (ValueError, subprocess.TimeoutExpired):
         return None
     version: str | None = said.get("serverVersion", {}).get("gitVersion")

@@ -575,9 +575,10 @@ def _certificate_problems(probes: Sequence[Probe], ends: Sequence[CertificateSta
 def _ask_endpoint(cluster: Cluster) -> str:
     seconds = 5
     try:
-        done = cluster.kubectl("get", "--raw", "/readyz", f"--request-timeout={seconds}s", seconds=2 * seconds)
+        request = f"--request-timeout={cluster.allowed(seconds):.0f}s"
+        done = cluster.kubectl("get", "--raw", "/readyz", request, seconds=2 * seconds)
     except TimeoutExpired:
-        return f"no answer within {2 * seconds} s"
+        return f"no answer within {cluster.allowed(2 * seconds):.0f} s"
     if done.returncode == 0:
         return done.stdout.strip()
     return (done.stderr.strip().splitlines() or ["kubectl failed"])[-1]

@@ -132,7 +132,8 @@ def _check_up(stack: Stack) -> None:
 def ssh_command(stack: Stack) -> list[str]:
     """The command line that reaches the lab's machines without questions: a machine and a script follow."""
     config, key = stack.directory / "ssh_config", stack.directory / "ssh_key"
-    return ["ssh", "-F", str(config), "-i", str(key), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
+    connect = f"ConnectTimeout={5 * stack.timeout_factor}"
+    return ["ssh", "-F", str(config), "-i", str(key), "-o", "BatchMode=yes", "-o", connect]
 
 
 def kubectl_command(stack: Stack) -> list[str]:

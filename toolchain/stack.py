@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from config import container_engine, machine_database
 from config.choices import choices_of
 from config.own_machines import MachinesSettings
-from config.settings import LabSettings, PkiSettings
+from config.settings import LabSettings, PkiSettings, TimeoutFactor
 from config.versions import pins
 from toolchain import paths
 from toolchain.errors import ToolchainError
@@ -35,6 +35,7 @@ class Stack:
         choices: what it is made with and cannot change while it is up (config/choices.py); None where its settings
             cannot be read.
         early_renewal_hours: how long before its end `up` renews a certificate.
+        timeout_factor: what every deadline is multiplied by.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Stack:
     features: frozenset[str] = frozenset()
     choices: Mapping[str, str] | None = None
     early_renewal_hours: int = PkiSettings().early_renewal_hours
+    timeout_factor: int = 1
 
     @property
     def directory(self) -> Path:
@@ -80,6 +82,7 @@ def read(name: str) -> Stack:
         features=frozenset(str(choice) for choice in (lab.get("bootstrap"), network.get("pod_network")) if choice),
         choices=_choices(lab),
         early_renewal_hours=_hours(_mapping(lab.get("pki")).get("early_renewal_hours")),
+        timeout_factor=_timeout_factor(lab.get("timeout_factor", Stack.timeout_factor)),
     )
 
 
@@ -156,6 +159,13 @@ def _choices(lab: dict[str, Any]) -> dict[str, str] | None:
 
 def _hours(value: Any) -> int:
     return value if isinstance(value, int) else Stack.early_renewal_hours
+
+
+def _timeout_factor(value: Any) -> int:
+    try:
+        return TypeAdapter(TimeoutFactor).validate_python(value)
+    except ValidationError:
+        return Stack.timeout_factor
 
 
 def _mapping(value: Any) -> dict[str, Any]:

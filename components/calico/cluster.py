@@ -75,12 +75,13 @@ def objects(settings: CalicoSettings, endpoints: Sequence[str]) -> str:
 def cluster_checks(workers: Sequence[Machine]) -> list[str]:
     """The shell lines, for a controller, that wait until Calico is there for every worker."""
     nodes = " ".join(f"node/{worker.name}" for worker in workers)
+    seconds = 10 * workers[0].timeout_factor
     rollout = f"{KUBECTL} -n {NAMESPACE} rollout status --timeout=$((120 * PATIENCE))s"
     return [
         f"{rollout} daemonset/{NODE} >/dev/null",
         f"{rollout} deployment/{CONTROLLERS} >/dev/null",
         f"wait_for 60 'the network of all nodes' "
-        f"'{KUBECTL} wait --for=condition=NetworkUnavailable=False {nodes} --timeout=10s'",
+        f"'{KUBECTL} wait --for=condition=NetworkUnavailable=False {nodes} --timeout={seconds}s'",
     ]
 
 

@@ -175,6 +175,7 @@ class Containers(pulumi.ComponentResource):
             # What container engines call it.
             interface="eth0",
             shares_kernel=True,
+            timeout_factor=lab.settings.timeout_factor,
         )
 
 
@@ -267,6 +268,7 @@ def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
     """The shell lines that make one machine and print its id once sshd answers; keys come on standard input."""
     engine = lab.engine
     container = f"{prefix}-{spec.name}"
+    boot_seconds = _BOOT_SECONDS * lab.settings.timeout_factor
     flags = [
         *_RUN_FLAGS,
         *(_PODMAN_FLAGS if engine == "podman" else _DOCKER_FLAGS),
@@ -302,10 +304,10 @@ def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
         ),
         f'as_root {engine} cp "$keys/." {container}:/',
         f"as_root {engine} start {container} >/dev/null",
-        f"deadline=$((SECONDS + {_BOOT_SECONDS}))",
+        f"deadline=$((SECONDS + {boot_seconds}))",
         f"until (exec 3<>/dev/tcp/{spec.address}/22) 2>/dev/null; do",
         "  if [ $SECONDS -ge $deadline ]; then",
-        f'    echo "{container}: no answer from sshd after {_BOOT_SECONDS} s; the last lines of its journal:" >&2',
+        f'    echo "{container}: no answer from sshd after {boot_seconds} s; the last lines of its journal:" >&2',
         f"    as_root {engine} exec {container} journalctl -q -n 20 --no-pager -o cat >&2 || true",
         "    exit 1",
         "  fi",

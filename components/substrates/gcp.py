@@ -242,6 +242,7 @@ class Gcp(pulumi.ComponentResource):
             connection=connection,
             hint="Is your own address in lab.gcp.sources? What the machine does while it boots, Google shows: "
             f"gcloud compute instances get-serial-port-output {self._prefix}-{spec.name}",
+            timeout_factor=self._lab.settings.timeout_factor,
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(passable)),
         )
         return Machine(
@@ -256,6 +257,7 @@ class Gcp(pulumi.ComponentResource):
             shares_kernel=False,
             # An instance is alone on its network (/32): the VPC's routes bring packets to pods.
             routes_pods=False,
+            timeout_factor=self._lab.settings.timeout_factor,
         )
 
 

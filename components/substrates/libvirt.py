@@ -25,6 +25,7 @@ from components.systemd import systemd_unit
 from config.lab import Lab
 from config.libvirt import MIRROR_PORT, LibvirtSettings
 from config.machines import MachineSpec
+from config.settings import LabSettings
 from toolchain import vm_image
 from toolchain.vm_image import VmImage
 
@@ -33,7 +34,8 @@ _PREFLIGHT = Path(__file__).with_name("libvirt_preflight.py").relative_to(Path(_
 _GIB = 1 << 30
 # From power on to sshd: seconds with KVM, minutes where the processor is emulated.
 _BOOT_SECONDS = {"kvm": 180, "qemu": 900}
-_PATIENCE = {"kvm": 1, "qemu": 8}
+# An emulated processor is many times slower.
+_TYPE_FACTOR = {"kvm": 1, "qemu": 8}
 _SERVING_SECONDS = 20
 # The processor with all that KVM, or the emulation, has.
 _CPU_MODE = {"kvm": "host-passthrough", "qemu": "maximum"}
@@ -192,7 +194,9 @@ class Libvirt(pulumi.ComponentResource):
         answers = local.Command(
             f"{name}-{spec.name}-ssh",
             create=pulumi.Output.all(domain.id, host_key.public_key_openssh).apply(
-                lambda known: wait_for_ssh(settings, domain_name, spec.address, identity=known[0], host_key=known[1])
+                lambda known: wait_for_ssh(
+                    lab.settings, domain_name, spec.address, identity=known[0], host_key=known[1]
+                )
             ),
             interpreter=["/bin/bash", "-c"],
             opts=pulumi.ResourceOptions(parent=self, deleted_with=domain),
@@ -211,7 +215,7 @@ class Libvirt(pulumi.ComponentResource):
             arch=lab.arch,
             interface=_INTERFACE,
             shares_kernel=False,
-            patience=_PATIENCE[settings.type],
+            timeout_factor=_TYPE_FACTOR[settings.type] * lab.settings.timeout_factor,
         )
 
 
@@ -274,12 +278,13 @@ def mac_address(address: IPv4Address) -> str:
     return ":".join(f"{byte:02X}" for byte in (0x52, 0x54, *address.packed))
 
 
-def wait_for_ssh(settings: LibvirtSettings, domain: str, address: IPv4Address, *, identity: str, host_key: str) -> str:
+def wait_for_ssh(lab: LabSettings, domain: str, address: IPv4Address, *, identity: str, host_key: str) -> str:
     """The shell lines that wait until a machine answers with its own host key, and print its identity.
 
     While they wait they listen to its console: what it said last is in the report of a machine that does not answer.
     """
-    seconds = _BOOT_SECONDS[settings.type]
+    settings = lab.libvirt
+    seconds = _BOOT_SECONDS[settings.type] * lab.timeout_factor
     return script(
         f"machine {domain} ({identity}) answers",
         f"console=$(as_root virsh -q -c '{settings.uri}' ttyconsole {domain})",
@@ -331,6 +336,7 @@ def serve(prefix: str, lab: Lab) -> str:
     unit, pid, url = f"{prefix}.service", f"/run/{prefix}.pid", f"http://{lab.network.gateway}:{MIRROR_PORT}/SHA256SUMS"
     fetched = f"urllib.request.build_opener(urllib.request.ProxyHandler({{}})).open('{url}', timeout=2).read()"
     sums = quote(str(lab.mirror / "SHA256SUMS"))
+    seconds = _SERVING_SECONDS * lab.settings.timeout_factor
     return script(
         f"artifact mirror and routes of {prefix}",
         f"as_root ip -4 route flush root {lab.network.pods}",
@@ -346,12 +352,12 @@ def serve(prefix: str, lab: Lab) -> str:
         *(f"as_root {route}" for route in _routes(lab)),
         f"as_root sh -c {quote(f'setsid {_server(lab)} </dev/null >/dev/null 2>&1 & echo $! >{pid}')}",
         "fi",
-        f"deadline=$((SECONDS + {_SERVING_SECONDS}))",
+        f"deadline=$((SECONDS + {seconds}))",
         # What answers must be the mirror: something else may have had the port.
         f'until python3 -c "import urllib.request, sys; sys.stdout.buffer.write({fetched})" 2>/dev/null |',
         f"  as_root cmp -s - {sums}; do",
         "  if [ $SECONDS -ge $deadline ]; then",
-        f'    echo "{url} does not answer with the mirror after {_SERVING_SECONDS} s" >&2',
+        f'    echo "{url} does not answer with the mirror after {seconds} s" >&2',
         f"    as_root journalctl -q -u {unit} -n 20 --no-pager -o cat >&2 || true",
         "    exit 1",
         "  fi",

@@ -137,6 +137,7 @@ class Machines(pulumi.ComponentResource):
             interface=lab.own_machines[spec.name].interface,
             shares_kernel=lab.settings.machines.shares_kernel,
             user=host.login.user,
+            timeout_factor=lab.settings.timeout_factor,
         )
 
     def _command(

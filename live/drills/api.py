@@ -39,6 +39,7 @@ class Api:
         authority = document["clusters"][0]["cluster"]["certificate-authority-data"]
         user = document["users"][0]["user"]
         self._endpoint = cluster.endpoint
+        self._cluster = cluster
         self._tls = ssl.create_default_context(cadata=base64.b64decode(authority).decode())
         # OpenSSL wants a file: one that is in memory alone.
         keys = os.memfd_create("keys")
@@ -54,17 +55,18 @@ class Api:
 
         Args:
             url: https://address:port of one API server; the balancer's if not given.
-            seconds: how long connecting, and each answer, may take.
+            seconds: how long connecting, and each answer, may take, before the lab's `timeout_factor`.
         """
         place = urlsplit(url or self._endpoint)
         assert place.hostname is not None
-        return HTTPSConnection(place.hostname, place.port, timeout=seconds, context=self._tls)
+        allowed = self._cluster.allowed(seconds)
+        return HTTPSConnection(place.hostname, place.port, timeout=allowed, context=self._tls)
 
     def get(self, path: str, *, seconds: float = 10) -> Any:
         """Objects, by a connection of its own.
 
         Raises:
-            ApiError: there is no good answer within so many seconds.
+            ApiError: there is no good answer within so many seconds times the lab's `timeout_factor`.
         """
         connection = self.connection(seconds=seconds)
         try:

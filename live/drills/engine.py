@@ -68,7 +68,7 @@ class Engine:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_SECONDS,
+            timeout=self._cluster.allowed(_SECONDS),
             check=False,
         )
         if done.returncode != 0:

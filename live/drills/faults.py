@@ -22,7 +22,6 @@ _SERVES_WITHIN = 90
 TABLE = "hardway_drill"
 _SAID = "/run/hardway-drill-said"
 _FILL = f"{ETCD_PREFIX}fill/"
-_HEALTHY = "for try in $(seq 150); do etcdctl endpoint health >/dev/null 2>&1 && break; sleep 0.2; done"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +74,7 @@ class Kill(Fault):
         super().__init__(cluster, [machine])
         self._machine, self._component = machine, component
         self._program = program(cluster, component.name)
+        self._serves_within = _SERVES_WITHIN * cluster.timeout_factor
         self._process: subprocess.Popen[str] | None = None
         self._waiting: threading.Thread | None = None
 
@@ -88,7 +88,7 @@ class Kill(Fault):
             echo "$EPOCHREALTIME"
             kill -9 "$old"
             until new=$(pid); [ -n "$new" ] && [ "$new" != "$old" ] && {self._component.serves} >/dev/null 2>&1; do
-              [ $SECONDS -lt {_SERVES_WITHIN} ] || exit 1
+              [ $SECONDS -lt {self._serves_within} ] || exit 1
               sleep 0.1
             done
             echo "$EPOCHREALTIME"
@@ -113,12 +113,12 @@ class Kill(Fault):
     def relieve(self) -> None:
         if self._process is None or self._waiting is None:
             return
-        self._waiting.join(timeout=_SERVES_WITHIN + 10)
+        self._waiting.join(timeout=self._serves_within + 10)
         self._process.kill()
         if self.served is None:
             log = self._cluster.ssh(self._machine, self._program.log())
             raise ToolchainError(
-                f"{self._component.name} on {self._machine.name} does not serve again within {_SERVES_WITHIN} s; "
+                f"{self._component.name} on {self._machine.name} does not serve again within {self._serves_within} s; "
                 f"the last lines of its log:\n{log.stdout}"
             )
 
@@ -197,6 +197,10 @@ class FullQuota(Fault):
         super().__init__(cluster, [machine])
         self._machine = machine
         self._etcd = program(cluster, "etcd")
+        tries = 150 * cluster.timeout_factor
+        self._healthy = (
+            f"for try in $(seq {tries}); do etcdctl endpoint health >/dev/null 2>&1 && break; sleep 0.2; done"
+        )
 
     def prepare(self) -> None:
         self._ssh(
@@ -205,7 +209,7 @@ class FullQuota(Fault):
             set -e
             size=$(etcdctl endpoint status -w json | grep -o '"dbSize":[0-9]*')
             {self._etcd.run_with(f"ETCD_QUOTA_BACKEND_BYTES=$((${{size#*:}} + {self._ROOM}))")}
-            {_HEALTHY}""",
+            {self._healthy}""",
             seconds=180,
         )
 
@@ -233,12 +237,12 @@ class FullQuota(Fault):
             etcdctl del --prefix {_FILL} >/dev/null
             revision=$(etcdctl endpoint status -w json | grep -o '"revision":[0-9]*')
             etcdctl compact --physical ${{revision#*:}} >/dev/null
-            etcdctl --command-timeout=30s defrag --cluster >/dev/null
+            etcdctl --command-timeout={30 * self._cluster.timeout_factor}s defrag --cluster >/dev/null
             etcdctl alarm disarm >/dev/null
             rm -f {_SAID}
             if {self._etcd.is_changed()}; then
               {self._etcd.run_without()}
-              {_HEALTHY}
+              {self._healthy}
             fi""",
             seconds=240,
         )

@@ -29,16 +29,17 @@ def wait_until_well(
         cluster: the lab.
         api: its API.
         workload: the drills' pods, which must be ready, too.
-        seconds: the deadline.
+        seconds: the deadline, before the lab's `timeout_factor`.
         heard_since: kubelets must have been heard since then; a Node that is only still called Ready does not count.
 
     Raises:
         ToolchainError: with all that is still wrong.
     """
-    deadline = time.monotonic() + seconds
+    allowed = cluster.allowed(seconds)
+    deadline = time.monotonic() + allowed
     while wrong := complaints(cluster, api, workload, heard_since):
         if time.monotonic() > deadline:
-            raise ToolchainError(f"The cluster is not well within {seconds:.0f} s:\n  " + "\n  ".join(wrong))
+            raise ToolchainError(f"The cluster is not well within {allowed:.0f} s:\n  " + "\n  ".join(wrong))
         time.sleep(0.5)
 
 

@@ -127,10 +127,11 @@ def _take_lease(cluster: Cluster, machine: LiveMachine, leader: str) -> None:
     for other in cluster.with_role(Role.CONTROLLER):
         if other != machine:
             cluster.ssh(other, program(cluster, leader).stop())
-    deadline = time.monotonic() + _MOVES_WITHIN
+    allowed = cluster.allowed(_MOVES_WITHIN)
+    deadline = time.monotonic() + allowed
     while _holder(cluster, leader) != machine:
         if time.monotonic() > deadline:
-            raise ToolchainError(f"{machine.name} does not come to lead {leader} within {_MOVES_WITHIN} s.")
+            raise ToolchainError(f"{machine.name} does not come to lead {leader} within {allowed:.0f} s.")
         time.sleep(0.5)
 
 

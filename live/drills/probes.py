@@ -196,6 +196,7 @@ class EtcdWriter(_Lines):
     def __init__(self, cluster: Cluster, machine: LiveMachine, run: str) -> None:
         super().__init__("etcd writer", cluster, machine)
         self._prefix = f"{ETCD_PREFIX}{run}/"
+        self._try_timeout = 500 * cluster.timeout_factor
         self._number = 0
         self.acknowledged: set[str] = set()
 
@@ -218,7 +219,7 @@ class EtcdWriter(_Lines):
             number={self._number}
             while :; do
               number=$((number + 1)) began=$EPOCHREALTIME
-              said=$(etcdctl --command-timeout=500ms put {self._prefix}$number $number 2>&1) && said=OK
+              said=$(etcdctl --command-timeout={self._try_timeout}ms put {self._prefix}$number $number 2>&1) && said=OK
               printf '%s %s %s %s\\n' $number $began $EPOCHREALTIME "${{said##*$'\\n'}}" || exit
               sleep 0.12
             done"""

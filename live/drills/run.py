@@ -95,6 +95,7 @@ class Probes:
         self._client = ApiClient(api)
         self._pod = PodClient(scene.cluster, scene.workload.client_on, scene.workload.log())
         self._watcher = Watcher(api)
+        self._first_answers = scene.cluster.allowed(_FIRST_ANSWERS)
         self._all = (*self.writers, self._client, self._pod, self._watcher)
         self._running = ExitStack()
 
@@ -129,7 +130,7 @@ class Probes:
         Raises:
             ToolchainError: one has not.
         """
-        deadline = time.monotonic() + _FIRST_ANSWERS
+        deadline = time.monotonic() + self._first_answers
         began = time.time()
         while restless := [name for name, seen in self.samples.items() if not is_calm(seen, began, time.time())]:
             if time.monotonic() > deadline:
@@ -177,7 +178,7 @@ def run(drill: Drill, scene: Scene, api: Api, say: Callable[[str], None]) -> Out
                 )
 
             struck = fault.strike()
-            _watch(drill, seen)
+            _watch(drill, seen, late=scene.cluster.allowed(_LATE))
             mending = time.time()
             say(f"  struck and watched for {mending - struck:.0f} s, mending")
             with undisturbed():
@@ -244,9 +245,9 @@ def undisturbed() -> Iterator[None]:
             signal.signal(ending, handler)
 
 
-def _watch(drill: Drill, seen: Callable[[], Observed]) -> None:
+def _watch(drill: Drill, seen: Callable[[], Observed], *, late: float) -> None:
     """Look on until everything that is to come has come, and who reads has good answers again, or it is too late."""
-    latest = max((measure.bar or 0 for measure in drill.measures if not measure.after_relief), default=0) + _LATE
+    latest = max((measure.bar or 0 for measure in drill.measures if not measure.after_relief), default=0) + late
     while True:
         now = seen()
         passed = now.until - now.struck

@@ -28,10 +28,10 @@ trap 'exit 0' TERM
 log() { echo "$1 $2 $EPOCHREALTIME ${3//$'\\n'/ }" >>/log/client; }
 while :; do
   began=$EPOCHREALTIME
-  said=$(curl -sS --fail --max-time 1 "http://$WEB_SERVICE_HOST/hostname" 2>&1) && said="OK $said"
+  said=$(curl -sS --fail --max-time $TRY_SECONDS "http://$WEB_SERVICE_HOST/hostname" 2>&1) && said="OK $said"
   log service $began "$said"
   began=$EPOCHREALTIME
-  said=$(dig +search +short +time=1 +tries=1 web 2>&1)
+  said=$(dig +search +short +time=$TRY_SECONDS +tries=1 web 2>&1)
   [ "$said" != "$WEB_SERVICE_HOST" ] || said=OK
   log dns $began "${said:-no answer}"
   sleep 0.2
@@ -60,10 +60,11 @@ class Workload:
         for worker in self._workers:
             self._import_image(worker)
         self._kubectl("apply", "--filename", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", **self._all()}))
-        deadline = time.monotonic() + _READY_SECONDS
+        allowed = self._cluster.allowed(_READY_SECONDS)
+        deadline = time.monotonic() + allowed
         while missing := self.missing():
             if time.monotonic() > deadline:
-                raise ToolchainError(f"The drills' pods are not ready within {_READY_SECONDS} s: {'; '.join(missing)}.")
+                raise ToolchainError(f"The drills' pods are not ready within {allowed:.0f} s: {'; '.join(missing)}.")
             time.sleep(0.5)
 
     def remove(self) -> None:
@@ -72,7 +73,8 @@ class Workload:
         Raises:
             ToolchainError: the API refuses, or it takes too long.
         """
-        self._kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=90s", seconds=120)
+        timeout = f"--timeout={self._cluster.allowed(90):.0f}s"
+        self._kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout, seconds=120)
 
     def missing(self) -> list[str]:
         """The pods that are not there, or not ready."""
@@ -137,6 +139,7 @@ class Workload:
                             {
                                 **_agnhost(_CLIENT),
                                 "command": ["bash", "-c", _LOOP],
+                                "env": [{"name": "TRY_SECONDS", "value": str(self._cluster.timeout_factor)}],
                                 "volumeMounts": [{"name": "log", "mountPath": "/log"}],
                             }
                         ],

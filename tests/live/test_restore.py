@@ -17,7 +17,8 @@ from live.snapshot_file import sidecar_of
 from toolchain import operations
 from toolchain.errors import ToolchainError
 
-UNITS, PODS = control_plane._units(), control_plane._pods()
+UNITS = control_plane._units(control_plane._library(1))
+PODS = control_plane._pods(control_plane._library(1), 1)
 HAS = Facts(programs=True, unit=True, token="hardway-paper", identity=IDENTITY, free=10**10, control_plane=True)
 
 

@@ -321,12 +321,11 @@ def test_a_kubeadm_that_tells_nothing_of_certificates_is_a_problem(tmp_path: Pat
 
 
 class TestProbe:
-    def asked(self, **questions: str) -> dict[str, Answer]:
+    def asked(self, *, seconds: int = 5, **questions: str) -> dict[str, Answer]:
         """The answers of a real shell."""
-        done = subprocess.run(
-            ["bash", "-c", probe.script(questions)], capture_output=True, text=True, check=True, timeout=20
-        )
-        return probe.parse(done.stdout)
+        script = probe.script(questions, seconds=seconds)
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, timeout=20)
+        return probe.parse(done.stdout, seconds=seconds)
 
     def test_each_answer_comes_back_whole(self) -> None:
         answers = self.asked(
@@ -338,9 +337,8 @@ class TestProbe:
         assert answers["silent"] == Answer(status=0, out="")
         assert answers.keys() == {"fine", "wrong", "silent"}
 
-    def test_what_hangs_costs_no_other_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(probe, "_EACH_SECONDS", 1)
-        answers = self.asked(hangs="sleep 60", fine="echo fine")
+    def test_what_hangs_costs_no_other_answer(self) -> None:
+        answers = self.asked(seconds=1, hangs="sleep 60", fine="echo fine")
         assert answers["hangs"].why == "no answer within 1 s"
         assert answers["fine"].out == "fine"
 
@@ -348,7 +346,7 @@ class TestProbe:
         for machine in lab.machines:
             for script in [
                 *probe.questions(lab, machine).values(),
-                probe.script(probe.questions(lab, machine)),
+                probe.script(probe.questions(lab, machine), seconds=5),
             ]:
                 subprocess.run(["bash", "-n", "-c", script], check=True)
 

@@ -25,11 +25,18 @@ def test_what_the_settings_say(checkout: Path) -> None:
     (checkout / "Pulumi.x.yaml").write_text(
         "config:\n  toy:lab:\n    substrate: gcp\n    containers: {engine: docker}\n"
         "    versions: {kubernetes: 1.35.8}\n"
-        "    bootstrap: kubeadm\n    network: {pod_network: calico}\n"
+        "    bootstrap: kubeadm\n    network: {pod_network: calico}\n    timeout_factor: 10\n"
     )
     read = stack.read("x")
     assert (read.substrate, read.engine, read.kubernetes) == ("gcp", "docker", "1.35.8")
     assert read.features == {"kubeadm", "calico"}
+    assert read.timeout_factor == 10
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "true", "many", "[10]"])
+def test_a_timeout_factor_that_the_program_refuses_is_1(checkout: Path, value: str) -> None:
+    (checkout / "Pulumi.dev.yaml").write_text(f"config:\n  toy:lab: {{timeout_factor: {value}}}\n")
+    assert stack.read("dev").timeout_factor == 1
 
 
 @pytest.mark.parametrize("text", ["", "config:\n", "config:\n  toy:lab: 7\n"])

@@ -54,6 +54,19 @@ SINGLE: dict[str, tuple[Any, str, str, str]] = {
     "unknown key in the network": (network(pod="10.0.0.0/8"), "lab.network.pod", "unknown key", "spelling"),
     "unknown key in pki": ({"pki": {"validity": 1}}, "lab.pki.validity", "unknown key", "spelling"),
     "unknown key in containers": ({"containers": {"img": "x"}}, "lab.containers.img", "unknown key", "spelling"),
+    "a timeout factor that would end deadlines at once": (
+        {"timeout_factor": 0},
+        "lab.timeout_factor",
+        "greater than or equal to 1 (0)",
+        "README.md",
+    ),
+    "a timeout factor in words": ({"timeout_factor": "ten"}, "lab.timeout_factor", "valid integer", "README.md"),
+    "a timeout factor with a fraction": (
+        {"timeout_factor": 1.5},
+        "lab.timeout_factor",
+        "valid integer (1.5)",
+        "README.md",
+    ),
     "unknown key of a machine": (
         workers({"name": "worker-0"}, {"name": "worker-1", "adress": "10.240.0.30"}),
         "lab.workers[1].adress",

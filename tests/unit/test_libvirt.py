@@ -11,7 +11,7 @@ import yaml
 
 from components.substrates.libvirt import mirror_unit, serve, wait_for_ssh
 from config.lab import Lab, parse
-from config.libvirt import LibvirtSettings
+from config.settings import LabSettings
 from toolchain import paths, vm_image
 from unit.mocked_engine import Registered, Run, container_id, lab_of, run_program
 
@@ -224,7 +224,7 @@ def test_a_machine_is_used_once_it_answers_with_its_own_key(libvirt: Run) -> Non
 def test_emulation_is_given_more_time_to_boot() -> None:
     def seconds(type_: str) -> int:
         script = wait_for_ssh(
-            LibvirtSettings.model_validate({"type": type_}),
+            LabSettings.model_validate({"libvirt": {"type": type_}}),
             "d",
             parse("x", {}).machines[0].address,
             identity="i",

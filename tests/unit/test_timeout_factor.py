@@ -1,0 +1,91 @@
+"""`timeout_factor`: every deadline that a lab renders is multiplied, and nothing else changes."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from unit.conftest import LABS, program
+from unit.mocked_engine import Registered, Run, run_program
+
+COMMANDS = ("command:local:Command", "command:remote:Command")
+SHAPES = ["dev", "kubeadm-ha", "calico-none", "libvirt", "gcp", "own-test", "droplets-test"]
+DEADLINE = re.compile(
+    r"SECONDS \+ (\d+)|--timeout=(\d+)s|--request-timeout=(\d+)s|curl -\w+ (?:-m|--max-time) (\d+)|\+time=(\d+)"
+)
+ONLY_WHERE_SLOW = ("DRAIN_SECONDS=$((DRAIN_SECONDS * PATIENCE))",)
+
+
+def with_factor(stack: str, factor: int) -> Run:
+    return run_program(stack, {**LABS[stack], "timeout_factor": factor})
+
+
+def scripts(run: Run) -> dict[str, str]:
+    """Command -> all that it runs, without the content of files."""
+    return {
+        each.name: _without_files(f"{each.inputs['create']}\n{each.inputs.get('delete', '')}") for each in _all(run)
+    }
+
+
+def _all(run: Run) -> list[Registered]:
+    return run.of_type(*COMMANDS)
+
+
+def _without_files(script: str) -> str:
+    return re.sub(r"(?ms)<<'?\\?'?'?END-OF-FILE.*?^END-OF-FILE", "", script)
+
+
+def deadlines(script: str) -> list[int]:
+    return [int(next(filter(None, found.groups()))) for found in DEADLINE.finditer(script)]
+
+
+@pytest.mark.parametrize("stack", SHAPES)
+def test_a_factor_of_1_changes_nothing(stack: str) -> None:
+    """A lab that runs is not updated by it."""
+
+    assert registered(with_factor(stack, 1)) == registered(program(stack))
+
+
+@pytest.mark.parametrize("stack", SHAPES)
+def test_every_deadline_of_a_slow_lab_is_longer(stack: str) -> None:
+    before, after = scripts(program(stack)), scripts(with_factor(stack, 10))
+    assert before.keys() == after.keys()
+    assert sum(map(len, map(deadlines, before.values()))) >= 2
+    for name, script in before.items():
+        assert deadlines(after[name]) == [10 * seconds for seconds in deadlines(script)], name
+
+
+@pytest.mark.parametrize("stack", SHAPES)
+def test_every_step_of_a_slow_lab_says_so_before_it_begins(stack: str) -> None:
+    own = 10 * (8 if LABS[stack].get("libvirt", {}).get("type") == "qemu" else 1)
+    run = with_factor(stack, 10)
+    steps = run.of_type("command:remote:Command")
+    assert steps
+    for step in steps:
+        assert f"\nPATIENCE={own}\nbegin " in step.inputs["create"], step.name
+
+
+@pytest.mark.parametrize("stack", SHAPES)
+def test_nothing_else_of_a_slow_lab_is_different(stack: str) -> None:
+    before, after = registered(program(stack)), registered(with_factor(stack, 10))
+    assert before.keys() == after.keys()
+    for urn, inputs in before.items():
+        assert without_deadlines(inputs) == without_deadlines(after[urn]), urn
+
+
+def registered(run: Run) -> dict[str, Any]:
+    return {each.urn: each.inputs for each in run.resources}
+
+
+def without_deadlines(inputs: Any) -> str:
+    lines = json.dumps(inputs, default=str, sort_keys=True).split("\\n")
+    kept = [line for line in lines if not line.startswith("PATIENCE=") and line not in ONLY_WHERE_SLOW]
+    text = DEADLINE.sub("DEADLINE", "\n".join(kept))
+    # In the report of a deadline that has passed, and the checksums of the containers' definitions.
+    return re.sub(r"after \d+ s\b|\b[0-9a-f]{16}\b", "", text)
+
+
+def test_a_drain_of_a_slow_lab_has_more_time() -> None:
+    script = with_factor("dev", 10).script("former-workers")
+    assert script.index("\nDRAIN_SECONDS=$((DRAIN_SECONDS * PATIENCE))\n") < script.index("\nonly_nodes ")
