@@ -46,7 +46,9 @@ class Dns(Component):
 
 def wait_until_available() -> str:
     """The shell lines, for a controller, that wait until both replicas are."""
-    return f"{KUBECTL} -n {_NAMESPACE} rollout status deployment/coredns --timeout=$((120 * PATIENCE))s >/dev/null"
+    return (
+        f"{KUBECTL} -n {_NAMESPACE} rollout status deployment/coredns --timeout=$((120 * TIMEOUT_FACTOR))s >/dev/null"
+    )
 
 
 def corefile(network: Network) -> str:

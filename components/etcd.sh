@@ -12,7 +12,8 @@ ETCD_CLIENT=/etc/etcd/etcdctl.env
 
 # ctl WORD...: etcdctl with the lab's certificates, patient with a dead member but not for long.
 # shellcheck source=/dev/null
-ctl() { (. "$ETCD_CLIENT" && exec etcdctl --dial-timeout=2s --command-timeout=5s "$@"); }
+ctl() { (. "$ETCD_CLIENT" && exec etcdctl --dial-timeout=$((2 * TIMEOUT_FACTOR))s \
+  --command-timeout=$((5 * TIMEOUT_FACTOR))s "$@"); }
 
 # join NAME PEER-URL [FOUNDERS]: decide how the member starts, before its unit does. FOUNDERS (NAME=URL,...) are given to
 # a machine that may found the cluster together with them; all others have to find it.
@@ -50,7 +51,7 @@ join_with() {
 }
 
 join_what_answers() {
-  local end=$((SECONDS + 120)) cluster answered='' why
+  local end=$((SECONDS + 120 * TIMEOUT_FACTOR)) cluster answered='' why
   why=$(mktemp)
   # etcdctl tells of its own retries on stderr, also where it succeeds in the end: that is no part of the answer.
   until cluster=$(become_a_member "$1" "$2" 2>"$why"); do
@@ -147,7 +148,8 @@ take_turn() {
   # Without the step's own lock, and gone with the script, however that ends.
   # shellcheck source=/dev/null
   coproc turn { exec 9>&-; . "$ETCD_CLIENT"; exec setpriv --pdeathsig TERM etcdctl lock --ttl=30 /hardway/turn; }
-  read -r -t 300 -u "${turn[0]}" || die "another machine has been restarting its units for 300 s"
+  read -r -t $((300 * TIMEOUT_FACTOR)) -u "${turn[0]}" ||
+    die "another machine has been restarting its units for $((300 * TIMEOUT_FACTOR)) s"
   case " $* " in
     *" etcd.service "*)
       wait_for 60 'every other etcd member healthy, before this one restarts' 'ctl endpoint health --cluster' ;;

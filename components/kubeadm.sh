@@ -37,7 +37,7 @@ clean_start() {
 
 # reset_node: kubeadm's own way back; it bears what is gone already.
 reset_node() {
-  timeout 120 kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock >"$KUBEADM_LOG" 2>&1 || true
+  timeout $((120 * TIMEOUT_FACTOR)) kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock >"$KUBEADM_LOG" 2>&1 || true
 }
 
 # run_kubeadm VERB: with this machine's settings; what it says is kept, and its end is shown where it fails.
@@ -54,7 +54,7 @@ run_kubeadm() {
 
 # init_cluster ENDPOINT NAME: make the cluster; only on the machine that the lab began with, and where none answers.
 init_cluster() {
-  if ! done_here && ! curl -skf -m 5 -o /dev/null "$1/readyz"; then
+  if ! done_here && ! curl -skf -m $((5 * TIMEOUT_FACTOR)) -o /dev/null "$1/readyz"; then
     run_kubeadm init --skip-token-print
     finished
   fi
@@ -68,7 +68,7 @@ rejoin_cluster() {
     [ -e "$KUBEADM_REJOIN" ] ||
       die "$(hostname) was made anew: the cluster that began on it, and its authorities, are gone. Make the lab anew" \
         "(make destroy, make up)"
-    wait_for 120 "an answer of the cluster that $2 was the first controller of" "curl -skf -m 5 -o /dev/null $1/readyz"
+    wait_for 120 "an answer of the cluster that $2 was the first controller of" "curl -skf -m $((5 * TIMEOUT_FACTOR)) -o /dev/null $1/readyz"
     let_in "$2"
     KUBEADM_SETTINGS=$KUBEADM_REJOIN run_kubeadm join
     finished
@@ -100,7 +100,7 @@ forget() {
 join_cluster() {
   if ! done_here; then
     # Another step, beside this one, sees that the API knows the token.
-    wait_for 120 'the join token being accepted' "kubectl --kubeconfig $KUBEADM_DISCOVERY --request-timeout 5s get --raw /api"
+    wait_for 120 'the join token being accepted' "kubectl --kubeconfig $KUBEADM_DISCOVERY --request-timeout $((5 * TIMEOUT_FACTOR))s get --raw /api"
     run_kubeadm join
     finished
   fi
@@ -141,7 +141,7 @@ admit() {
   done
   k -n kube-system delete secret "bootstrap-token-$id" --ignore-not-found >/dev/null
   rm -f "$KUBEADM_TOKEN"
-  k wait --for=condition=Ready "${all[@]/#/node/}" --timeout=$((90 * PATIENCE))s >/dev/null ||
+  k wait --for=condition=Ready "${all[@]/#/node/}" --timeout=$((90 * TIMEOUT_FACTOR))s >/dev/null ||
     die "not Ready: $(k get nodes)"
 }
 

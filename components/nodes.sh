@@ -2,7 +2,7 @@
 # that looks after them.
 
 NODE_LABEL=hardway/worker
-DRAIN_SECONDS=120
+DRAIN_SECONDS=$((120 * TIMEOUT_FACTOR))
 
 k() { kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --cache-dir /var/lib/hardway/kubectl "$@"; }
 

@@ -187,7 +187,7 @@ def render(args: StepArgs, *, contents: Mapping[str, str], identity: str, before
     parts = [f"# {args.name} on {args.machine.name} ({identity[:12]})"]
     parts += [f"base64 -d | gzip -dc | install -D -m 0644 /dev/stdin {LIBRARY}"] if args.brings else []
     parts += [f". {LIBRARY}"]
-    parts += [f"PATIENCE={args.machine.timeout_factor}"] if args.machine.timeout_factor > 1 else []
+    parts += [f"TIMEOUT_FACTOR={args.machine.timeout_factor}"] if args.machine.timeout_factor > 1 else []
     parts += [f"begin {args.name}"]
     parts += [args.prepare] if args.prepare else []
     parts += [_fetch(fetch) for fetch in args.fetches]

@@ -11,7 +11,7 @@ HARDWAY=${HARDWAY:-/var/lib/hardway}
 UNIT_DIRECTORY=/etc/systemd/system
 MODULES=/proc/modules
 # What every deadline is multiplied by: an emulated machine is many times slower than a real one.
-PATIENCE=1
+TIMEOUT_FACTOR=1
 
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
@@ -21,7 +21,8 @@ begin() {
   install -d -m 0700 "$step" "$step/started"
   # A script whose Pulumi was killed may still be at work: wait for it instead of working beside it.
   exec 9>"$step/lock"
-  flock -w 300 9 || die "another run of step $1 has been at work on this machine for 300 s"
+  flock -w $((300 * TIMEOUT_FACTOR)) 9 ||
+    die "another run of step $1 has been at work on this machine for $((300 * TIMEOUT_FACTOR)) s"
   units=() fetches=() kept=() manifest=()
   declare -gA owned=() elsewhere=() found_there=() keeps=() secrets=() watched=() ready_check=() ready_seconds=() ready_what=()
   declare -gA reread=() valid_check=() run_before=() later=()
@@ -179,7 +180,7 @@ packages() {
 
 installed() { dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q ' installed$'; }
 
-apt_get() { apt-get -q -y -o DPkg::Lock::Timeout=300 "$@" >"$step/packages.log" 2>&1; }
+apt_get() { apt-get -q -y -o DPkg::Lock::Timeout=$((300 * TIMEOUT_FACTOR)) "$@" >"$step/packages.log" 2>&1; }
 
 # purge NAME...: packages that the step brought, but for those that somebody else's need by now.
 purge() {
@@ -448,7 +449,7 @@ serving() {
     printf '%s on %s: %s\n' "$1" "$(hostname)" "$why" >&2
   else
     printf '%s on %s: %s not seen within %s s\n' \
-      "$1" "$(hostname)" "${ready_what[$1]:-running}" $((seconds * PATIENCE)) >&2
+      "$1" "$(hostname)" "${ready_what[$1]:-running}" $((seconds * TIMEOUT_FACTOR)) >&2
     [ -z "$why" ] || printf 'the last try said: %s\n' "$why" >&2
   fi
   show_log "$1"
@@ -506,7 +507,7 @@ show_log() {
 # await SECONDS COMMAND [GIVE_UP]: repeat a command until it succeeds; past the deadline fail and print what it last said.
 # Where the command GIVE_UP succeeds, waiting is in vain: status 2, and what it left in `hopeless` is printed.
 await() {
-  local end=$((SECONDS + $1 * PATIENCE)) said
+  local end=$((SECONDS + $1 * TIMEOUT_FACTOR)) said
   until said=$(eval "$2" 2>&1); do
     if [ -n "${3-}" ] && $3; then printf '%s\n' "$hopeless"; return 2; fi
     [ $SECONDS -lt "$end" ] || { printf '%s\n' "$said" | tail -n 5; return 1; }
@@ -517,7 +518,7 @@ await() {
 # wait_for SECONDS WHAT COMMAND: await, with a report that names what did not come.
 wait_for() {
   local why
-  why=$(await "$1" "$3") || die "$2: not within $(($1 * PATIENCE)) s on $(hostname); the last try said: $why"
+  why=$(await "$1" "$3") || die "$2: not within $(($1 * TIMEOUT_FACTOR)) s on $(hostname); the last try said: $why"
 }
 
 remove() {
@@ -579,7 +580,8 @@ undo() {
   step=$HARDWAY/steps/$1
   [ -d "$step" ] || return 0
   exec 9>"$step/lock"
-  flock -w 300 9 || die "another run of step $1 has been at work on this machine for 300 s"
+  flock -w $((300 * TIMEOUT_FACTOR)) 9 ||
+    die "another run of step $1 has been at work on this machine for $((300 * TIMEOUT_FACTOR)) s"
   local line packages=()
   # Units first: a program must not write into what is being removed.
   while read -r line; do remove unit "${line#unit }"; done < <(sed -n '/^unit /p' "$step/manifest" | tac)

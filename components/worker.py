@@ -305,22 +305,11 @@ class FormerWorkers(Component):
                 machine=controller,
                 name="former-workers",
                 files=[File(path=_NODES, content=Path(__file__).with_name("nodes.sh").read_text())],
-                run="\n".join(
-                    [
-                        f". {_NODES}",
-                        *drain_deadline(controller),
-                        f"only_nodes {' '.join(worker.name for worker in workers)}",
-                    ]
-                ),
+                run=f". {_NODES}\nonly_nodes {' '.join(worker.name for worker in workers)}",
             ),
             self.child(),
         )
         self.register_outputs({})
-
-
-def drain_deadline(machine: Machine) -> list[str]:
-    """The shell line that gives a drain more time where machines are slow."""
-    return ["DRAIN_SECONDS=$((DRAIN_SECONDS * PATIENCE))"] if machine.timeout_factor > 1 else []
 
 
 def containerd_configuration(pause: Image) -> str:
@@ -505,7 +494,7 @@ def node_in_api(machine: Machine) -> str:
     return "\n".join(
         [
             f"wait_for 90 '{machine.name} registering' {quote(f'{KUBECTL} patch {node} -p {quote(patch)}')}",
-            f"{KUBECTL} wait --for=condition=Ready {node} --timeout=$((90 * PATIENCE))s >/dev/null ||",
+            f"{KUBECTL} wait --for=condition=Ready {node} --timeout=$((90 * TIMEOUT_FACTOR))s >/dev/null ||",
             f'  die "{machine.name} is not Ready: $({KUBECTL} get {node} '
             '-o jsonpath=\'{.status.conditions[?(@.type=="Ready")].message}\')"',
         ]

@@ -17,12 +17,12 @@ _SECONDS = 120
 _DEFAULT_TOKEN = "etcd-cluster"
 
 _HEALTHY = (
-    '. /etc/etcd/etcdctl.env && curl -sf --max-time $((3 * PATIENCE)) --cacert "$ETCDCTL_CACERT" '
+    '. /etc/etcd/etcdctl.env && curl -sf --max-time $((3 * TIMEOUT_FACTOR)) --cacert "$ETCDCTL_CACERT" '
     '--cert "$ETCDCTL_CERT" --key "$ETCDCTL_KEY" https://127.0.0.1:2379/health | grep -q \'"health":"true"\''
 )
 _MEMBER = "a healthy etcd member of a cluster with a leader"
 _READY = (
-    f"curl -sf --max-time $((3 * PATIENCE)) --cacert /etc/kubernetes/pki/ca.crt https://127.0.0.1:{API_PORT}/readyz"
+    f"curl -sf --max-time $((3 * TIMEOUT_FACTOR)) --cacert /etc/kubernetes/pki/ca.crt https://127.0.0.1:{API_PORT}/readyz"
 )
 _READY_MEANS = f"https://127.0.0.1:{API_PORT}/readyz says ok"
 
@@ -59,7 +59,7 @@ def control_plane(cluster: Cluster) -> ControlPlane:
 
 def _library(timeout_factor: int) -> str:
     """The step library: it waits, and says what did not come."""
-    return f". {LIBRARY}\nPATIENCE={timeout_factor}\ndeclare -gA ready_check=() ready_seconds=() ready_what=()"
+    return f". {LIBRARY}\nTIMEOUT_FACTOR={timeout_factor}\ndeclare -gA ready_check=() ready_seconds=() ready_what=()"
 
 
 def _units(library: str) -> ControlPlane:
@@ -133,7 +133,7 @@ done
         start_api_server=await_pod("kube-apiserver", _READY_MEANS, _READY),
         start_leaders="".join(
             await_pod(
-                name, f"{name} serves", f"curl -skf --max-time $((3 * PATIENCE)) https://127.0.0.1:{port}/healthz"
+                name, f"{name} serves", f"curl -skf --max-time $((3 * TIMEOUT_FACTOR)) https://127.0.0.1:{port}/healthz"
             )
             for name, port in zip(LEADERS, (10257, 10259), strict=True)
         ),

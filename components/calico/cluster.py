@@ -76,7 +76,7 @@ def cluster_checks(workers: Sequence[Machine]) -> list[str]:
     """The shell lines, for a controller, that wait until Calico is there for every worker."""
     nodes = " ".join(f"node/{worker.name}" for worker in workers)
     seconds = 10 * workers[0].timeout_factor
-    rollout = f"{KUBECTL} -n {NAMESPACE} rollout status --timeout=$((120 * PATIENCE))s"
+    rollout = f"{KUBECTL} -n {NAMESPACE} rollout status --timeout=$((120 * TIMEOUT_FACTOR))s"
     return [
         f"{rollout} daemonset/{NODE} >/dev/null",
         f"{rollout} deployment/{CONTROLLERS} >/dev/null",
@@ -91,7 +91,7 @@ def _applied(in_api: bool) -> list[str]:
     # Repeated, since the balancer may not have seen the new API server yet.
     kinds = [
         f"wait_for 60 'applying the kinds of Calico' '{apply} {_CRDS} >/dev/null'",
-        f"{KUBECTL} wait --for=condition=Established -f {_CRDS} --timeout=$((60 * PATIENCE))s >/dev/null",
+        f"{KUBECTL} wait --for=condition=Established -f {_CRDS} --timeout=$((60 * TIMEOUT_FACTOR))s >/dev/null",
     ]
     return [
         *(kinds if in_api else []),

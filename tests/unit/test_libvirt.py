@@ -122,7 +122,7 @@ def test_an_emulated_machine_has_all_that_the_emulation_has() -> None:
     for domain in emulated.of_type("libvirt:index/domain:Domain"):
         assert (domain.inputs["type"], domain.inputs["cpu"]) == ("qemu", {"mode": "maximum"})
     for step in emulated.of_type("command:remote:Command"):
-        assert "\nPATIENCE=8\nbegin " in step.script
+        assert "\nTIMEOUT_FACTOR=8\nbegin " in step.script
 
 
 def test_a_cloud_image_boots_by_itself() -> None:

@@ -453,7 +453,7 @@ def test_wait_for_says_what_did_not_come(machine: Machine) -> None:
 
 def test_a_deadline_is_as_much_longer_as_the_machine_is_slower(machine: Machine) -> None:
     result = machine.bash(
-        "PATIENCE=3\nwait_for 1 'the third second' '[ $SECONDS -ge 2 ]'; wait_for 0 'nodes Ready' false"
+        "TIMEOUT_FACTOR=3\nwait_for 1 'the third second' '[ $SECONDS -ge 2 ]'; wait_for 0 'nodes Ready' false"
     )
     assert result.returncode == 1
     assert "the third second" not in result.stderr and "nodes Ready: not within 0 s" in result.stderr

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from toolchain import paths
 from unit.conftest import LABS, program
 from unit.mocked_engine import Registered, Run, run_program
 
@@ -14,7 +15,6 @@ SHAPES = ["dev", "kubeadm-ha", "calico-none", "libvirt", "gcp", "own-test", "dro
 DEADLINE = re.compile(
     r"SECONDS \+ (\d+)|--timeout=(\d+)s|--request-timeout=(\d+)s|curl -\w+ (?:-m|--max-time) (\d+)|\+time=(\d+)"
 )
-ONLY_WHERE_SLOW = ("DRAIN_SECONDS=$((DRAIN_SECONDS * PATIENCE))",)
 
 
 def with_factor(stack: str, factor: int) -> Run:
@@ -23,9 +23,12 @@ def with_factor(stack: str, factor: int) -> Run:
 
 def scripts(run: Run) -> dict[str, str]:
     """Command -> all that it runs, without the content of files."""
-    return {
-        each.name: _without_files(f"{each.inputs['create']}\n{each.inputs.get('delete', '')}") for each in _all(run)
-    }
+    return {each.name: _without_files(_read_by_bash(each)) for each in _all(run)}
+
+
+def _read_by_bash(command: Registered) -> str:
+    step = command.type == "command:remote:Command"
+    return f"{command.script if step else command.inputs['create']}\n{command.inputs.get('delete', '')}"
 
 
 def _all(run: Run) -> list[Registered]:
@@ -63,7 +66,7 @@ def test_every_step_of_a_slow_lab_says_so_before_it_begins(stack: str) -> None:
     steps = run.of_type("command:remote:Command")
     assert steps
     for step in steps:
-        assert f"\nPATIENCE={own}\nbegin " in step.inputs["create"], step.name
+        assert f"\nTIMEOUT_FACTOR={own}\nbegin " in step.script, step.name
 
 
 @pytest.mark.parametrize("stack", SHAPES)
@@ -80,12 +83,21 @@ def registered(run: Run) -> dict[str, Any]:
 
 def without_deadlines(inputs: Any) -> str:
     lines = json.dumps(inputs, default=str, sort_keys=True).split("\\n")
-    kept = [line for line in lines if not line.startswith("PATIENCE=") and line not in ONLY_WHERE_SLOW]
+    kept = [line for line in lines if not line.startswith("TIMEOUT_FACTOR=")]
     text = DEADLINE.sub("DEADLINE", "\n".join(kept))
     # In the report of a deadline that has passed, and the checksums of the containers' definitions.
     return re.sub(r"after \d+ s\b|\b[0-9a-f]{16}\b", "", text)
 
 
-def test_a_drain_of_a_slow_lab_has_more_time() -> None:
-    script = with_factor("dev", 10).script("former-workers")
-    assert script.index("\nDRAIN_SECONDS=$((DRAIN_SECONDS * PATIENCE))\n") < script.index("\nonly_nodes ")
+@pytest.mark.parametrize("verbs", ["step.sh", "etcd.sh", "nodes.sh", "worker.sh", "kubeadm.sh"])
+def test_the_deadlines_of_the_verbs_know_the_factor(verbs: str) -> None:
+    text = (paths.checkout() / "components" / verbs).read_text()
+    wrong = [line for line in text.splitlines() if LITERAL.search(line)]
+    assert not wrong
+
+
+# `wait_for` and `await` multiply what they are given.
+LITERAL = re.compile(
+    r"SECONDS \+ \d+\)|\b(?:flock -w|read -r -t|timeout|-m|--max-time|--request-timeout) \d+\b"
+    r"|[Tt]imeout=\d|_SECONDS=\d"
+)
