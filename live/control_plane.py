@@ -21,9 +21,7 @@ _HEALTHY = (
     '--cert "$ETCDCTL_CERT" --key "$ETCDCTL_KEY" https://127.0.0.1:2379/health | grep -q \'"health":"true"\''
 )
 _MEMBER = "a healthy etcd member of a cluster with a leader"
-_READY = (
-    f"curl -sf --max-time $((3 * TIMEOUT_FACTOR)) --cacert /etc/kubernetes/pki/ca.crt https://127.0.0.1:{API_PORT}/readyz"
-)
+_READY = f"curl -sf --max-time $((3 * TIMEOUT_FACTOR)) --cacert /etc/kubernetes/pki/ca.crt https://127.0.0.1:{API_PORT}/readyz"
 _READY_MEANS = f"https://127.0.0.1:{API_PORT}/readyz says ok"
 
 
