@@ -16,7 +16,7 @@ export ARGS
 .PHONY: help setup up preview destroy trust kubectl ssh status snapshot restore replace drill env test test-long lint compare bench .venv .venv-dev
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo '  STACK=name        another lab than dev: one for each Pulumi.<name>.yaml'
 	@echo '  TOOLCHAIN=source  build everything from package registries; =upstream: official releases only'
