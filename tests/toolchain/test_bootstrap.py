@@ -36,7 +36,7 @@ def start(checkout: Path, *words: str, path: str | None = None, **environment: s
 
 def bootstrap(checkout: Path, *words: str, path: str | None = None, **environment: str) -> tuple[int, str]:
     process = start(checkout, *words, path=path, **environment)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert out == "", "stdout belongs to `make env`"
     return process.returncode, err
 
@@ -44,7 +44,7 @@ def bootstrap(checkout: Path, *words: str, path: str | None = None, **environmen
 def test_the_environment_is_made_when_it_has_to_be_and_only_then(checkout: Path) -> None:
     made_from = checkout / ".venv" / "made-from"
     runs = [start(checkout), start(checkout)]
-    said = "".join(run.communicate(timeout=60)[1] for run in runs)
+    said = "".join(run.communicate(timeout=240)[1] for run in runs)
     assert [run.returncode for run in runs] == [0, 0]
     assert said.count("Making the virtual environment") == 1, "two runs at once are to make it once"
     assert subprocess.run([checkout / ".venv" / "bin" / "python", "-c", ""], check=False).returncode == 0
@@ -174,7 +174,7 @@ def test_a_checkout_that_belongs_to_root_says_so_to_a_user(checkout: Path) -> No
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=240,
         )
         assert done.returncode != 0
         assert "Run the command with sudo, like: sudo make up" in done.stderr
