@@ -1,0 +1,36 @@
+"""The host that reaches the imitation only, with a lab of its own."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from toolchain import paths
+from toolchain.versions import tools
+from upstream.releases import Releases
+from upstream.upstream_host import UpstreamHost
+
+
+@pytest.fixture(scope="session")
+def host() -> Iterator[UpstreamHost]:
+    """The host, with nothing set up; its lab, if the tests have left one, ends with it."""
+    directory = Path(tempfile.mkdtemp(prefix="hardway-upstream-", dir="/var/tmp"))
+    made = UpstreamHost(directory)
+    try:
+        pulumi = paths.cache() / "pulumi" / tools().pulumi / "bin" / "pulumi"
+        python = str(made.checkout / ".venv" / "bin" / "python")
+        releases = Releases(paths.mirror(), pulumi, made.checkout, python, directory / "releases")
+        releases.write_versions()
+        content = releases.content
+        # What upstream does at times: set-up must get over each.
+        content.slow.append("dl.k8s.io")
+        content.limited += [name for name in content.files if "/runc." in name]
+        content.cut += [name for name in content.files if "/etcd-v" in name]
+        made.start(content)
+        yield made
+    finally:
+        made.end_lab()
+        made.stop()
+        shutil.rmtree(directory)
