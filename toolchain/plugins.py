@@ -5,6 +5,7 @@ and to no others, so that what it holds is also the record of what could not be 
 """
 
 import os
+import pwd
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,7 +65,8 @@ def _official(report: Report, cli: Path, name: str, version: str, problems: dict
 
 
 def _is_installed(name: str, version: str) -> bool:
-    home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
+    # As the CLI finds it: not by HOME, which sudo may keep.
+    home = Path(os.environ.get("PULUMI_HOME") or Path(pwd.getpwuid(os.getuid()).pw_dir) / ".pulumi")
     directory = home / "plugins" / f"resource-{name}-v{version}"
     # The CLI marks a plugin that it is still unpacking, or was killed over, with a file of this name.
     return directory.is_dir() and not directory.with_name(f"{directory.name}.partial").exists()

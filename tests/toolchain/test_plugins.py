@@ -1,5 +1,7 @@
 import io
+import pwd
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -86,6 +88,21 @@ def test_only_what_is_missing_is_stood_in_for(cli: Cli) -> None:
     (cli.home / "plugins" / "resource-tls-v5.6.2").mkdir(parents=True)
     ensure(cli)
     assert in_use() == {"pulumi-resource-command"}
+
+
+def test_plugins_are_looked_for_where_the_cli_puts_them(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks the list of users; HOME may be another user's, by sudo."""
+    monkeypatch.delenv("PULUMI_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "of another user"))
+    home = tmp_path / "home of the user"
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_dir=str(home)))
+    for name, version in PROVIDERS.items():
+        (home / ".pulumi" / "plugins" / f"resource-{name}-v{version}").mkdir(parents=True)
+    cli.has_language_host()
+    ensure(cli)
+    assert cli.was_asked() == 0
 
 
 def test_a_plugin_that_is_half_unpacked_is_not_there(cli: Cli) -> None:

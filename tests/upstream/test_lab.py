@@ -50,7 +50,7 @@ def test_the_server_has_sent_each_of_them(host: UpstreamHost, set_up: str) -> No
         repository = f"/v2/{pins().images[name].repository}/"
         assert any(repository in path and "/blobs/" in path for path in sent), name
     for name in ("command", "tls"):
-        assert any(f"/pulumi-resource-{name}-v{tools().plugins[name]}" in path for path in sent), name
+        assert any(f"/pulumi-resource-{name}-v{tools().plugins[name]}" in path for path in sent), f"{name}: {sent}"
     assert any(f"/pulumi-v{tools().pulumi}-linux-" in path for path in sent)
 
 

@@ -59,6 +59,8 @@ class UpstreamHost:
             "LANG": "C.UTF-8",
             "TOOLCHAIN": "upstream",
             "HARDWAY_CACHE": str(self.cache),
+            # Pulumi does not look at HOME, but into the list of users.
+            "PULUMI_HOME": str(home / ".pulumi"),
             # The one CA that anything here trusts.
             "SSL_CERT_FILE": str(directory / "ca.pem"),
             "SSL_CERT_DIR": "/nonexistent",
