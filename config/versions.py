@@ -40,6 +40,8 @@ class Image:
     repository: str
     tag: str
     archive: str
+    digest: str | None = None
+    """Of the index of all its platforms, `sha256:...`, where versions.yaml has it."""
     features: frozenset[str] = frozenset()
     """Only labs that have one of these need it; every lab where there are none."""
 
@@ -110,6 +112,7 @@ def pins() -> Pins:
                 repository=entry["repository"],
                 tag=entry["tag"],
                 archive=archive,
+                digest=entry.get("digest"),
                 features=frozenset(entry.get("for", ())),
             )
             for name, entry in images.items()

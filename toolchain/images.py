@@ -8,9 +8,8 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from config.versions import Image, pins
-from toolchain import build_times, debian, image_archive, origin, paths
-from toolchain.command import run
+from config.versions import pins
+from toolchain import build_times, debian, image_archive, origin, paths, registry
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
 from toolchain.image_recipes import RECIPES, foundation
@@ -45,6 +44,16 @@ def ensure(report: Report, features: Collection[str], *, arch: str | None = None
                 _fill(report, part, ledger, name, arch)
 
 
+def are_pulled(features: Collection[str], arch: str) -> bool:
+    """Whether a lab's images, those that are not in the mirror yet, are to be pulled.
+
+    Raises:
+        ToolchainError: the certificate of a registry is not trusted.
+    """
+    registries = {pins().images[name].registry for name in _missing(Ledger(paths.mirror()), features, arch)}
+    return any(origin.of_images(of) is Origin.UPSTREAM for of in sorted(registries))
+
+
 def _announce(report: Report, names: list[str]) -> None:
     reasons: dict[str, list[str]] = {}
     for name in names:
@@ -64,7 +73,10 @@ def _serves(ledger: Ledger, name: str, arch: str) -> bool:
     entry = ledger.entry(image.archive_path(arch))
     if entry is None or origin.policy() not in (None, entry.origin):
         return False
-    return entry.origin is Origin.UPSTREAM or entry.made_of == _made_of(name)
+    if entry.origin is Origin.SOURCE:
+        return entry.made_of == _made_of(name)
+    # An archive that was pulled before the pin was there, or by another one, is pulled again.
+    return image.digest is None or registry.digest_in(entry.made_of) == image.digest
 
 
 def _made_of(name: str) -> str:
@@ -89,8 +101,10 @@ def _fill(report: Report, whole: Part, ledger: Ledger, name: str, arch: str) -> 
     unfinished = work / "archive.tar"
     with report.part(f"image {image.reference}", of=whole) as part:
         if origin.of_images(image.registry) is Origin.UPSTREAM:
-            _pull(part, image, unfinished, arch)
-            made_of, by = image.reference, Origin.UPSTREAM
+            # Without a pin, the digest of the first pull is locked.
+            locked = registry.digest_in(ledger.source(path) or "")
+            digest = registry.pull(part, image, unfinished, arch, digest=image.digest or locked)
+            made_of, by = registry.pinned_reference(image, digest), Origin.UPSTREAM
         else:
             if arch != architecture():
                 raise ToolchainError(
@@ -102,11 +116,3 @@ def _fill(report: Report, whole: Part, ledger: Ledger, name: str, arch: str) -> 
         unfinished.replace(place)
         ledger.record(path, origin=by, made_of=made_of)
     shutil.rmtree(work)
-
-
-def _pull(part: Part, image: Image, archive: Path, arch: str) -> None:
-    engine = shutil.which("podman") or shutil.which("docker")
-    if not engine:
-        raise ToolchainError("Neither podman nor docker is installed; `make setup` installs podman.")
-    run(part, [engine, "pull", f"--platform=linux/{arch}", image.reference])
-    run(part, [engine, "save", f"--output={archive}", image.reference])

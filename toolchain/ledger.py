@@ -71,6 +71,11 @@ class Ledger:
         entry = self._entries().get(path)
         return entry.sha256 if entry and entry.origin is Origin.UPSTREAM else None
 
+    def source(self, path: str) -> str | None:
+        """What a released file is a copy of, be the file still there or not."""
+        entry = self._entries().get(path)
+        return entry.made_of if entry and entry.origin is Origin.UPSTREAM else None
+
     def record(self, path: str, *, origin: Origin, made_of: str) -> None:
         """Note a file that is in its place and complete."""
         file = self._mirror / path

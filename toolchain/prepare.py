@@ -162,7 +162,15 @@ def _packages(stack: Stack) -> tuple[system.Package, ...]:
         packages += system.LIBVIRT + system.NODE_IMAGE
     if _has_mirror(stack) and _something_in_c_is_built():
         packages += system.SOURCE_BUILDS
+    if _images_are_pulled(stack):
+        packages += system.IMAGE_PULLS
     return packages
+
+
+def _images_are_pulled(stack: Stack) -> bool:
+    """Whether an image is still to be pulled; a host is asked only for what is not there yet."""
+    here = (architecture(),) if _has_mirror(stack) else ()
+    return any(images.are_pulled(stack.features, arch) for arch in (*here, *stack.architectures))
 
 
 def _something_in_c_is_built() -> bool:

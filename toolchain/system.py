@@ -63,6 +63,7 @@ ACCESS = (
     Package(name="iproute2", command="ip", why="routes to the pods, and a look at the host's addresses"),
     Package(name="openssh-client", command="ssh", why="`make ssh`"),
 )
+IMAGE_PULLS = (Package(name="skopeo", command="skopeo", why="pulls container images, without a container engine"),)
 SOURCE_BUILDS = (
     Package(name="gcc", command="gcc", why="builds runc and pause, which are partly C"),
     Package(name="libc6-dev", why="the C library's headers, for them"),

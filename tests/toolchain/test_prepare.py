@@ -24,6 +24,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "home"))
     (tmp_path / ".state" / "plugins").mkdir(parents=True)
     monkeypatch.setattr(prepare, "_something_in_c_is_built", lambda: True)
+    monkeypatch.setattr(images, "are_pulled", lambda features, arch: False)
     monkeypatch.setattr(pulumi_cli, "ensure", lambda report: tmp_path / "bin" / "pulumi")
     monkeypatch.setattr(system, "ensure", lambda report, packages: calls.update(system={p.name for p in packages}))
     monkeypatch.setattr(plugins, "ensure", lambda report, cli, wanted, retry=False: calls.update(plugins=set(wanted)))
@@ -53,6 +54,16 @@ def test_containers_want_an_engine_a_mirror_and_an_image(asked: dict[str, Any], 
     assert {"podman", "mmdebstrap", "gcc", "openssh-client"} <= asked["system"]
     assert asked["plugins"] == {"command", "tls"}
     assert (asked["artifacts"], asked["images"], asked["node_image"]) == (None, FEATURES, "podman")
+
+
+@pytest.mark.parametrize("are_pulled", [True, False])
+def test_skopeo_is_wanted_where_images_are_to_be_pulled(
+    asked: dict[str, Any], report: Report, monkeypatch: pytest.MonkeyPatch, are_pulled: bool
+) -> None:
+    monkeypatch.setattr(images, "are_pulled", lambda features, arch: are_pulled and features == FEATURES)
+    prepare.everything(report, stack("libvirt"))
+    assert ("skopeo" in asked["system"]) == are_pulled
+    assert not {"podman", "docker.io"} & asked["system"]
 
 
 def test_virtual_machines_want_libvirt_its_plugin_a_mirror_and_an_image(asked: dict[str, Any], report: Report) -> None:
