@@ -13,7 +13,7 @@ export ARGS
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up preview destroy trust kubectl ssh status snapshot restore replace drill env test test-long lint compare bench .venv .venv-dev
+.PHONY: help setup up preview destroy trust free kubectl ssh status snapshot restore replace drill env test test-long lint compare bench .venv .venv-dev
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,9 @@ destroy: .venv  ## take the lab away
 
 trust: .venv  ## existing machines: show their host keys, and pin them: no others are connected to
 	@$(TOOL) trust
+
+free: .venv  ## existing machines: take a lab off one that destroy cannot take back: make free MACHINE=node-0 [KEY=...]
+	@$(TOOL) free "$(MACHINE)" $(KEY)
 
 kubectl: .venv  ## the lab's kubectl: make kubectl ARGS="get nodes -o wide"
 	@$(TOOL) kubectl "$$ARGS"

@@ -14,7 +14,15 @@ from hosts.plan import Host, Login
 from hosts.reach import Credentials, HostError
 
 _VERBS = [Path(__file__).parents[1] / "components" / name for name in ("step.sh", "worker.sh")]
-_ENTER, _LEAVE = (Path(__file__).with_name(name) for name in ("enter.sh", "leave.sh"))
+_LIBRARY = Path(__file__).with_name("entry.sh")
+_ENTER, _SETTLE, _WITHDRAW, LEAVE = (
+    Path(__file__).with_name(name) for name in ("enter.sh", "settle.sh", "withdraw.sh", "leave.sh")
+)
+# Whether the lab's steps have been at work there already; and as whom it logs in.
+_WHAT_IS_THERE = """\
+[ ! -d /var/lib/hardway/steps ] || echo steps
+[ ! -e "/var/lib/hardway/entered/$user" ] || echo entered
+"""
 # On a jumpbox the key opens a way and nothing else.
 _WAY_ONLY = "restrict,port-forwarding "
 
@@ -31,33 +39,88 @@ def mark(stack: str, lab_key: str, machine: str) -> str:
 
 
 async def enter(host: Host, stack: str, credentials: Credentials) -> None:
-    """Let the lab's key in; see that it opens the host by itself from now on.
+    """Let the lab's key in; see that it opens the host by itself from now on, and sudo without a password.
+
+    Where the lab logged in as another user before, it leaves as that one. An entry that fails is undone.
 
     Raises:
         HostError: with the reason.
     """
     assert credentials.lab_key is not None
+    login = host.login
+
+    def script(file: Path) -> str:
+        assert credentials.lab_key is not None
+        return _script(file, login, stack, credentials.lab_key, host.name)
+
     async with reach.connected(host, credentials) as connection:
-        await reach.as_root(connection, host.login, _script(_ENTER, host.login, stack, credentials.lab_key, host.name))
-    alone = Credentials(lab_key=credentials.lab_key, lab_key_only=True)
+        before = await reach.as_root(connection, login, f"user={quote(login.user)}\n{_WHAT_IS_THERE}", quiet=True)
+        try:
+            await reach.as_root(connection, login, script(_ENTER))
+            await _check(host, stack, credentials.lab_key, connection)
+        except HostError as reason:
+            # Steps of a lab that is up stay; so does the way in that it had.
+            undo = LEAVE if "steps" not in before else _WITHDRAW if "entered" not in before else None
+            if undo is None:
+                raise
+            try:
+                await reach.as_root(connection, login, script(undo))
+            except HostError as left:
+                raise HostError(
+                    f"{reason}\nWhat was done on {host.name} could not be undone: {left}\n"
+                    f"`make free STACK={stack} MACHINE={host.name}` undoes it"
+                ) from None
+            raise HostError(f"{reason}\nNothing of the lab is left on {host.name} by this.") from None
+        await reach.as_root(connection, login, script(_SETTLE))
+
+
+async def _check(host: Host, stack: str, lab_key: str, users: asyncssh.SSHClientConnection) -> None:
+    """See that the lab's key alone opens the host, and that sudo asks for nothing then."""
+    alone = Credentials(lab_key=lab_key, lab_key_only=True)
     try:
         async with reach.connected(host, alone) as connection:
-            await reach.as_root(connection, host.login, "true")
+            await reach.as_root(connection, host.login, "true", without_password=True)
+    except reach.SudoError as reason:
+        raise HostError(
+            f"{reason}, although /etc/sudoers.d/zzz-hardway-{stack} allows {host.login.user} all without one: a later "
+            f"rule overrides it. `sudo -l -U {host.login.user}` lists the rules, of which the last one counts"
+        ) from None
     except HostError as reason:
         raise HostError(
-            f"the lab's key is in {host.login.user}'s authorized_keys and does not help: {reason}"
+            f"the lab's key is in ~{host.login.user}/.ssh/authorized_keys, and does not help: {reason}"
+            f"{await _read_elsewhere(host, users)}"
         ) from None
 
 
+async def _read_elsewhere(host: Host, connection: asyncssh.SSHClientConnection) -> str:
+    """What sshd says where it reads keys from, if not from there."""
+    asked = f"user={host.login.user},host=localhost,addr=127.0.0.1"
+    try:
+        said = await reach.as_root(
+            connection,
+            host.login,
+            f"PATH=$PATH:/usr/sbin:/sbin; sshd -T -C {quote(asked)} | grep -i ^authorizedkeysfile",
+        )
+    except HostError:
+        return ""
+    files = said.split()[1:]
+    if any(file in (".ssh/authorized_keys", "%h/.ssh/authorized_keys") for file in files):
+        return ""
+    return (
+        f"\nIts sshd reads keys from {' '.join(files) or 'nowhere'} (AuthorizedKeysFile in its configuration): add "
+        ".ssh/authorized_keys to that line, and restart sshd"
+    )
+
+
 async def leave(host: Host, stack: str, credentials: Credentials) -> None:
-    """Take everything back that `enter` did; bears that it is done already.
+    """Take everything back that `enter` did; it may be gone already.
 
     Raises:
         HostError: with the reason.
     """
     assert credentials.lab_key is not None
     async with reach.connected(host, credentials) as connection:
-        await reach.as_root(connection, host.login, _script(_LEAVE, host.login, stack, credentials.lab_key, host.name))
+        await reach.as_root(connection, host.login, _script(LEAVE, host.login, stack, credentials.lab_key, host.name))
 
 
 async def open_way(jumpbox: Login, stack: str, credentials: Credentials) -> None:
@@ -67,7 +130,7 @@ async def open_way(jumpbox: Login, stack: str, credentials: Credentials) -> None
 
 async def close_way(jumpbox: Login, stack: str, credentials: Credentials) -> None:
     """The reverse of `open_way`; the key alone cannot run anything there, so the user's own way in serves."""
-    await _on_jumpbox(_LEAVE, jumpbox, stack, credentials)
+    await _on_jumpbox(LEAVE, jumpbox, stack, credentials)
 
 
 async def _on_jumpbox(script: Path, jumpbox: Login, stack: str, credentials: Credentials) -> None:
@@ -75,21 +138,31 @@ async def _on_jumpbox(script: Path, jumpbox: Login, stack: str, credentials: Cre
     users = Credentials(key=credentials.key)
     async with await reach.dial(jumpbox, users) as connection:
         text = _script(script, jumpbox, stack, credentials.lab_key, None)
-        done = await connection.run(f"bash -c {quote(text)}", check=False)
-    if done.returncode != 0:
-        raise HostError(f"{jumpbox}: {str(done.stderr).strip()}")
+        await reach.as_user(connection, jumpbox, text)
 
 
 def _script(file: Path, login: Login, stack: str, lab_key: str, machine: str | None) -> str:
-    """The script with the words that it wants; without a machine's name only a way is opened, or closed."""
-    way_only = machine is None
+    """The script of a lab whose key is known; without a machine's name only a way is opened, or closed."""
     key = asyncssh.import_private_key(lab_key).export_public_key().decode().split()
+    return rendered(
+        file,
+        user=login.user,
+        stack=stack,
+        mark="" if machine is None else mark(stack, lab_key, machine),
+        line=f"{_WAY_ONLY if machine is None else ''}{key[0]} {key[1]} hardway-{stack}",
+    )
+
+
+def rendered(file: Path, *, user: str, stack: str, mark: str, line: str) -> str:
+    """One of the scripts beside this file, with the words that it wants."""
     words = {
-        "user": login.user,
+        "user": user,
         "stack": stack,
-        "mark": "" if machine is None else mark(stack, lab_key, machine),
+        "mark": mark,
+        "line": line,
         # What the steps are written in: on the machine it may be gone already.
-        "verbs": "" if way_only or file is _ENTER else "\n".join(verbs.read_text() for verbs in _VERBS),
-        "line": f"{_WAY_ONLY if way_only else ''}{key[0]} {key[1]} hardway-{stack}",
+        "verbs": "\n".join(verbs.read_text() for verbs in _VERBS) if file is LEAVE and mark else "",
     }
-    return "\n".join([*(f"{name}={quote(value)}" for name, value in words.items()), file.read_text()])
+    return "\n".join(
+        [*(f"{name}={quote(value)}" for name, value in words.items()), _LIBRARY.read_text(), file.read_text()]
+    )

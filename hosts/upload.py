@@ -3,6 +3,7 @@
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
@@ -38,10 +39,12 @@ async def upload(host: Host, mirror: Path, directory: str, files: Mapping[str, s
         if host.login.user != "root":
             command = f"sudo -n {command}"
         async with connection.create_process(command, encoding=None) as process:
-            for piece in _archive(mirror, missing):
-                process.stdin.write(piece)
-                await process.stdin.drain()
-            process.stdin.write_eof()
+            # Where it ends early, it says why.
+            with suppress(OSError):
+                for piece in _archive(mirror, missing):
+                    process.stdin.write(piece)
+                    await process.stdin.drain()
+                process.stdin.write_eof()
             done = await process.wait()
     if done.returncode != 0:
         said = done.stderr or b""

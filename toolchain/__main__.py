@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 
-from toolchain import access, operations, owner, prepare, stack, trust
+from toolchain import access, free, operations, owner, prepare, stack, trust
 from toolchain.errors import ToolchainError, needs_sudo
 from toolchain.prepare import Workshop
 from toolchain.progress import Report
@@ -36,6 +36,8 @@ def _run(options: argparse.Namespace) -> int:
                 return _env(chosen)
             case "trust":
                 trust.pin(chosen)
+            case "free":
+                free.free(chosen, options.machine, options.key)
             case "kubectl":
                 access.kubectl(chosen, options.words)
             case "ssh":
@@ -62,9 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("destroy", help="take the lab away")
     commands.add_parser("env", help="print what plain `pulumi` needs in its environment, for a shell's eval")
     commands.add_parser("trust", help="show and pin the host keys of machines that exist already")
+    freed = commands.add_parser("free", help="take a lab off a machine that exists already, where destroy cannot")
     kubectl = commands.add_parser("kubectl", help="the lab's kubectl, as its administrator")
     ssh = commands.add_parser("ssh", help="a shell on a machine of the lab, or one command there")
     kubectl.add_argument("words", type=shlex.split, help="its arguments in one string, quoted in it as for a shell")
+    freed.add_argument("machine", help="its name in the lab")
+    freed.add_argument("key", nargs="?", help="the fingerprint of the lab's key; without it the host is only looked at")
     ssh.add_argument("machine", help="its name in the lab")
     ssh.add_argument("remote", nargs="?", help="the command, for the machine's shell")
     return parser

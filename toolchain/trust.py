@@ -18,22 +18,19 @@ def pin(stack: Stack) -> None:
     Raises:
         ToolchainError: the stack has no hosts of its own, a host shows none, or another key than the pinned one.
     """
-    described = _read(stack)
-    if not described.own_machines:
+    described_lab = described(stack)
+    if not described_lab.own_machines:
         raise ToolchainError(
             f"The machines of the stack {stack.name} are made with their host keys: there is nothing to trust."
         )
-    # Imported here: the substrate needs Pulumi, which takes its time to load.
-    from components.substrates.machines import hosts_of
-
-    hosts: Sequence[Host] = hosts_of(described)
-    shown = asyncio.run(ask(hosts, Credentials(key=described.settings.machines.key)))
-    names = {host.login: host.name for host in hosts}
+    asked = hosts(described_lab)
+    shown = asyncio.run(ask(asked, Credentials(key=described_lab.settings.machines.key)))
+    names = {host.login: host.name for host in asked}
     for each in shown:
         _print(names.get(each.login, "jumpbox"), each)
     refused = [each for each in shown if each.changed]
     file = trust.file_of(stack.name)
-    pinned = {**described.trusted}
+    pinned = {**described_lab.trusted}
     for each in shown:
         if each.keys and not each.changed:
             pinned[trust.name_of(each.login.host, each.login.port)] = _all_of(each)
@@ -77,7 +74,22 @@ def _print(name: str, shown: Shown) -> None:
         print(f"  {line}")
 
 
-def _read(stack: Stack) -> lab.Lab:
+def hosts(described_lab: lab.Lab) -> Sequence[Host]:
+    """The machines of a lab that exist already; none where it makes them."""
+    if not described_lab.own_machines:
+        return []
+    # Imported here: the substrate needs Pulumi, which takes its time to load.
+    from components.substrates.machines import hosts_of
+
+    return hosts_of(described_lab)
+
+
+def described(stack: Stack) -> lab.Lab:
+    """The lab that a stack's settings file describes.
+
+    Raises:
+        ToolchainError: with all that is wrong in it.
+    """
     document = lab_of(stack.settings_file, stack.project)
     try:
         return lab.parse(stack.name, {} if document is None else document)
