@@ -52,7 +52,8 @@ class Machine:
 
     def as_root(self, script: str) -> str:
         """The command by which whoever logs in has root's bash run a script; what is on standard input reaches it."""
-        return script if self.user == "root" else f"sudo -n bash -c {quote(script)}"
+        # By bash, whatever the login shell is.
+        return f"{'' if self.user == 'root' else 'sudo -n '}bash -c {quote(script)}"
 
     def reads_script(self, title: str) -> str:
         """The command by which whoever logs in has root's bash run what it reads from standard input.

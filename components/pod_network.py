@@ -16,6 +16,8 @@ from config.machines import MachineSpec
 from config.settings import Network
 
 _ROUTES = "/etc/hardway/pod-routes"
+# systemd-networkd removes routes that are not its own when it starts again.
+_NETWORKD = "/etc/systemd/networkd.conf.d/hardway.conf"
 _MASQUERADE = "/etc/hardway/masquerade.nft"
 # Who set a route, as ip-route(8) has it: a number that no routing daemon uses.
 _MARK = 240
@@ -36,6 +38,8 @@ def pod_routes(
         f"route replace {pods} via {hop} proto {_MARK}" for pods, hop in ([] if overlaid else routes_of(machine, lab))
     ]
     files = [File(path=_ROUTES, content="\n".join(routes))]
+    if routes:
+        files.append(File(path=_NETWORKD, content="[Network]\nManageForeignRoutes=no"))
     if machine.pod_cidr is not None:
         files.append(File(path=_MASQUERADE, content=pod_table(str(machine.pod_cidr), network, lab, calico)))
     nft = [f"/usr/sbin/nft -f {_MASQUERADE}"] if machine.pod_cidr is not None else []

@@ -13,6 +13,15 @@ MODULES=/proc/modules
 # What every deadline is multiplied by: an emulated machine is many times slower than a real one.
 TIMEOUT_FACTOR=1
 
+# A proxy of the host's (/etc/environment) is for what is outside: the cluster's own addresses are asked directly.
+declare -A PROXIED=([no_proxy]=${no_proxy-} [NO_PROXY]=${NO_PROXY-})
+if [ -n "${http_proxy-}${https_proxy-}${all_proxy-}${HTTP_PROXY-}${HTTPS_PROXY-}${ALL_PROXY-}" ]; then
+  export no_proxy='*' NO_PROXY='*'
+fi
+
+# outside COMMAND...: run what fetches from elsewhere, by the host's proxy where it has one.
+outside() { no_proxy=${PROXIED[no_proxy]} NO_PROXY=${PROXIED[NO_PROXY]} "$@"; }
+
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
 # begin STEP: take the step's lock and read its secrets (lines of "PATH BASE64" on standard input).
@@ -168,19 +177,34 @@ packages() {
   export DEBIAN_FRONTEND=noninteractive
   # What a killed run has left half done is in the way of every package.
   dpkg --configure -a >/dev/null 2>&1 || true
-  apt_get update || die "apt-get update failed:" "$(tail -n 20 "$step/packages.log")"
+  # A source of somebody else's that is broken is in the way only of what is to come from it.
+  local outdated=
+  apt_get update || outdated=$(tail -n 20 "$step/packages.log")
   # Before they come: what a killed run has installed must be known to the next.
   while read -r name; do
     [[ " ${missing[*]} " == *" $name "* ]] || own dependency "$name"
   done < <(apt-get install -s --no-install-recommends "${missing[@]}" 2>/dev/null | awk '$1 == "Inst" && $3 ~ /^\(/ { print $2 }')
   for name in "${missing[@]}"; do own package "$name"; done
   apt_get install --no-install-recommends "${missing[@]}" ||
-    die "installing ${missing[*]} failed:" "$(tail -n 20 "$step/packages.log")"
+    die "installing ${missing[*]} failed:" "$(tail -n 20 "$step/packages.log")" \
+      "${outdated:+apt-get update failed before: $outdated}"
 }
 
 installed() { dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q ' installed$'; }
 
-apt_get() { apt-get -q -y -o DPkg::Lock::Timeout=$((300 * TIMEOUT_FACTOR)) "$@" >"$step/packages.log" 2>&1; }
+# apt waits for dpkg's lock by itself, and not for that of its lists, which a host's timers hold after a boot.
+apt_get() {
+  local end=$((SECONDS + 300 * TIMEOUT_FACTOR)) holder said=
+  until outside apt-get -q -y -o DPkg::Lock::Timeout=$((300 * TIMEOUT_FACTOR)) "$@" >"$step/packages.log" 2>&1; do
+    grep -q '^E: Could not get lock /var/lib/apt/lists/' "$step/packages.log" || return 1
+    holder=$(sed -n 's/.*It is held by process \(.*\)$/process \1/p' "$step/packages.log" | head -n 1)
+    [ -n "$said" ] || printf '%s: apt waits for the lock of its lists, held by %s\n' "$(hostname)" "${holder:-somebody}" >&2
+    said=yes
+    [ $SECONDS -lt "$end" ] ||
+      die "the lock of apt's lists on $(hostname) is held by ${holder:-somebody} for more than $((300 * TIMEOUT_FACTOR)) s"
+    sleep 1
+  done
+}
 
 # purge NAME...: packages that the step brought, but for those that somebody else's need by now.
 purge() {
@@ -260,7 +284,7 @@ fetch() {
 download() {
   local status
   for _ in 1 2 3 4 5; do
-    curl -fsSL --retry 5 --retry-connrefused "$@" && return
+    outside curl -fsSL --retry 5 --retry-connrefused "$@" && return
     status=$?
     case $status in 18 | 56) ;; *) break ;; esac
   done
@@ -548,7 +572,7 @@ remove() {
     data) rm -rf "$2" ;;
     emptied:*)
       [ -d "$2" ] || mkdir "$2"
-      find "$2" -mindepth 1 -delete
+      find "$2" -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
       line=${1#*:}
       chmod "${line%%:*}" "$2"
       chown "${line#*:}" "$2"
@@ -566,7 +590,8 @@ data() {
     done
     if [ -n "${owned[data $path]+set}" ] || [ ! -e "$path" ]; then
       own data "$path"
-    elif [ -z "$(ls -A "$path")" ]; then
+    elif [ -z "$(ls -A -I lost+found "$path")" ]; then
+      # A file system of its own has lost+found.
       own "emptied:$(stat -c '%a:%u:%g' "$path")" "$path"
     else
       # What bears the lab's name is the lab's: this library came before any step.

@@ -4,7 +4,7 @@ Read by what refuses a machine where one is taken: the kubeadm step, and the pre
 Source: https://kubernetes.io/docs/reference/networking/ports-and-protocols/
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 PORTS: Mapping[str, Mapping[int, str]] = {
     "load-balancer": {6443: "Kubernetes API", 80: "HAProxy, health"},
@@ -28,7 +28,19 @@ PORTS: Mapping[str, Mapping[int, str]] = {
         10256: "kube-proxy, health",
     },
 }
-"""What a machine is for -> port -> who listens there; the first is what other machines try the way with."""
+"""What a machine is for -> port -> who listens there."""
+
+BETWEEN_MACHINES: Mapping[str, Sequence[int]] = {
+    "load-balancer": (6443, 80),
+    "controller": (6443, 80),
+    "kubeadm-controller": (6443,),
+    "etcd": (2379, 2380),
+    "worker": (10250, 10256),
+}
+"""What a machine is for -> its ports that other machines connect to; the others are asked on the machine itself."""
+
+VXLAN = 4789
+"""The UDP port of Calico's VXLAN, between all machines with pods."""
 
 NODE_PORTS = range(30000, 32768)
 """Those of Services, on workers."""

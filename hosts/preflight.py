@@ -11,8 +11,8 @@ from pathlib import Path
 
 import asyncssh
 
-from config.ports import NODE_PORTS, PORTS
-from hosts import reach
+from config.ports import BETWEEN_MACHINES, NODE_PORTS, PORTS, VXLAN
+from hosts import firewall, reach
 from hosts.plan import Host, Plan, numbered
 from hosts.reach import Credentials, HostError
 
@@ -59,8 +59,10 @@ async def check(plan: Plan, credentials: Credentials, marks: Mapping[str, str]) 
     answers = await asyncio.gather(*(_ask(host, plan, credentials) for host in plan.hosts))
     found = {host.name: answer for host, answer in zip(plan.hosts, answers, strict=True)}
     seen = {name: answer for name, answer in found.items() if isinstance(answer, Findings)}
+    closed = {line.partition(":")[0] for answer in seen.values() for line in answer.all("blocked")}
+    taken = {name: answer.all("udp") for name, answer in seen.items()}
     problems = {
-        host.name: list(_problems(host, plan, answer, marks.get(host.name, "")))
+        host.name: list(_problems(host, plan, answer, marks.get(host.name, ""), taken, host.address in closed))
         if isinstance(answer := found[host.name], Findings)
         else [answer]
         for host in plan.hosts
@@ -78,12 +80,16 @@ def report(plan: Plan, problems: dict[str, list[str]]) -> str:
 
 
 async def _ask(host: Host, plan: Plan, credentials: Credentials) -> Findings | str:
-    peers = " ".join(f"{other.address}:{port}" for other in plan.hosts if other is not host for port in _tried(other))
+    peers = " ".join(
+        f"{other.address}:{port}" for other in plan.hosts if other is not host for port in _tried(host, other, plan)
+    )
     modules = " ".join((*_MODULES, *(plan.modules if "worker" in host.roles else ())))
     script = f"peers='{peers}'\nmodules='{modules}'\n{_PROBE.read_text()}"
     try:
         async with reach.connected(host, credentials) as connection:
-            skew, said = await asyncio.gather(_skew(connection), reach.as_root(connection, host.login, script))
+            skew, said = await asyncio.gather(
+                _skew(connection), reach.as_root(connection, host.login, script, quiet=True)
+            )
     except HostError as reason:
         return str(reason)
     lines: dict[str, list[str]] = {}
@@ -107,11 +113,23 @@ async def _skew(connection: asyncssh.SSHClientConnection) -> float:
     return there - after if there > after else min(0.0, there - before)
 
 
-def _tried(host: Host) -> Iterator[int]:
-    return (next(iter(PORTS[role])) for role in host.roles)
+def _tried(host: Host, other: Host, plan: Plan) -> Iterator[str]:
+    """The ports of another machine that a host connects to, as the probe takes them."""
+    ports = {port for role in other.roles for port in BETWEEN_MACHINES[role]}
+    if _carries_etcd(other, plan.hosts):
+        ports |= set(BETWEEN_MACHINES["etcd"])
+    yield from map(str, sorted(ports))
+    if "vxlan" in plan.modules and _has_pods(host) and _has_pods(other):
+        yield f"{VXLAN}/udp"
 
 
-def _problems(host: Host, plan: Plan, found: Findings, expected: str) -> Iterator[str]:
+def _has_pods(host: Host) -> bool:
+    return "worker" in host.roles
+
+
+def _problems(
+    host: Host, plan: Plan, found: Findings, expected: str, taken: Mapping[str, Sequence[str]], is_closed: bool
+) -> Iterator[str]:
     mark = found.one("lab")
     if mark and mark != expected:
         other, *_, machine = mark.split()
@@ -124,7 +142,10 @@ def _problems(host: Host, plan: Plan, found: Findings, expected: str) -> Iterato
         )
         return
     yield from _machine(host, plan, found)
-    yield from _network(host, plan, found)
+    yield from _network(host, plan, found, taken)
+    pods = IPv4Network(plan.pods) if plan.pods and _has_pods(host) else None
+    others = [IPv4Network(other.address) for other in plan.hosts if other is not host]
+    yield from firewall.problems(found.lines, pods, others, is_closed=is_closed)
     if not mark:
         yield from _taken(host, plan, found)
 
@@ -147,6 +168,11 @@ def _machine(host: Host, plan: Plan, found: Findings) -> Iterator[str]:
             yield "it has cgroup v1, which kubelets refuse: boot it with systemd.unified_cgroup_hierarchy=1"
         if missing := [each for each in _CONTROLLERS if each not in controllers.split()]:
             yield f"its cgroups lack {', '.join(missing)}: enable them on the kernel's command line"
+    for mounted in sorted(set(found.all("noexec"))):
+        yield (
+            f"{mounted} is mounted noexec, and programs of the lab are run from there: "
+            f"`mount -o remount,exec {mounted}`, and without noexec in /etc/fstab"
+        )
     memory, disk = int(found.one("memavailable")), int(found.one("disk"))
     if memory < _MEMORY_MIB:
         yield f"{memory} MiB of memory are free, {_MEMORY_MIB} MiB are wanted"
@@ -159,12 +185,17 @@ def _machine(host: Host, plan: Plan, found: Findings) -> Iterator[str]:
         yield f"its clock is {abs(found.skew):.0f} s {'ahead of' if found.skew > 0 else 'behind'} this host's: set it"
 
 
-def _network(host: Host, plan: Plan, found: Findings) -> Iterator[str]:
+def _network(host: Host, plan: Plan, found: Findings, taken: Mapping[str, Sequence[str]]) -> Iterator[str]:
     if host.address not in found.all("address"):
         yield f"none of its interfaces has the address {host.address}"
     for blocked in found.all("blocked"):
         address, _, port = blocked.partition(":")
         other = next(each for each in plan.hosts if each.address == address)
+        if port == f"{VXLAN}/udp":
+            # A device of the lab's, or of another's, takes what comes and says nothing.
+            if f"{VXLAN:04X}" in taken.get(other.name, ()):
+                continue
+            port = f"{VXLAN} (UDP, VXLAN)"
         yield f"it does not reach {other.name} at {address}, port {port}: open the way between them"
     routes = [_route(line) for line in found.all("route")]
     for other in plan.hosts:
@@ -228,9 +259,23 @@ def _twins(plan: Plan, found: dict[str, Findings]) -> Iterator[tuple[str, str]]:
     for what, word in identities:
         first: dict[str, str] = {}
         for name, answer in found.items():
-            for value in {line.split()[0] for line in answer.all(word) if line}:
+            for value in _values(plan, name, answer, word):
                 if value != "00:00:00:00:00:00" and first.setdefault(value, name) != name:
                     yield name, f"its {what} {value} is {first[value]}'s, too: it is a copy, give it its own"
+
+
+def _values(plan: Plan, name: str, found: Findings, word: str) -> set[str]:
+    """What tells a machine from others. Of its network interfaces that one which has its address: those behind a NAT
+    of their own (Vagrant's first) have equal MAC addresses on all machines."""
+    lines = [line.split() for line in found.all(word) if line]
+    if word == "mac":
+        (host,) = (each for each in plan.hosts if each.name == name)
+        ways = [_route(line) for line in found.all("route")]
+        direct = [way for way in ways if way[1] == IPv4Address(0) and IPv4Address(host.address) in way[0]]
+        if direct:
+            interface = max(direct, key=lambda way: way[0].prefixlen)[2]
+            lines = [line for line in lines if line[1] == interface] or lines
+    return {line[0] for line in lines}
 
 
 def _carries_etcd(host: Host, hosts: Sequence[Host]) -> bool:

@@ -1,10 +1,11 @@
 # What a host is like, as lines of a word and its value; run by root, changes nothing. Before it stand:
-#   peers    ADDRESS:PORT of what the other machines are to listen on
+#   peers    ADDRESS:PORT of what the other machines are to listen on; UDP where /udp stands behind it
 #   modules  kernel modules
 : "${peers?}" "${modules?}"
 export LC_ALL=C
 
-holds() { [ -n "$(ls -A "$1" 2>/dev/null)" ]; }
+# A file system of its own has lost+found.
+holds() { [ -n "$(ls -A -I lost+found "$1" 2>/dev/null)" ]; }
 # Here at once, built in, or there to be loaded.
 has_module() {
   case $1 in
@@ -18,8 +19,13 @@ has_module() {
 }
 # A refusal comes from the machine itself: the way to it is open. Silence, or a word from elsewhere, is a firewall.
 peer() {
-  local said
-  said=$(timeout 2 bash -c "exec 3<>/dev/tcp/${1/://}" 2>&1) && return
+  local said at=${1%/udp}
+  if [ "$at" = "$1" ]; then
+    said=$(timeout 2 bash -c "exec 3<>/dev/tcp/${at/://}" 2>&1) && return
+  else
+    # What nobody listens on is refused, too, and the next packet is told; some hosts tell only once in a second.
+    said=$(timeout 3 bash -c "exec 3<>/dev/udp/${at/://}; for n in 1 2 3 4; do echo >&3 || exit; sleep 0.5; done" 2>&1)
+  fi
   case $said in *"Connection refused"*) ;; *) echo "blocked $1" ;; esac
 }
 
@@ -61,6 +67,23 @@ else
 fi
 awk '/^(MemAvailable|SwapTotal|SwapFree):/ { print tolower(substr($1, 1, length($1) - 1)), int($2 / 1024) }' /proc/meminfo
 echo "disk $(df -Pm /var/lib | awk 'NR == 2 { print $4 }')"
+# Programs are kept and run below these.
+for directory in /var/lib /var/lib/containerd /var/lib/hardway /usr/local/bin /opt; do
+  [ -d "$directory" ] || continue
+  mounted=$(df -P "$directory" | awk 'NR == 2 { print $6 }')
+  awk -v at="$mounted" '$2 == at { options = $4 } END { if (options ~ /(^|,)noexec(,|$)/) print "noexec", at }' /proc/mounts
+done
+awk 'NR > 1 { split($2, at, ":"); print "udp", at[2] }' /proc/net/udp
+if command -v nft >/dev/null && rules=$(nft -j list ruleset 2>/dev/null); then
+  echo "nft $(printf %s "$rules" | tr -d '\n')"
+fi
+if command -v iptables-legacy-save >/dev/null; then
+  # Where nobody has loaded it there is no rule, and asking would load it.
+  [ ! -s /proc/net/ip_tables_names ] || iptables-legacy-save -t filter 2>/dev/null | sed -n 's/^:/legacy :/p; s/^-/legacy -/p'
+fi
+command -v firewall-cmd >/dev/null && [ "$(firewall-cmd --state 2>/dev/null)" = running ] &&
+  echo "firewalld $(firewall-cmd --zone=trusted --list-sources 2>/dev/null)"
+command -v ufw >/dev/null && ufw status 2>/dev/null | grep -q '^Status: active' && echo "ufw yes"
 [ -r /sys/class/dmi/id/product_uuid ] && echo "uuid $(cat /sys/class/dmi/id/product_uuid)"
 for interface in /sys/class/net/*; do
   [ "$(cat "$interface/type")" = 1 ] && [ ! -e "$interface/bridge" ] &&

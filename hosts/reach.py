@@ -163,6 +163,7 @@ async def dial(
         raise HostError(f"{login} cannot be reached{through}: {error}") from None
 
 
+# bash under sshd reads ~/.bashrc even for one command, but for --norc.
 # Read by bash, whatever the login shell is: what a script prints stands behind a line that nobody else prints.
 _RUN = """\
 script=$(base64 -d <<<"$1") token=$2
@@ -170,15 +171,15 @@ started() { printf '%s\\n' "$token"; printf '%s\\n' "$token" >&2; }
 """
 _AS_USER = f"""{_RUN}
 started
-exec bash -c "$script"
+exec bash --norc -c "$script"
 """
 # As root at once, or by a sudo that asks for nothing, or by one that reads the password from standard input.
 _AS_ROOT = f"""{_RUN}
 started
-if [ "$(id -u)" = 0 ]; then exec bash -c "$script"
+if [ "$(id -u)" = 0 ]; then exec bash --norc -c "$script"
 elif ! command -v sudo >/dev/null; then echo "there is no sudo" >&2; exit 97
-elif sudo -n true 2>/dev/null; then exec sudo -n bash -c "$script"
-else exec sudo -S -p '' bash -c "$script"
+elif sudo -n true 2>/dev/null; then exec sudo -n bash --norc -c "$script"
+else exec sudo -S -p '' bash --norc -c "$script"
 fi
 """
 _MOST_QUOTED = 200
@@ -231,7 +232,7 @@ async def _run(
     # In base64, and one line: sh, zsh and fish quote in different ways.
     token = secrets.token_hex(8)
     outer, inner = (base64.b64encode(text.encode()).decode() for text in scripts)
-    process = await connection.create_process(f"bash -c 'eval \"$(base64 -d <<<$0)\"' {outer} {inner} {token}")
+    process = await connection.create_process(f"bash --norc -c 'eval \"$(base64 -d <<<$0)\"' {outer} {inner} {token}")
     # A script that has ended by now needs no password any more.
     with suppress(OSError):
         if password:

@@ -1,6 +1,7 @@
 """What the preflight of existing machines makes of what they say: every hindrance in words, and none that is none."""
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -64,6 +65,19 @@ def test_nothing_is_wrong_with_fine_hosts(monkeypatch: pytest.MonkeyPatch) -> No
     assert report(monkeypatch) == {}
 
 
+def match(key: str, value: object) -> dict[str, object]:
+    left = {"payload": {"protocol": "ip", "field": key}} if "addr" in key else {"meta": {"key": key}}
+    return {"match": {"op": "==", "left": left, "right": value}}
+
+
+def closed(hook: str, name: str, *matches: dict[str, object]) -> str:
+    """What nft lists of a base chain that drops, with a rule that accepts for each match."""
+    place = {"family": "inet", "table": "filter"}
+    rules = [{"rule": {**place, "chain": name, "expr": [each, {"accept": None}]}} for each in matches]
+    return json.dumps({"nftables": [{"chain": {**place, "name": name, "hook": hook, "policy": "drop"}}, *rules]})
+
+
+PODS = {"prefix": {"addr": "10.200.0.0", "len": 16}}
 NODE, SERVER, BALANCER = HOSTS[2], HOSTS[1], HOSTS[0]
 HINDRANCES: dict[str, tuple[Host, dict[str, list[str]], str]] = {
     "architecture": (NODE, {"arch": ["aarch64"]}, "its architecture is arm64, not amd64"),
@@ -81,6 +95,26 @@ HINDRANCES: dict[str, tuple[Host, dict[str, list[str]], str]] = {
     "swap": (NODE, {"swaptotal": ["9000"], "swapfree": ["1000"]}, "8000 MiB are swapped out"),
     "address": (NODE, {"address": ["10.0.0.9"]}, "none of its interfaces has the address 192.168.1.20"),
     "blocked": (NODE, {"blocked": ["192.168.1.10:6443"]}, "it does not reach server at 192.168.1.10, port 6443"),
+    "another port": (NODE, {"blocked": ["192.168.1.10:2379"]}, "it does not reach server at 192.168.1.10, port 2379"),
+    "VXLAN": (NODE, {"blocked": ["192.168.1.10:4789/udp"]}, "server at 192.168.1.10, port 4789 (UDP, VXLAN)"),
+    "noexec": (NODE, {"noexec": ["/var", "/var"]}, "/var is mounted noexec"),
+    "forwarding": (
+        NODE,
+        {"nft": [closed("forward", "f")]},
+        "drops what it forwards for pods: table inet filter, chain f, policy drop. Let the lab pass: "
+        "`nft insert rule inet filter f ip saddr { 10.200.0.0/16 } accept && ",
+    ),
+    "forwarding for Docker alone": (
+        NODE,
+        {"nft": [closed("forward", "FORWARD", match("iifname", "docker0"))], "ufw": ["yes"]},
+        "`ufw route allow from 10.200.0.0/16 && ufw route allow to 10.200.0.0/16`",
+    ),
+    "iptables": (NODE, {"legacy": [":FORWARD DROP [0:0]"]}, "`iptables-legacy -I FORWARD -s 10.200.0.0/16 -j ACCEPT"),
+    "firewalld": (
+        NODE,
+        {"firewalld": ["192.168.1.0/24"]},
+        "`firewall-cmd --permanent --zone=trusted --add-source=10.200.0.0/16 && firewall-cmd --reload`",
+    ),
     "router": (SERVER, {"route": ROUTES[1:]}, "it reaches node by a router (192.168.1.1)"),
     "port": (SERVER, {"listens": ["192B 812 their server"]}, "6443    Kubernetes API server        their server ("),
     "balancer's port": (
@@ -147,6 +181,14 @@ def test_a_wrong_clock_is_said(skew: float, words: str, monkeypatch: pytest.Monk
             {"lab": [MARKS["node"]], "cluster": ["kubelet"], "runs": ["containerd"], "keeps": ["/var/lib/containerd"]},
         ),
         (NODE, {"swaptotal": ["900"], "swapfree": ["0"]}),
+        (NODE, {"nft": [closed("forward", "f", match("saddr", PODS))]}),
+        (NODE, {"nft": [closed("forward", "f", match("iifname", "cnio0"))]}),
+        # The others reach it; and nothing of pods passes through a controller.
+        (NODE, {"nft": [closed("input", "i")]}),
+        (SERVER, {"nft": [closed("forward", "f")]}),
+        (NODE, {"firewalld": ["192.168.1.0/24 10.0.0.0/8"]}),
+        # Behind a NAT of its own, which all machines have.
+        (NODE, {"mac": ["08:00:27:00:00:01 eth1", "52:54:00:00:00:20 eth0"]}),
     ],
 )
 def test_what_is_in_nobodys_way_is_not_said(
@@ -232,7 +274,7 @@ def test_workers_are_asked_for_the_modules_of_their_pod_network(monkeypatch: pyt
         async def __aexit__(self, *_: object) -> None:
             return None
 
-    async def as_root(connection: object, login: Login, script: str) -> str:
+    async def as_root(connection: object, login: Login, script: str, *, quiet: bool) -> str:
         asked[str(login)] = next(line for line in script.splitlines() if line.startswith("modules="))
         return "done yes"
 
@@ -247,3 +289,37 @@ def test_workers_are_asked_for_the_modules_of_their_pod_network(monkeypatch: pyt
     for at in HOSTS:
         asyncio.run(preflight._ask(at, plan, Credentials()))
         assert ("vxlan" in asked[str(at.login)]) == ("worker" in at.roles)
+
+
+def test_a_closed_port_is_named_with_the_chain_that_drops(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: dict[str, Findings | str] = {
+        "node": fine(NODE, nft=[closed("input", "i")]),
+        "server": fine(SERVER, blocked=["192.168.1.20:10250"]),
+    }
+    found = report(monkeypatch, answers)
+    assert "it does not reach node at 192.168.1.20, port 10250" in found["server"][0]
+    assert "drops what it gets from the other machines: table inet filter, chain i, policy drop" in found["node"][0]
+    assert "ip saddr { 192.168.1.5/32, 192.168.1.10/32 } accept`" in found["node"][0]
+
+
+def test_equal_addresses_of_a_nat_are_no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: dict[str, Findings | str] = {
+        each.name: fine(each, mac=["08:00:27:8d:c0:4d nat0", f"52:54:00:00:00:{number} eth0"])
+        for number, each in enumerate(HOSTS, 10)
+    }
+    assert report(monkeypatch, answers) == {}
+
+
+def test_a_device_that_takes_vxlan_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: dict[str, Findings | str] = {
+        "node": fine(NODE, udp=["12B5"]),
+        "server": fine(SERVER, blocked=["192.168.1.20:4789/udp"]),
+    }
+    assert report(monkeypatch, answers) == {}
+
+
+def test_every_port_between_machines_is_tried() -> None:
+    assert list(preflight._tried(NODE, SERVER, PLAN)) == ["80", "2379", "2380", "6443"]
+    assert list(preflight._tried(SERVER, NODE, PLAN)) == ["10250", "10256"]
+    other = replace(NODE, name="node-1")
+    assert list(preflight._tried(other, NODE, replace(PLAN, modules=("vxlan",))))[-1] == "4789/udp"
