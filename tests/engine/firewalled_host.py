@@ -83,20 +83,16 @@ class FirewalledHost:
 
     def passes(self) -> dict[str, bool]:
         """Which connections come about: between machines, between pods, and from a machine to the outside."""
-        return {
-            "machines": self._connects("10.240.0.2", "10.240.0.3"),
-            "pods": self._connects("10.200.1.1", "10.200.2.1"),
-            "outside": self._connects("10.240.0.2", _OUTSIDE),
+        ways = {
+            "machines": self._connecting("10.240.0.2", "10.240.0.3"),
+            "pods": self._connecting("10.200.1.1", "10.200.2.1"),
+            "outside": self._connecting("10.240.0.2", _OUTSIDE),
         }
+        return {way: _connected(process) for way, process in ways.items()}
 
-    def _connects(self, source: str, target: str) -> bool:
-        program = f"import socket; socket.create_connection(({target!r}, {_PORT}), 1, ({source!r}, 0))"
-        done = subprocess.run(
-            self._entered(1, sys.executable, "-c", program), capture_output=True, text=True, check=False
-        )
-        expected = ("TimeoutError", "timed out", "No route to host", "Connection refused", "PermissionError")
-        assert done.returncode == 0 or any(word in done.stderr for word in expected), done.stderr
-        return done.returncode == 0
+    def _connecting(self, source: str, target: str) -> subprocess.Popen[str]:
+        program = f"import socket; socket.create_connection(({target!r}, {_PORT}), 2, ({source!r}, 0))"
+        return subprocess.Popen(self._entered(1, sys.executable, "-c", program), stderr=subprocess.PIPE, text=True)
 
     def _connect(self, number: int, name: str) -> None:
         pid = str(self._namespaces[number].pid)
@@ -117,3 +113,10 @@ class FirewalledHost:
         assert process.stdout is not None
         process.stdout.readline()
         return process
+
+
+def _connected(process: subprocess.Popen[str]) -> bool:
+    _, said = process.communicate(timeout=60)
+    expected = ("TimeoutError", "timed out", "No route to host", "Connection refused", "PermissionError")
+    assert process.returncode == 0 or any(word in said for word in expected), said
+    return process.returncode == 0

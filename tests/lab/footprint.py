@@ -24,6 +24,8 @@ def of_lab(settings: config.Lab) -> Footprint:
         "routes": [route for route in _routes() if _lies_in(route.split()[0], ranges)],
         "interfaces": [address for address in _addresses() if _lies_in(address.split()[0], ranges)],
         "units": [str(path) for path in Path("/etc/systemd/system").glob(f"**/{prefix}*")],
+        "rules": [line for line in _rules() if f"--comment {prefix} " in line],
+        "scripts": [str(path) for path in Path("/usr/local/lib").glob(prefix)],
         "files": sorted(str(path) for path in (CHECKOUT / ".state" / settings.name).glob("*")),
         "processes": [
             f"{process.name} {line}"
@@ -51,6 +53,10 @@ def podman(*arguments: str) -> str:
 def _routes() -> list[str]:
     shown = subprocess.run(["ip", "-4", "route", "show"], capture_output=True, text=True, check=True).stdout
     return [line for line in shown.splitlines() if line[0].isdigit()]
+
+
+def _rules() -> list[str]:
+    return subprocess.run(["iptables", "-S"], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def _addresses() -> list[str]:

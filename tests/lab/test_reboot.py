@@ -100,6 +100,13 @@ def test_the_lab_comes_back_after_a_reboot_of_its_host(workload: Workload, befor
     _comes_back(workload, before, names)
 
 
+def test_no_machine_has_a_limit_of_processes_below_the_hosts(cluster: Cluster) -> None:
+    """podman's is 2048, and it sets it again at every start: a hundred pods and a program of many threads are more."""
+    for machine in cluster.machines:
+        limit = "cat /sys/fs/cgroup/pids/pids.max 2>/dev/null || cat /sys/fs/cgroup/pids.max"
+        assert cluster.ssh(machine.name, limit).strip() == "max", machine.name
+
+
 def test_no_pod_address_was_lost(workload: Workload) -> None:
     """Addresses of pods that are gone, never given back: after some reboots a worker has none left."""
     cluster = workload.cluster
