@@ -84,7 +84,7 @@ lint: .venv-dev  ## ruff and mypy
 # What only some labs have takes minutes where it is built: here it says how far it is.
 test: lint  ## lint, then the tests: unit, tool chain, live, engine, and real labs of each kind
 	@$(TOOL) --stack lab-four-test setup
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose --durations=60 tests/unit tests/toolchain tests/live tests/engine tests/docker tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/ha --ignore=tests/kubeadm/test_drills.py
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose --durations=60 tests/unit tests/toolchain tests/live tests/engine tests/upstream tests/docker tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/ha --ignore=tests/kubeadm/test_drills.py
 
 # What takes minutes and repeats on another lab what `test` sees: kubeadm with Calico, and the drills of kubeadm's lab.
 test-long: .venv-dev  ## further labs, for a run by hand before a release
