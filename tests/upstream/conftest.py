@@ -25,12 +25,12 @@ def host() -> Iterator[UpstreamHost]:
         releases.write_versions()
         content = releases.content
         # What upstream does at times: set-up must get over each.
-        content.slow.append("dl.k8s.io")
         content.limited += [name for name in content.files if "/runc." in name]
         content.cut += [name for name in content.files if "/etcd-v" in name]
         made.start(content)
         yield made
     finally:
-        made.end_lab()
-        made.stop()
-        shutil.rmtree(directory)
+        try:
+            made.stop()
+        finally:
+            shutil.rmtree(directory)

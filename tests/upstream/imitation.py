@@ -9,7 +9,6 @@ import socket
 import ssl
 import sys
 import threading
-import time
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,8 +30,6 @@ ADDRESS = "10.198.0.1"
 _PIECE = 1 << 18
 _SIGNED = "sig=imitation"
 _TOKEN = "a-token-of-the-imitation"
-_SLOW_HEAD_SECONDS = 5.0
-_INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 @dataclass(kw_only=True)
@@ -46,7 +43,6 @@ class Content:
         types: sha256 -> the media type of an index or manifest.
         limited: host and path of files whose first request is answered by 429.
         cut: host and path of files whose first transfer breaks off in the middle.
-        slow: a host whose first HEAD takes 5 s.
     """
 
     files: dict[str, str] = field(default_factory=dict)
@@ -55,7 +51,6 @@ class Content:
     types: dict[str, str] = field(default_factory=dict)
     limited: list[str] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
-    slow: list[str] = field(default_factory=list)
 
     def write(self, directory: Path) -> None:
         """Put it where the server looks for it."""
@@ -92,8 +87,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _release(self) -> None:
         """dl.k8s.io and github.com send to storage; get.pulumi.com has its files itself."""
-        if self.command == "HEAD" and self._once(self.content.slow, self.host):
-            time.sleep(_SLOW_HEAD_SECONDS)
         name = f"{self.host}{self.where.path}"
         if name not in self.content.files:
             self._reply(404)

@@ -109,6 +109,8 @@ class Releases:
         self.content.blobs[sha256] = str(blob)
         self.content.types[sha256] = _INDEX
         self.content.tags[image.reference] = sha256
+        if "digest" in self.versions["images"][name]:
+            self.versions["images"][name]["digest"] = f"sha256:{sha256}"
 
     def _pulumi(self, command: Path) -> None:
         version = tools().pulumi

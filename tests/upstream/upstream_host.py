@@ -90,15 +90,18 @@ class UpstreamHost:
         assert self._server.stdout.readline() == b"ready\n"
 
     def stop(self) -> None:
-        """End all of it."""
+        """End all of it, with the machines that failed tests have left."""
+        try:
+            if self._server:
+                self.run("podman", "rm", "--all", "--force", "--volumes")
+        finally:
+            self._end_processes()
+
+    def _end_processes(self) -> None:
         for process in (self._server, self._host):
             if process:
                 process.terminate()
                 process.wait(timeout=30)
-
-    def end_lab(self) -> None:
-        """Remove the machines that failed tests have left."""
-        self.run("podman", "rm", "--all", "--force", "--volumes")
 
     def run(self, *command: str) -> str:
         """What a command prints on this host, both streams.
