@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 
-from toolchain import access, free, operations, owner, prepare, stack, trust
+from toolchain import access, free, operations, owner, pins, prepare, stack, trust
 from toolchain.errors import ToolchainError, needs_sudo
 from toolchain.prepare import Workshop
 from toolchain.progress import Report
@@ -22,6 +22,8 @@ def main(arguments: list[str]) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
+        if options.command == "pins":
+            return _pins(options.version)
         chosen = stack.read(options.stack)
         match options.command:
             case "setup":
@@ -65,14 +67,23 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("env", help="print what plain `pulumi` needs in its environment, for a shell's eval")
     commands.add_parser("trust", help="show and pin the host keys of machines that exist already")
     freed = commands.add_parser("free", help="take a lab off a machine that exists already, where destroy cannot")
+    versions = commands.add_parser("pins", help="write a Kubernetes version's checksums into config/versions.yaml")
     kubectl = commands.add_parser("kubectl", help="the lab's kubectl, as its administrator")
     ssh = commands.add_parser("ssh", help="a shell on a machine of the lab, or one command there")
+    versions.add_argument("version", help="such as 1.36.5")
     kubectl.add_argument("words", type=shlex.split, help="its arguments in one string, quoted in it as for a shell")
     freed.add_argument("machine", help="its name in the lab")
     freed.add_argument("key", nargs="?", help="the fingerprint of the lab's key; without it the host is only looked at")
     ssh.add_argument("machine", help="its name in the lab")
     ssh.add_argument("remote", nargs="?", help="the command, for the machine's shell")
     return parser
+
+
+def _pins(version: str) -> int:
+    with Report() as report:
+        file = pins.write(report, version)
+    print(f"{file} has the checksums of Kubernetes {version}: read `git diff` before you use them.")
+    return 0
 
 
 def _prepared(chosen: Stack) -> Workshop:

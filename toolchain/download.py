@@ -60,7 +60,7 @@ def download(url: str, destination: Path, *, sha256: str | None, part: Part, pat
     destination.parent.mkdir(parents=True, exist_ok=True)
     transfer = _Transfer(url, destination, part, patience)
     with exclusive(destination.with_name(f".{destination.name}.lock"), what=f"downloading {url}", part=part):
-        expected = sha256 or _published(url, part, patience)
+        expected = sha256 or published(url, part=part, patience=patience)
         if destination.exists() and _sum(destination) == expected:
             return expected
         resumed = transfer.fetch()
@@ -166,11 +166,12 @@ def text(url: str, *, part: Part, patience: float = 60.0) -> str:
     return received
 
 
-def _published(url: str, part: Part, patience: float) -> str:
-    published = text(f"{url}.sha256", part=part, patience=patience).partition(" ")[0].strip().lower()
-    if len(published) != 64 or set(published) - set("0123456789abcdef"):
+def published(url: str, *, part: Part, patience: float = 60.0) -> str:
+    """The sha256 that upstream publishes as `<url>.sha256`. Arguments and errors are those of `download`."""
+    said = text(f"{url}.sha256", part=part, patience=patience).partition(" ")[0].strip().lower()
+    if len(said) != 64 or set(said) - set("0123456789abcdef"):
         raise ToolchainError(f"{url}.sha256 holds no sha256. Try again; or set TOOLCHAIN=source to build.")
-    return published
+    return said
 
 
 @contextmanager
