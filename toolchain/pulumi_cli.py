@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 from toolchain import build_times, gomodule, origin, paths, sources
-from toolchain.download import download, text
+from toolchain.download import download
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
 from toolchain.origin import Origin
@@ -97,7 +97,7 @@ def _make(report: Report, part: Part, version: str, releases: str) -> None:
     programs.mkdir(parents=True)
     archive = f"{releases}/v{version}/pulumi-v{version}-linux-{_RELEASE_NAMES[arch]}.tar.gz"
     if origin.of_release(archive) is Origin.UPSTREAM:
-        _download(part, version, archive, f"{releases}/v{version}/pulumi-{version}-checksums.txt", programs)
+        _download(part, version, archive, tools().pulumi_archive[arch], programs)
     else:
         build_times.announce(report, origin.why_release_is_built(archive), ["pulumi"], how="from its Go module")
         gomodule.build(part, sources.pulumi(version), programs, arch=arch)
@@ -108,11 +108,11 @@ def _make(report: Report, part: Part, version: str, releases: str) -> None:
     shutil.rmtree(work)
 
 
-def _download(part: Part, version: str, url: str, checksums: str, programs: Path) -> None:
+def _download(part: Part, version: str, url: str, sha256: str, programs: Path) -> None:
     name = url.rpartition("/")[2]
     # Beside the final place, not in the scratch directory: what has come must survive an interruption.
     archive = paths.cache() / "pulumi" / version / name
-    download(url, archive, sha256=_sum_of(name, text(checksums, part=part), checksums), part=part)
+    download(url, archive, sha256=sha256, part=part)
     part.say("unpacking")
     with tarfile.open(archive) as tar:
         for member in tar:
@@ -126,11 +126,3 @@ def _download(part: Part, version: str, url: str, checksums: str, programs: Path
     if not (programs / _LANGUAGE_HOST).exists() or not (programs / "pulumi").exists():
         raise ToolchainError(f"{url} holds no pulumi with {_LANGUAGE_HOST}: upstream has changed its layout.")
     archive.unlink()
-
-
-def _sum_of(name: str, checksums: str, url: str) -> str:
-    for line in checksums.splitlines():
-        words = line.split()
-        if len(words) == 2 and words[1].lstrip("*") == name:
-            return words[0]
-    raise ToolchainError(f"{url} does not list {name}. Check tools.pulumi in config/versions.yaml.")

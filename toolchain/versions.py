@@ -19,6 +19,8 @@ class Tools:
     """Pinned versions of the programs that make a lab."""
 
     pulumi: str
+    pulumi_archive: Mapping[str, str]
+    """The sha256 of Pulumi's release archive, per architecture."""
     plugins: Mapping[str, str]
     go: str
     go_wheel: Mapping[str, str]
@@ -32,6 +34,7 @@ def tools() -> Tools:
     section = document["tools"]
     return Tools(
         pulumi=section["pulumi"],
+        pulumi_archive=section["pulumi-archive"],
         plugins=section["plugins"],
         go=section["go"]["version"],
         go_wheel=section["go"]["wheel"],
