@@ -109,9 +109,8 @@ def _make(report: Report, part: Part, version: str, releases: str) -> None:
 
 
 def _download(part: Part, version: str, url: str, sha256: str, programs: Path) -> None:
-    name = url.rpartition("/")[2]
     # Beside the final place, not in the scratch directory: what has come must survive an interruption.
-    archive = paths.cache() / "pulumi" / version / name
+    archive = paths.cache() / "pulumi" / version / url.rpartition("/")[2]
     download(url, archive, sha256=sha256, part=part)
     part.say("unpacking")
     with tarfile.open(archive) as tar:

@@ -20,7 +20,7 @@ class Tools:
 
     pulumi: str
     pulumi_archive: Mapping[str, str]
-    """The sha256 of Pulumi's release archive, per architecture."""
+    """The sha256 of the official archive, per architecture."""
     plugins: Mapping[str, str]
     go: str
     go_wheel: Mapping[str, str]
@@ -33,8 +33,8 @@ def tools() -> Tools:
     document: dict[str, Any] = yaml.safe_load((paths.checkout() / "config" / "versions.yaml").read_text())
     section = document["tools"]
     return Tools(
-        pulumi=section["pulumi"],
-        pulumi_archive=section["pulumi-archive"],
+        pulumi=section["pulumi"]["version"],
+        pulumi_archive=section["pulumi"]["archive"],
         plugins=section["plugins"],
         go=section["go"]["version"],
         go_wheel=section["go"]["wheel"],

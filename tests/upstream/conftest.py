@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from toolchain import paths
+from toolchain import paths, system
+from toolchain.progress import Report
 from toolchain.versions import tools
 from upstream.releases import Releases
 from upstream.upstream_host import UpstreamHost
@@ -16,6 +17,9 @@ from upstream.upstream_host import UpstreamHost
 @pytest.fixture(scope="session")
 def host() -> Iterator[UpstreamHost]:
     """The host, with nothing set up; its lab, if the tests have left one, ends with it."""
+    # There is no apt on that host.
+    with Report() as report:
+        system.ensure(report, system.IMAGE_PULLS)
     directory = Path(tempfile.mkdtemp(prefix="hardway-upstream-", dir="/var/tmp"))
     made = UpstreamHost(directory)
     try:

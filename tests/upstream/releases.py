@@ -119,7 +119,7 @@ class Releases:
         archive = self._directory / "files" / name
         _pack(archive, {"pulumi/pulumi": command, "pulumi/pulumi-language-python": self._program("language")})
         self.content.files[f"{base}/{name}"] = str(archive)
-        self.versions["tools"]["pulumi-archive"][self._arch] = _sum(archive)
+        self.versions["tools"]["pulumi"]["archive"][self._arch] = _sum(archive)
 
     def _plugin(self, name: str, version: str) -> None:
         file = f"pulumi-resource-{name}-v{version}-linux-{self._arch}.tar.gz"
