@@ -8,6 +8,7 @@ from the recipe: another recipe is another image.
 
 import hashlib
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from toolchain.command import run
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
 from toolchain.progress import Part, Report
+from toolchain.versions import tools
 
 _RECIPE = Path(__file__).with_name("node-image")
 PACKAGES = _RECIPE / "packages"
@@ -103,8 +105,14 @@ def _make(report: Report, part: Part, engine: str, image: str) -> None:
     if origin.of_images(_REGISTRY) is origin.Origin.UPSTREAM:
         # crun, podman's default, refuses hosts that have both versions of cgroups; labs run on runc too.
         runtime = ["--runtime", "runc"] if Path(engine).name == "podman" else []
-        # docker looks for a file named Dockerfile.
-        run(part, [engine, *runtime, "build", "--file", _RECIPE / "Containerfile", "--tag", image, _RECIPE])
+        pinned = paths.scratch() / f"Containerfile-{Path(engine).name}"
+        pinned.parent.mkdir(parents=True, exist_ok=True)
+        pinned.write_text(_with_pinned_base((_RECIPE / "Containerfile").read_text()))
+        try:
+            # docker looks for a file named Dockerfile.
+            run(part, [engine, *runtime, "build", "--file", pinned, "--tag", image, _RECIPE])
+        finally:
+            pinned.unlink()
         return
     build_times.announce(report, origin.why_images_are_built(_REGISTRY), ["node image"], how="from Debian packages")
     root = paths.scratch() / f"node-image-{engine}.tar"
@@ -115,3 +123,8 @@ def _make(report: Report, part: Part, engine: str, image: str) -> None:
         run(part, [engine, "import", *changes, root, image])
     finally:
         root.unlink(missing_ok=True)
+
+
+def _with_pinned_base(containerfile: str) -> str:
+    # The pin is no part of the recipe: with another one, the machines of running labs would get another image.
+    return re.sub(r"(?m)^FROM \S+$", rf"\g<0>@{tools().node_image_base}", containerfile)

