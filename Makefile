@@ -13,10 +13,10 @@ export ARGS
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up preview destroy trust free kubectl ssh status snapshot restore replace drill env test test-long lint compare bench .venv .venv-dev
+.PHONY: help setup up preview destroy trust free kubectl ssh status snapshot restore replace drill env test test-long lint test-hosts compare bench .venv .venv-dev
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo '  STACK=name        another lab than dev: one for each Pulumi.<name>.yaml'
 	@echo '  TOOLCHAIN=source  build everything from package registries; =upstream: official releases only'
@@ -84,12 +84,16 @@ lint: .venv-dev  ## ruff and mypy
 # What only some labs have takes minutes where it is built: here it says how far it is.
 test: lint  ## lint, then the tests: unit, tool chain, live, engine, and real labs of each kind
 	@$(TOOL) --stack lab-four-test setup
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose --durations=60 tests/unit tests/toolchain tests/live tests/engine tests/upstream tests/docker tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/ha --ignore=tests/kubeadm/test_drills.py
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose --durations=60 tests/unit tests/toolchain tests/live tests/engine tests/upstream tests/docker tests/debian13 tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/ha --ignore=tests/kubeadm/test_drills.py
 
 # What takes minutes and repeats on another lab what `test` sees: kubeadm with Calico, and the drills of kubeadm's lab.
 test-long: .venv-dev  ## further labs, for a run by hand before a release
 	@$(TOOL) --stack lab-four-test setup
 	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/lab_four tests/kubeadm
+
+# Emulated: half an hour or more. The disk stays below HARDWAY_CACHE, or in HARDWAY_HOSTS.
+test-hosts: .venv  ## labs on a virtual machine with Debian 13: cgroup v2, AppArmor, reboot; podman, then Docker
+	@variables=$$($(TOOL) env) && eval "$$variables" && PYTHONPATH=tests $(PYTHON) -m debian13
 
 compare: .venv  ## the hard way and kubeadm on the same machines: seconds, memory, processes, files [ARGS=--files]
 	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m benchmarks.compare $$ARGS

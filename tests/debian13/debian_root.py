@@ -83,7 +83,16 @@ def copy_files(state: Path, to: str, directory: Path, names: Iterable[str]) -> N
         stdout=subprocess.PIPE,
         check=True,
     )
-    unpack = [HERE / "namespace-host", "run", state, "tar", "--directory", to, "--no-same-owner", "--extract"]
+    unpack: list[str | Path] = [
+        HERE / "namespace-host",
+        "run",
+        state,
+        "tar",
+        "--directory",
+        to,
+        "--no-same-owner",
+        "--extract",
+    ]
     subprocess.run(unpack, input=packed.stdout, check=True)
 
 

@@ -40,7 +40,7 @@ class NamespaceHost:
     def load_node_image(self) -> None:
         """Give podman the image that this host's podman has."""
         with subprocess.Popen(["podman", "save", node_image.reference()], stdout=subprocess.PIPE) as saved:
-            load = [_SCRIPT, "run", self._state, "podman", "load", "--quiet"]
+            load: list[str | Path] = [_SCRIPT, "run", self._state, "podman", "load", "--quiet"]
             subprocess.run(load, stdin=saved.stdout, stdout=subprocess.DEVNULL, check=True)
         assert saved.returncode == 0
 

@@ -10,6 +10,14 @@ from lab.polling import eventually
 
 STACK = "hosts-test"
 PREFIX = f"hardway-{STACK}"
+SETTINGS = """\
+config:
+  hardway:lab:
+    controllers: 1
+    workers: 1
+    containers: {engine: podman}
+    network: {nodes: 10.153.0.0/24, pods: 10.163.0.0/16, services: 10.173.0.0/24}
+"""
 DNS = "10.173.0.10"
 API_SERVICE = "10.173.0.1"
 
@@ -17,6 +25,7 @@ API_SERVICE = "10.173.0.1"
 @pytest.fixture(scope="module")
 def before(host: NamespaceHost) -> dict[str, str]:
     """The host beside Docker, before there is a lab."""
+    host.run(f"cat >Pulumi.{STACK}.yaml <<END\n{SETTINGS}END", user=USER)
     host.load_node_image()
     host.start_docker()
     found = traces(host)
