@@ -19,6 +19,12 @@ PROJECT = f"/home/{USER}/hardway"
 _REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
 _BOOTSTRAP = "toolchain/bootstrap.sh"
 _PYTHON = "3.13"
+_MAKE_USER = f"""set -eu
+useradd --create-home --shell /bin/bash {USER}
+echo '{USER} ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/{USER}
+echo '127.0.1.1 debian13' >>/etc/hosts
+mkdir -p {PROJECT}
+"""
 _PLATFORMS = ("manylinux2014", "manylinux_2_17", "manylinux_2_28", "linux")
 
 
@@ -38,8 +44,8 @@ def root() -> Path:
 
 def layers() -> str:
     """The user's layer and the root below it, as namespace-host takes them."""
-    sources = [HERE / "make-root", Path(__file__), *(CHECKOUT / name for name in (*_REQUIREMENTS, _BOOTSTRAP))]
-    layer = place() / f"user-{_name_of(sources)}"
+    sources = [HERE / "make-root", *(CHECKOUT / name for name in (*_REQUIREMENTS, _BOOTSTRAP))]
+    layer = place() / f"user-{_name_of(sources, _MAKE_USER)}"
     if not layer.exists():
         _make_user(layer)
     return f"{layer}:{root()}"
@@ -57,12 +63,7 @@ def _make_user(layer: Path) -> None:
         _run(script, "stop", state)
     _run(script, "start", root(), state)
     try:
-        prepare = f"""set -eu
-            useradd --create-home --shell /bin/bash {USER}
-            echo '{USER} ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/{USER}
-            echo '127.0.1.1 debian13' >>/etc/hosts
-            mkdir -p {PROJECT}"""
-        _run(script, "run", state, "sh", "-c", prepare)
+        _run(script, "run", state, "sh", "-c", _MAKE_USER)
         copy_files(state, PROJECT, CHECKOUT, [*_REQUIREMENTS, _BOOTSTRAP])
         copy_files(state, "/var/tmp", wheels.parent, [wheels.name])
         own = f"chown -R {USER}:{USER} {PROJECT}"
@@ -96,8 +97,8 @@ def copy_files(state: Path, to: str, directory: Path, names: Iterable[str]) -> N
     subprocess.run(unpack, input=packed.stdout, check=True)
 
 
-def _name_of(sources: Iterable[Path]) -> str:
-    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+def _name_of(sources: Iterable[Path], text: str = "") -> str:
+    return hashlib.sha256(b"\0".join([*(source.read_bytes() for source in sources), text.encode()])).hexdigest()[:12]
 
 
 def _run(*command: str | Path) -> None:
