@@ -1,0 +1,15 @@
+"""A Debian 13 host without nft, which netavark needs there, and without a registry of packages."""
+
+from debian13.debian_root import USER
+from debian13.namespace_host import NamespaceHost
+
+
+def test_a_missing_nft_is_named_and_nothing_is_left(host: NamespaceHost) -> None:
+    host.run("dpkg --remove --force-depends nftables && ! command -v nft")
+    bridges = "ip -o link show type bridge; podman network ls --format '{{.Name}}'"
+    before = host.run(bridges)
+    done = host.try_run("sudo make up STACK=dev", user=USER)
+    assert done.returncode != 0
+    assert "nftables" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert host.run(bridges) == before
