@@ -16,7 +16,7 @@ from toolchain import paths
 HERE = Path(__file__).parent
 USER = "anna"
 PROJECT = f"/home/{USER}/hardway"
-_REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
+_REQUIREMENTS = ("requirements.txt",)
 _BOOTSTRAP = "toolchain/bootstrap.sh"
 _PYTHON = "3.13"
 _MAKE_USER = f"""set -eu
