@@ -50,6 +50,7 @@ def test_systemd_takes_every_unit(dev: Run, shared: Run, tmp_path: Path, tools: 
         "etcd.service",
         "hardway-hosts.service",
         "hardway-pod-network.service",
+        "hardway-processes.service",
         "keepalived.service",
         "kube-apiserver.service",
         "kube-controller-manager.service",
