@@ -28,8 +28,9 @@ ip link set lo up
 mount --bind "$directory" "$directory"
 mount -o remount,ro,bind /
 mount -o remount,rw,bind "$directory"
-for engine in podman docker; do
-  program=$(command -v "$engine") && mount --bind /dev/null "$program" || true
+# Each once: a directory of PATH may be a link to another, and an engine may be there in two versions.
+type -aP podman docker | xargs -r realpath | sort -u | while read -r program; do
+  mount --bind /dev/null "$program"
 done
 cd "$directory/checkout"
 exec unshare --user --map-user=1000 --map-group=1000 -- "$@"
