@@ -22,6 +22,9 @@ fi
 # outside COMMAND...: run what fetches from elsewhere, by the host's proxy where it has one.
 outside() { no_proxy=${PROXIED[no_proxy]} NO_PROXY=${PROXIED[NO_PROXY]} "$@"; }
 
+# unit -> its last run before it was restarted here, see `cannot_start`; empty for units that others restart.
+declare -gA run_before=()
+
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
 # begin STEP: take the step's lock and read its secrets (lines of "PATH BASE64" on standard input).
@@ -34,7 +37,7 @@ begin() {
     die "another run of step $1 has been at work on this machine for $((300 * TIMEOUT_FACTOR)) s"
   units=() fetches=() kept=() manifest=()
   declare -gA owned=() elsewhere=() found_there=() keeps=() secrets=() watched=() ready_check=() ready_seconds=() ready_what=()
-  declare -gA reread=() valid_check=() run_before=() later=()
+  declare -gA reread=() valid_check=() later=()
   [ ! -e "$step/manifest" ] || mapfile -t manifest <"$step/manifest"
   local line path content other
   for line in "${manifest[@]}"; do owned[$line]=1; done

@@ -625,3 +625,14 @@ def test_two_runs_of_a_step_do_not_work_beside_each_other(machine: Machine) -> N
     for run in runs:
         run.join()
     assert not (machine.root / "clash").exists()
+
+
+def test_a_unit_that_no_step_started_can_be_waited_for(machine: Machine) -> None:
+    """`make restore` starts units by itself, and waits for them with the library."""
+    done = machine.bash(
+        "declare -gA ready_check=() ready_seconds=() ready_what=()\n"
+        "ready etcd.service 1 'a healthy member' false\nserving etcd.service"
+    )
+    assert done.returncode == 1
+    assert "a healthy member not seen within 1 s" in done.stderr, done.stderr
+    assert "syntax error" not in done.stderr
