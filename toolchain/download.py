@@ -1,6 +1,5 @@
 """Downloading one file: interrupted at any moment it goes on where it was, and it appears only whole and checked."""
 
-import hashlib
 import http.client
 import ssl
 import time
@@ -14,6 +13,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import BinaryIO
 
+from toolchain.checksum import sha256_of
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
 from toolchain.progress import Part
@@ -61,15 +61,15 @@ def download(url: str, destination: Path, *, sha256: str | None, part: Part, pat
     transfer = _Transfer(url, destination, part, patience)
     with exclusive(destination.with_name(f".{destination.name}.lock"), what=f"downloading {url}", part=part):
         expected = sha256 or published(url, part=part, patience=patience)
-        if destination.exists() and _sum(destination) == expected:
+        if destination.exists() and sha256_of(destination) == expected:
             return expected
         resumed = transfer.fetch()
-        actual = _sum(transfer.partial)
+        actual = sha256_of(transfer.partial)
         if actual != expected and resumed:
             # The part that was there may have been spoiled, e.g. by a power cut: give it one fresh chance.
             transfer.discard()
             transfer.fetch()
-            actual = _sum(transfer.partial)
+            actual = sha256_of(transfer.partial)
         if actual != expected:
             transfer.discard()
             raise ToolchainError(_wrong(url, expected, actual, published=sha256 is None))
@@ -276,11 +276,6 @@ def _wrong(url: str, expected: str, actual: str, *, published: bool) -> str:
         "The file was thrown away. If a second try ends the same, something between here and upstream changes "
         "files, or the version was released anew: do not go on before you know which."
     )
-
-
-def _sum(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _validator_of(response: http.client.HTTPResponse) -> str | None:

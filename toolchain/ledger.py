@@ -5,7 +5,6 @@ Two files in the mirror: `SHA256SUMS`, which the Pulumi program reads and `sha25
 built file can never be taken for an official one.
 """
 
-import hashlib
 import json
 import os
 import threading
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from config.artifacts import read_checksums
+from toolchain.checksum import sha256_of
 from toolchain.origin import Origin
 
 _SUMS = "SHA256SUMS"
@@ -58,7 +58,7 @@ class Ledger:
             return None
         if status.st_mtime_ns == entry.modified:
             return entry
-        if _sum(file) != entry.sha256:
+        if sha256_of(file) != entry.sha256:
             return None
         renewed = replace(entry, modified=status.st_mtime_ns)
         # A user who may only read the mirror has the answer all the same, each time after a look at the whole file.
@@ -81,7 +81,7 @@ class Ledger:
         file = self._mirror / path
         status = file.stat()
         entry = Entry(
-            sha256=_sum(file),
+            sha256=sha256_of(file),
             origin=origin,
             made_of=made_of,
             size=status.st_size,
@@ -104,11 +104,6 @@ class Ledger:
         # Killed in between: the two disagree on this file, which then counts as absent.
         _replace(self._mirror / _ORIGINS, json.dumps(origins, indent=1) + "\n")
         _replace(self._mirror / _SUMS, sums)
-
-
-def _sum(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _replace(file: Path, text: str) -> None:
