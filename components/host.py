@@ -38,14 +38,12 @@ _SYSCTLS = {
 }
 # A unit, because fstab brings swap back at every boot.
 _NO_SWAP = oneshot_unit(description="No swap: the kubelet does not start with it", start=["/sbin/swapoff -a"])
-# A container engine's own limit, podman's 2048, is soon used up by a worker's pods. Root may raise it from inside, so
-# that machines need not be replaced for it; at every boot, since the engine sets it again.
+# A container engine's own limit, podman's 2048, is soon used up by a worker's pods. With cgroup v1, root may raise it
+# from inside, so that machines need not be replaced for it; at every boot, since the engine sets it again. With cgroup
+# v2 the kernel refuses that (nsdelegate), and the engine is told when it makes the machine.
 _NO_PROCESS_LIMIT = oneshot_unit(
     description="No limit of processes below the host's",
-    start=[
-        "/bin/sh -c 'for file in /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max; do "
-        "if [ -e $$file ]; then echo max >$$file; fi; done'"
-    ],
+    start=["/bin/sh -c 'file=/sys/fs/cgroup/pids/pids.max; [ ! -e $$file ] || echo max >$$file'"],
 )
 
 

@@ -54,6 +54,11 @@ def found() -> str:
     return DOCKER if shutil.which(PODMAN) is None and shutil.which(DOCKER) is not None and has_daemon else PODMAN
 
 
+def has_cgroup_v2() -> bool:
+    """Whether this host has cgroup v2 and no other: then a container cannot change its own limits."""
+    return Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+
 def _in_state(file: Path) -> str | None:
     """What the state of a lab in a backend of files says: the first script that was run asks the engine."""
     try:

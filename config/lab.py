@@ -45,6 +45,8 @@ class Lab:
     node_image: str
     engine: str
     """The container engine of the substrate `containers`: podman or docker."""
+    cgroup_v2: bool
+    """Whether this host has cgroup v2 and no other."""
     arch: str
     """The architecture of the machines, as Kubernetes names it: amd64 or arm64."""
     own_machines: Mapping[str, OwnMachine] = field(default_factory=dict)
@@ -159,6 +161,7 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
         mirror=mirror,
         node_image=settings.containers.image or node_image.reference(),
         engine=container_engine.chosen(stack, settings.containers.engine, paths.state()),
+        cgroup_v2=container_engine.has_cgroup_v2(),
         arch=_arch(settings),
         own_machines=own,
         trusted=trust.read(stack) if own else {},

@@ -5,7 +5,8 @@ forwarded packets of the lab pass the firewall (with a systemd unit that makes a
 Everything has the name hardway-<stack>.
 
 The scripts that make a network or a container are part of what it is: another text replaces the machines of a running
-lab. For podman they stay as they are; what a lab needs besides stands in resources of its own.
+lab. For podman with cgroup v1 they stay as they are; what a lab needs besides stands in resources of its own. With
+cgroup v2 no lab came up before they had a flag more.
 
 Raises, at `up` and before anything is made: one report of all that is in the way (see containers_preflight.py).
 """
@@ -61,6 +62,9 @@ _PODMAN_FLAGS = {
 }
 _DOCKER_FLAGS = {
     "--pids-limit=-1": "no limit below the host's, whatever the daemon's default is",
+}
+_PODMAN_CGROUP_V2_FLAGS = {
+    "--pids-limit=-1": "podman's default is 2048; with cgroup v1 the machines raise it themselves (see host.py)",
 }
 
 
@@ -272,6 +276,7 @@ def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
     flags = [
         *_RUN_FLAGS,
         *(_PODMAN_FLAGS if engine == "podman" else _DOCKER_FLAGS),
+        *(_PODMAN_CGROUP_V2_FLAGS if engine == "podman" and lab.cgroup_v2 else ()),
         f"--name={container}",
         f"--hostname={spec.name}",
         f"--label=hardway.lab={lab.name}",

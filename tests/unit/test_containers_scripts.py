@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -23,8 +24,9 @@ MADE_BY_PODMAN = "316645489830cb19"
 
 
 def lab(engine: str) -> Lab:
-    """The lab dev on an engine."""
-    return parse("dev", {"controllers": 1, "workers": 2, "containers": {"engine": engine, "image": "the-image"}})
+    """The lab dev on an engine, on a host with cgroup v1, whatever this one has."""
+    settings = {"controllers": 1, "workers": 2, "containers": {"engine": engine, "image": "the-image"}}
+    return replace(parse("dev", settings), cgroup_v2=False)
 
 
 def made(engine: str) -> list[str]:
@@ -53,6 +55,17 @@ def test_the_machines_of_a_running_lab_are_not_replaced() -> None:
     """Another text of these scripts is another machine: the next `up` would remove what runs."""
     text = "\n".join(made("podman")).replace(str(paths.mirror()), "MIRROR")
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == MADE_BY_PODMAN, text
+
+
+@pytest.mark.parametrize("engine", ["podman", "docker"])
+def test_with_cgroup_v2_the_engine_sets_no_limit_of_processes(engine: str) -> None:
+    """podman's default is 2048, and there no machine can raise it for itself."""
+    of_v2 = replace(lab(engine), cgroup_v2=True)
+    for spec in of_v2.machines:
+        text = create_container(of_v2, PREFIX, spec)
+        assert text.count("--pids-limit=-1 ") == 1
+        without = create_container(lab(engine), PREFIX, spec)
+        assert text.replace("  --pids-limit=-1 \\\n", "") == without.replace("  --pids-limit=-1 \\\n", "")
 
 
 @pytest.mark.parametrize(("engine", "other"), [("podman", "docker"), ("docker", "podman")])
