@@ -80,16 +80,19 @@ lint: .venv-dev  ## ruff and mypy
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
-# One run of pytest, the quick tests first; the engine and lab tests make labs of their own.
+PYTEST := $(PYTHON) -m pytest --verbose --durations=60 -p tests.side_by_side --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
+# One run of pytest in two processes (see tests/side_by_side.py), the labs on this host's network first: they take longest.
 # What only some labs have takes minutes where it is built: here it says how far it is.
 test: lint  ## lint, then the tests: unit, tool chain, live, engine, and real labs of each kind
 	@$(TOOL) --stack lab-four-test setup
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose --durations=60 tests/unit tests/toolchain tests/live tests/engine tests/upstream tests/docker tests/debian13 tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/ha --ignore=tests/kubeadm/test_drills.py
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTEST) -m "not long" tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/ha tests/upstream tests/docker tests/debian13 tests/engine tests/toolchain tests/live tests/unit
 
-# What takes minutes and repeats on another lab what `test` sees: kubeadm with Calico, and the drills of kubeadm's lab.
+# What takes minutes and repeats on another lab what `test` sees: kubeadm with Calico, recovery and drills.
 test-long: .venv-dev  ## further labs, for a run by hand before a release
 	@$(TOOL) --stack lab-four-test setup
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/lab_four tests/kubeadm
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/lab_four
+	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long tests/kubeadm tests/ha
 
 # Emulated: half an hour or more. The disk stays below HARDWAY_CACHE, or in HARDWAY_HOSTS.
 test-hosts: .venv  ## labs on a virtual machine with Debian 13: cgroup v2, AppArmor, reboot; podman, then Docker

@@ -44,7 +44,7 @@ class Drill:
         fault: what is done to it.
         measures: what is measured.
         lacks: why it cannot be done on a lab, or nothing where it can.
-        quick: whether it belongs to the quick half, which every run of the tests does.
+        quick: whether it belongs to the quick half: short, and part of the tests.
         holds: seconds that the fault lasts at least.
         well_within: seconds after the mending, within which the cluster must be well again.
     """

@@ -1,6 +1,7 @@
-"""The quick half of the drills, as a person runs them; and drills that do not come to their end."""
+"""The quick half of the drills, as a person runs them, some in every run; and drills that do not come to their end."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,29 +19,42 @@ from live.drills.faults import TABLE
 from live.drills.probes import ETCD_PREFIX
 from live.drills.workload import NAMESPACE
 
-QUICK = [drill.name for drill in DRILLS if drill.quick]
+# What holds the data, what serves it, and what stands before it.
+EVERY_RUN = ("kill-etcd", "kill-kube-apiserver", "kill-haproxy")
+OTHERS = tuple(drill.name for drill in DRILLS if drill.quick and drill.name not in EVERY_RUN)
 _MARK = CHECKOUT / ".state" / STACK / "drill.json"
 
 
-@pytest.fixture(scope="module")
-def figures(cluster: Cluster, show: Show, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, dict[str, Any]]:
-    """The quick drills, done once: how the command ended, and its JSON."""
-    return figures_of(QUICK, stack=STACK, show=show, directory=tmp_path_factory.mktemp("drills"))
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """Drills that were done together: how the command ended, and its JSON."""
+
+    names: tuple[str, ...]
+    ran: Ran
+    document: dict[str, Any]
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_a_killed_program_costs_no_more_than_its_bars(figures: tuple[Ran, dict[str, Any]], name: str) -> None:
-    assert_within_its_bars(figures[1], name)
+@pytest.fixture(scope="module", params=[EVERY_RUN, pytest.param(OTHERS, marks=pytest.mark.long)], ids="-".join)
+def done(
+    request: pytest.FixtureRequest, cluster: Cluster, show: Show, tmp_path_factory: pytest.TempPathFactory
+) -> Done:
+    """The drills of the quick half."""
+    ran, document = figures_of(request.param, stack=STACK, show=show, directory=tmp_path_factory.mktemp("drills"))
+    return Done(names=request.param, ran=ran, document=document)
 
 
-def test_the_command_says_that_all_passed(figures: tuple[Ran, dict[str, Any]]) -> None:
-    ran, document = figures
-    assert ran.code == 0
-    assert document["passed"]
-    assert [each["name"] for each in document["drills"]] == QUICK
+def test_a_killed_program_costs_no_more_than_its_bars(done: Done) -> None:
+    for name in done.names:
+        assert_within_its_bars(done.document, name)
 
 
-@pytest.mark.usefixtures("figures")
+def test_the_command_says_that_all_passed(done: Done) -> None:
+    assert done.ran.code == 0
+    assert done.document["passed"]
+    assert tuple(each["name"] for each in done.document["drills"]) == done.names
+
+
+@pytest.mark.usefixtures("done")
 def test_nothing_of_the_drills_is_left(cluster: Cluster) -> None:
     _nothing_is_left(cluster)
 
@@ -58,6 +72,7 @@ def test_an_interrupted_drill_mends_what_it_broke(cluster: Cluster, show: Show) 
     _nothing_is_left(cluster)
 
 
+@pytest.mark.long
 def test_a_killed_drill_is_mended_by_the_next(cluster: Cluster, show: Show) -> None:
     """A controller that stays cut off for good."""
     running = drill("partition", stack=STACK, show=show)

@@ -17,6 +17,8 @@ from live.drills.workload import NAMESPACE
 from live.programs import LEADERS, LEFT_OUT
 from toolchain import stack
 
+pytestmark = pytest.mark.long
+
 # A static pod and one of a DaemonSet are killed; a static pod gets another environment for a while.
 DRILLS = ("kill-etcd", "kill-kube-scheduler", "kill-kube-proxy", "fill-quota")
 

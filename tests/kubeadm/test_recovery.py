@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from kubeadm.conftest import STACK, live
 from lab.cluster import Cluster
 from lab.footprint import podman
@@ -18,6 +20,7 @@ def test_members_take_snapshots_by_themselves(cluster: Cluster) -> None:
     assert said[0] == "active" and len(said) == 2, said
 
 
+@pytest.mark.long
 def test_what_was_saved_comes_back_after_all_data_are_gone(cluster: Cluster, tmp_path: Path, show: Show) -> None:
     """A kubelet that starts what a restore has stopped; members of several clusters; Nodes that stay away."""
     cluster.kubectl("create", "configmap", _EARLY)
@@ -36,6 +39,7 @@ def test_what_was_saved_comes_back_after_all_data_are_gone(cluster: Cluster, tmp
     _is_well()
 
 
+@pytest.mark.long
 def test_a_dead_first_controller_is_made_anew_and_nothing_is_lost(cluster: Cluster, show: Show) -> None:
     """A second cluster where there is one; a member whose old self stays in the list."""
     victim = cluster.controller.name
