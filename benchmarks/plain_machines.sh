@@ -69,7 +69,7 @@ make_network() {
 make_machine() { # ADDRESS NAME
   podman run --detach --name="hw-bench-$2" --hostname="$2" --label=hardway.lab=shell \
     --privileged --cgroupns=private --systemd=false --runtime=runc --env=container=podman \
-    --ulimit=nofile=20000:20000 --ulimit=nproc=4096:4096 --network=hw-bench --ip="$1" \
+    --ulimit=nofile=20000:20000 --ulimit=nproc=4096:4096 --pids-limit=-1 --network=hw-bench --ip="$1" \
     --tmpfs=/run --tmpfs=/tmp --volume=/var/lib/containerd --volume="$mirror:/opt/mirror:ro" \
     --volume="$PWD/ssh/user.pub:/root/.ssh/authorized_keys:ro" \
     --volume="$PWD/ssh/$2:/etc/ssh/ssh_host_ed25519_key:ro" "$image" >/dev/null
