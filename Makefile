@@ -94,7 +94,7 @@ test-long: .venv-dev  ## further labs, for a run by hand before a release
 	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/lab_four
 	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long tests/kubeadm tests/ha
 
-# Emulated: half an hour or more. The disk stays below HARDWAY_CACHE, or in HARDWAY_HOSTS.
+# Emulated: about an hour. The disk stays below HARDWAY_CACHE, or in HARDWAY_HOSTS.
 test-hosts: .venv  ## labs on a virtual machine with Debian 13: cgroup v2, AppArmor, reboot; podman, then Docker
 	@variables=$$($(TOOL) env) && eval "$$variables" && PYTHONPATH=tests $(PYTHON) -m debian13
 

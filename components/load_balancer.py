@@ -65,6 +65,7 @@ class LoadBalancer(Component):
                     terminates=args.certificate is not None,
                     verifies=args.authority is not None,
                     health_proxies=args.health_proxies,
+                    timeout_factor=args.machine.timeout_factor,
                 ),
             ),
         ]
@@ -99,8 +100,12 @@ def haproxy_configuration(
     terminates: bool = False,
     verifies: bool = True,
     health_proxies: bool = True,
+    timeout_factor: int = 1,
 ) -> str:
-    """haproxy.cfg for these backends; `terminates` adds the way in whose TLS ends here."""
+    """haproxy.cfg for these backends; `terminates` adds the way in whose TLS ends here.
+
+    How long an API server may take to answer a check grows with `timeout_factor`, not how long a machine may.
+    """
     verification = f"verify required ca-file {_AUTHORITY} verifyhost kubernetes" if verifies else "verify none"
 
     def servers(port: int) -> str:
@@ -111,6 +116,7 @@ def haproxy_configuration(
         port=API_PORT,
         monitor=MONITOR,
         verification=verification,
+        check_seconds=3 * timeout_factor,
         api_servers=servers(API_PORT),
         only_health="" if health_proxies else _ONLY_HEALTH,
         health_tls="" if health_proxies else f" ssl {verification}",

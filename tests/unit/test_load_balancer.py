@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from unit.mocked_engine import Run, run_program
+from unit.mocked_engine import Run, lab_of, run_program
 from unit.node_tools import NodeTools
 
 CONFIGURATION = "/etc/haproxy/haproxy.cfg"
@@ -92,6 +92,12 @@ def test_it_asks_the_api_servers_themselves_over_verified_tls(balanced: Run) -> 
 def test_a_watch_may_last_for_hours_and_a_check_may_not(balanced: Run) -> None:
     defaults = sections(balanced.file("load-balancer-0", CONFIGURATION))["defaults"]
     assert {"timeout client 4h", "timeout server 4h", "timeout check 3s"} <= set(defaults)
+
+
+def test_where_machines_are_slow_an_api_server_may_take_longer_to_answer() -> None:
+    run = run_program("slow", {**lab_of("dev"), "timeout_factor": 10})
+    defaults = sections(run.file("load-balancer-0", CONFIGURATION))["defaults"]
+    assert {"timeout check 30s", "timeout connect 1s"} <= set(defaults)
 
 
 def seconds(text: str, what: str) -> float:
