@@ -18,6 +18,8 @@ _FACTOR = 10
 # Counted one by one: without br_netfilter most answers get lost, and not all of them.
 _QUERIES = 6
 _BACK_SECONDS = 900
+# Each try is a Python and a kubectl more, on processors that are emulated.
+_PAUSE = 20
 _DNS = "10.173.0.10"
 
 
@@ -87,14 +89,14 @@ class Checks:
             nodes = self.make(engine, "kubectl ARGS='get nodes --no-headers'").split()
             return nodes[:2] == ["worker-0", "Ready"]
 
-        eventually("the Node's being Ready", ready, seconds=_BACK_SECONDS, pause=5)
+        eventually("the Node's being Ready", ready, seconds=_BACK_SECONDS, pause=_PAUSE)
         name = "kubernetes.default.svc.cluster.local"
         dig = f"dig +short +time={_FACTOR} +tries=1 @{_DNS} {name}"
 
         def answered() -> bool:
             return self.make(engine, f"ssh MACHINE=worker-0 ARGS='{dig}'").strip() == "10.173.0.1"
 
-        eventually("the first answer of DNS", answered, seconds=_BACK_SECONDS, pause=5)
+        eventually("the first answer of DNS", answered, seconds=_BACK_SECONDS, pause=_PAUSE)
         answers = sum(answered() for _ in range(_QUERIES))
         assert answers == _QUERIES, f"DNS answered {answers} of {_QUERIES} queries"
 
@@ -109,7 +111,7 @@ class Checks:
             return bool(self.make(engine, "status"))
 
         # An emulated machine that has just been busy fails a health check at times.
-        eventually("a lab that is well", well, seconds=_BACK_SECONDS, pause=5)
+        eventually("a lab that is well", well, seconds=_BACK_SECONDS, pause=_PAUSE)
         assert "unchanged" in self.make(engine, "preview")
         foreign = self._machine.run(f"find {PROJECT} ! -user {USER}")
         assert not foreign, foreign
