@@ -33,7 +33,14 @@ def quorum_guard(
         f"{machine}{made_with} {hashlib.sha256(definition.encode()).hexdigest()[:16]}"
         for machine, definition in sorted(definitions.items())
     )
-    return local.Command(name, create=remember(members), update=refuse(members, choices), opts=opts)
+    return local.Command(
+        name,
+        create=remember(members),
+        # An error shows a command, not its input.
+        update="# quorum of etcd\nexec sh -s",
+        stdin=refuse(members, choices),
+        opts=opts,
+    )
 
 
 def remember(members: str) -> str:

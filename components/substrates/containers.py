@@ -104,8 +104,9 @@ class Containers(pulumi.ComponentResource):
         firewall = local.Command(
             f"{name}-firewall",
             # The network's id is among it: another network has another bridge.
-            create=pulumi.Output.format("{0}\n# on network {1}", open_firewall(engine, prefix), network.id),
-            delete=close_firewall(engine, prefix),
+            create=pulumi.Output.format("{0}\n# on network {1}", open_firewall(prefix), network.id),
+            delete=close_firewall(prefix),
+            stdin=firewall_script(engine, prefix),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[network]),
         )
         self.checks: Sequence[pulumi.Resource] = [preflight, guard]
@@ -119,13 +120,14 @@ class Containers(pulumi.ComponentResource):
         unit = boot_unit(engine, prefix, [spec.name for spec in lab.machines], routes, lab.kernel_modules)
         local.Command(
             f"{name}-boot",
-            create=create_boot(prefix, unit, routes),
+            create=create_boot(prefix, routes),
             delete=delete_boot(prefix, routes),
+            stdin=unit,
             opts=pulumi.ResourceOptions(
                 parent=self,
                 depends_on=[machine.resource for machine in self.machines if machine.resource],
-                # Replaced, not updated: the route of a worker that is no more must go.
-                replace_on_changes=["create"],
+                # Replaced, not updated: the route of a removed worker must go.
+                replace_on_changes=["create", "stdin"],
                 delete_before_replace=True,
             ),
         )
@@ -240,32 +242,29 @@ def _remove_network(engine: str, prefix: str) -> list[str]:
     ]
 
 
-def open_firewall(engine: str, prefix: str) -> str:
-    """The shell lines that let forwarded packets of the lab pass, and keep the script that does so at boot."""
+def open_firewall(prefix: str) -> str:
+    """The shell lines that open the firewall now and at every boot; its script is their standard input."""
     program = firewall_program(prefix)
     return script(
         f"firewall of {prefix}",
         f"as_root mkdir -p {Path(program).parent}",
-        f"as_root tee {program} >/dev/null <<'END-OF-FILE'",
-        _firewall(engine, prefix),
-        "END-OF-FILE",
+        f"as_root tee {program} >/dev/null",
         f"as_root sh {program} open",
     )
 
 
-def close_firewall(engine: str, prefix: str) -> str:
-    """The reverse of `open_firewall`; the bridge need not be there any more."""
+def close_firewall(prefix: str) -> str:
+    """The reverse of `open_firewall`, with the same input: neither the bridge nor the installed script need exist."""
     return script(
         f"firewall of {prefix}, closed",
-        "as_root sh -s close <<'END-OF-FILE'",
-        _firewall(engine, prefix),
-        "END-OF-FILE",
+        "as_root sh -s close",
         f"as_root rm -rf {Path(firewall_program(prefix)).parent}",
     )
 
 
-def _firewall(engine: str, prefix: str) -> str:
-    return f"ENGINE={engine} LAB={prefix}\n{_FIREWALL.read_text().rstrip()}"
+def firewall_script(engine: str, prefix: str) -> str:
+    """The script that opens and closes the firewall for a lab."""
+    return f"ENGINE={engine} LAB={prefix}\n{_FIREWALL.read_text()}"
 
 
 def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
@@ -378,15 +377,13 @@ def boot_unit(
     )
 
 
-def create_boot(prefix: str, unit: str, routes: Sequence[tuple[str, str]]) -> str:
-    """The shell lines that set the routes now and, where systemd runs this host, at every boot."""
+def create_boot(prefix: str, routes: Sequence[tuple[str, str]]) -> str:
+    """The shell lines that set the routes now and, where systemd runs this host, at every boot by the unit on stdin."""
     return script(
         f"routes and boot unit of {prefix}",
         *(f"as_root ip route replace {pods} via {worker}" for pods, worker in routes),
         "[ -d /run/systemd/system ] || exit 0",
-        f"as_root tee /etc/systemd/system/{prefix}.service >/dev/null <<'END-OF-FILE'",
-        unit,
-        "END-OF-FILE",
+        f"as_root tee /etc/systemd/system/{prefix}.service >/dev/null",
         "as_root systemctl daemon-reload",
         f"as_root systemctl -q enable {prefix}.service",
     )

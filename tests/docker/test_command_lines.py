@@ -21,6 +21,7 @@ from components.substrates.containers import (
     create_network,
     delete_container,
     delete_network,
+    firewall_script,
     open_firewall,
 )
 from config.lab import Lab, parse
@@ -51,8 +52,9 @@ def in_scripts(engine: str) -> Iterator[list[str]]:
             delete_network(engine, PREFIX, lab(engine)),
             create_container(lab(engine), PREFIX, machines[0]),
             delete_container(engine, f"{PREFIX}-{machines[0].name}"),
-            open_firewall(engine, PREFIX),
-            close_firewall(engine, PREFIX),
+            open_firewall(PREFIX),
+            close_firewall(PREFIX),
+            firewall_script(engine, PREFIX),
             boot_unit(engine, PREFIX, [machine.name for machine in machines], []),
         ]
     )

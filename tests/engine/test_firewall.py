@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from components.substrates import containers_firewall_check as check
-from components.substrates.containers import close_firewall, firewall_program, open_firewall
+from components.substrates.containers import close_firewall, firewall_program, firewall_script, open_firewall
 from engine.firewalled_host import BRIDGE, NODES, PODS, FirewalledHost
 
 PREFIX = "hardway-firewall-test"
+SCRIPT = firewall_script("podman", PREFIX)
 LAB = check.Lab([IPv4Network(NODES), IPv4Network(PODS)], BRIDGE)
 ALL, NONE = dict.fromkeys(("machines", "pods", "outside"), True), dict.fromkeys(("machines", "pods", "outside"), False)
 
@@ -44,7 +45,7 @@ def named(host: FirewalledHost) -> list[str]:
 
 def opened(host: FirewalledHost) -> None:
     """Have the lab's rules."""
-    host.run("bash", "-c", open_firewall("podman", PREFIX))
+    host.run("bash", "-c", open_firewall(PREFIX), stdin=SCRIPT)
 
 
 def test_a_lab_opens_a_firewall_that_forwards_nothing_and_closes_it_again(host: FirewalledHost) -> None:
@@ -57,7 +58,7 @@ def test_a_lab_opens_a_firewall_that_forwards_nothing_and_closes_it_again(host: 
     host.run("sh", firewall_program(PREFIX), "open")
     opened(host)
     assert rules(host) == once
-    host.run("bash", "-c", close_firewall("podman", PREFIX))
+    host.run("bash", "-c", close_firewall(PREFIX), stdin=SCRIPT)
     assert rules(host) == before
     assert not Path(firewall_program(PREFIX)).exists()
 
@@ -68,7 +69,7 @@ def test_rules_of_others_stay(host: FirewalledHost) -> None:
         host.run("iptables", "-A", "FORWARD", "-i", "x", "-m", "comment", "--comment", comment, "-j", "ACCEPT")
     before = rules(host)
     opened(host)
-    host.run("bash", "-c", close_firewall("podman", PREFIX))
+    host.run("bash", "-c", close_firewall(PREFIX), stdin=SCRIPT)
     assert rules(host) == before
 
 
@@ -90,7 +91,7 @@ def test_dockers_own_chain_is_opened_too(host: FirewalledHost) -> None:
     host.run("iptables", "-I", "FORWARD", "-j", "DOCKER-USER")
     assert host.passes() == ALL
     host.run("iptables", "-D", "FORWARD", "-j", "DOCKER-USER")
-    host.run("bash", "-c", close_firewall("podman", PREFIX))
+    host.run("bash", "-c", close_firewall(PREFIX), stdin=SCRIPT)
     assert rules(host) == before
 
 
@@ -103,11 +104,11 @@ def test_a_host_without_iptables(host: FirewalledHost, tmp_path: Path) -> None:
     (tools / "podman").symlink_to(tmp_path / "bin" / "podman")
     before = rules(host)
     for _ in range(2):
-        done = host.try_run("/bin/bash", "-c", open_firewall("podman", PREFIX), path=tools)
+        done = host.try_run("/bin/bash", "-c", open_firewall(PREFIX), stdin=SCRIPT, path=tools)
         assert done.returncode == 0, done.stderr
     assert host.passes() == ALL
     assert sum(PREFIX in line for line in host.run("nft", "list", "ruleset").splitlines()) == 2
-    done = host.try_run("/bin/bash", "-c", close_firewall("podman", PREFIX), path=tools)
+    done = host.try_run("/bin/bash", "-c", close_firewall(PREFIX), stdin=SCRIPT, path=tools)
     assert done.returncode == 0, done.stderr
     assert rules(host) == before
 

@@ -13,6 +13,7 @@ from components.substrates.containers import (
     create_network,
     delete_container,
     delete_network,
+    firewall_script,
     open_firewall,
 )
 from config.lab import Lab, parse
@@ -44,8 +45,9 @@ def scripts(engine: str) -> str:
             *made(engine),
             delete_network(engine, PREFIX, lab(engine)),
             delete_container(engine, f"{PREFIX}-worker-0"),
-            open_firewall(engine, PREFIX),
-            close_firewall(engine, PREFIX),
+            open_firewall(PREFIX),
+            close_firewall(PREFIX),
+            firewall_script(engine, PREFIX),
             boot_unit(engine, PREFIX, ["worker-0"], [("10.200.0.0/24", "10.240.0.20")]),
         ]
     )
@@ -89,6 +91,8 @@ def test_dockers_machines_see_the_hosts_resolvers() -> None:
     assert '"$@" \\\n  the-image' in text
 
 
-def test_the_firewall_is_closed_by_a_script_that_does_not_need_its_file() -> None:
-    text = close_firewall("podman", PREFIX)
-    assert (paths.checkout() / "components/substrates/containers_firewall.sh").read_text().rstrip() in text
+def test_the_firewall_is_closed_by_a_script_that_does_not_need_the_installed_one() -> None:
+    assert "as_root sh -s close" in close_firewall(PREFIX).splitlines()
+    assert (paths.checkout() / "components/substrates/containers_firewall.sh").read_text() in firewall_script(
+        "podman", PREFIX
+    )

@@ -275,6 +275,23 @@ def test_a_machine_whose_definition_changes_is_replaced_the_old_one_first(lab: R
             assert machine.inputs["delete"]
 
 
+def test_an_error_of_a_local_command_repeats_few_lines(lab: Run) -> None:
+    """The provider repeats the whole command that failed, and not its input."""
+    machines = {machine.name for machine in lab.machines.values()}
+    # What these are made by is compared with the state: see docs/architecture.md.
+    keep_their_text = {
+        "Containers": {"machines-network", *machines},
+        "Libvirt": {"machines-host", *(f"{machine}-ssh" for machine in machines)},
+    }
+    long = {
+        each.name
+        for each in lab.resources
+        for input_ in ("create", "update", "delete")
+        if each.type == MACHINE and len(str(each.inputs.get(input_, "")).splitlines()) > 15
+    }
+    assert long <= keep_their_text.get(lab.substrate, set())
+
+
 def test_two_labs_share_no_name_where_they_stand(lab: Run) -> None:
     if lab.substrate == "Machines":
         # Whose a machine is stands on the machine (hosts/entry.py).

@@ -12,10 +12,11 @@ THREE = "a 1\nb 2\nc 3"
 FIVE = f"{THREE}\nd 4\ne 5"
 
 
-def shell(script: str, *, before: str = "", insist: str = "") -> subprocess.CompletedProcess[str]:
+def shell(script: str, *, before: str = "", insist: str = "", stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["/bin/sh", "-c", script],
         env={"PATH": os.environ["PATH"], "PULUMI_COMMAND_STDOUT": before, "INSIST": insist},
+        input=stdin,
         capture_output=True,
         text=True,
         check=False,
@@ -75,6 +76,15 @@ def test_the_guard_stands_before_everything_that_touches_a_machine(ha: Run) -> N
     assert not {"machines-network", "machines-controller-0"} & set(ha.before(local(ha, "machines-quorum")))
     for machine in ("controller-0", "worker-0", "load-balancer-0"):
         assert "machines-quorum" in ha.before(local(ha, f"machines-{machine}"))
+
+
+def test_the_guard_runs_its_script_and_an_error_shows_none_of_it(dev: Run) -> None:
+    guard = local(dev, "machines-quorum").inputs
+    wanted = shell(guard["create"]).stdout.strip()
+    kept = shell(guard["update"], before=wanted, stdin=guard["stdin"])
+    assert (kept.returncode, kept.stdout.strip()) == (0, wanted)
+    assert shell(guard["update"], before="controller-0 another", stdin=guard["stdin"]).returncode == 1
+    assert "nothing was touched" not in guard["update"]
 
 
 def test_another_definition_is_another_machine(ha: Run, dev: Run) -> None:
