@@ -26,6 +26,8 @@ TOKENS = "auth.docker.io"
 API = "api.github.com"
 HOSTS = (*STORAGE, *STORAGE.values(), TOKENS, API, "get.pulumi.com")
 ADDRESS = "10.198.0.1"
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 _PIECE = 1 << 18
 _SIGNED = "sig=imitation"

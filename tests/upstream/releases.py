@@ -15,10 +15,8 @@ import yaml
 from config.versions import pins
 from toolchain import artifacts
 from toolchain.versions import architecture, tools
-from upstream.imitation import Content
+from upstream.imitation import INDEX, MANIFEST, Content
 
-_INDEX = "application/vnd.oci.image.index.v1+json"
-_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _OTHER = {"amd64": "arm64", "arm64": "amd64"}
 _PULUMI_NAMES = {"amd64": "x64", "arm64": "arm64"}
 # The plugins are the stand-ins of the project that is set up, whose place is known here.
@@ -87,15 +85,15 @@ class Releases:
             index = tar.extractfile("index.json")
             assert index is not None
             (manifest,) = json.loads(index.read())["manifests"]
-        self.content.types[manifest["digest"].removeprefix("sha256:")] = _MANIFEST
-        others = {"mediaType": _MANIFEST, "digest": f"sha256:{'0' * 64}", "size": 400}
+        self.content.types[manifest["digest"].removeprefix("sha256:")] = MANIFEST
+        others = {"mediaType": MANIFEST, "digest": f"sha256:{'0' * 64}", "size": 400}
         document = {
             "schemaVersion": 2,
-            "mediaType": _INDEX,
+            "mediaType": INDEX,
             "manifests": [
                 {**others, "platform": {"architecture": _OTHER[self._arch], "os": "linux"}},
                 {
-                    "mediaType": _MANIFEST,
+                    "mediaType": MANIFEST,
                     "digest": manifest["digest"],
                     "size": manifest["size"],
                     "platform": {"architecture": self._arch, "os": "linux"},
@@ -107,7 +105,7 @@ class Releases:
         blob = self._directory / "blobs" / sha256
         blob.write_bytes(content)
         self.content.blobs[sha256] = str(blob)
-        self.content.types[sha256] = _INDEX
+        self.content.types[sha256] = INDEX
         self.content.tags[image.reference] = sha256
         if "digest" in self.versions["images"][name]:
             self.versions["images"][name]["digest"] = f"sha256:{sha256}"

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ driver = "overlay"
 graphroot = "{directory}/images"
 runroot = "{directory}/run"
 [storage.options]
-additionalimagestores = ["/var/lib/containers/storage"]
 """
+_SHARED_IMAGES = 'additionalimagestores = ["/var/lib/containers/storage"]\n'
 _ENGINE = """[engine]
 tmp_dir = "{directory}/libpod"
 [network]
@@ -38,6 +39,10 @@ network_config_dir = "{directory}/networks"
 class UpstreamHost:
     """A fresh copy of this checkout on a host of its own; all of it ends with `stop`.
 
+    Args:
+        directory: where everything of it is.
+        bare: whether it has no virtual environment and no container images; otherwise it uses those of this host.
+
     Attributes:
         directory: where everything of it is.
         checkout: the copy.
@@ -45,8 +50,9 @@ class UpstreamHost:
         environment: that commands run in.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, bare: bool = False) -> None:
         self.directory = directory
+        self._bare = bare
         self.checkout = directory / "checkout"
         self.cache = directory / "cache"
         self._server: subprocess.Popen[bytes] | None = None
@@ -69,13 +75,15 @@ class UpstreamHost:
         }
         self._copy_checkout()
 
-    def start(self, content: Content) -> None:
-        """Have the network, the engine's settings and the server."""
+    def start(self, content: Content, *, names: Sequence[str] = ()) -> None:
+        """Have the network, the engine's settings and the server; `names` lead there, too."""
         content.write(self.directory)
         _write_certificates(self.directory)
-        for name, text in (("storage.conf", _STORAGE), ("containers.conf", _ENGINE)):
+        storage = _STORAGE + ("" if self._bare else _SHARED_IMAGES)
+        for name, text in (("storage.conf", storage), ("containers.conf", _ENGINE)):
             (self.directory / name).write_text(text.format(directory=self.directory / "podman"))
-        self._mounted("/etc/hosts", "127.0.0.1 localhost\n" + "".join(f"{ADDRESS} {name}\n" for name in HOSTS))
+        known = "".join(f"{ADDRESS} {name}\n" for name in (*HOSTS, *names))
+        self._mounted("/etc/hosts", f"127.0.0.1 localhost\n{known}")
         self._mounted("/etc/resolv.conf", f"nameserver {ADDRESS}\n")
         # Namespaces of other labs' containers are mounted there.
         self.run("mount", "-t", "tmpfs", "tmpfs", "/run/netns")
@@ -84,7 +92,7 @@ class UpstreamHost:
         self.run("ip", "link", "set", "upstream", "up")
         program = Path(__file__).with_name("imitation.py")
         self._server = subprocess.Popen(
-            [*self._enter(), sys.executable, program, self.directory], stdout=subprocess.PIPE
+            [*self.enter(), sys.executable, program, self.directory], stdout=subprocess.PIPE
         )
         assert self._server.stdout is not None
         assert self._server.stdout.readline() == b"ready\n"
@@ -110,7 +118,7 @@ class UpstreamHost:
             AssertionError: it failed.
         """
         done = subprocess.run(
-            [*self._enter(), *command],
+            [*self.enter(), *command],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -147,7 +155,8 @@ class UpstreamHost:
             if name and (CHECKOUT / name).is_file():
                 (self.checkout / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(CHECKOUT / name, self.checkout / name)
-        (self.checkout / ".venv").symlink_to(CHECKOUT / ".venv")
+        if not self._bare:
+            (self.checkout / ".venv").symlink_to(CHECKOUT / ".venv")
         settings = self.checkout / f"Pulumi.{STACK}.yaml"
         settings.write_text(yaml.safe_dump({"config": {"hardway:lab": _SETTINGS}}))
 
@@ -156,7 +165,8 @@ class UpstreamHost:
         file.write_text(text)
         self.run("mount", "--bind", str(file), path)
 
-    def _enter(self) -> list[str]:
+    def enter(self) -> list[str]:
+        """The words before a command that run it on this host."""
         # Not --wd: nsenter would enter the directory of the other mount namespace, which has no path here.
         return ["nsenter", f"--target={self._host.pid}", "--mount", "--net", "env", f"--chdir={self.checkout}"]
 
