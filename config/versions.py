@@ -20,12 +20,19 @@ class Product:
     """Where upstream publishes a file, without the scheme; has {version}, {arch} and, with many files, {artifact}."""
     versions: Mapping[str, Mapping[str, Mapping[str, str]]]
     """version -> artifact -> architecture -> sha256 of the official file; may lack artifacts."""
+    checksums: str | None
+    """Where upstream publishes the sha256 of a file, without the scheme; has {path}, too. None: nowhere."""
     features: frozenset[str] = frozenset()
     """Only labs that have one of these need it; every lab where there are none."""
 
     def path_of(self, artifact: str, *, version: str, arch: str) -> str:
         """The path of one file; the same on upstream's host and below a mirror's base URL."""
         return self.path.format(version=version, arch=arch, artifact=artifact)
+
+    def checksums_of(self, artifact: str, *, version: str, arch: str) -> str | None:
+        """The path of the file that has the sum of one file: that sum alone, or a list; None where there is none."""
+        path = self.path_of(artifact, version=version, arch=arch)
+        return self.checksums and self.checksums.format(path=path, version=version, arch=arch, artifact=artifact)
 
     def pin(self, artifact: str, *, version: str, arch: str) -> str | None:
         """The sha256 of the official file, where versions.yaml has it."""
@@ -89,7 +96,12 @@ class Pins:
 @cache
 def pins() -> Pins:
     """Read versions.yaml, once."""
-    document: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("versions.yaml").read_text())
+    return read(Path(__file__).with_name("versions.yaml"))
+
+
+def read(file: Path) -> Pins:
+    """Read a file that is like versions.yaml."""
+    document: dict[str, Any] = yaml.safe_load(file.read_text())
     images = document.pop("images")
     archive = images.pop("path")
     document.pop("tools")
@@ -102,6 +114,7 @@ def pins() -> Pins:
                 artifacts=tuple(entry["artifacts"]),
                 path=entry["path"],
                 versions=entry["versions"],
+                checksums=entry.get("checksums", "{path}.sha256"),
                 features=frozenset(entry.get("for", ())),
             )
             for name, entry in document.items()

@@ -37,6 +37,10 @@ class _CutError(Exception):
         """The seconds that the server asks to wait (Retry-After); None if it does not ask."""
 
 
+class ChecksumError(ToolchainError):
+    """What came is another file than the one that was asked for."""
+
+
 def download(url: str, destination: Path, *, sha256: str | None, part: Part, patience: float = 60.0) -> str:
     """Have `url` at `destination`.
 
@@ -55,7 +59,8 @@ def download(url: str, destination: Path, *, sha256: str | None, part: Part, pat
         The file's sha256.
 
     Raises:
-        ToolchainError: no such file, a wrong checksum, or a server that cannot be reached.
+        ChecksumError: the file has a wrong checksum.
+        ToolchainError: no such file, or a server that cannot be reached.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     transfer = _Transfer(url, destination, part, patience)
@@ -72,9 +77,25 @@ def download(url: str, destination: Path, *, sha256: str | None, part: Part, pat
             actual = sha256_of(transfer.partial)
         if actual != expected:
             transfer.discard()
-            raise ToolchainError(_wrong(url, expected, actual, published=sha256 is None))
+            raise ChecksumError(_wrong(url, expected, actual, published=sha256 is None))
         transfer.keep()
     return expected
+
+
+def first_download(url: str, destination: Path, *, part: Part, patience: float = 60.0) -> str:
+    """Have a file of which no checksum is known at `destination`; the caller records the checksum that is returned.
+
+    What an interrupted run has left is not used: no checksum would show that it is spoiled. Arguments and errors are
+    those of `download`.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    transfer = _Transfer(url, destination, part, patience)
+    with exclusive(destination.with_name(f".{destination.name}.lock"), what=f"downloading {url}", part=part):
+        transfer.discard()
+        transfer.fetch()
+        sha256 = sha256_of(transfer.partial)
+        transfer.keep()
+    return sha256
 
 
 class _Transfer:

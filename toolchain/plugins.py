@@ -1,5 +1,9 @@
 """The engine's plugins: the language host and the providers; official ones, or the stand-ins of this project.
 
+An official provider comes as an archive, by this project's own download, and the CLI unpacks it: the CLI's own check
+of a checksum (`pulumi plugin install --checksum`, 3.259.0) refuses right archives. The archives stay in the cache, with
+a ledger as the mirror has one.
+
 The engine looks for a plugin on PATH first. `.state/plugins` is put there: it links to the stand-ins in use,
 and to no others, so that what it holds is also the record of what could not be had.
 """
@@ -11,14 +15,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from toolchain import origin, paths
+from toolchain.download import ChecksumError, download, first_download
 from toolchain.errors import ToolchainError
+from toolchain.exclusive import exclusive
+from toolchain.ledger import Ledger
 from toolchain.origin import Origin
-from toolchain.progress import Report
+from toolchain.progress import Part, Report
+from toolchain.versions import Plugin, architecture
 
 _STANDINS = Path(__file__).parent / "standins" / "bin"
 _LANGUAGE_HOST = "pulumi-language-python"
 _INSTALL_SECONDS = 180.0
-_RELEASE = "https://get.pulumi.com/releases/plugins/pulumi-resource-{name}-v{version}-linux-amd64.tar.gz"
+RELEASES = "https://github.com/pulumi"
 
 
 def on_path() -> Path:
@@ -26,42 +34,54 @@ def on_path() -> Path:
     return paths.state() / "plugins"
 
 
-def ensure(report: Report, cli: Path, providers: Mapping[str, str], *, retry: bool = False) -> None:
+def release_of(name: str, version: str, *, releases: str = RELEASES) -> str:
+    """The URL of a provider's release, without the name of a file."""
+    return f"{releases}/pulumi-{name}/releases/download/v{version}"
+
+
+def archive_name(name: str, version: str, arch: str) -> str:
+    """The file of a provider's release that is for Linux and one architecture."""
+    return f"pulumi-resource-{name}-v{version}-linux-{arch}.tar.gz"
+
+
+def archives() -> Path:
+    """Where the archives of installed providers are, with the ledger of what was downloaded."""
+    return paths.cache() / "plugins"
+
+
+def ensure(
+    report: Report, cli: Path, providers: Mapping[str, Plugin], *, retry: bool = False, releases: str = RELEASES
+) -> None:
     """Have the language host and some providers.
 
     Args:
         report: shows the progress, and says if stand-ins are taken into use.
         cli: the `pulumi` command; its official archive has the language host beside it.
-        providers: provider -> version.
+        providers: by name.
         retry: ask again for official plugins that could not be had when they were last asked for.
+        releases: where upstream's releases are.
 
     Raises:
-        ToolchainError: a plugin can neither be installed nor stood in for.
+        ToolchainError: a plugin can neither be installed nor stood in for, or an archive has a wrong checksum.
     """
     in_use = {link.name for link in on_path().iterdir()} if on_path().exists() else set()
-    problems: dict[str, str] = {}
+    official = _Official(report, cli, releases)
     refused = set() if retry or origin.policy() is Origin.UPSTREAM else in_use
+    wants_official = origin.policy() is not Origin.SOURCE
     needed = {
         executable
-        for name, version in providers.items()
-        if (executable := f"pulumi-resource-{name}") in refused or not _official(report, cli, name, version, problems)
+        for name, plugin in providers.items()
+        if (executable := f"pulumi-resource-{name}") in refused or not (wants_official and official.has(name, plugin))
     }
     if origin.policy() is Origin.SOURCE or not (cli.parent / _LANGUAGE_HOST).exists():
         needed.add(_LANGUAGE_HOST)
-    _check(needed)
+    _check(needed, official.problems)
     _link(on_path(), needed)
     if needed - in_use:
         report.note(
-            f"Stand-ins from toolchain/standins serve for {', '.join(sorted(needed))}: {_reason(problems)} "
+            f"Stand-ins from toolchain/standins serve for {', '.join(sorted(needed))}: {_reason(official.problems)} "
             "`make setup` asks again."
         )
-
-
-def _official(report: Report, cli: Path, name: str, version: str, problems: dict[str, str]) -> bool:
-    """Whether the official provider is there, be it installed now; if not, a stand-in may serve."""
-    if origin.policy() is Origin.SOURCE:
-        return False
-    return _is_installed(name, version) or _install(report, cli, name, version, problems)
 
 
 def _is_installed(name: str, version: str) -> bool:
@@ -72,31 +92,72 @@ def _is_installed(name: str, version: str) -> bool:
     return directory.is_dir() and not directory.with_name(f"{directory.name}.partial").exists()
 
 
-def _install(report: Report, cli: Path, name: str, version: str, problems: dict[str, str]) -> bool:
-    release = _RELEASE.format(name=name, version=version)
-    if origin.of_release(release) is Origin.SOURCE:
-        problems[name] = origin.why_release_is_built(release)
-        return False
-    with report.part(f"Pulumi provider {name} {version}") as part:
-        part.say("installing")
-        problem = _ask_cli(cli, name, version)
-        if problem is None:
-            return True
-        if origin.policy() is Origin.UPSTREAM:
-            raise ToolchainError(
-                f"The official Pulumi provider {name} {version} cannot be installed: {problem}\n"
-                "TOOLCHAIN=upstream forbids stand-ins: unset it, or make the release reachable."
-            )
-        problems[name] = f"{name} {version} cannot be installed ({problem})"
-        part.say("not to be had")
-        return False
+class _Official:
+    """Installs official providers, and notes why one cannot be had."""
+
+    def __init__(self, report: Report, cli: Path, releases: str) -> None:
+        self._report = report
+        self._cli = cli
+        self._releases = releases
+        self._ledger = Ledger(archives())
+        self.problems: dict[str, str] = {}
+        """Provider -> why it cannot be had."""
+
+    def has(self, name: str, plugin: Plugin) -> bool:
+        """Whether the official provider is there, be it installed now; if not, a stand-in may serve."""
+        return _is_installed(name, plugin.version) or self._install(name, plugin)
+
+    def _install(self, name: str, plugin: Plugin) -> bool:
+        file = archive_name(name, plugin.version, architecture())
+        url = f"{release_of(name, plugin.version, releases=self._releases)}/{file}"
+        pin = plugin.archive.get(architecture())
+        is_here = self._is_here(file, pin)
+        if not is_here and origin.of_release(url) is Origin.SOURCE:
+            self.problems[name] = origin.why_release_is_built(url)
+            return False
+        with self._report.part(f"Pulumi provider {name} {plugin.version}") as part:
+            try:
+                if not is_here:
+                    self._download(part, url, file, pin)
+                part.say("installing")
+                _unpack(self._cli, name, plugin.version, archives() / file)
+            except ChecksumError:
+                # Not a release that is out of reach: a stand-in must not hide it.
+                raise
+            except ToolchainError as error:
+                if origin.policy() is Origin.UPSTREAM:
+                    raise ToolchainError(
+                        f"The official Pulumi provider {name} {plugin.version} cannot be installed: {error}\n"
+                        "TOOLCHAIN=upstream forbids stand-ins: unset it, or make the release reachable."
+                    ) from error
+                self.problems[name] = f"{name} {plugin.version} cannot be installed ({error})"
+                part.say("not to be had")
+                return False
+        return True
+
+    def _is_here(self, file: str, pin: str | None) -> bool:
+        entry = self._ledger.entry(file)
+        return entry is not None and pin in (None, entry.sha256)
+
+    def _download(self, part: Part, url: str, file: str, pin: str | None) -> None:
+        with exclusive(paths.locks() / "plugins", what=f"downloading {file}", part=part):
+            if self._is_here(file, pin):
+                return
+            archive = archives() / file
+            if expected := pin or self._ledger.locked(file):
+                download(url, archive, sha256=expected, part=part)
+            else:
+                first_download(url, archive, part=part)
+            # By sudo it may be root's, with root's umask; other users install from it.
+            archive.chmod(0o644)
+            self._ledger.record(file, origin=Origin.UPSTREAM, made_of=url)
 
 
-def _ask_cli(cli: Path, name: str, version: str) -> str | None:
-    """What went wrong, if something did."""
+def _unpack(cli: Path, name: str, version: str, archive: Path) -> None:
     try:
         done = subprocess.run(
-            [cli, "plugin", "install", "resource", name, version],
+            # Without --exact a newer one that is there would be found good enough, and this one not be installed.
+            [cli, "plugin", "install", "resource", name, version, "--exact", "--file", archive],
             env=os.environ | {"PULUMI_SKIP_UPDATE_CHECK": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -104,17 +165,18 @@ def _ask_cli(cli: Path, name: str, version: str) -> str | None:
             check=False,
             timeout=_INSTALL_SECONDS,
         )
-    except subprocess.TimeoutExpired:
-        return f"no answer within {_INSTALL_SECONDS:.0f} s"
-    return None if done.returncode == 0 else (done.stderr or done.stdout).strip()[-500:]
+    except subprocess.TimeoutExpired as error:
+        raise ToolchainError(f"`pulumi plugin install` has not ended within {_INSTALL_SECONDS:.0f} s") from error
+    if done.returncode != 0:
+        raise ToolchainError((done.stderr or done.stdout).strip()[-500:])
 
 
-def _check(needed: set[str]) -> None:
+def _check(needed: set[str], problems: Mapping[str, str]) -> None:
     absent = sorted(name for name in needed if not (_STANDINS / name).exists())
     if absent:
         raise ToolchainError(
-            f"{', '.join(absent)}: the official one cannot be installed, and this project has no "
-            "stand-in for it. Run this where Pulumi's releases can be reached, without TOOLCHAIN=source."
+            f"{', '.join(absent)}: this project has no stand-in for it, and {_reason(problems)} "
+            "Run this where Pulumi's releases can be reached, without TOOLCHAIN=source."
         )
     if needed and origin.policy() is Origin.UPSTREAM:
         raise ToolchainError(

@@ -26,7 +26,7 @@ from toolchain.origin import Origin
 from toolchain.progress import Report
 from toolchain.stack import Stack
 from toolchain.state import State
-from toolchain.versions import architecture, tools
+from toolchain.versions import Plugin, architecture, tools
 
 _ROOT_ONLY = {"containers": "privileged containers", "libvirt": "virtual machines"}
 _ENGINES = {"podman": system.PODMAN, "docker": system.DOCKER}
@@ -110,10 +110,10 @@ def _has_mirror(stack: Stack) -> bool:
     return stack.substrate != "gcp"
 
 
-def _plugins(stack: Stack) -> dict[str, str]:
+def _plugins(stack: Stack) -> dict[str, Plugin]:
     """The providers of every lab, and the substrate's own, which has its name."""
     needed = {"command", "tls", stack.substrate}
-    return {name: version for name, version in tools().plugins.items() if name in needed}
+    return {name: plugin for name, plugin in tools().plugins.items() if name in needed}
 
 
 def _check_root(stack: Stack) -> None:

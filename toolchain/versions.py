@@ -4,6 +4,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,13 +16,23 @@ _ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm6
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """A provider of Pulumi's."""
+
+    version: str
+    archive: Mapping[str, str]
+    """The sha256 of the official archive, per architecture; may lack architectures."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tools:
     """Pinned versions of the programs that make a lab."""
 
     pulumi: str
     pulumi_archive: Mapping[str, str]
     """The sha256 of the official archive, per architecture."""
-    plugins: Mapping[str, str]
+    plugins: Mapping[str, Plugin]
+    """The providers, by name."""
     node_image_base: str
     """The digest, `sha256:...`, of the image that the node image is built from."""
     go: str
@@ -32,12 +43,20 @@ class Tools:
 @cache
 def tools() -> Tools:
     """Read them, once."""
-    document: dict[str, Any] = yaml.safe_load((paths.checkout() / "config" / "versions.yaml").read_text())
+    return read(paths.checkout() / "config" / "versions.yaml")
+
+
+def read(file: Path) -> Tools:
+    """Read them from a file that is like versions.yaml."""
+    document: dict[str, Any] = yaml.safe_load(file.read_text())
     section = document["tools"]
     return Tools(
         pulumi=section["pulumi"]["version"],
         pulumi_archive=section["pulumi"]["archive"],
-        plugins=section["plugins"],
+        plugins={
+            name: Plugin(version=entry["version"], archive=entry.get("archive", {}))
+            for name, entry in section["plugins"].items()
+        },
         node_image_base=section["node_image_base"],
         go=section["go"]["version"],
         go_wheel=section["go"]["wheel"],

@@ -28,7 +28,9 @@ def pins(name: str) -> dict[str, str]:
 def test_sdks_are_of_the_versions_of_the_engine_and_the_plugins() -> None:
     runtime = pins("requirements.txt")
     assert runtime["pulumi"] == tools().pulumi
-    assert {name: runtime[f"pulumi-{name}"] for name in tools().plugins} == dict(tools().plugins)
+    assert {name: runtime[f"pulumi-{name}"] for name in tools().plugins} == {
+        name: plugin.version for name, plugin in tools().plugins.items()
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
