@@ -24,7 +24,7 @@ STORAGE = {
 """Where upstream's hosts send those who ask."""
 TOKENS = "auth.docker.io"
 API = "api.github.com"
-HOSTS = (*STORAGE, *STORAGE.values(), TOKENS, API, "get.pulumi.com")
+HOSTS = (*STORAGE, *STORAGE.values(), TOKENS, API)
 ADDRESS = "10.198.0.1"
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -88,18 +88,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._release()
 
     def _release(self) -> None:
-        """dl.k8s.io and github.com send to storage; get.pulumi.com has its files itself."""
+        """dl.k8s.io and github.com send to storage."""
         name = f"{self.host}{self.where.path}"
         if name not in self.content.files:
             self._reply(404)
         elif self.command == "GET" and self._once(self.content.limited, name):
             self._reply(429, headers={"Retry-After": "1"})
-        elif self.host in STORAGE:
+        else:
             # A signature is only of use where it is asked for.
             query = f"?{_SIGNED}" if self.host == "github.com" else ""
             self._reply(302, headers={"Location": f"https://{STORAGE[self.host]}{self.where.path}{query}"})
-        else:
-            self._file(Path(self.content.files[name]))
 
     def _storage(self) -> None:
         origin = next(host for host, storage in STORAGE.items() if storage == self.host)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from config.versions import pins
-from toolchain import artifacts
+from toolchain import artifacts, plugins
 from toolchain.versions import architecture, tools
 from upstream.imitation import INDEX, MANIFEST, Content
 
@@ -55,7 +55,7 @@ class Releases:
             self._image(name)
         self._pulumi(pulumi)
         for name in ("command", "tls"):
-            self._plugin(name, tools().plugins[name])
+            self._plugin(name, tools().plugins[name].version)
 
     def write_versions(self) -> None:
         """Have the project pin what is served."""
@@ -120,10 +120,14 @@ class Releases:
         self.versions["tools"]["pulumi"]["archive"][self._arch] = _sum(archive)
 
     def _plugin(self, name: str, version: str) -> None:
-        file = f"pulumi-resource-{name}-v{version}-linux-{self._arch}.tar.gz"
+        file = plugins.archive_name(name, version, self._arch)
         archive = self._directory / "files" / file
         _pack(archive, {f"pulumi-resource-{name}": self._program(name)})
-        self.content.files[f"get.pulumi.com/releases/plugins/{file}"] = str(archive)
+        release = plugins.release_of(name, version).removeprefix("https://")
+        self.content.files[f"{release}/{file}"] = str(archive)
+        # One is pinned, the other one is locked.
+        if name == "tls":
+            self.versions["tools"]["plugins"][name]["archive"] = {self._arch: _sum(archive)}
 
     def _program(self, module: str) -> bytes:
         return _PLUGIN.format(python=self._python, checkout=self._checkout, module=module).encode()

@@ -7,7 +7,8 @@ import pytest
 
 from config.versions import pins
 from lab.polling import eventually
-from toolchain import artifacts
+from toolchain import artifacts, plugins
+from toolchain.checksum import sha256_of
 from toolchain.versions import architecture, tools
 from upstream.imitation import API, TOKENS
 from upstream.upstream_host import UpstreamHost
@@ -50,7 +51,8 @@ def test_the_server_has_sent_each_of_them(host: UpstreamHost, set_up: str) -> No
         repository = f"/v2/{pins().images[name].repository}/"
         assert any(repository in path and "/blobs/" in path for path in sent), name
     for name in ("command", "tls"):
-        assert any(f"/pulumi-resource-{name}-v{tools().plugins[name]}" in path for path in sent), f"{name}: {sent}"
+        file = plugins.archive_name(name, tools().plugins[name].version, architecture())
+        assert any(path.endswith(f"/{file}") for path in sent), f"{name}: {sent}"
     assert any(f"/pulumi-v{tools().pulumi}-linux-" in path for path in sent)
 
 
@@ -63,10 +65,21 @@ def test_upstreams_habits_were_met_and_got_over(host: UpstreamHost, set_up: str)
     """So that the tests above can fail."""
     asked = host.requests()
     assert [one for one in asked if one["status"] == 429]
-    assert [one for one in asked if one["status"] == 403 and one["host"] == API]
     assert [one for one in asked if one["status"] == 401] and [one for one in asked if one["host"] == TOKENS]
     assert [one for one in asked if one["status"] == 206 and "/etcd-v" in one["path"]]
     assert [one for one in asked if one["status"] == 302]
+
+
+def test_nothing_is_asked_of_an_api_that_limits_its_answers(host: UpstreamHost, set_up: str) -> None:
+    """By itself the Pulumi command asks it where a provider's release is."""
+    assert [one for one in host.requests() if one["host"] == API] == []
+
+
+def test_the_providers_sums_are_recorded(host: UpstreamHost, set_up: str) -> None:
+    files = [plugins.archive_name(name, tools().plugins[name].version, architecture()) for name in ("command", "tls")]
+    recorded = (host.cache / "plugins" / "SHA256SUMS").read_text().split()
+    assert recorded[1::2] == files
+    assert recorded[0::2] == [sha256_of(host.cache / "plugins" / file) for file in files]
 
 
 def test_no_other_host_was_asked_for(host: UpstreamHost, set_up: str) -> None:
@@ -85,7 +98,7 @@ def test_the_lab_comes_up_from_it(host: UpstreamHost, up: str) -> None:
 def test_a_second_set_up_asks_for_nothing(host: UpstreamHost, up: str) -> None:
     before = len(host.requests())
     host.toolchain("setup")
-    assert [one for one in host.requests()[before:] if one["host"] != API] == []
+    assert host.requests()[before:] == []
 
 
 def test_destroy_leaves_no_machine(host: UpstreamHost, up: str) -> None:
