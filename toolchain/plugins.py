@@ -156,7 +156,7 @@ class _Official:
 def _unpack(cli: Path, name: str, version: str, archive: Path) -> None:
     try:
         done = subprocess.run(
-            # Without --exact a newer one that is there would be found good enough, and this one not be installed.
+            # Without --exact, and with PULUMI_ENABLE_LEGACY_PLUGIN_SEARCH, a newer one that is there would do.
             [cli, "plugin", "install", "resource", name, version, "--exact", "--file", archive],
             env=os.environ | {"PULUMI_SKIP_UPDATE_CHECK": "1"},
             stdin=subprocess.DEVNULL,

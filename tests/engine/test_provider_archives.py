@@ -38,6 +38,8 @@ def test_exactly_the_provider_of_the_archive_is_installed(
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
     if is_newer_there:
+        # With this setting of a user's the CLI takes a newer one for good enough.
+        monkeypatch.setenv("PULUMI_ENABLE_LEGACY_PLUGIN_SEARCH", "true")
         newer = home / "plugins" / "resource-tls-v5.9.9" / "pulumi-resource-tls"
         newer.parent.mkdir(parents=True)
         newer.write_bytes(_PROGRAM)

@@ -267,14 +267,15 @@ def test_a_provider_without_a_stand_in_is_an_error_with_the_reason(cli: Cli, ups
 
 
 @pytest.mark.parametrize(
-    ("act", "why"), [("exec sleep 600", "has not ended within"), ("echo 'no space left' >&2; exit 1", "no space left")]
+    ("act", "seconds", "why"),
+    [("exec sleep 600", 0.2, "has not ended within"), ("echo 'no space left' >&2; exit 1", 60.0, "no space left")],
 )
 def test_a_cli_that_hangs_or_fails_is_an_error(
-    cli: Cli, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, act: str, why: str
+    cli: Cli, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, act: str, seconds: float, why: str
 ) -> None:
     publish(upstream, "command")
     cli.does(act)
-    monkeypatch.setattr(plugins, "_INSTALL_SECONDS", 2.0)
+    monkeypatch.setattr(plugins, "_INSTALL_SECONDS", seconds)
     monkeypatch.setenv("TOOLCHAIN", "upstream")
     with pytest.raises(ToolchainError, match=why):
         ensure(cli, upstream)
