@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,8 @@ def printer(pytest_config: pytest.Config) -> Show:
 
     def print_at_once(line: str) -> None:
         with capture.global_and_fixture_disabled():
-            print(line, end="", flush=True)
+            # A process of `pytest --numprocesses` has no standard output of its own.
+            print(line, end="", file=sys.stderr, flush=True)
 
     return print_at_once
 
