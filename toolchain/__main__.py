@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
 def _run(options: argparse.Namespace) -> int:
     try:
         if options.command == "pins":
-            return _pins(options.version)
+            return _pins(options.product or ["kubernetes"], options.version)
         chosen = stack.read(options.stack)
         match options.command:
             case "setup":
@@ -67,9 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("env", help="print what plain `pulumi` needs in its environment, for a shell's eval")
     commands.add_parser("trust", help="show and pin the host keys of machines that exist already")
     freed = commands.add_parser("free", help="take a lab off a machine that exists already, where destroy cannot")
-    versions = commands.add_parser("pins", help="write a Kubernetes version's checksums into config/versions.yaml")
+    versions = commands.add_parser("pins", help="write a version and its checksums into config/versions.yaml")
     kubectl = commands.add_parser("kubectl", help="the lab's kubectl, as its administrator")
     ssh = commands.add_parser("ssh", help="a shell on a machine of the lab, or one command there")
+    versions.add_argument(
+        "product", nargs="*", help="kubernetes (the default), etcd, pulumi, plugin/tls, image/coredns, ..."
+    )
     versions.add_argument("version", help="such as 1.36.5")
     kubectl.add_argument("words", type=shlex.split, help="its arguments in one string, quoted in it as for a shell")
     freed.add_argument("machine", help="its name in the lab")
@@ -79,10 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _pins(version: str) -> int:
+def _pins(products: list[str], version: str) -> int:
     with Report() as report:
-        file = pins.write(report, version)
-    print(f"{file} has the checksums of Kubernetes {version}: read `git diff` before you use them.")
+        file = pins.write(report, products, version)
+    print(f"{file} has the checksums of {', '.join(products)} {version}: read `git diff` before you use them.")
     return 0
 
 

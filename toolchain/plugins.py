@@ -44,6 +44,11 @@ def archive_name(name: str, version: str, arch: str) -> str:
     return f"pulumi-resource-{name}-v{version}-linux-{arch}.tar.gz"
 
 
+def checksums_name(name: str, version: str) -> str:
+    """The file of a provider's release that lists the sums of the others, of SHA-256 or of SHA-1."""
+    return f"pulumi-{name}_{version}_checksums.txt"
+
+
 def archives() -> Path:
     """Where the archives of installed providers are, with the ledger of what was downloaded."""
     return paths.cache() / "plugins"

@@ -51,6 +51,16 @@ def ensure(report: Report, *, releases: str = RELEASES) -> Path:
     return command
 
 
+def archive_name(version: str, arch: str) -> str:
+    """The file of a release that is for Linux and one architecture."""
+    return f"pulumi-v{version}-linux-{_RELEASE_NAMES[arch]}.tar.gz"
+
+
+def checksums_name(version: str) -> str:
+    """The file of a release that lists the sha256 of the others."""
+    return f"pulumi-{version}-checksums.txt"
+
+
 def _home(version: str) -> Path:
     return paths.cache() / "pulumi" / version / "bin"
 
@@ -95,7 +105,7 @@ def _make(report: Report, part: Part, version: str, releases: str) -> None:
     shutil.rmtree(work, ignore_errors=True)
     programs = work / "bin"
     programs.mkdir(parents=True)
-    archive = f"{releases}/v{version}/pulumi-v{version}-linux-{_RELEASE_NAMES[arch]}.tar.gz"
+    archive = f"{releases}/v{version}/{archive_name(version, arch)}"
     if origin.of_release(archive) is Origin.UPSTREAM:
         _download(part, version, archive, tools().pulumi_archive[arch], programs)
     else:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import tarfile
+from collections.abc import Collection
 from pathlib import Path
 
 from config.versions import Image
@@ -59,11 +60,39 @@ def pull(part: Part, image: Image, archive: Path, arch: str, *, digest: str | No
 
 
 def _look_up(part: Part, image: Image, place: Path) -> str:
-    """The digest of what the tag names now."""
+    return _digest(_manifest(part, image, place))
+
+
+def digest_for(part: Part, image: Image, architectures: Collection[str], place: Path) -> str:
+    """The digest of what the tag of an image names now.
+
+    Args:
+        part: shows the progress.
+        image: what is looked up.
+        architectures: those that it must be for.
+        place: a file to write.
+
+    Raises:
+        ToolchainError: the registry does not have it, or not for all of the architectures.
+    """
+    manifest = _manifest(part, image, place)
+    platforms = [one.get("platform", {}) for one in json.loads(manifest).get("manifests", [])]
+    found = {one.get("architecture") for one in platforms if one.get("os") == "linux"}
+    if lacking := sorted(set(architectures) - found):
+        raise ToolchainError(f"{image.reference} is no image for {', '.join(lacking)}.")
+    return _digest(manifest)
+
+
+def _manifest(part: Part, image: Image, place: Path) -> bytes:
+    """What the tag names now: the index of all platforms, or the manifest of an image of one."""
     part.say("looking up the digest")
     with place.open("wb") as manifest:
         run(part, [*_SKOPEO, "inspect", "--raw", *_RETRIES, f"docker://{image.reference}"], stdout=manifest)
-    return f"sha256:{hashlib.sha256(place.read_bytes()).hexdigest()}"
+    return place.read_bytes()
+
+
+def _digest(manifest: bytes) -> str:
+    return f"sha256:{hashlib.sha256(manifest).hexdigest()}"
 
 
 def pinned_reference(image: Image, digest: str) -> str:

@@ -51,8 +51,8 @@ def test_the_server_has_sent_each_of_them(host: UpstreamHost, set_up: str) -> No
         repository = f"/v2/{pins().images[name].repository}/"
         assert any(repository in path and "/blobs/" in path for path in sent), name
     for name in ("command", "tls"):
-        file = plugins.archive_name(name, tools().plugins[name].version, architecture())
-        assert any(path.endswith(f"/{file}") for path in sent), f"{name}: {sent}"
+        archive = plugins.archive_name(name, tools().plugins[name].version, architecture())
+        assert any(path.endswith(f"/{archive}") for path in sent), f"{name}: {sent}"
     assert any(f"/pulumi-v{tools().pulumi}-linux-" in path for path in sent)
 
 
