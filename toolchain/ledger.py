@@ -109,4 +109,6 @@ class Ledger:
 def _replace(file: Path, text: str) -> None:
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     unfinished.write_text(text)
+    # For every user of the files, whatever the umask of the one who records them.
+    unfinished.chmod(0o644)
     unfinished.replace(file)

@@ -12,6 +12,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from config.versions import Image
 from toolchain import build_times, debian, origin, paths
 from toolchain.command import run
 from toolchain.errors import ToolchainError
@@ -32,6 +33,14 @@ def reference() -> str:
     for file in sorted(_RECIPE.iterdir()):
         recipe.update(f"{file.name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
     return f"localhost/hardway-node:{recipe.hexdigest()[:12]}"
+
+
+def base() -> Image:
+    """What the Containerfile builds on; its tag moves, so versions.yaml has a digest."""
+    named = re.search(r"(?m)^FROM (\S+?)/(\S+):(\S+)$", (_RECIPE / "Containerfile").read_text())
+    if named is None:
+        raise ToolchainError(f"{_RECIPE}/Containerfile names no image of a registry, with a tag, after FROM.")
+    return Image(registry=named[1], repository=named[2], tag=named[3], archive="")
 
 
 def packages() -> list[str]:

@@ -1,7 +1,8 @@
 """Writing versions and their sums into versions.yaml, from what upstream publishes.
 
-What can be pinned: the products of versions.yaml by their names, `pulumi`, `plugin/NAME` and `image/NAME`. A product's
-new version becomes the one that labs get; Kubernetes' is added to those that a lab may ask for.
+What can be pinned: the products of versions.yaml by their names, `pulumi`, `plugin/NAME`, `image/NAME` and
+`node-image-base`. A product's new version becomes the one that labs get; Kubernetes' is added to those that a lab may
+ask for.
 """
 
 import hashlib
@@ -15,7 +16,18 @@ from urllib.error import HTTPError
 
 from config import versions as lab_versions
 from config.versions import Image, Product
-from toolchain import checksum_list, download, paths, plugins, pulumi_cli, registry, system, versions, versions_file
+from toolchain import (
+    checksum_list,
+    download,
+    node_image,
+    paths,
+    plugins,
+    pulumi_cli,
+    registry,
+    system,
+    versions,
+    versions_file,
+)
 from toolchain.checksum import sha256_of
 from toolchain.errors import ToolchainError
 from toolchain.progress import Part, Report
@@ -67,7 +79,7 @@ def write(
     ]
     if wrong:
         raise ToolchainError("\n".join(wrong))
-    if any(isinstance(known[name], _Image) for name in names):
+    if any(isinstance(known[name], _Image | _NodeImageBase) for name in names):
         system.ensure(report, system.IMAGE_PULLS)
     edits: list[Edit] = []
     paths.scratch().mkdir(parents=True, exist_ok=True)
@@ -111,6 +123,7 @@ def _pinnable(file: Path, releases: str) -> dict[str, _Pinnable]:
         "pulumi": _Pulumi(tools, releases),
         **{f"plugin/{name}": _Plugin(name, plugin, releases) for name, plugin in tools.plugins.items()},
         **{f"image/{name}": _Image(name, image) for name, image in of_labs.images.items()},
+        "node-image-base": _NodeImageBase(node_image.base()),
     }
 
 
@@ -281,6 +294,30 @@ class _Image:
     def edits(self, version: str, sums: Sums) -> list[Edit]:
         place, digest = ("images", self.name), sums["digest"][_ALL]
         return [Edit(keys=(*place, "tag"), value=version), Edit(keys=(*place, "digest"), value=digest)]
+
+
+@dataclass(frozen=True)
+class _NodeImageBase:
+    """What the node image is built on. The recipe has its tag, which moves: another digest than the pin is no error."""
+
+    image: Image
+
+    @property
+    def current(self) -> str:
+        return self.image.tag
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        return re.compile(re.escape(self.image.tag))
+
+    def pinned(self, version: str) -> Sums:
+        return {}
+
+    def published(self, version: str, part: Part, work: Path) -> Sums:
+        return _digest(registry.digest_for(part, self.image, _ARCHITECTURES, work / "index"))
+
+    def edits(self, version: str, sums: Sums) -> list[Edit]:
+        return [Edit(keys=("tools", "node_image_base"), value=sums["digest"][_ALL])]
 
 
 def _digest(digest: str) -> Sums:

@@ -153,7 +153,8 @@ class _Official:
                 download(url, archive, sha256=expected, part=part)
             else:
                 first_download(url, archive, part=part)
-            # By sudo it may be root's, with root's umask; other users install from it.
+            # Other users install from it; root's umask may say otherwise.
+            archives().chmod(0o755)
             archive.chmod(0o644)
             self._ledger.record(file, origin=Origin.UPSTREAM, made_of=url)
 

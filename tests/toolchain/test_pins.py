@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from registry_server import Registry
 from upstream_server import Upstream
 
 from config.versions import pins as pinned
-from toolchain import pins, system
+from toolchain import node_image, pins, system
 from toolchain.__main__ import main
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
@@ -335,6 +336,18 @@ class TestImages:
         with pytest.raises(ToolchainError, match=r"some/image:v9\.8\.7 is no image for .*arm64"):
             write(report, upstream, file, "v9.8.7", "image/coredns")
         assert file.read_text() == before
+
+    def test_the_node_images_base_has_a_tag_that_moves(
+        self, report: Report, upstream: Upstream, file: Path, server: Registry, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tag = node_image.base().tag
+        base = replace(node_image.base(), registry=server.name, repository="some/image")
+        monkeypatch.setattr(node_image, "base", lambda: base)
+        digest, before = server.publish(tag), file.read_text()
+        write(report, upstream, file, tag, "node-image-base")
+        assert file.read_text() == before.replace(tools().node_image_base, digest)
+        with pytest.raises(ToolchainError, match=f"is no version of node-image-base: it must be like {tag}"):
+            write(report, upstream, file, "trixie-slim", "node-image-base")
 
     def test_a_tag_that_is_not_there_is_an_error(
         self, report: Report, upstream: Upstream, file: Path, server: Registry

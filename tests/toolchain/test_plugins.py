@@ -150,8 +150,11 @@ def test_another_user_installs_from_the_same_archive(
         ensure(cli, upstream)
     finally:
         os.umask(before)
-    for name in PROVIDERS:
-        assert stat.S_IMODE((plugins.archives() / Path(path_of(name)).name).stat().st_mode) == 0o644
+    modes = {
+        path.name: stat.S_IMODE(path.stat().st_mode) for path in (plugins.archives(), *plugins.archives().iterdir())
+    }
+    files = ("ORIGINS.json", "SHA256SUMS", *(Path(path_of(name)).name for name in PROVIDERS))
+    assert modes == {"plugins": 0o755, **dict.fromkeys(files, 0o644)}
     monkeypatch.setenv("PULUMI_HOME", str(cli.home.with_name("another home")))
     monkeypatch.setattr(origin, "of_release", lambda url: Origin.SOURCE)
     upstream.asked.clear()
