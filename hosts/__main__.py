@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
 async def _run(options: argparse.Namespace) -> int:
     lab_key = sys.stdin.read()
     hosts: plan.Plan = options.plan
-    credentials = Credentials(lab_key=lab_key, key=hosts.key)
+    credentials = Credentials(lab_key=lab_key, key=hosts.key, timeout_factor=hosts.timeout_factor)
     if options.command == "preflight":
         marks = {host.name: entry.mark(hosts.stack, lab_key, host.name) for host in hosts.hosts}
         return await preflight.main(hosts, credentials, marks)

@@ -59,7 +59,8 @@ class Plan:
         shares_kernel: whether they are containers.
         pods: the range of all pods.
         services: the range of all Services.
-    modules: kernel modules that workers need beyond those of every machine.
+        modules: kernel modules that workers need beyond those of every machine.
+        timeout_factor: what the deadlines of connections are multiplied by.
     """
 
     stack: str
@@ -69,11 +70,13 @@ class Plan:
     pods: str = ""
     services: str = ""
     modules: tuple[str, ...] = ()
+    timeout_factor: int = 1
 
     def to_json(self) -> str:
         """In one line."""
-        # A lab that needs no more than the others says nothing of it.
-        said = {key: value for key, value in asdict(self).items() if value or key != "modules"}
+        # A default is left out: the commands of running labs stay as they are.
+        defaults = {"modules": (), "timeout_factor": 1}
+        said = {key: value for key, value in asdict(self).items() if key not in defaults or value != defaults[key]}
         return json.dumps(said, separators=(",", ":"))
 
 

@@ -41,11 +41,17 @@ class Credentials:
         lab_key: the lab's own private key (OpenSSH), which is on the hosts from the first `up` on.
         key: the file of the user's key.
         lab_key_only: whether nothing of the user's is tried.
+        timeout_factor: what the deadlines of connections are multiplied by.
     """
 
     lab_key: str | None = field(default=None, repr=False)
     key: str | None = None
     lab_key_only: bool = False
+    timeout_factor: int = 1
+
+    def allowed(self, seconds: int) -> int:
+        """A deadline of this lab: the seconds of a lab whose hosts are fast, times its `timeout_factor`."""
+        return seconds * self.timeout_factor
 
     def options(self) -> dict[str, Any]:
         """For asyncssh. A key that is named is the only one of the user's that is tried: sshd ends a connection after
@@ -125,6 +131,7 @@ async def dial(
     """
     if not login.host_keys:
         raise HostError(f"{login}: its host key is not pinned yet: `make trust` shows and pins it")
+    seconds = credentials.allowed(_CONNECT_SECONDS)
     try:
         return await asyncio.wait_for(
             asyncssh.connect(
@@ -135,9 +142,12 @@ async def dial(
                 tunnel=tunnel or (),
                 config=None,
                 encryption_algs=_CIPHERS,
+                # Else asyncssh has deadlines of its own for connection and login.
+                connect_timeout=seconds,
+                login_timeout=seconds,
                 **credentials.options(),
             ),
-            _CONNECT_SECONDS,
+            seconds,
         )
     except asyncssh.HostKeyNotVerifiable:
         raise HostError(
@@ -150,7 +160,7 @@ async def dial(
             f"{login} refuses {refused}: name a key in lab.machines.key, or set {SSH_PASSWORD} for the first `up`"
         ) from None
     except TimeoutError:
-        raise HostError(f"{login} does not answer within {_CONNECT_SECONDS} s") from None
+        raise HostError(f"{login} does not answer within {seconds} s") from None
     except asyncssh.DisconnectError as error:
         if "Too many authentication failures" in str(error):
             raise HostError(

@@ -48,25 +48,23 @@ async def ask(hosts: Sequence[Host], credentials: Credentials) -> list[Shown]:
 
     A jumpbox is logged in to only with the key that it showed, and only if that is no other than the pinned one.
     """
+    seconds = credentials.allowed(_SECONDS)
     jumpboxes = list(dict.fromkeys(host.jumpbox for host in hosts if host.jumpbox))
-    seen = dict(zip(jumpboxes, await asyncio.gather(*(_directly(jumpbox) for jumpbox in jumpboxes)), strict=True))
+    seen = dict(zip(jumpboxes, await asyncio.gather(*(_shown(jumpbox, None, seconds) for jumpbox in jumpboxes)), strict=True))
     behind = await asyncio.gather(*(_host(host, seen, credentials) for host in hosts if host.login not in seen))
     return [*seen.values(), *behind]
 
 
-async def _directly(login: Login) -> Shown:
-    return await _shown(login, None)
-
-
 async def _host(host: Host, jumpboxes: Mapping[Login, Shown], credentials: Credentials) -> Shown:
+    seconds = credentials.allowed(_SECONDS)
     if host.jumpbox is None:
-        return await _directly(host.login)
+        return await _shown(host.login, None, seconds)
     jumpbox = jumpboxes[host.jumpbox]
     if jumpbox.problem or jumpbox.changed:
         return Shown(login=host.login, problem=f"{host.login} cannot be asked: see its jumpbox {host.jumpbox}")
     try:
         async with _through(jumpbox, credentials) as tunnel:
-            return await _shown(host.login, tunnel)
+            return await _shown(host.login, tunnel, seconds)
     except HostError as reason:
         return Shown(login=host.login, problem=str(reason))
 
@@ -77,25 +75,25 @@ async def _through(jumpbox: Shown, credentials: Credentials) -> AsyncIterator[as
         yield tunnel
 
 
-async def _shown(login: Login, tunnel: asyncssh.SSHClientConnection | None) -> Shown:
-    answers = await asyncio.gather(*(_key(login, kind, tunnel) for kind in _KINDS))
+async def _shown(login: Login, tunnel: asyncssh.SSHClientConnection | None, seconds: int) -> Shown:
+    answers = await asyncio.gather(*(_key(login, kind, tunnel, seconds) for kind in _KINDS))
     keys = tuple(answer for answer in answers if answer.partition(" ")[2])
     if keys:
         return Shown(login=login, keys=keys)
     return Shown(login=login, problem=f"{login} shows no host key: {answers[0].strip()}")
 
 
-async def _key(login: Login, kind: str, tunnel: asyncssh.SSHClientConnection | None) -> str:
+async def _key(login: Login, kind: str, tunnel: asyncssh.SSHClientConnection | None, seconds: int) -> str:
     """A public key; or, as one word, why there is none."""
     try:
         key = await asyncio.wait_for(
             asyncssh.get_server_host_key(
                 login.host, login.port, tunnel=tunnel or (), config=None, server_host_key_algs=[kind]
             ),
-            _SECONDS,
+            seconds,
         )
     except (OSError, asyncssh.Error, TimeoutError) as error:
-        return (str(error) or f"no answer within {_SECONDS} s").replace(" ", "\N{NO-BREAK SPACE}")
+        return (str(error) or f"no answer within {seconds} s").replace(" ", "\N{NO-BREAK SPACE}")
     return "" if key is None else " ".join(key.export_public_key().decode().split()[:2])
 
 

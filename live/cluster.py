@@ -14,6 +14,8 @@ from toolchain import access
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
+_NO_PROXY = "export no_proxy='*' NO_PROXY='*'\n"
+
 
 @dataclass(frozen=True, kw_only=True)
 class LiveMachine:
@@ -34,8 +36,12 @@ class LiveMachine:
     user: str = "root"
 
     def as_root(self, script: str) -> str:
-        """The command by which whoever logs in has root run a script."""
-        return script if self.user == "root" else f"sudo -n bash -c {quote(script)}"
+        """The command by which whoever logs in has root's bash run a script.
+
+        What it asks is on the lab's machines: a proxy of the host's (/etc/environment) is not used.
+        """
+        # By bash, whatever the login shell is. In the script, since sudo resets the environment.
+        return f"{'' if self.user == 'root' else 'sudo -n '}bash -c {quote(_NO_PROXY + script)}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """How a person reaches a lab that is up: `.state/<stack>/` has its kubeconfig, ssh_config, key and list of machines."""
 
+import ipaddress
 import json
 import os
 import re
@@ -20,8 +21,6 @@ _FILES = {"kubeconfig": "kubeconfig", "ssh_config": "ssh_config", "ssh_private_k
 """Output of the program -> name of the file; all of them are secret."""
 _ENFORCES = "calico"
 """The pod network that enforces network policies."""
-_ON_THIS_HOST = ("containers", "libvirt")
-"""Substrates whose machines are on a network of this host's own."""
 _FACTS = ("endpoint", "machines", "certificates")
 """Outputs that stand together in lab.json."""
 
@@ -142,13 +141,25 @@ def kubectl_command(stack: Stack) -> list[str]:
 
 
 def kubectl_environment(stack: Stack) -> dict[str, str]:
-    """The environment of that command: machines on this host are reached past the user's proxy."""
-    if stack.substrate not in _ON_THIS_HOST:
-        return dict(os.environ)
+    """The environment of that command: a private address is connected to directly, without the user's proxy.
+
+    A public one (Google Cloud) may be behind that proxy, and NO_PROXY says whether it is.
+    """
     kubeconfig = (stack.directory / "kubeconfig").read_text()
-    servers = re.findall(r"^\s*server: https://([^:/\s]+)", kubeconfig, re.M)
+    servers = [
+        server for server in re.findall(r"^\s*server: https://([^:/\s]+)", kubeconfig, re.M) if _is_private(server)
+    ]
+    if not servers:
+        return dict(os.environ)
     direct = ",".join([*filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"),)), *servers])
     return os.environ | {"NO_PROXY": direct, "no_proxy": direct}
+
+
+def _is_private(server: str) -> bool:
+    try:
+        return ipaddress.ip_address(server).is_private
+    except ValueError:
+        return False
 
 
 def _copy_kubectl(stack: Stack) -> None:

@@ -176,6 +176,7 @@ def _plan(lab: Lab, *hosts: Host) -> str:
         pods=str(settings.network.pods),
         services=str(settings.network.services),
         modules=lab.kernel_modules,
+        timeout_factor=settings.timeout_factor,
     ).to_json()
 
 

@@ -56,25 +56,25 @@ def test_the_files_are_for_the_users_eyes_only(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("substrate", "given", "direct"),
+    ("server", "given", "direct"),
     [
-        ("containers", None, "10.240.0.5"),
-        ("containers", ".example", ".example,10.240.0.5"),
-        ("machines", ".example", ".example"),
-        ("machines", None, None),
+        ("10.240.0.5", None, "10.240.0.5"),
+        ("10.240.0.5", ".example", ".example,10.240.0.5"),
+        ("34.90.1.2", ".example", ".example"),
+        ("34.90.1.2", None, None),
+        ("api.example", None, None),
     ],
 )
-def test_machines_on_this_host_are_reached_past_a_proxy(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, substrate: str, given: str | None, direct: str | None
+def test_private_addresses_are_connected_to_without_a_proxy(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, server: str, given: str | None, direct: str | None
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     if given:
         monkeypatch.setenv("NO_PROXY", given)
-    lab = replace(stack, substrate=substrate)
-    access.write(lab, OUTPUTS | {"kubeconfig": "clusters:\n- cluster:\n    server: https://10.240.0.5:6443\n"})
-    assert access.kubectl_environment(lab).get("NO_PROXY") == direct
+    access.write(stack, OUTPUTS | {"kubeconfig": f"clusters:\n- cluster:\n    server: https://{server}:6443\n"})
+    assert access.kubectl_environment(stack).get("NO_PROXY") == direct
 
 
 def test_what_is_shown_has_no_secret(stack: Stack, capfd: pytest.CaptureFixture[str]) -> None:
