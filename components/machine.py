@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass, field
 from shlex import quote
+from typing import Any
 
 import pulumi
 from pulumi_command import remote
 
 from config.machines import MachineSpec, Role
+
+# The provider's own default.
+_PER_DIAL_SECONDS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,8 @@ class Machine:
         shares_kernel: its kernel is its host's, too, so that swap, modules and global sysctls are not its own.
         routes_pods: it finds the other machines' pods by routes of its own, through their addresses, which are its
             neighbours; False where the substrate's network brings packets to the right machine.
-        timeout_factor: what the deadlines of its steps are multiplied by: more than 1 where it is slow.
+        timeout_factor: what the deadlines of its steps, and of each dial, are multiplied by: more than 1 where it is
+            slow.
     """
 
     spec: MachineSpec
@@ -39,6 +44,13 @@ class Machine:
     routes_pods: bool = True
     timeout_factor: int = 1
     user: str = "root"
+
+    def __post_init__(self) -> None:
+        """Multiply how long one dial may take."""
+        dials: list[Any] = [self.connection, self.connection.proxy]
+        for dialled in dials if self.timeout_factor > 1 else []:
+            if dialled is not None:
+                dialled.per_dial_timeout = _PER_DIAL_SECONDS * self.timeout_factor
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ Entered with what the user has (a key, or a password once), left with the lab's 
 to a host comes between the two.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 
@@ -57,7 +58,7 @@ async def enter(host: Host, stack: str, credentials: Credentials) -> None:
         before = await reach.as_root(connection, login, f"user={quote(login.user)}\n{_WHAT_IS_THERE}", quiet=True)
         try:
             await reach.as_root(connection, login, script(_ENTER))
-            await _check(host, stack, credentials.lab_key, connection)
+            await _check(host, stack, credentials, connection)
         except HostError as reason:
             # Steps of a lab that is up stay; so does the way in that it had.
             undo = LEAVE if "steps" not in before else _WITHDRAW if "entered" not in before else None
@@ -74,9 +75,9 @@ async def enter(host: Host, stack: str, credentials: Credentials) -> None:
         await reach.as_root(connection, login, script(_SETTLE))
 
 
-async def _check(host: Host, stack: str, lab_key: str, users: asyncssh.SSHClientConnection) -> None:
+async def _check(host: Host, stack: str, credentials: Credentials, users: asyncssh.SSHClientConnection) -> None:
     """See that the lab's key alone opens the host, and that sudo asks for nothing then."""
-    alone = Credentials(lab_key=lab_key, lab_key_only=True)
+    alone = replace(credentials, lab_key_only=True)
     try:
         async with reach.connected(host, alone) as connection:
             await reach.as_root(connection, host.login, "true", without_password=True)
@@ -135,7 +136,7 @@ async def close_way(jumpbox: Login, stack: str, credentials: Credentials) -> Non
 
 async def _on_jumpbox(script: Path, jumpbox: Login, stack: str, credentials: Credentials) -> None:
     assert credentials.lab_key is not None
-    users = Credentials(key=credentials.key)
+    users = replace(credentials, lab_key=None)
     async with await reach.dial(jumpbox, users) as connection:
         text = _script(script, jumpbox, stack, credentials.lab_key, None)
         await reach.as_user(connection, jumpbox, text)

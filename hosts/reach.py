@@ -142,9 +142,8 @@ async def dial(
                 tunnel=tunnel or (),
                 config=None,
                 encryption_algs=_CIPHERS,
-                # Else asyncssh has deadlines of its own for connection and login.
-                connect_timeout=seconds,
-                login_timeout=seconds,
+                # asyncssh's own deadline is of two minutes; the one below is enough.
+                login_timeout=0,
                 **credentials.options(),
             ),
             seconds,

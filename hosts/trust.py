@@ -50,7 +50,9 @@ async def ask(hosts: Sequence[Host], credentials: Credentials) -> list[Shown]:
     """
     seconds = credentials.allowed(_SECONDS)
     jumpboxes = list(dict.fromkeys(host.jumpbox for host in hosts if host.jumpbox))
-    seen = dict(zip(jumpboxes, await asyncio.gather(*(_shown(jumpbox, None, seconds) for jumpbox in jumpboxes)), strict=True))
+    seen = dict(
+        zip(jumpboxes, await asyncio.gather(*(_shown(jumpbox, None, seconds) for jumpbox in jumpboxes)), strict=True)
+    )
     behind = await asyncio.gather(*(_host(host, seen, credentials) for host in hosts if host.login not in seen))
     return [*seen.values(), *behind]
 

@@ -26,7 +26,7 @@ def free(stack: Stack, machine: str, fingerprint: str | None) -> None:
     if host is None:
         names = ", ".join(each.name for each in hosts) or "none that exists already"
         raise ToolchainError(f"The stack {stack.name} has no machine {machine!r} to free: it has {names}.")
-    credentials = Credentials(key=described.settings.machines.key)
+    credentials = Credentials(key=described.settings.machines.key, timeout_factor=described.settings.timeout_factor)
     try:
         asyncio.run(hosts_free.free(host, stack.name, credentials, fingerprint))
     except HostError as reason:

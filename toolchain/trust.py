@@ -24,7 +24,12 @@ def pin(stack: Stack) -> None:
             f"The machines of the stack {stack.name} are made with their host keys: there is nothing to trust."
         )
     asked = hosts(described_lab)
-    shown = asyncio.run(ask(asked, Credentials(key=described_lab.settings.machines.key)))
+    shown = asyncio.run(
+        ask(
+            asked,
+            Credentials(key=described_lab.settings.machines.key, timeout_factor=described_lab.settings.timeout_factor),
+        )
+    )
     names = {host.login: host.name for host in asked}
     for each in shown:
         _print(names.get(each.login, "jumpbox"), each)

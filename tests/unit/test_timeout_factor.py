@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hosts.plan import from_json
 from toolchain import paths
 from unit.conftest import LABS, program
 from unit.mocked_engine import Registered, Run, run_program
@@ -14,7 +15,11 @@ COMMANDS = ("command:local:Command", "command:remote:Command")
 SHAPES = ["dev", "kubeadm-ha", "calico-none", "libvirt", "gcp", "own-test", "droplets-test"]
 DEADLINE = re.compile(
     r"SECONDS \+ (\d+)|--timeout=(\d+)s|--request-timeout=(\d+)s|curl -\w+ (?:-m|--max-time) (\d+)|\+time=(\d+)"
+    r"|timeout check (\d+)s"
 )
+
+# What `python -m hosts` is given, in a shell's quotes.
+PLAN = re.compile(r"'(\{\"stack\":.*?\})'")
 
 
 def with_factor(stack: str, factor: int) -> Run:
@@ -70,6 +75,27 @@ def test_every_step_of_a_slow_lab_says_so_before_it_begins(stack: str) -> None:
 
 
 @pytest.mark.parametrize("stack", SHAPES)
+def test_a_dial_of_a_slow_lab_may_take_longer(stack: str) -> None:
+    """Both of a jumpbox and of the machine."""
+    own = 10 * (8 if LABS[stack].get("libvirt", {}).get("type") == "qemu" else 1)
+    steps = with_factor(stack, 10).of_type("command:remote:Command")
+    dials = [
+        dial for step in steps for dial in (step.inputs["connection"], step.inputs["connection"].get("proxy")) if dial
+    ]
+    assert dials
+    assert {dial["perDialTimeout"] for dial in dials} == {15 * own}
+
+
+@pytest.mark.parametrize("stack", ["own-test", "droplets-test"])
+def test_programs_for_existing_hosts_are_told_the_factor(stack: str) -> None:
+    run = with_factor(stack, 10)
+    plans = [found for each in _all(run) for found in PLAN.findall(_read_by_bash(each))]
+    assert plans
+    assert all(from_json(plan).timeout_factor == 10 for plan in plans)
+    assert not any("timeout_factor" in _read_by_bash(each) for each in _all(program(stack)))
+
+
+@pytest.mark.parametrize("stack", SHAPES)
 def test_nothing_else_of_a_slow_lab_is_different(stack: str) -> None:
     before, after = registered(program(stack)), registered(with_factor(stack, 10))
     assert before.keys() == after.keys()
@@ -85,6 +111,8 @@ def without_deadlines(inputs: Any) -> str:
     lines = json.dumps(inputs, default=str, sort_keys=True).split("\\n")
     kept = [line for line in lines if not line.startswith("TIMEOUT_FACTOR=")]
     text = DEADLINE.sub("DEADLINE", "\n".join(kept))
+    text = re.sub(r'"perDialTimeout": \d+', "DEADLINE", text)
+    text = re.sub(r',\\*"timeout_factor\\*":\d+', "", text)
     # In the report of a deadline that has passed, and the checksums of the containers' definitions.
     return re.sub(r"after \d+ s\b|\b[0-9a-f]{16}\b", "", text)
 
