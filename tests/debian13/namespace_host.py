@@ -35,7 +35,8 @@ class NamespaceHost:
         )
         names = [name for name in listed.stdout.split("\0") if name and (CHECKOUT / name).exists()]
         copy_files(self._state, PROJECT, CHECKOUT, names)
-        self.run(f"chown {USER}:{USER} /home/{USER}/.cache && chown -R {USER}:{USER} {PROJECT}")
+        # Only what is root's: a file of the layer below that gets the owner it has would be copied.
+        self.run(f"chown {USER}:{USER} /home/{USER}/.cache && chown -R --from=root {USER}:{USER} {PROJECT}")
 
     def load_node_image(self) -> None:
         """Give podman the image that this host's podman has."""
