@@ -37,6 +37,18 @@ class _CutError(Exception):
         """The seconds that the server asks to wait (Retry-After); None if it does not ask."""
 
 
+class DownloadError(ToolchainError):
+    """A file that cannot be had.
+
+    Attributes:
+        why: what is wrong; the message goes on with what to do where the file is for a lab.
+    """
+
+    def __init__(self, why: str, advice: str) -> None:
+        super().__init__(f"{why} {advice}")
+        self.why = why
+
+
 class ChecksumError(ToolchainError):
     """What came is another file than the one that was asked for."""
 
@@ -60,7 +72,8 @@ def download(url: str, destination: Path, *, sha256: str | None, part: Part, pat
 
     Raises:
         ChecksumError: the file has a wrong checksum.
-        ToolchainError: no such file, or a server that cannot be reached.
+        DownloadError: no such file, or a server that cannot be reached.
+        ToolchainError: the server's certificate is not trusted, or the file cannot be written.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     transfer = _Transfer(url, destination, part, patience)
@@ -191,7 +204,7 @@ def published(url: str, *, part: Part, patience: float = 60.0) -> str:
     """The sha256 that upstream publishes as `<url>.sha256`. Arguments and errors are those of `download`."""
     said = text(f"{url}.sha256", part=part, patience=patience).partition(" ")[0].strip().lower()
     if len(said) != 64 or set(said) - set("0123456789abcdef"):
-        raise ToolchainError(f"{url}.sha256 holds no sha256. Try again; or set TOOLCHAIN=source to build.")
+        raise DownloadError(f"{url}.sha256 holds no sha256.", "Try again; or set TOOLCHAIN=source to build.")
     return said
 
 
@@ -218,25 +231,26 @@ def _patiently(url: str, attempt: Callable[[], None], have: Callable[[], int], p
             attempt()
             return
         except urllib.error.HTTPError as error:
-            raise ToolchainError(_refused(url, error)) from error
+            raise _refused(url, error) from error
         except _CutError as cut:
             if have() > came:
                 last_progress, came, waited = time.monotonic(), have(), 0.0
             if cut.wait is not None:
                 waited += max(cut.wait, pause)
                 if waited > _LONGEST_WAIT:
-                    raise ToolchainError(
-                        f"{url} cannot be downloaded: {cut}, and asks to wait {cut.wait:.0f} s. Run the same again "
-                        "later: what has come is kept. Or set TOOLCHAIN=source to build instead."
+                    raise DownloadError(
+                        f"{url} cannot be downloaded: {cut}, and asks to wait {cut.wait:.0f} s.",
+                        "Run the same again later: what has come is kept. Or set TOOLCHAIN=source to build instead.",
                     ) from cut
                 _wait(part, max(cut.wait, pause), f"{cut}; trying again in {max(cut.wait, pause):.0f} s, as it asks")
                 # The time that the server asked for is not its silence.
                 last_progress += max(cut.wait, pause)
                 continue
             if time.monotonic() - last_progress + pause > patience:
-                raise ToolchainError(
-                    f"{url} cannot be downloaded: {cut}; nothing has come for {patience:.0f} s. What has come is "
-                    "kept: run the same again when the network is back, or set TOOLCHAIN=source to build instead."
+                raise DownloadError(
+                    f"{url} cannot be downloaded: {cut}; nothing has come for {patience:.0f} s.",
+                    "What has come is kept: run the same again when the network is back, or set TOOLCHAIN=source to "
+                    "build instead.",
                 ) from cut
             part.say(f"{cut}; trying again")
             time.sleep(pause)
@@ -270,15 +284,16 @@ def retry_after(error: urllib.error.HTTPError) -> float | None:
     return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
-def _refused(url: str, error: urllib.error.HTTPError) -> str:
+def _refused(url: str, error: urllib.error.HTTPError) -> DownloadError:
     if error.code == 404:
-        return (
-            f"{url} does not exist (404). Check the version in config/versions.yaml, or set TOOLCHAIN=source to "
-            "build it from its Go module."
+        return DownloadError(
+            f"{url} does not exist (404).",
+            "Check the version in config/versions.yaml, or set TOOLCHAIN=source to build it from its Go module.",
         )
-    return (
-        f"{url}: the server said {error.code} {error.reason}. If a proxy refuses it, ask for the host to be "
-        "allowed, or set TOOLCHAIN=source to build from package registries."
+    return DownloadError(
+        f"{url}: the server said {error.code} {error.reason}.",
+        "If a proxy refuses it, ask for the host to be allowed, or set TOOLCHAIN=source to build from package "
+        "registries.",
     )
 
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
-from urllib.error import HTTPError
 
 from config import versions as lab_versions
 from config.versions import Image, Product
@@ -29,6 +28,7 @@ from toolchain import (
     versions_file,
 )
 from toolchain.checksum import sha256_of
+from toolchain.download import DownloadError
 from toolchain.errors import ToolchainError
 from toolchain.progress import Part, Report
 from toolchain.versions import Plugin, Tools
@@ -131,9 +131,7 @@ def _published(of: _Pinnable, name: str, version: str, part: Part, work: Path) -
     try:
         return of.published(version, part, work)
     except ToolchainError as error:
-        why = str(error)
-        if isinstance(error.__cause__, HTTPError) and error.__cause__.code == 404:
-            why = f"{error.__cause__.url} does not exist (404). Is {version} a released version?"
+        why = error.why if isinstance(error, DownloadError) else str(error)
         raise ToolchainError(f"The checksums of {name} {version} cannot be had. Nothing was written.\n{why}") from error
 
 

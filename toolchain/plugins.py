@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from toolchain import origin, paths
-from toolchain.download import ChecksumError, download, first_download
+from toolchain.download import ChecksumError, DownloadError, download, first_download
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
 from toolchain.ledger import Ledger
@@ -130,12 +130,13 @@ class _Official:
                 # Not a release that is out of reach: a stand-in must not hide it.
                 raise
             except ToolchainError as error:
+                why = error.why if isinstance(error, DownloadError) else str(error)
                 if origin.policy() is Origin.UPSTREAM:
                     raise ToolchainError(
-                        f"The official Pulumi provider {name} {plugin.version} cannot be installed: {error}\n"
+                        f"The official Pulumi provider {name} {plugin.version} cannot be installed: {why}\n"
                         "TOOLCHAIN=upstream forbids stand-ins: unset it, or make the release reachable."
                     ) from error
-                self.problems[name] = f"{name} {plugin.version} cannot be installed ({error})"
+                self.problems[name] = f"{name} {plugin.version} cannot be installed: {why.rstrip('.')}"
                 part.say("not to be had")
                 return False
         return True

@@ -121,7 +121,7 @@ class TestKubernetes:
         path = pinned().products["kubernetes"].path_of("kube-proxy", version=_NEW, arch="arm64")
         del upstream.files[f"{path}.sha256"]
         before = file.read_text()
-        with pytest.raises(ToolchainError, match=r"kube-proxy\.sha256 does not exist \(404\)"):
+        with pytest.raises(ToolchainError, match=r"kube-proxy\.sha256 does not exist \(404\)\.$"):
             write(report, upstream, file, _NEW, "kubernetes")
         assert file.read_text() == before
 
