@@ -378,7 +378,8 @@ def test_all_names_that_are_unknown_are_said_with_those_that_are_known(
     report: Report, upstream: Upstream, file: Path
 ) -> None:
     with pytest.raises(ToolchainError, match=r"has no tls, docker\. What can be pinned: kubernetes, etcd, ") as refused:
-        write(report, upstream, file, "1.2.3", "tls", "etcd", "docker")
+        write(report, upstream, file, "v1.2.3", "tls", "etcd", "docker")
+    assert "'v1.2.3' is no version of etcd" in str(refused.value)
     assert {"pulumi,", "plugin/tls,", "image/coredns,", "image/etcd,"} <= set(str(refused.value).split())
     assert not upstream.asked
 
