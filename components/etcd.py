@@ -92,7 +92,13 @@ class Etcd(Component):
                     fetches=[fetch_etcd(args.artifacts, member.arch, "etcd", "etcdctl", "etcdutl")],
                     files=[
                         *files,
-                        *etcd_client(self.endpoints, f"{_PKI}/ca.crt", f"{_PKI}/member.crt", f"{_PKI}/member.key"),
+                        *etcd_client(
+                            self.endpoints,
+                            f"{_PKI}/ca.crt",
+                            f"{_PKI}/member.crt",
+                            f"{_PKI}/member.key",
+                            timeout_factor=member.timeout_factor,
+                        ),
                     ],
                     before_start=founders.apply(partial(join, member, args.members)),
                     units=[
@@ -155,7 +161,7 @@ class Etcd(Component):
             return [], []
         return (
             [fetch_etcd(self._args.artifacts, machine.arch, "etcdctl")],
-            etcd_client(self.endpoints, authority, certificate, key),
+            etcd_client(self.endpoints, authority, certificate, key, timeout_factor=machine.timeout_factor),
         )
 
 
@@ -255,8 +261,15 @@ def fetch_etcd(artifacts: ArtifactSource, arch: str, *programs: str) -> Fetch:
     )
 
 
-def etcd_client(endpoints: Sequence[str], authority: str, certificate: str, key: str) -> list[File]:
+def etcd_client(
+    endpoints: Sequence[str], authority: str, certificate: str, key: str, *, timeout_factor: int
+) -> list[File]:
     """What etcdctl on a machine knows the members by, and the verbs for it."""
+    # etcdctl's own deadlines are 2 s and 5 s.
+    slow = [
+        f"export ETCDCTL_DIAL_TIMEOUT={2 * timeout_factor}s",
+        f"export ETCDCTL_COMMAND_TIMEOUT={5 * timeout_factor}s",
+    ]
     return [
         File(path=_VERBS, content=Path(__file__).with_name("etcd.sh").read_text()),
         # For people, too: `. /etc/etcd/etcdctl.env; etcdctl member list`.
@@ -268,6 +281,7 @@ def etcd_client(endpoints: Sequence[str], authority: str, certificate: str, key:
                     f"export ETCDCTL_CACERT={authority}",
                     f"export ETCDCTL_CERT={certificate}",
                     f"export ETCDCTL_KEY={key}",
+                    *(slow if timeout_factor > 1 else []),
                 ]
             ),
             mode="0600",

@@ -372,6 +372,7 @@ def _etcdctl(controllers: Sequence[Machine]) -> list[File]:
         f"{_PKI}/etcd/ca.crt",
         f"{_PKI}/etcd/healthcheck-client.crt",
         f"{_PKI}/etcd/healthcheck-client.key",
+        timeout_factor=controllers[0].timeout_factor,
     )
 
 

@@ -86,6 +86,16 @@ def test_a_dial_of_a_slow_lab_may_take_longer(stack: str) -> None:
     assert {dial["perDialTimeout"] for dial in dials} == {15 * own}
 
 
+@pytest.mark.parametrize("stack", ["dev", "dedicated", "kubeadm-ha"])
+def test_etcdctl_of_a_slow_lab_waits_longer(stack: str) -> None:
+    """Also where people use it, and the timer of the snapshots."""
+    run = with_factor(stack, 10)
+    scripts = [step.script for step in run.of_type("command:remote:Command") if "ETCDCTL_KEY" in step.script]
+    assert scripts
+    for script in scripts:
+        assert "export ETCDCTL_DIAL_TIMEOUT=20s\nexport ETCDCTL_COMMAND_TIMEOUT=50s\n" in script
+
+
 @pytest.mark.parametrize("stack", ["own-test", "droplets-test"])
 def test_programs_for_existing_hosts_are_told_the_factor(stack: str) -> None:
     run = with_factor(stack, 10)
@@ -109,7 +119,8 @@ def registered(run: Run) -> dict[str, Any]:
 
 def without_deadlines(inputs: Any) -> str:
     lines = json.dumps(inputs, default=str, sort_keys=True).split("\\n")
-    kept = [line for line in lines if not line.startswith("TIMEOUT_FACTOR=")]
+    own = ("TIMEOUT_FACTOR=", "export ETCDCTL_DIAL_TIMEOUT=", "export ETCDCTL_COMMAND_TIMEOUT=")
+    kept = [line for line in lines if not line.startswith(own)]
     text = DEADLINE.sub("DEADLINE", "\n".join(kept))
     text = re.sub(r'"perDialTimeout": \d+', "DEADLINE", text)
     text = re.sub(r',\\*"timeout_factor\\*":\d+', "", text)
