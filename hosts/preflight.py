@@ -48,13 +48,16 @@ class Findings:
         return next(iter(self.all(word)), "")
 
 
-async def check(plan: Plan, credentials: Credentials, marks: Mapping[str, str]) -> dict[str, list[str]]:
+async def check(
+    plan: Plan, credentials: Credentials, marks: Mapping[str, str], notes: dict[str, list[str]] | None = None
+) -> dict[str, list[str]]:
     """Ask all hosts at once; machine name -> what is in the way there.
 
     Args:
         plan: the lab.
         credentials: what opens the hosts.
         marks: machine name -> the mark (see `entry.mark`) of a host that is this machine already.
+        notes: takes machine name -> what may be in the way, and cannot be decided.
     """
     answers = await asyncio.gather(*(_ask(host, plan, credentials) for host in plan.hosts))
     found = {host.name: answer for host, answer in zip(plan.hosts, answers, strict=True)}
@@ -69,6 +72,11 @@ async def check(plan: Plan, credentials: Credentials, marks: Mapping[str, str]) 
     }
     for name, problem in _twins(plan, seen):
         problems[name].append(problem)
+    if notes is not None:
+        for host in plan.hosts:
+            if isinstance(answer := found[host.name], Findings):
+                pods, others = _firewalled(host, plan)
+                notes[host.name] = list(firewall.notes(answer.lines, pods, others, interfaces=_ways_to(others, answer)))
     return {name: those for name, those in problems.items() if those}
 
 
@@ -84,7 +92,7 @@ async def _ask(host: Host, plan: Plan, credentials: Credentials) -> Findings | s
         f"{other.address}:{port}" for other in plan.hosts if other is not host for port in _tried(host, other, plan)
     )
     modules = " ".join((*_MODULES, *(plan.modules if "worker" in host.roles else ())))
-    script = f"peers='{peers}'\nmodules='{modules}'\n{_PROBE.read_text()}"
+    script = f"peers='{peers}'\nmodules='{modules}'\n{firewall.SCRIPT.read_text()}{_PROBE.read_text()}"
     try:
         async with reach.connected(host, credentials) as connection:
             skew, said = await asyncio.gather(
@@ -143,11 +151,27 @@ def _problems(
         return
     yield from _machine(host, plan, found)
     yield from _network(host, plan, found, taken)
-    pods = IPv4Network(plan.pods) if plan.pods and _has_pods(host) else None
-    others = [IPv4Network(other.address) for other in plan.hosts if other is not host]
-    yield from firewall.problems(found.lines, pods, others, is_closed=is_closed)
+    pods, others = _firewalled(host, plan)
+    yield from firewall.problems(found.lines, pods, others, interfaces=_ways_to(others, found), is_closed=is_closed)
     if not mark:
         yield from _taken(host, plan, found)
+
+
+def _firewalled(host: Host, plan: Plan) -> tuple[IPv4Network | None, list[IPv4Network]]:
+    """Whose packets a host's firewall sees: the pods', where it forwards them, and those of the other machines."""
+    pods = IPv4Network(plan.pods) if plan.pods and _has_pods(host) else None
+    return pods, [IPv4Network(other.address) for other in plan.hosts if other is not host]
+
+
+def _ways_to(others: Sequence[IPv4Network], found: Findings) -> list[str]:
+    """The interfaces by which a host reaches the others."""
+    routes = [_route(line) for line in found.all("route")]
+    best = [max((way for way in routes if each.subnet_of(way[0])), key=_prefix, default=None) for each in others]
+    return sorted({way[2] for way in best if way is not None})
+
+
+def _prefix(way: tuple[IPv4Network, IPv4Address, str]) -> int:
+    return way[0].prefixlen
 
 
 def _machine(host: Host, plan: Plan, found: Findings) -> Iterator[str]:
@@ -297,7 +321,11 @@ def _address(hexadecimal: str) -> IPv4Address:
 
 async def main(plan: Plan, credentials: Credentials, marks: Mapping[str, str]) -> int:
     """Print the report, if there is anything to report; exit status 1 then."""
-    problems = await check(plan, credentials, marks)
+    notes: dict[str, list[str]] = {}
+    problems = await check(plan, credentials, marks, notes)
+    for name, those in notes.items():
+        for note in those:
+            print(f"Note: {name}: {note}.")
     if problems:
         print(report(plan, problems), file=sys.stderr)
     return 1 if problems else 0

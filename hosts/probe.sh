@@ -74,16 +74,6 @@ for directory in /var/lib /var/lib/containerd /var/lib/hardway /usr/local/bin /o
   awk -v at="$mounted" '$2 == at { options = $4 } END { if (options ~ /(^|,)noexec(,|$)/) print "noexec", at }' /proc/mounts
 done
 awk 'NR > 1 { split($2, at, ":"); print "udp", at[2] }' /proc/net/udp
-if command -v nft >/dev/null && rules=$(nft -j list ruleset 2>/dev/null); then
-  echo "nft $(printf %s "$rules" | tr -d '\n')"
-fi
-if command -v iptables-legacy-save >/dev/null; then
-  # Where nobody has loaded it there is no rule, and asking would load it.
-  [ ! -s /proc/net/ip_tables_names ] || iptables-legacy-save -t filter 2>/dev/null | sed -n 's/^:/legacy :/p; s/^-/legacy -/p'
-fi
-command -v firewall-cmd >/dev/null && [ "$(firewall-cmd --state 2>/dev/null)" = running ] &&
-  echo "firewalld $(firewall-cmd --zone=trusted --list-sources 2>/dev/null)"
-command -v ufw >/dev/null && ufw status 2>/dev/null | grep -q '^Status: active' && echo "ufw yes"
 [ -r /sys/class/dmi/id/product_uuid ] && echo "uuid $(cat /sys/class/dmi/id/product_uuid)"
 for interface in /sys/class/net/*; do
   [ "$(cat "$interface/type")" = 1 ] && [ ! -e "$interface/bridge" ] &&

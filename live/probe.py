@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from shlex import quote
 
 from config.machines import Role
+from hosts import firewall
 from live.cluster import Cluster, LiveMachine
 
 _EACH_SECONDS = 5
@@ -140,6 +141,13 @@ def _pods_running(names: Sequence[str]) -> str:
     )
 
 
+def firewall_question(cluster: Cluster, machine: LiveMachine) -> str | None:
+    """The shell lines that print an existing host's rules; nothing where no packets of pods pass through it."""
+    if cluster.stack.substrate != "machines" or machine not in cluster.nodes:
+        return None
+    return firewall.SCRIPT.read_text()
+
+
 def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
     """Name -> shell command, of all that a machine is asked."""
     # Each command gives up before the question's own deadline: then it says why.
@@ -177,6 +185,8 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
         asked["certificates"] = "kubeadm certs check-expiration --kubeconfig /nonexistent -o json"
     if Role.LOAD_BALANCER in machine.roles:
         asked["backends"] = f"echo 'show stat' | socat -t {command_timeout} - UNIX-CONNECT:/run/haproxy/admin.sock"
+    if (rules := firewall_question(cluster, machine)) is not None:
+        asked["firewall"] = rules
     return asked
 
 

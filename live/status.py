@@ -15,7 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from config.machines import Role
+from live import firewalls
 from live.cluster import Cluster
+from live.firewalls import FirewallStatus
 from live.probe import Probe, expected_pods, expected_units, probe_all
 from toolchain import access
 
@@ -212,6 +214,7 @@ class Status:
     nodes: list[NodeStatus]
     renewal_days: float
     certificates: list[CertificateStatus]
+    firewalls: list[FirewallStatus]
 
     def json(self) -> str:
         """The status for programs."""
@@ -220,12 +223,15 @@ class Status:
 
 def gather(cluster: Cluster) -> Status:
     """Ask everything at once; what does not answer within seconds is part of the status."""
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        asked = thread.submit(_ask_endpoint, cluster)
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        asked = threads.submit(_ask_endpoint, cluster)
+        read = threads.submit(firewalls.of_this_host, cluster)
         probes = probe_all(cluster)
-        said = asked.result()
+        said, here = asked.result(), read.result()
     certificates = access.read(cluster.stack).get("certificates", [])
-    return judge(cluster, probes, endpoint_says=said, certificates=certificates, now=datetime.now(UTC))
+    return judge(
+        cluster, probes, endpoint_says=said, certificates=certificates, firewall_here=here, now=datetime.now(UTC)
+    )
 
 
 def judge(
@@ -234,6 +240,7 @@ def judge(
     *,
     endpoint_says: str,
     certificates: Sequence[dict[str, str]],
+    firewall_here: Sequence[FirewallStatus] = (),
     now: datetime,
 ) -> Status:
     """The status that these answers make.
@@ -243,6 +250,7 @@ def judge(
         probes: what its machines said.
         endpoint_says: "ok", or what was wrong when the endpoint was asked.
         certificates: the program's output.
+        firewall_here: of the host of a lab of containers.
         now: this host's time.
     """
     renewal = timedelta(hours=cluster.stack.early_renewal_hours)
@@ -262,6 +270,7 @@ def judge(
         ),
         *(each for probe in probes for each in _issued(probe, now, renewal)),
     ]
+    walls = [*firewall_here, *firewalls.of_machines(cluster, probes)]
     # Of a machine that does not answer that alone is said.
     reached = {each.name for each in machines if each.reached}
     problems = [
@@ -275,6 +284,7 @@ def judge(
         *_balancer_problems(endpoint, backends, balancers),
         *_object_problems(cluster, seen_by, leases, nodes),
         *_certificate_problems(probes, ends),
+        *firewalls.problems(walls),
     ]
     return Status(
         stack=cluster.stack.name,
@@ -291,6 +301,7 @@ def judge(
         nodes=nodes,
         renewal_days=renewal / timedelta(days=1),
         certificates=ends,
+        firewalls=walls,
     )
 
 

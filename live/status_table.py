@@ -20,6 +20,10 @@ def show(status: Status) -> None:
         console.print()
     soon = [each for each in status.certificates if each.ends_soon]
     console.print(_certificates(status, soon), markup=False, soft_wrap=True)
+    for each in status.firewalls:
+        if not each.read:
+            whose = each.machine or "the host of the containers"
+            console.print(f"firewall of {whose}: not read, {each.message}", markup=False, soft_wrap=True)
     verdict = "All is well." if status.well else f"Not well: {'; '.join(status.problems)}."
     console.print(verdict, markup=False, soft_wrap=True)
 

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from config import container_engine, machine_database
 from config.choices import choices_of
 from config.own_machines import MachinesSettings
-from config.settings import LabSettings, PkiSettings, TimeoutFactor
+from config.settings import LabSettings, Network, PkiSettings, TimeoutFactor
 from config.versions import pins
 from toolchain import paths
 from toolchain.errors import ToolchainError
@@ -36,6 +36,7 @@ class Stack:
             cannot be read.
         early_renewal_hours: how long before its end `up` renews a certificate.
         timeout_factor: what every deadline is multiplied by.
+        nodes, pods: the ranges of its machines and of its pods.
     """
 
     name: str
@@ -50,6 +51,8 @@ class Stack:
     choices: Mapping[str, str] | None = None
     early_renewal_hours: int = PkiSettings().early_renewal_hours
     timeout_factor: int = 1
+    nodes: str = str(Network().nodes)
+    pods: str = str(Network().pods)
 
     @property
     def directory(self) -> Path:
@@ -83,6 +86,8 @@ def read(name: str) -> Stack:
         choices=_choices(lab),
         early_renewal_hours=_hours(_mapping(lab.get("pki")).get("early_renewal_hours")),
         timeout_factor=_timeout_factor(lab.get("timeout_factor", Stack.timeout_factor)),
+        nodes=str(network.get("nodes", Stack.nodes)),
+        pods=str(network.get("pods", Stack.pods)),
     )
 
 

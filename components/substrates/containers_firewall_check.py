@@ -1,48 +1,45 @@
 """What of a host's firewall drops the packets that the host forwards for a lab, and the lab cannot open.
 
-A packet must pass every base chain of the hook `forward`: a rule in one does not overrule another. The lab opens the
-chain FORWARD of iptables (containers_firewall.sh). Whatever else drops is the user's own, and is named: table, chain,
-rule, and the commands that let the lab pass. Standard library only, as containers_preflight.py, which runs it.
+The lab opens the chain FORWARD of iptables (containers_firewall.sh). Whatever else drops is the user's own, and is
+named: table, chain, rule, and the commands that let the lab pass. Standard library only: containers_preflight.py runs
+it, and `make status` as a program of its own, which prints a line for each problem.
 """
 
-import fnmatch
+import argparse
 import ipaddress
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-Range = ipaddress.IPv4Network
-Rule = Mapping[str, Any]
+# Run as a program beside others, by the host's Python: the project is not on its path.
+sys.path.append(str(Path(__file__).parents[2]))
+
+from hosts.firewall_rules import Chain, Finding, Packets, Range, Rule, Ruleset
 
 # Opened by the lab itself; and firewalld's, which has its own command.
 _OPENED = ("ip", "filter", "FORWARD")
 _FIREWALLD = "firewalld"
-_SEES_IPV4 = ("ip", "inet", "bridge")
+UNREADABLE = 3
+"""Exit status where the rules cannot be listed."""
 
 
 @dataclass(frozen=True)
 class Lab:
-    """Whose packets: their addresses, and the bridge where it is there already."""
+    """Whose packets: their addresses, and the bridge where it is there already.
+
+    Args:
+        ranges, bridge: these.
+        network: the name of its network, where the lab is up: what it opened is looked at, too.
+    """
 
     ranges: Sequence[Range]
     bridge: str | None
-
-
-@dataclass
-class _Chain:
-    family: str
-    table: str
-    name: str
-    hook: str
-    policy: str
-    rules: list[Rule] = field(default_factory=list)
-
-    @property
-    def place(self) -> str:
-        return f"{self.family} {self.table} {self.name}"
+    network: str | None = None
 
 
 class UnreadableError(Exception):
@@ -55,128 +52,62 @@ def problems(lab: Lab) -> Iterator[str]:
     Raises:
         UnreadableError: there are rules, perhaps, and they cannot be listed.
     """
-    yield from _firewalld(lab)
+    for sure, problem in _found(lab):
+        if sure:
+            yield problem
+
+
+def notes(lab: Lab) -> Iterator[str]:
+    """What may drop the lab's packets: whether it does cannot be read.
+
+    Raises:
+        UnreadableError: as `problems`.
+    """
+    for sure, problem in _found(lab):
+        if not sure:
+            yield problem
+
+
+def _found(lab: Lab) -> Iterator[tuple[bool, str]]:
+    for problem in _firewalld(lab):
+        yield True, problem
     if shutil.which("nft") is None:
         # Rules of the kind that the lab cannot open are made with it.
         return
     listing = _run("nft", "-j", "list", "ruleset")
     if listing.returncode != 0:
         raise UnreadableError(listing.stderr.strip())
-    for chain, rule in dropping(json.loads(listing.stdout or '{"nftables": []}'), lab):
-        what = f"policy {chain.policy}" if rule is None else f"rule `{_text(chain, rule)}`"
-        addresses = "{ " + ", ".join(str(each) for each in lab.ranges) + " }"
-        commands = " and ".join(
-            f"`nft insert rule {chain.place} ip {end} {addresses} accept`" for end in ("saddr", "daddr")
-        )
-        yield (
-            f"its firewall drops what it forwards for the lab: table {chain.family} {chain.table}, chain {chain.name}, "
-            f"{what}. Let the lab pass: {commands}, and keep both where that chain is made (/etc/nftables.conf)"
-        )
+    for found in dropping(json.loads(listing.stdout or '{"nftables": []}'), lab):
+        yield found.unsure is None, _problem(found, lab)
 
 
-def dropping(ruleset: Mapping[str, Any], lab: Lab) -> list[tuple[_Chain, Rule | None]]:
-    """Chains that drop packets of the lab, each with the rule that does; None where it is the policy."""
-    chains: dict[tuple[str, str, str], _Chain] = {}
-    for entry in ruleset["nftables"]:
-        if made := entry.get("chain"):
-            key = (made["family"], made["table"], made["name"])
-            chains[key] = _Chain(*key, hook=str(made.get("hook")), policy=str(made.get("policy", "accept")))
-        if rule := entry.get("rule"):
-            chains[rule["family"], rule["table"], rule["chain"]].rules.append(rule)
-    found = []
-    for key, chain in chains.items():
-        if chain.hook != "forward" or chain.family not in _SEES_IPV4 or key == _OPENED or chain.table == _FIREWALLD:
-            continue
-        verdict, rule = _walk(chain, chains, lab, depth=0)
-        if verdict == "drop" or (verdict == "none" and chain.policy == "drop"):
-            found.append((chain, rule if verdict == "drop" else None))
-    return found
+def _problem(found: Finding, lab: Lab) -> str:
+    does = "drops" if found.unsure is None else "may drop"
+    said = f"its firewall {does} what it forwards for the lab: {found.place}, {found.what(_text)}"
+    if found.unsure is not None:
+        said += f"; whether `{_text(found.chain, found.unsure)}` accepts it before cannot be read"
+    chain = found.chain
+    if (chain.family, chain.table, chain.name) == _OPENED:
+        return f"{said}. Open it again: `sh /usr/local/lib/{lab.network}/firewall.sh open`"
+    addresses = "{ " + ", ".join(str(each) for each in lab.ranges) + " }"
+    commands = " and ".join(
+        f"`nft insert rule {chain.place} ip {end} {addresses} accept`" for end in ("saddr", "daddr")
+    )
+    return f"{said}. Let the lab pass: {commands}, and keep both where that chain is made (/etc/nftables.conf)"
 
 
-def _walk(
-    chain: _Chain, chains: Mapping[tuple[str, str, str], _Chain], lab: Lab, *, depth: int
-) -> tuple[str, Rule | None]:
-    """What becomes of the lab's packets in a chain: accept, drop or none, and the rule that drops."""
-    for rule in chain.rules:
-        statements = [(name, value) for statement in rule.get("expr", []) for name, value in statement.items()]
-        hit = _hit(statements, lab)
-        for name, value in statements:
-            if name == "accept" and hit == "all":
-                return "accept", None
-            if name in ("drop", "reject") and hit in ("all", "some"):
-                return "drop", rule
-            if name in ("jump", "goto") and hit == "all" and depth < 16:
-                inner = chains.get((chain.family, chain.table, value["target"]))
-                verdict, found = _walk(inner, chains, lab, depth=depth + 1) if inner else ("none", None)
-                if verdict != "none":
-                    # The rule that jumps is in the chain that is named.
-                    return verdict, rule if found else None
-                if name == "goto":
-                    return "none", None
-            if name == "return" and hit == "all":
-                return "none", None
-    return "none", None
+def dropping(ruleset: Mapping[str, Any], lab: Lab) -> list[Finding]:
+    """Chains that drop packets of the lab."""
+    packets = Packets(lab.ranges, [lab.bridge] if lab.bridge else [])
+    return [
+        found
+        for found in Ruleset(ruleset).dropping("forward", packets)
+        if found.chain.table != _FIREWALLD
+        and (lab.network or (found.chain.family, found.chain.table, found.chain.name) != _OPENED)
+    ]
 
 
-def _hit(statements: Sequence[tuple[str, Any]], lab: Lab) -> str:
-    """Whether a rule is for all of the lab's packets, for some, for none, or nobody can say."""
-    hits = [_match(value, lab) for name, value in statements if name == "match"]
-    # Of iptables' own extensions a comment is no condition.
-    hits += ["unknown" for name, value in statements if name == "xt" and value.get("name") != "comment"]
-    hits += ["unknown" for name, _ in statements if name in ("vmap", "limit", "ct count")]
-    for worst in ("none", "unknown", "some"):
-        if worst in hits:
-            return worst
-    return "all"
-
-
-def _match(match: Mapping[str, Any], lab: Lab) -> str:
-    left, right, negated = match["left"], match["right"], match["op"] == "!="
-    if match["op"] not in ("==", "!=", "in") or not isinstance(left, dict):
-        return "unknown"
-    if left.get("meta", {}).get("key") in ("iifname", "oifname"):
-        names = [str(each) for each in _listed(right)]
-        is_ours = lab.bridge is not None and any(fnmatch.fnmatchcase(lab.bridge, name) for name in names)
-        return "all" if is_ours != negated else "none"
-    if left.get("meta", {}).get("key") in ("nfproto", "protocol"):
-        return "all" if (right in ("ipv4", "ip")) != negated else "none"
-    payload = left.get("payload", {})
-    if payload.get("protocol") == "ip6":
-        return "none"
-    if payload.get("protocol") != "ip" or payload.get("field") not in ("saddr", "daddr"):
-        return "unknown"
-    try:
-        named = [network for each in _listed(right) for network in _networks(each)]
-    except (ValueError, TypeError, KeyError):
-        # A named set: its content is not here.
-        return "unknown"
-    if negated:
-        return "unknown"
-    if all(any(each.subnet_of(network) for network in _merged(named)) for each in lab.ranges):
-        return "all"
-    return "some" if any(each.overlaps(network) for each in lab.ranges for network in named) else "none"
-
-
-def _listed(right: Any) -> list[Any]:
-    if isinstance(right, dict) and "set" in right:
-        return list(right["set"])
-    return right if isinstance(right, list) else [right]
-
-
-def _networks(value: Any) -> list[Range]:
-    if isinstance(value, dict) and "prefix" in value:
-        return [Range(f"{value['prefix']['addr']}/{value['prefix']['len']}")]
-    if isinstance(value, dict) and "range" in value:
-        first, last = (ipaddress.IPv4Address(end) for end in value["range"])
-        return list(ipaddress.summarize_address_range(first, last))
-    return [Range(value)]
-
-
-def _merged(networks: Sequence[Range]) -> list[Range]:
-    return list(ipaddress.collapse_addresses(networks))
-
-
-def _text(chain: _Chain, rule: Rule) -> str:
+def _text(chain: Chain, rule: Rule) -> str:
     """The rule as nft writes it."""
     listing = _run("nft", "-a", "list", "chain", chain.family, chain.table, chain.name)
     for line in listing.stdout.splitlines():
@@ -200,5 +131,33 @@ def _firewalld(lab: Lab) -> Iterator[str]:
         )
 
 
+def bridge_of(network: Mapping[str, Any]) -> str:
+    """The bridge of a network as the container engine describes it."""
+    return str(network.get("network_interface") or f"br-{network.get('Id', '')[:12]}")
+
+
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def main() -> int:
+    """Print a line for each problem of a lab that is up; exit status 3, and the reason, where it cannot be read."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--engine", required=True)
+    parser.add_argument("--network", required=True)
+    parser.add_argument("--ranges", required=True, nargs="+", type=ipaddress.IPv4Network)
+    args = parser.parse_args()
+    try:
+        described = _run(args.engine, "network", "inspect", args.network)
+        if described.returncode != 0:
+            raise UnreadableError(described.stderr.strip())
+        (network,) = json.loads(described.stdout)
+        print(*problems(Lab(args.ranges, bridge_of(network), args.network)), sep="\n")
+    except (UnreadableError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return UNREADABLE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

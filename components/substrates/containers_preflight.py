@@ -75,10 +75,11 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
         yield f"the node image {args.image} is missing: run `make setup`"
     mine, taken = _networks(args.engine, args.network, listing.stdout.split())
     yield from _ranges(mine, taken, args.engine, args.ranges)
+    lab = containers_firewall_check.Lab(args.ranges, next(iter(mine), None))
     try:
-        yield from containers_firewall_check.problems(
-            containers_firewall_check.Lab(args.ranges, next(iter(mine), None))
-        )
+        yield from containers_firewall_check.problems(lab)
+        for note in containers_firewall_check.notes(lab):
+            print(f"Note: {note}.")
     except containers_firewall_check.UnreadableError as error:
         print(f"Note: the host's firewall cannot be read, and may drop what it forwards for the lab: {error}")
 
@@ -143,7 +144,7 @@ def _networks(engine: str, own: str, networks: list[str]) -> tuple[list[str], di
         inspected = json.loads(_run(engine, "network", "inspect", name).stdout or "[]")
         for network in inspected:
             if name == own:
-                mine.append(network.get("network_interface") or f"br-{network.get('Id', '')[:12]}")
+                mine.append(containers_firewall_check.bridge_of(network))
             else:
                 taken |= dict.fromkeys(_subnets(network), name)
     return mine, taken

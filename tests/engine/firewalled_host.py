@@ -10,6 +10,7 @@ from pathlib import Path
 BRIDGE = "lab0"
 NODES, PODS = "10.240.0.0/24", "10.200.0.0/16"
 _PORT = 7
+_SET = ("set ours {", "type ipv4_addr", "flags interval", f"elements = {{ {NODES}, {PODS} }}", "}")
 _NSENTER = shutil.which("nsenter") or "nsenter"
 _OUTSIDE = "10.199.0.2"
 
@@ -21,7 +22,8 @@ class FirewalledHost:
         self._tools = directory / "bin"
         self._tools.mkdir()
         podman = self._tools / "podman"
-        podman.write_text(f"#!/bin/sh\necho {BRIDGE}\n")
+        described = f'[{{"network_interface": "{BRIDGE}"}}]'
+        podman.write_text(f"#!/bin/sh\ncase $3 in -f) echo {BRIDGE} ;; *) echo '{described}' ;; esac\n")
         podman.chmod(0o755)
         self._namespaces = [self._hold() for _ in range(4)]
         self.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.bridge.bridge-nf-call-iptables=1")
@@ -76,9 +78,26 @@ class FirewalledHost:
             self.run("nft", "-f", "-", stdin=f"{command}\n")
 
     def chain(self, rules: str, *, family: str = "inet", priority: int = 5) -> None:
-        """Have a chain `f` of a table `mine` that sees what is forwarded; a `g` that drops all of it."""
+        """Have a chain `f` of a table `mine` that sees what is forwarded.
+
+        Beside it are a chain `g` that drops, a chain `h` that returns, and a set `ours` of the lab's addresses.
+        """
         hook = f"type filter hook forward priority {priority};"
-        lines = [f"table {family} mine {{", "chain g {", "drop", "}", "chain f {", hook, *rules.split("; "), "}", "}"]
+        lines = [
+            f"table {family} mine {{",
+            *_SET,
+            "chain g {",
+            "drop",
+            "}",
+            "chain h {",
+            "return",
+            "}",
+            "chain f {",
+            hook,
+            *rules.split("; "),
+            "}",
+            "}",
+        ]
         self.nft("\n".join(lines))
 
     def passes(self) -> dict[str, bool]:

@@ -12,6 +12,7 @@ import pytest
 from components.substrates import containers_firewall_check as check
 from components.substrates.containers import close_firewall, firewall_program, firewall_script, open_firewall
 from engine.firewalled_host import BRIDGE, NODES, PODS, FirewalledHost
+from hosts import firewall as own
 
 PREFIX = "hardway-firewall-test"
 SCRIPT = firewall_script("podman", PREFIX)
@@ -40,7 +41,10 @@ def rules(host: FirewalledHost) -> list[str]:
 def named(host: FirewalledHost) -> list[str]:
     """What the preflight says of the firewall."""
     ruleset = json.loads(host.run("nft", "-j", "list", "ruleset"))
-    return [f"{chain.place}: {'policy' if rule is None else 'rule'}" for chain, rule in check.dropping(ruleset, LAB)]
+    return [
+        f"{found.chain.place}: {'rule' if found.rule else 'policy'}{', perhaps' if found.unsure else ''}"
+        for found in check.dropping(ruleset, LAB)
+    ]
 
 
 def opened(host: FirewalledHost) -> None:
@@ -123,6 +127,20 @@ DROPS = {
     "a rule for all": ("oifname != lo counter drop", "rule"),
     "a rule for a part": (f"ip daddr {PODS} reject", "rule"),
     "a rule for private addresses": ("ip saddr { 10.0.0.0/8, 192.168.0.0/16 } drop", "rule"),
+    "firewalld's kind of end": (
+        "ct state established,related accept; ct state invalid drop; iifname lo accept; "
+        "reject with icmpx admin-prohibited",
+        "rule",
+    ),
+    "a map by state, and an end": (
+        "ct state vmap { established : accept, invalid : drop }; tcp dport 22 accept; drop",
+        "rule",
+    ),
+    "new connections": ("ct state new reject", "rule"),
+    "a jump": ("meta nfproto ipv4 jump g", "rule"),
+    "a map of jumps": ("ct state vmap { established : accept, new : jump g }", "rule"),
+    "one range accepted": (f"ip saddr {NODES} accept; ip daddr {NODES} accept; drop", "rule"),
+    "a named set": ("ip saddr @ours drop", "rule"),
 }
 
 
@@ -151,6 +169,14 @@ LETS_PASS = {
     "another interface": "iifname wlan0 drop",
     "other addresses": "ip saddr 192.168.7.0/24 drop",
     "nonsense": "ct state invalid drop",
+    "a port": "tcp dport 25 drop; udp dport 137 reject",
+    "each range by a rule of its own": (
+        f"ct state established accept; ip saddr {NODES} accept; ip saddr {PODS} accept; drop"
+    ),
+    "a named set": "ct state established accept; ip saddr @ours accept; ip daddr @ours accept; drop",
+    "all interfaces but one": "iifname wlan0 jump g; ct state vmap { established : accept, invalid : drop }; accept",
+    "other addresses' jump": "ip daddr 192.168.7.0/24 jump g",
+    "a jump that returns": "iifname != lo jump h; policy accept",
 }
 
 
@@ -167,3 +193,100 @@ def test_a_rule_in_a_chain_that_is_jumped_to(host: FirewalledHost) -> None:
     host.chain("jump g", family="ip", priority=-5)
     assert host.passes() == NONE
     assert named(host) == ["ip mine f: rule"]
+
+
+def test_a_rule_that_may_accept_is_said_to_be_undecided(host: FirewalledHost) -> None:
+    opened(host)
+    host.chain("meta mark 0x0 accept; drop")
+    assert host.passes() == ALL
+    assert named(host) == ["inet mine f: rule, perhaps"]
+
+
+def test_an_end_of_iptables_that_rejects_is_opened(host: FirewalledHost) -> None:
+    """As RHEL's iptables has it, with policy ACCEPT."""
+    host.run("iptables", "-P", "FORWARD", "ACCEPT")
+    host.run("iptables", "-A", "FORWARD", "-j", "REJECT", "--reject-with", "icmp-host-prohibited")
+    assert host.passes() == NONE
+    opened(host)
+    assert host.passes() == ALL
+    assert named(host) == []
+
+
+def up(host: FirewalledHost) -> list[str]:
+    """What `make status` says of the firewall: the same program."""
+    command = f"{sys.executable} -B {check.__file__} --engine podman --network {PREFIX} --ranges {NODES} {PODS}"
+    done = host.try_run(*command.split())
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("\n")[:-1] if done.stdout.strip() else []
+
+
+def test_what_a_lab_opened_and_somebody_closed_again_is_named(host: FirewalledHost) -> None:
+    opened(host)
+    assert up(host) == []
+    host.run("iptables", "-I", "FORWARD", "-j", "REJECT")
+    assert host.passes() == NONE
+    (problem,) = up(host)
+    assert "table ip filter, chain FORWARD, rule `" in problem
+    command = problem.split("`")[-2]
+    assert command == f"sh {firewall_program(PREFIX)} open"
+    host.run(*command.split())
+    assert host.passes() == ALL
+    assert up(host) == []
+    host.chain("policy drop;")
+    assert ["table inet mine, chain f, policy drop" in each for each in up(host)] == [True]
+
+
+def said_of_an_existing_host(host: FirewalledHost) -> list[str]:
+    """What the preflight of existing hosts says of the same firewall, by its own script."""
+    found: dict[str, list[str]] = {}
+    for line in host.run("bash", "-s", stdin=own.SCRIPT.read_text()).splitlines():
+        word, _, value = line.partition(" ")
+        found.setdefault(word, []).append(value)
+    assert found["nft"]
+    return list(own.problems(found, IPv4Network(PODS), [], interfaces=[BRIDGE], is_closed=False))
+
+
+def forwarding(host: FirewalledHost) -> None:
+    """Policy ACCEPT, as where the user's firewall is another chain."""
+    host.run("iptables", "-P", "FORWARD", "ACCEPT")
+
+
+# The reading is the same: these show the script, the words and the commands of existing hosts.
+@pytest.mark.parametrize("name", ["a policy", "firewalld's kind of end", "a map of jumps", "a named set"])
+def test_an_existing_host_that_drops_is_named_and_helped(host: FirewalledHost, name: str) -> None:
+    forwarding(host)
+    host.chain(DROPS[name][0])
+    assert not host.passes()["pods"]
+    (problem,) = said_of_an_existing_host(host)
+    assert "table inet mine, chain f, " in problem
+    assert "rule `handle" not in problem
+    host.run("sh", "-c", problem.split("Let the lab pass: `")[1].split("`")[0])
+    assert host.passes()["pods"]
+    assert said_of_an_existing_host(host) == []
+
+
+@pytest.mark.parametrize("name", ["nonsense", "a named set", "all interfaces but one"])
+def test_an_existing_host_that_lets_pods_pass_is_not_named(host: FirewalledHost, name: str) -> None:
+    forwarding(host)
+    host.chain(LETS_PASS[name])
+    assert host.passes()["pods"]
+    assert said_of_an_existing_host(host) == []
+
+
+def test_an_end_of_iptables_on_an_existing_host_is_opened_by_iptables(host: FirewalledHost) -> None:
+    """As RHEL has it; what nft adds there would make iptables refuse the table."""
+    forwarding(host)
+    for rule in (
+        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-p icmp -j ACCEPT",
+        "-i lo -j ACCEPT",
+        "-j REJECT --reject-with icmp-host-prohibited",
+    ):
+        host.run("iptables", "-A", "FORWARD", *rule.split())
+    assert not host.passes()["pods"]
+    (problem,) = said_of_an_existing_host(host)
+    assert "table ip filter, chain FORWARD, rule `" in problem and "reject" in problem.lower()
+    host.run("sh", "-c", problem.split("Let the lab pass: `")[1].split("`")[0])
+    assert host.passes()["pods"]
+    assert said_of_an_existing_host(host) == []
+    assert "REJECT" in "".join(rules(host))

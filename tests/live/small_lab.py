@@ -144,4 +144,5 @@ def _answers(lab: Cluster, machine: LiveMachine) -> dict[str, Answer]:
     }
     if machine in lab.etcd_members:
         said["etcd"] = member_state(machine.name, leader="controller-1" if len(lab.etcd_members) > 1 else machine.name)
+    said["firewall"] = ""
     return {question: ok(said[question]) for question in questions(lab, machine)}

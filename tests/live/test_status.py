@@ -68,6 +68,7 @@ def test_the_json_has_the_documented_shape(lab: Cluster) -> None:
         "nodes",
         "renewal_days",
         "certificates",
+        "firewalls",
     ]
     assert said["stack"] == "paper"
     assert said["time"] == "2026-11-21T12:00:00Z"

@@ -110,6 +110,26 @@ HINDRANCES: dict[str, tuple[Host, dict[str, list[str]], str]] = {
         "`ufw route allow from 10.200.0.0/16 && ufw route allow to 10.200.0.0/16`",
     ),
     "iptables": (NODE, {"legacy": [":FORWARD DROP [0:0]"]}, "`iptables-legacy -I FORWARD -s 10.200.0.0/16 -j ACCEPT"),
+    "RHEL's end of a chain": (
+        NODE,
+        {"legacy": [":FORWARD ACCEPT [0:0]", "-A FORWARD -j REJECT --reject-with icmp-host-prohibited"]},
+        "chain FORWARD, rule `-A FORWARD -j REJECT --reject-with icmp-host-prohibited`. Let the lab pass: "
+        "`iptables-legacy -I FORWARD -s 10.200.0.0/16 -j ACCEPT && iptables-legacy -I FORWARD -d 10.200.0.0/16 ",
+    ),
+    "a chain that is jumped to": (
+        NODE,
+        {
+            "legacy": [
+                ":FORWARD ACCEPT [0:0]",
+                ":mine - [0:0]",
+                "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+                "-A FORWARD ! -i lo -j mine",
+                "-A mine -p icmp -j ACCEPT",
+                "-A mine -j DROP",
+            ]
+        },
+        "chain FORWARD, rule `-A FORWARD ! -i lo -j mine`",
+    ),
     "firewalld": (
         NODE,
         {"firewalld": ["192.168.1.0/24"]},
@@ -183,6 +203,10 @@ def test_a_wrong_clock_is_said(skew: float, words: str, monkeypatch: pytest.Monk
         (NODE, {"swaptotal": ["900"], "swapfree": ["0"]}),
         (NODE, {"nft": [closed("forward", "f", match("saddr", PODS))]}),
         (NODE, {"nft": [closed("forward", "f", match("iifname", "cnio0"))]}),
+        (NODE, {"legacy": [":FORWARD DROP [0:0]", "-A FORWARD -s 10.0.0.0/8 -j ACCEPT"]}),
+        (NODE, {"legacy": [":FORWARD ACCEPT [0:0]", "-A FORWARD -i docker0 -j DROP", "-A FORWARD -p tcp -j DROP"]}),
+        # kube-proxy's and Calico's own.
+        (NODE, {"legacy": [":FORWARD ACCEPT [0:0]", ":KUBE-X - [0:0]", "-A FORWARD -j KUBE-X", "-A KUBE-X -j DROP"]}),
         # The others reach it; and nothing of pods passes through a controller.
         (NODE, {"nft": [closed("input", "i")]}),
         (SERVER, {"nft": [closed("forward", "f")]}),
