@@ -46,7 +46,7 @@ def add_base_image(content: Content, directory: Path) -> str:
     Returns:
         The digest of its index, by which it is pulled.
     """
-    layer = _base_layer()
+    layer = base_layer()
     packed, unpacked = _sums(layer)
     config = {
         "architecture": architecture(),
@@ -88,7 +88,7 @@ def add_base_image(content: Content, directory: Path) -> str:
     return f"sha256:{index}"
 
 
-def _base_layer() -> Path:
+def base_layer() -> Path:
     """The base's files as a layer, made once for all runs."""
     options = [
         "--variant=minbase",

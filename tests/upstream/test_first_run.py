@@ -1,7 +1,8 @@
 """The time of a first `make up`: a fresh copy of the project, nothing downloaded, releases and wheels within reach.
 
-The lab is the one of Pulumi.dev.yaml. The wheels come from where pip on this host takes them, past pip's own cache; all
-else comes from the imitation. Only the host's own packages (podman, skopeo) are installed already.
+The lab is the one of Pulumi.dev.yaml. Wheels come from where pip on this host takes them, without pip's cache. The system
+packages are installed on this host before: they are installed once more, in a bare Debian root, and that time is added.
+All else comes from the imitation, over loopback: the sum has no time of a slow line.
 """
 
 import json
@@ -11,7 +12,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -30,13 +32,25 @@ pytestmark = pytest.mark.long
 # On two processors that do nothing else.
 LIMIT_SECONDS = 240
 _LAB = CHECKOUT / "Pulumi.dev.yaml"
+_PACKAGES = (*system.PODMAN, *system.NODE_IMAGE, *system.ACCESS, *system.IMAGE_PULLS)
+# In a mount namespace of its own.
+_INSTALL = """set -eu
+mount -t proc proc "$1/proc"
+mount --rbind /dev "$1/dev"
+cp /etc/resolv.conf "$1/etc/resolv.conf"
+export DEBIAN_FRONTEND=noninteractive
+chroot "$1" apt-get -qq update
+root=$1
+shift
+chroot "$root" apt-get -qq -o Dpkg::Use-Pty=0 install --yes --no-install-recommends "$@"
+"""
 
 
 @pytest.fixture
 def host() -> Iterator[UpstreamHost]:
     """A host that has neither a virtual environment, nor a cache, nor an image."""
     with Report() as report:
-        system.ensure(report, (*system.PODMAN, *system.NODE_IMAGE, *system.IMAGE_PULLS))
+        system.ensure(report, _PACKAGES)
     directory = Path(tempfile.mkdtemp(prefix="hardway-first-run-", dir="/var/tmp"))
     made = UpstreamHost(directory, bare=True)
     try:
@@ -63,15 +77,20 @@ def host() -> Iterator[UpstreamHost]:
 
 
 def test_a_first_run_takes_less_than_four_minutes(host: UpstreamHost) -> None:
-    begin = time.monotonic()
+    root = host.directory / "root"
+    root.mkdir()
+    subprocess.run(["tar", "--extract", "--file", debian.base_layer(), "--directory", root], check=True)
+    times = [time.monotonic()]
+    install_packages(root)
+    times.append(time.monotonic())
     make_environment(host)
-    environment = time.monotonic() - begin
+    times.append(time.monotonic())
     output = host.run("make", "up", f"STACK={STACK}")
-    total = time.monotonic() - begin
-    parts = "\n".join(line for line in output.splitlines() if re.search(r": done in|^Duration:", line.strip()))
-    print(
-        f"\n{parts}\n.venv {environment:.0f} s, make up {total - environment:.0f} s, together {total:.0f} s", flush=True
-    )
+    times.append(time.monotonic())
+    packages, environment, up = (end - begin for begin, end in pairwise(times))
+    total = times[-1] - times[0]
+    print(*(line for line in output.splitlines() if re.search(r": done in|^time taken", line)), sep="\n")
+    print(f"system packages {packages:.0f} s, .venv {environment:.0f} s, make up {up:.0f} s, together {total:.0f} s")
     nodes = json.loads(host.toolchain("kubectl", "get nodes -o json"))["items"]
     conditions = [condition for node in nodes for condition in node["status"]["conditions"]]
     assert [one["status"] for one in conditions if one["type"] == "Ready"] == ["True", "True"]
@@ -80,13 +99,30 @@ def test_a_first_run_takes_less_than_four_minutes(host: UpstreamHost) -> None:
     assert total < LIMIT_SECONDS
 
 
+def install_packages(root: Path) -> None:
+    """What apt installs before and in a first run, in a root directory that has none of it."""
+    names = [package.name for package in _PACKAGES if package.since_debian is None]
+    needed = ("make", "git", "python3", "python3-venv")
+    run("unshare", "--mount", "sh", "-c", _INSTALL, "sh", str(root), *names, *needed)
+
+
 def make_environment(host: UpstreamHost) -> None:
     """`make .venv` in this host's own network."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    environment = own | {"PATH": host.environment["PATH"], "PIP_NO_CACHE_DIR": "1"}
+    run("make", "--directory", str(host.checkout), ".venv", environment=environment)
+
+
+def run(*command: str, environment: Mapping[str, str] | None = None) -> None:
+    """Run a command on this host.
+
+    Raises:
+        AssertionError: it failed.
+    """
     done = subprocess.run(
-        ["make", ".venv"],
-        cwd=host.checkout,
-        env=own | {"PATH": host.environment["PATH"], "PIP_NO_CACHE_DIR": "1"},
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
