@@ -1,7 +1,7 @@
 """The time of a first `make up`: a fresh copy of the project, nothing downloaded, releases and wheels within reach.
 
-The lab is the one of Pulumi.dev.yaml. Wheels come from where pip on this host takes them, without pip's cache. The system
-packages are installed on this host before: they are installed once more, in a bare Debian root, and that time is added.
+The lab is the one of Pulumi.dev.yaml. Wheels come from where pip on this host takes them, without pip's cache. This
+host has had the system packages before: they are installed once more, in a bare Debian root, and that time is added.
 All else comes from the imitation, over loopback: the sum has no time of a slow line.
 """
 
