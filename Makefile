@@ -80,7 +80,7 @@ lint: .venv-dev  ## ruff and mypy
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
-PYTEST := $(PYTHON) -m pytest --verbose --durations=60 -p tests.side_by_side --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(PYTHON) -m pytest --verbose --durations=60 -p tests.side_by_side --numprocesses 2 --no-loadscope-reorder
 
 # One run of pytest in two processes (see tests/side_by_side.py), the labs on this host's network first: they take longest.
 # What only some labs have takes minutes where it is built: here it says how far it is.

@@ -3,24 +3,34 @@
 One has the labs on this host's own network, one after the other. The other has the tests of the tool chain and the
 engine, and the labs whose host is a few namespaces, likewise: what they make has fixed names. The unit tests, a file at
 a time, are for whichever has nothing to do.
+
+Its own scheduler, since marks for groups (`--dist loadgroup`) have no effect with pytest 9.2 and pytest-xdist 3.8.
 """
 
-from pathlib import Path
+from pathlib import PurePath
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 _LABS_ON_THIS_HOST = ("machines", "droplets", "lab", "lab_four", "kubeadm", "calico", "ha")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name the group of each test, for `pytest --numprocesses 2 --dist loadgroup`."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item.path.relative_to(Path(__file__).parent))))
+class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # without types
+    """Groups of tests, each for one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid)
 
 
-def _group(file: Path) -> str:
-    folder = file.parts[0]
-    if folder == "unit":
-        return file.as_posix()
-    return "labs" if folder in _LABS_ON_THIS_HOST else "hosts"
+def group(nodeid: str) -> str:
+    """The group of a test: `tests/lab/test_cluster.py::test_x` is one of the labs."""
+    file = PurePath(nodeid.partition("::")[0])
+    if file.parts[1] == "unit":
+        return str(file)
+    return "labs" if file.parts[1] in _LABS_ON_THIS_HOST else "hosts"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SideBySide:
+    """For `pytest --numprocesses 2`."""
+    return SideBySide(config, log)
