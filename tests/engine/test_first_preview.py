@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lab.shipped import AS_SHIPPED
+
 _CHECKOUT = Path(__file__).parents[2]
-STACKS = sorted(path.name.split(".")[1] for path in _CHECKOUT.glob("Pulumi.*.yaml"))
+STACKS = sorted(AS_SHIPPED)
 # Without a plugin that could be had from a package registry, or a stand-in.
 OFFICIAL_ONLY = {"gcp", "gcp-trial", "libvirt"}
 _LEFT_OUT = (".venv", ".state", ".git", "__pycache__", ".*_cache", ".hypothesis")
@@ -85,6 +87,8 @@ def bare(tmp_path: Path) -> BareHost:
     for name in ("home", "tmp"):
         (tmp_path / name).mkdir()
     shutil.copytree(_CHECKOUT, tmp_path / "checkout", ignore=shutil.ignore_patterns(*_LEFT_OUT))
+    for stack, text in AS_SHIPPED.items():
+        (tmp_path / "checkout" / f"Pulumi.{stack}.yaml").write_text(text)
     (tmp_path / "checkout" / ".venv").symlink_to(_CHECKOUT / ".venv")
     return BareHost(directory=tmp_path)
 
@@ -119,9 +123,10 @@ def test_a_first_preview_needs_nothing_and_leaves_nothing_but_a_state(bare: Bare
 
 @pytest.mark.parametrize("stack", sorted(OFFICIAL_ONLY))
 def test_a_stack_whose_plugin_cannot_be_had_says_so_plainly(bare: BareHost, stack: str) -> None:
-    substrate = yaml.safe_load((_CHECKOUT / f"Pulumi.{stack}.yaml").read_text())["config"]["hardway:lab"]["substrate"]
+    substrate = yaml.safe_load(AS_SHIPPED[stack])["config"]["hardway:lab"]["substrate"]
     done = bare.run("make", "preview", f"STACK={stack}")
     assert done.returncode != 0
-    assert f"error: pulumi-resource-{substrate}: the official one cannot be installed" in done.stdout
+    why = f"pulumi-resource-{substrate}: this project has no stand-in for it, and the official ones cannot be had"
+    assert f"error: {why} from here (Official releases at github.com cannot be reached" in done.stdout, done.stdout
     assert "Run this where Pulumi's releases can be reached" in done.stdout
     assert "Traceback" not in done.stdout

@@ -27,6 +27,7 @@ from pulumi.runtime import mocks, rpc, settings
 from pulumi.runtime.proto import resource_pb2
 from pulumi.runtime.stack import run_pulumi_func
 
+from lab.shipped import AS_SHIPPED
 from lab.step_script import input_of, script_of
 from toolchain import paths
 
@@ -188,13 +189,13 @@ class Run:
 
 def lab_of(stack: str) -> Any:
     """The `lab` value of a shipped stack."""
-    document = yaml.safe_load((paths.checkout() / f"Pulumi.{stack}.yaml").read_text())
+    document = yaml.safe_load(AS_SHIPPED[stack])
     return document["config"]["hardway:lab"]
 
 
 def shipped_stacks() -> list[str]:
     """The names of all stacks that the project brings."""
-    return sorted(path.name.split(".")[1] for path in paths.checkout().glob("Pulumi.*.yaml"))
+    return sorted(AS_SHIPPED)
 
 
 def run_program(stack: str, lab: Any, *, preview: bool = False) -> Run:

@@ -8,7 +8,7 @@ import pytest
 
 from config.lab import Lab, load, parse
 from config.problems import ConfigError, Problem
-from toolchain import paths
+from lab.shipped import AS_SHIPPED
 from unit.mocked_engine import lab_of, run, shipped_stacks
 
 
@@ -30,7 +30,7 @@ def workers(*machines: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("stack", shipped_stacks())
 def test_no_shipped_stack_has_the_salt_of_somebodys_passphrase(stack: str) -> None:
     """With one, nobody else's passphrase makes a lab of it."""
-    assert "encryptionsalt" not in (paths.checkout() / f"Pulumi.{stack}.yaml").read_text()
+    assert "encryptionsalt" not in AS_SHIPPED[stack]
 
 
 @pytest.mark.parametrize("stack", shipped_stacks())
