@@ -19,7 +19,7 @@ _CHECKOUT = Path(__file__).parents[2]
 STACKS = sorted(AS_SHIPPED)
 # Without a plugin that could be had from a package registry, or a stand-in.
 OFFICIAL_ONLY = {"gcp", "gcp-trial", "libvirt"}
-_LEFT_OUT = (".venv", ".state", ".git", "__pycache__", ".*_cache", ".hypothesis")
+_LEFT_OUT = (".venv", ".state", "trust", ".git", "__pycache__", ".*_cache", ".hypothesis")
 
 _UNSHARE = ("unshare", "--mount", "--net", "--propagation=private", "--")
 # Run as root, which only prepares: the preview itself is user 1000, who has no right over anything.

@@ -6,6 +6,7 @@ from functools import cache
 import pytest
 from hypothesis import HealthCheck, settings
 
+from config import trust
 from unit.mocked_engine import Run, lab_of, run_program, shipped_stacks
 from unit.node_tools import NodeTools, node_tools
 
@@ -45,6 +46,15 @@ def no_output_in_a_string() -> Iterator[None]:
     """An Output that is put into a string is an error here; the engine would only write nonsense."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PULUMI_ERROR_OUTPUT_STRING", "1")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobody_is_trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No stack has pinned host keys, also while another process of the tests has such a lab."""
+    nowhere = tmp_path_factory.mktemp("trust")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trust, "file_of", lambda stack: nowhere / f"{stack}.known_hosts")
         yield
 
 

@@ -63,11 +63,12 @@ def test_the_host_itself_knows_the_way_now_and_after_a_reboot(lab: Run) -> None:
         assert lab.substrate in ("Gcp", "Machines"), "only a lab that is not on this host can do without"
         return
     script = boot[0].inputs["create"]
+    unit = boot[0].inputs.get("stdin", script)
     for machine in lab.outputs["machines"]:
         if machine.get("pod_cidr"):
             route = f"ip route replace {machine['pod_cidr']} via {machine['address']}"
             assert f"as_root {route}\n" in script
-            assert re.search(rf"^ExecStart(Post)?=/\S+ .*{re.escape(route)}\b", script, re.M)
+            assert re.search(rf"^ExecStart(Post)?=/\S+ .*{re.escape(route)}\b", unit, re.M)
 
 
 def test_nft_takes_the_table(lab: Run, tmp_path: Path, tools: NodeTools) -> None:
