@@ -60,11 +60,9 @@ _RUN_FLAGS = {
 _PODMAN_FLAGS = {
     "--systemd=false": "on cgroup v1 podman would mount the host's systemd hierarchy over the machine's",
 }
-_DOCKER_FLAGS = {
-    "--pids-limit=-1": "no limit below the host's, whatever the daemon's default is",
-}
-_PODMAN_CGROUP_V2_FLAGS = {
-    "--pids-limit=-1": "podman's default is 2048; with cgroup v1 the machines raise it themselves (see host.py)",
+# Not for podman with cgroup v1: there the machines raise the limit themselves (see host.py).
+_NO_PROCESS_LIMIT = {
+    "--pids-limit=-1": "no limit below the host's, whatever the engine's default is; podman's is 2048",
 }
 
 
@@ -274,8 +272,8 @@ def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
     boot_seconds = _BOOT_SECONDS * lab.settings.timeout_factor
     flags = [
         *_RUN_FLAGS,
-        *(_PODMAN_FLAGS if engine == "podman" else _DOCKER_FLAGS),
-        *(_PODMAN_CGROUP_V2_FLAGS if engine == "podman" and lab.cgroup_v2 else ()),
+        *(_PODMAN_FLAGS if engine == "podman" else ()),
+        *(_NO_PROCESS_LIMIT if engine == "docker" or lab.cgroup_v2 else ()),
         f"--name={container}",
         f"--hostname={spec.name}",
         f"--label=hardway.lab={lab.name}",

@@ -52,23 +52,17 @@ def problems(lab: Lab) -> Iterator[str]:
     Raises:
         UnreadableError: there are rules, perhaps, and they cannot be listed.
     """
-    for sure, problem in _found(lab):
+    for sure, problem in looked_at(lab):
         if sure:
             yield problem
 
 
-def notes(lab: Lab) -> Iterator[str]:
-    """What may drop the lab's packets: whether it does cannot be read.
+def looked_at(lab: Lab) -> Iterator[tuple[bool, str]]:
+    """What drops the lab's packets, or may drop them where that cannot be decided: whether it is sure, and the text.
 
     Raises:
         UnreadableError: as `problems`.
     """
-    for sure, problem in _found(lab):
-        if not sure:
-            yield problem
-
-
-def _found(lab: Lab) -> Iterator[tuple[bool, str]]:
     for problem in _firewalld(lab):
         yield True, problem
     if shutil.which("nft") is None:

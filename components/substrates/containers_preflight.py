@@ -77,9 +77,11 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
     yield from _ranges(mine, taken, args.engine, args.ranges)
     lab = containers_firewall_check.Lab(args.ranges, next(iter(mine), None))
     try:
-        yield from containers_firewall_check.problems(lab)
-        for note in containers_firewall_check.notes(lab):
-            print(f"Note: {note}.")
+        for sure, found in containers_firewall_check.looked_at(lab):
+            if sure:
+                yield found
+            else:
+                print(f"Note: {found}.")
     except containers_firewall_check.UnreadableError as error:
         print(f"Note: the host's firewall cannot be read, and may drop what it forwards for the lab: {error}")
 
