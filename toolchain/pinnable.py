@@ -17,7 +17,6 @@ from toolchain import checksum_list, download, node_image, plugins, pulumi_cli, 
 from toolchain.checksum import sha256_of
 from toolchain.errors import ToolchainError
 from toolchain.progress import Part
-from toolchain.versions import Plugin, Tools
 from toolchain.versions_file import Edit
 
 RELEASES = "https://"
@@ -67,8 +66,11 @@ def all_of(file: Path, releases: str) -> dict[str, Pinnable]:
     of_labs, tools = lab_versions.read(file), versions.read(file)
     return {
         **{name: _Product(product, releases) for name, product in of_labs.products.items()},
-        "pulumi": _Pulumi(tools, releases),
-        **{f"plugin/{name}": _Plugin(name, plugin, releases) for name, plugin in tools.plugins.items()},
+        "pulumi": _Pulumi(tools.pulumi, tools.pulumi_archive, ("tools", "pulumi"), releases),
+        **{
+            f"plugin/{name}": _Plugin(plugin.version, plugin.archive, ("tools", "plugins", name), releases)
+            for name, plugin in tools.plugins.items()
+        },
         **{f"image/{name}": _Image(name, image) for name, image in of_labs.images.items()},
         "node-image-base": _NodeImageBase(node_image.base()),
     }
@@ -127,58 +129,50 @@ class _Product:
 
 
 @dataclass(frozen=True)
-class _Pulumi:
-    """The Pulumi command."""
+class _Archive:
+    """An archive for each architecture, with a version of its own below `tools`."""
 
-    tools: Tools
+    current: str
+    archive: Mapping[str, str]
+    place: tuple[str, ...]
     releases: str
     pattern: re.Pattern[str] = _NUMBERS
     is_image: bool = False
 
-    @property
-    def current(self) -> str:
-        return self.tools.pulumi
-
     def pinned(self, version: str) -> Sums:
-        return {"archive": self.tools.pulumi_archive} if version == self.current else {}
-
-    def published(self, version: str, part: Part, work: Path) -> Sums:
-        release = f"{self.releases}{pulumi_cli.RELEASES.removeprefix(RELEASES)}/v{version}"
-        url = f"{release}/{pulumi_cli.checksums_name(version)}"
-        return {
-            "archive": {arch: _sha256_in(url, pulumi_cli.archive_name(version, arch), part) for arch in _ARCHITECTURES}
-        }
-
-    def edits(self, version: str, sums: Sums) -> list[Edit]:
-        place = ("tools", "pulumi")
-        return [Edit(keys=(*place, "version"), value=version), Edit(keys=(*place, "archive"), value=sums["archive"])]
-
-
-@dataclass(frozen=True)
-class _Plugin:
-    """A provider of Pulumi's."""
-
-    name: str
-    plugin: Plugin
-    releases: str
-    pattern: re.Pattern[str] = _NUMBERS
-    is_image: bool = False
-
-    @property
-    def current(self) -> str:
-        return self.plugin.version
-
-    def pinned(self, version: str) -> Sums:
-        return {"archive": self.plugin.archive} if version == self.current else {}
+        return {"archive": self.archive} if version == self.current else {}
 
     def published(self, version: str, part: Part, work: Path) -> Sums:
         return {"archive": {arch: self._sum(version, arch, part, work) for arch in _ARCHITECTURES}}
 
     def _sum(self, version: str, arch: str, part: Part, work: Path) -> str:
+        raise NotImplementedError
+
+    def edits(self, version: str, sums: Sums) -> list[Edit]:
+        return [
+            Edit(keys=(*self.place, "version"), value=version),
+            Edit(keys=(*self.place, "archive"), value=sums["archive"]),
+        ]
+
+
+class _Pulumi(_Archive):
+    """The Pulumi command."""
+
+    def _sum(self, version: str, arch: str, part: Part, work: Path) -> str:
+        release = f"{self.releases}{pulumi_cli.RELEASES.removeprefix(RELEASES)}/v{version}"
+        url = f"{release}/{pulumi_cli.checksums_name(version)}"
+        return _sha256_in(url, pulumi_cli.archive_name(version, arch), part)
+
+
+class _Plugin(_Archive):
+    """A provider of Pulumi's; the last word of its place is its name."""
+
+    def _sum(self, version: str, arch: str, part: Part, work: Path) -> str:
+        name = self.place[-1]
         releases = f"{self.releases}{plugins.RELEASES.removeprefix(RELEASES)}"
-        release = plugins.release_of(self.name, version, releases=releases)
-        file = plugins.archive_name(self.name, version, arch)
-        url = f"{release}/{plugins.checksums_name(self.name, version)}"
+        release = plugins.release_of(name, version, releases=releases)
+        file = plugins.archive_name(name, version, arch)
+        url = f"{release}/{plugins.checksums_name(name, version)}"
         listed = _listed(url, file, part)
         if len(listed) == hashlib.sha256().digest_size * 2:
             return listed
@@ -190,10 +184,6 @@ class _Plugin:
         if actual != listed:
             raise ToolchainError(f"{release}/{file} has the SHA-1 {actual}, and {url} lists {listed}.")
         return sha256_of(archive)
-
-    def edits(self, version: str, sums: Sums) -> list[Edit]:
-        place = ("tools", "plugins", self.name)
-        return [Edit(keys=(*place, "version"), value=version), Edit(keys=(*place, "archive"), value=sums["archive"])]
 
 
 @dataclass(frozen=True)
