@@ -1,9 +1,6 @@
 """The host that reaches the imitation only, with a lab of its own."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +8,7 @@ from toolchain import paths, system
 from toolchain.progress import Report
 from toolchain.versions import tools
 from upstream.releases import Releases
-from upstream.upstream_host import UpstreamHost
+from upstream.upstream_host import UpstreamHost, upstream_host
 
 
 @pytest.fixture(scope="session")
@@ -20,12 +17,10 @@ def host() -> Iterator[UpstreamHost]:
     # There is no apt on that host.
     with Report() as report:
         system.ensure(report, system.IMAGE_PULLS)
-    directory = Path(tempfile.mkdtemp(prefix="hardway-upstream-", dir="/var/tmp"))
-    made = UpstreamHost(directory)
-    try:
+    with upstream_host("upstream") as made:
         pulumi = paths.cache() / "pulumi" / tools().pulumi / "bin" / "pulumi"
         python = str(made.checkout / ".venv" / "bin" / "python")
-        releases = Releases(paths.mirror(), pulumi, made.checkout, python, directory / "releases")
+        releases = Releases(paths.mirror(), pulumi, made.checkout, python, made.directory / "releases")
         releases.write_versions()
         content = releases.content
         # What upstream does at times: set-up must get over each.
@@ -33,8 +28,3 @@ def host() -> Iterator[UpstreamHost]:
         content.cut += [name for name in content.files if "/etcd-v" in name]
         made.start(content)
         yield made
-    finally:
-        try:
-            made.stop()
-        finally:
-            shutil.rmtree(directory)

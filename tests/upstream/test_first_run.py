@@ -8,9 +8,7 @@ All else comes from the imitation, over loopback: the sum has no time of a slow 
 import json
 import os
 import re
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -25,7 +23,7 @@ from toolchain.progress import Report
 from toolchain.versions import tools
 from upstream import debian
 from upstream.releases import Releases
-from upstream.upstream_host import STACK, UpstreamHost
+from upstream.upstream_host import STACK, UpstreamHost, upstream_host
 
 pytestmark = pytest.mark.long
 
@@ -51,16 +49,14 @@ def host() -> Iterator[UpstreamHost]:
     """A host that has neither a virtual environment, nor a cache, nor an image."""
     with Report() as report:
         system.ensure(report, _PACKAGES)
-    directory = Path(tempfile.mkdtemp(prefix="hardway-first-run-", dir="/var/tmp"))
-    made = UpstreamHost(directory, bare=True)
-    try:
+    with upstream_host("first-run", bare=True) as made:
         settings = yaml.safe_load(_LAB.read_text())
         settings["config"]["hardway:lab"]["containers"] = {"engine": "podman"}
         (made.checkout / f"Pulumi.{STACK}.yaml").write_text(yaml.safe_dump(settings))
         pulumi = paths.cache() / "pulumi" / tools().pulumi / "bin" / "pulumi"
         python = str(made.checkout / ".venv" / "bin" / "python")
-        releases = Releases(paths.mirror(), pulumi, made.checkout, python, directory / "releases")
-        base = debian.add_base_image(releases.content, directory / "releases" / "blobs")
+        releases = Releases(paths.mirror(), pulumi, made.checkout, python, made.directory / "releases")
+        base = debian.add_base_image(releases.content, made.directory / "releases" / "blobs")
         releases.versions["tools"]["node_image_base"] = base
         releases.write_versions()
         made.start(releases.content, names=[debian.NAME])
@@ -69,11 +65,6 @@ def host() -> Iterator[UpstreamHost]:
             yield made
         finally:
             packages.stop()
-    finally:
-        try:
-            made.stop()
-        finally:
-            shutil.rmtree(directory)
 
 
 def test_a_first_run_takes_less_than_four_minutes(host: UpstreamHost) -> None:

@@ -3,10 +3,7 @@
 The recipe is cut to one package and one command: the whole one takes most of a minute (see test_first_run.py).
 """
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
@@ -16,7 +13,7 @@ from toolchain import system
 from toolchain.progress import Report
 from upstream import debian
 from upstream.imitation import TOKENS, Content
-from upstream.upstream_host import UpstreamHost
+from upstream.upstream_host import UpstreamHost, upstream_host
 
 _BUILD = """
 from toolchain import node_image
@@ -47,12 +44,10 @@ def built() -> Iterator[Built]:
     """The image, on a host that has none."""
     with Report() as report:
         system.ensure(report, (*system.PODMAN, *system.NODE_IMAGE))
-    directory = Path(tempfile.mkdtemp(prefix="hardway-node-image-", dir="/var/tmp"))
-    host = UpstreamHost(directory, bare=True)
-    try:
-        content = Content()
-        (directory / "blobs").mkdir()
-        base = debian.add_base_image(content, directory / "blobs")
+    with upstream_host("node-image", bare=True) as host:
+        content, blobs = Content(), host.directory / "blobs"
+        blobs.mkdir()
+        base = debian.add_base_image(content, blobs)
         versions = host.checkout / "config" / "versions.yaml"
         pinned = yaml.safe_load(versions.read_text())
         pinned["tools"]["node_image_base"] = base
@@ -66,11 +61,6 @@ def built() -> Iterator[Built]:
             yield Built(host, packages, base)
         finally:
             packages.stop()
-    finally:
-        try:
-            host.stop()
-        finally:
-            shutil.rmtree(directory)
 
 
 def test_the_base_is_pulled_by_its_digest_with_a_token(built: Built) -> None:

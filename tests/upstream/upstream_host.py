@@ -6,7 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +171,20 @@ class UpstreamHost:
         """The words before a command that run it on this host."""
         # Not --wd: nsenter would enter the directory of the other mount namespace, which has no path here.
         return ["nsenter", f"--target={self._host.pid}", "--mount", "--net", "env", f"--chdir={self.checkout}"]
+
+
+@contextmanager
+def upstream_host(name: str, *, bare: bool = False) -> Iterator[UpstreamHost]:
+    """A host that is not started yet, in a directory of its own; all of it goes in the end."""
+    directory = Path(tempfile.mkdtemp(prefix=f"hardway-{name}-", dir="/var/tmp"))
+    host = UpstreamHost(directory, bare=bare)
+    try:
+        yield host
+    finally:
+        try:
+            host.stop()
+        finally:
+            shutil.rmtree(directory)
 
 
 def _hold(*unshare: str) -> subprocess.Popen[bytes]:
