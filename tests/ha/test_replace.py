@@ -3,7 +3,7 @@
 from ha.conftest import STACK
 from lab.cluster import Cluster
 from lab.commands import Ran, Started
-from lab.footprint import podman
+from lab.footprint import podman, running
 from lab.polling import eventually
 from lab.session import Show
 
@@ -34,12 +34,13 @@ def test_a_dead_controller_is_made_anew_and_nothing_is_lost(cluster: Cluster, sh
 
 
 def test_what_would_lose_the_quorum_is_refused(cluster: Cluster, show: Show) -> None:
-    before = podman("ps", "--quiet", "--no-trunc")
+    before = running(STACK)
+    assert before
     ran = replace("controller-0", "controller-1", show=show)
     assert ran.code == 1
     assert "etcd has 3 members and needs 2 to work" in ran.output
     assert "Nothing was touched" in ran.output
-    assert podman("ps", "--quiet", "--no-trunc") == before
+    assert running(STACK) == before
 
 
 def _status() -> Ran:

@@ -16,6 +16,6 @@ def test_nothing_is_left(cluster: Cluster, settings: config.Lab, orphans_before:
     eventually(
         "a host without any trace of the lab",
         lambda: not any(footprint.of_lab(settings).values()) and footprint.orphans() <= orphans_before,
-        seconds=5,
+        seconds=30,
         report=lambda: str(footprint.of_lab(settings)),
     )

@@ -35,6 +35,11 @@ def of_lab(settings: config.Lab) -> Footprint:
     }
 
 
+def running(stack: str) -> set[str]:
+    """The ids of a lab's running containers. Other tests make and remove containers at the same time."""
+    return set(podman("ps", "--quiet", "--no-trunc", "--filter", f"label=hardway.lab={stack}").split())
+
+
 def orphans() -> set[str]:
     """The volumes that no container has."""
     return set(podman("volume", "ls", "--quiet", "--filter", "dangling=true").split())
