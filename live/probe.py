@@ -154,7 +154,9 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
     most = 4 * cluster.timeout_factor
     command_timeout = 3 * cluster.timeout_factor
     etcdctl = (
-        f". /etc/etcd/etcdctl.env && ETCDCTL_ENDPOINTS={_ETCD} etcdctl --command-timeout={command_timeout}s -w json"
+        # The deadline is a variable, since the file may have one: etcdctl ends where it is a flag, too.
+        f". /etc/etcd/etcdctl.env && ETCDCTL_ENDPOINTS={_ETCD} ETCDCTL_COMMAND_TIMEOUT={command_timeout}s "
+        "etcdctl -w json"
     )
     asked = {
         "clock": "date +%s.%N",

@@ -219,7 +219,7 @@ class EtcdWriter(_Lines):
             number={self._number}
             while :; do
               number=$((number + 1)) began=$EPOCHREALTIME
-              said=$(etcdctl --command-timeout={self._try_timeout}ms put {self._prefix}$number $number 2>&1) && said=OK
+              said=$(ETCDCTL_COMMAND_TIMEOUT={self._try_timeout}ms etcdctl put {self._prefix}$number $number 2>&1) && said=OK
               printf '%s %s %s %s\\n' $number $began $EPOCHREALTIME "${{said##*$'\\n'}}" || exit
               sleep 0.12
             done"""
