@@ -4,6 +4,7 @@ import pulumi
 
 from components import language_host, substrates
 from components.ssh import ssh_config
+from components.unfinished_updates import UnfinishedUpdates
 from config import lab as config
 from config.problems import ConfigError
 from ways.easy_way import easy_way
@@ -13,6 +14,7 @@ from ways.site import Site
 
 def build(lab: config.Lab) -> None:
     """One lab, from machines to proof."""
+    UnfinishedUpdates(lab.unfinished_updates).run_again()
     substrate = substrates.create("machines", lab)
     site = Site(lab=lab, substrate=substrate)
     cluster = easy_way(site) if lab.settings.bootstrap == "kubeadm" else hard_way(site)

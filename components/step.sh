@@ -424,10 +424,13 @@ start() {
     systemctl -q enable --no-reload "${restart[@]}" 2>/dev/null
     systemctl reset-failed "${restart[@]}" 2>/dev/null || true
     note_runs "${restart[@]}"
+    # A unit that does not serve with its new files is restarted again when the old ones are put back.
+    rm -f "${restart[@]/#/$step/started/}"
     # A unit that is slow to say that it runs is waited for below, where the report shows its log.
     systemctl restart --no-block "${restart[@]}"
   fi
   for unit in "${reload[@]}"; do
+    rm -f "$step/started/$unit.read"
     systemctl reload "$unit" || { printf '%s on %s cannot be reloaded\n' "$unit" "$(hostname)" >&2; show_log "$unit"; exit 1; }
   done
   for unit in "${units[@]}"; do [ -n "${later[$unit]-}" ] || serving "$unit"; done

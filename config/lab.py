@@ -80,6 +80,11 @@ class Lab:
         """Where `make up` puts the key that opens the machines."""
         return paths.state() / self.name / "ssh_key"
 
+    @property
+    def unfinished_updates(self) -> Path:
+        """The record of updates that did not finish."""
+        return paths.state() / self.name / "unfinished.json"
+
     def with_role(self, role: Role) -> tuple[MachineSpec, ...]:
         """The machines of one role, in the order of their names' numbers."""
         return tuple(machine for machine in self.machines if role in machine.roles)

@@ -13,6 +13,7 @@ from components.host import Host, HostArgs
 from components.kubeadm import KubeadmNode, KubeadmNodeArgs
 from components.machine import Machine
 from components.step import Fetch, File, Step, StepArgs, Unit
+from components.unfinished_updates import UnfinishedUpdates
 from config.artifacts import UPSTREAM, ArtifactSource
 from config.machines import MachineSpec, Role
 from config.versions import AptRepository, pins
@@ -65,6 +66,7 @@ def write(plan: Plan, directory: Path) -> None:
 def build(plan_file: str) -> None:
     """Register the resources of a plan."""
     plan: Plan = pickle.loads(Path(plan_file).read_bytes())
+    UnfinishedUpdates(Path("unfinished.json")).run_again()
     spec = MachineSpec(
         name=plan.machine,
         fqdn=f"{plan.machine}.test.example",

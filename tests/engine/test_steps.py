@@ -282,6 +282,23 @@ def test_a_step_that_failed_midway_is_completed(lab: StepLab) -> None:
     assert lab.project.resources()["command:remote:Command::half"]["outputs"]["stdout"] == "plain text"
 
 
+def test_old_flags_that_are_put_back_after_a_failed_update_are_applied(lab: StepLab) -> None:
+    """The engine keeps the old inputs, and finds no change; the unit runs on with the bad flags."""
+    ready = "systemctl show -P ExecStart flags.service | grep -q -e --port=1"
+    good = replace(unit("flags", port=1), ready=ready, ready_means="the right port", ready_seconds=2)
+    bad = replace(unit("flags", port=2), ready=ready, ready_means="the right port", ready_seconds=2)
+    lab.has(Work(name="flags", files=[SERVE], units=[good]))
+    lab.wants(Work(name="flags", files=[SERVE], units=[bad]))
+    assert "flags.service on bare-0: the right port not seen" in lab.up(ok=False).output
+    assert "--port=2" in lab.host.bash("systemctl show -P ExecStart flags.service")
+
+    lab.wants(Work(name="flags", files=[SERVE], units=[good]))
+    repaired = lab.up().output
+    assert "~ 1 updated" in repaired, repaired
+    assert "--port=1" in lab.host.bash("systemctl show -P ExecStart flags.service")
+    assert "unchanged" in lab.up().output.partition("Resources:")[2].split("\n")[1]
+
+
 WAITS = Work(
     name="waits",
     files=[PLAIN],

@@ -221,6 +221,7 @@ def _run(program: Callable[[], None], stack: str, lab: Any, preview: bool) -> Ru
         settings.set_root_resource(None)  # type: ignore[arg-type]
         pulumi.runtime.set_all_config({"gcp:project": "a-project", "hardway:lab": json.dumps(lab)})
         mocks.set_mocks(_NoMocks(), project="hardway", stack=stack, preview=preview, monitor=monitor)
+        settings.SETTINGS.callbacks = _Callbacks()
         root = settings.get_root_resource()
         assert root is not None
 
@@ -262,6 +263,13 @@ class _NoMocks(mocks.Mocks):
 
     def new_resource(self, args: mocks.MockResourceArgs) -> Any:
         raise AssertionError(f"nobody asks for {args.name}")
+
+
+class _Callbacks:
+    """Takes what an engine would call during updates: here none takes place."""
+
+    def register_resource_hook(self, hook: pulumi.ResourceHook) -> None:
+        pass
 
 
 class _Monitor(mocks.MockMonitor):

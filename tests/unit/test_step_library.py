@@ -339,6 +339,31 @@ def test_a_unit_is_restarted_when_something_of_it_changed_and_only_then(machine:
     assert machine.restarts() == ["a.service"], "a unit that stopped is started again"
 
 
+def test_a_unit_that_did_not_serve_is_restarted_when_its_old_files_are_put_back(machine: Machine) -> None:
+    """It may run on with the new ones, which no longer stand in any file."""
+    first = here("conf", "1") + "\n" + unit("[Service]", "$R/conf") + "\nready a.service 0 'a 1' 'grep -q 1 $R/conf'"
+    machine.done(first)
+    machine.orders()
+    assert "a 1 not seen" in machine.step(first.replace("\n1\n", "\n2\n")).stderr
+    assert machine.restarts() == ["a.service"]
+    machine.done(first)
+    assert machine.restarts() == ["a.service"]
+    machine.done(first)
+    assert machine.restarts() == []
+
+
+def test_a_unit_that_did_not_serve_is_reloaded_when_its_old_files_are_put_back(machine: Machine) -> None:
+    first = f"{RELOADED}\nready a.service 0 'a 1' 'grep -q 1 $R/reloaded'"
+    machine.done(first)
+    machine.orders()
+    assert "a 1 not seen" in machine.step(reloaded(first, changed="reloaded")).stderr
+    assert machine.orders() == [("reload", "a.service")]
+    machine.done(first)
+    assert machine.orders() == [("reload", "a.service")]
+    machine.done(first)
+    assert machine.orders() == []
+
+
 RELOADED = here("started", "1") + "\n" + here("reloaded", "1") + "\n" + unit("[Service]", "$R/started")
 RELOADED += "\nreloads a.service $R/reloaded"
 
