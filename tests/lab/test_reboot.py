@@ -83,7 +83,7 @@ def test_the_controller_comes_back_from_a_power_cut(workload: Workload, before: 
 
 
 def test_the_lab_comes_back_after_a_reboot_of_its_host(workload: Workload, before: dict[str, Persistent]) -> None:
-    """Containers without fixed addresses, and routes of the host that nobody sets again.
+    """Containers without fixed addresses, and routes of the host that nobody sets again; an `up` that reports success.
 
     The commands are those of the unit that starts the lab at boot; systemd itself need not run here.
     """
@@ -92,6 +92,11 @@ def test_the_lab_comes_back_after_a_reboot_of_its_host(workload: Workload, befor
     running = ("ps", "--quiet", "--filter", f"label=hardway.lab={STACK}")
     podman("stop", *podman(*running).split())
     assert podman(*running) == ""
+    # Nothing has changed in the configuration, so that the engine asks no machine.
+    up = toolchain("up")
+    assert (up.code, up.summary.keys()) == (1, {"unchanged"}), up.output
+    said = up.output.rstrip().splitlines()[-1]
+    assert said.startswith(f"error: The lab {STACK} does not answer: ") and all(name in said for name in names), said
     unit = boot_unit("podman", PREFIX, names, host_routes(cluster.machines))
     commands = [line.removeprefix("ExecStart=") for line in unit.splitlines() if line.startswith("ExecStart=")]
     assert commands

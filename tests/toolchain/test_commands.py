@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from toolchain import __main__ as commands
-from toolchain import access, operations, paths, prepare
+from toolchain import access, answers, operations, paths, prepare
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
 from toolchain.progress import Report
@@ -73,11 +73,28 @@ def test_up_ends_with_how_to_reach_the_lab_and_the_time_taken(
     monkeypatch.setattr(operations, "up", lambda *_: 0)
     monkeypatch.setattr(operations, "outputs", lambda *_: {"endpoint": "https://10.0.0.1:6443"})
     monkeypatch.setattr(access, "write", lambda *_: None)
+    monkeypatch.setattr(answers, "check", lambda *_: None)
     monkeypatch.setattr(access, "show", lambda stack, outputs: print(outputs["endpoint"]))
     assert commands.main(["up"]) == 0
     *_, endpoint, last = capsys.readouterr().out.splitlines()
     assert endpoint == "https://10.0.0.1:6443"
     assert last.startswith("time taken  ")
+
+
+def test_up_of_a_lab_that_does_not_answer_fails(
+    prepared: Workshop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing has changed, the engine asks no machine."""
+
+    def refuse(*_: object) -> None:
+        raise ToolchainError("it does not answer")
+
+    monkeypatch.setattr(operations, "up", lambda *_: 0)
+    monkeypatch.setattr(operations, "outputs", lambda *_: {})
+    monkeypatch.setattr(access, "write", lambda *_: None)
+    monkeypatch.setattr(answers, "check", refuse)
+    assert commands.main(["up"]) == 1
+    assert capsys.readouterr().err == "\nerror: it does not answer\n"
 
 
 @pytest.mark.parametrize(("status", "remains"), [(0, False), (1, True)])
