@@ -9,6 +9,8 @@ ETCD_JOIN=/etc/etcd/join.env
 # Kept apart from the data: a machine that has it was a member, whatever became of its data.
 ETCD_MARK=/etc/etcd/was-a-member
 ETCD_CLIENT=/etc/etcd/etcdctl.env
+# There from the stop of a restore until all members have their new data (live/restore.py).
+ETCD_MASK=/etc/systemd/system.control/etcd.service
 
 # ctl WORD...: etcdctl with the lab's certificates. Its deadlines are etcdctl's own, 2 s and 5 s, or the file's: etcdctl
 # ends where one is both a flag and a variable.
@@ -19,13 +21,14 @@ ctl() { (. "$ETCD_CLIENT" && exec etcdctl "$@"); }
 # a machine that may found the cluster together with them; all others have to find it.
 join() {
   local name=$1 peer=$2 founders=${3:-}
+  [ ! -L "$ETCD_MASK" ] ||
+    die "etcd is masked on $(hostname): a restore has stopped before all members had their new data. Members with old" \
+      "and with new data must not run side by side. Run it again: make restore SNAPSHOT=file"
   own file "$ETCD_JOIN"
   own file "$ETCD_MARK"
   # The others may start only after this step has ended, where Pulumi does one thing at a time.
   ! founding "$founders" || not_waited_for etcd.service
-  if [ -d "$ETCD_DATA/member" ]; then
-    systemctl -q is-active etcd.service || leave_aside_data_of_a_removed_member "$peer"
-  fi
+  systemctl -q is-active etcd.service || leave_aside_what_serves_no_more "$peer"
   if [ -d "$ETCD_DATA/member" ]; then
     return
   elif [ -n "$founders" ] && [ ! -e "$ETCD_MARK" ]; then
@@ -101,10 +104,15 @@ drop_strange_learners() {
   done < <(awk -F ', ' '$6 == "true" { print $1, $4 }')
 }
 
-leave_aside_data_of_a_removed_member() {
+# leave_aside_what_serves_no_more PEER-URL: the data of a member that the cluster removed, and those without a WAL, which
+# etcd cannot start on. Where nobody answers, it is not known whether it was removed.
+leave_aside_what_serves_no_more() {
   local members
-  members=$(ctl member list 2>/dev/null) || return 0
-  [ -z "$(member_at "$1" <<<"$members")" ] || return 0
+  [ -d "$ETCD_DATA/member" ] || return 0
+  if compgen -G "$ETCD_DATA/member/wal/*.wal" >/dev/null; then
+    members=$(ctl member list 2>/dev/null) || return 0
+    [ -z "$(member_at "$1" <<<"$members")" ] || return 0
+  fi
   systemctl stop etcd.service 2>/dev/null || true
   rm -rf "$ETCD_DATA.removed"
   mv "$ETCD_DATA/member" "$ETCD_DATA.removed"
@@ -128,37 +136,84 @@ member_serves() {
 
 # only_members PEER-URL...: those that are no longer of the lab leave, one at a time; etcd refuses what would lose quorum.
 only_members() {
-  local id peer
+  local id peer members
+  members=$(answer_of 60 "etcd's list of members" ctl member list) || exit 1
   while IFS=' ' read -r id peer; do
     case " $* " in *" $peer "*) continue ;; esac
     # Asks those that stay: no others stand in etcdctl's environment any more.
     wait_for 60 'every etcd member that stays healthy' 'ctl endpoint health'
     # etcd wants its members to have been together for 5 s, or it fears for the quorum.
-    wait_for 60 "etcd lets $peer leave" "ctl member remove $id || ! ctl member list | grep -q '^$id,'"
-  done < <(ctl member list | awk -F ', ' '{ print $1, $4 }')
+    wait_for 60 "etcd lets $peer leave" "leaves $id"
+  done < <(awk -F ', ' '{ print $1, $4 }' <<<"$members")
   wait_for 60 'every etcd member healthy' 'ctl endpoint health --cluster'
 }
 
-# take_turn, give_turn: between them this machine restarts what it must, and no other machine of the lab does. The lock
-# is etcd's own; it falls when its holder dies. Without a quorum nobody can grant a turn, and none can be lost.
-take_turn() {
+# leaves ID: remove a member; one that etcd's list does not have has left. A list that cannot be had says nothing.
+leaves() {
   local members
-  members=$(ctl member list 2>/dev/null) || return 0
-  [ "$(wc -l <<<"$members")" -gt 1 ] || return 0
-  # Without the step's own lock, and gone with the script, however that ends.
-  # shellcheck source=/dev/null
-  coproc turn { exec 9>&-; . "$ETCD_CLIENT"; exec setpriv --pdeathsig TERM etcdctl lock --ttl=30 /hardway/turn; }
-  read -r -t $((300 * TIMEOUT_FACTOR)) -u "${turn[0]}" ||
-    die "another machine has been restarting its units for $((300 * TIMEOUT_FACTOR)) s"
+  ! ctl member remove "$1" || return 0
+  members=$(ctl member list) || return 1
+  ! grep -q "^$1," <<<"$members"
+}
+
+# take_turn UNIT..., give_turn: between them this machine restarts what it must, and no other machine of the lab does. The
+# lock is etcd's own; it falls when its holder dies. Where etcd gives none, only units that do not serve are restarted:
+# nothing can be lost by that, and it may be what lets etcd answer again.
+take_turn() {
+  local end=$((SECONDS + 300 * TIMEOUT_FACTOR)) no_answer=$((SECONDS + 60 * TIMEOUT_FACTOR)) why
+  why=$(mktemp)
+  until ask_for_turn "$end" "$why"; do
+    any_serves "$@" || { rm -f "$why"; return 0; }
+    [ $SECONDS -lt "$end" ] ||
+      die "another machine has been restarting its units for $((300 * TIMEOUT_FACTOR)) s"
+    [ ! -s "$why" ] || [ $SECONDS -lt "$no_answer" ] ||
+      die "$* on $(hostname) must restart, and etcd gives no lock that keeps other machines from doing so at the same" \
+        "time: $(tail -n 3 "$why")"$'\n'"Nothing was restarted. See that etcd is healthy (make status), then run this again."
+    sleep 0.5
+  done
+  rm -f "$why"
   case " $* " in
     *" etcd.service "*)
       wait_for 60 'every other etcd member healthy, before this one restarts' 'ctl endpoint health --cluster' ;;
   esac
 }
 
+# ask_for_turn END FILE: wait for the lock until then; where etcd gives none, FILE says why.
+ask_for_turn() {
+  : >"$2"
+  ctl member list >/dev/null 2>"$2" || return 1
+  : >"$2"
+  # Without the step's own lock, and gone with the script, however that ends.
+  # shellcheck source=/dev/null
+  exec {turn}< <(
+    exec 9>&- 2>"$2" </dev/null
+    . "$ETCD_CLIENT"
+    exec setpriv --pdeathsig TERM etcdctl lock --ttl=30 /hardway/turn
+  )
+  turn_PID=$!
+  ! read -r -t $(($1 > SECONDS ? $1 - SECONDS : 1)) -u "$turn" || return 0
+  give_turn
+  return 1
+}
+
+# any_serves UNIT...: whether one of them serves, as far as its check tells; one without a check does.
+any_serves() {
+  local unit
+  for unit; do
+    [ -n "${ready_check[$unit]-}" ] || return 0
+    ! (eval "${ready_check[$unit]}") >/dev/null 2>&1 || return 0
+  done
+  return 1
+}
+
 give_turn() {
   [ -n "${turn_PID:-}" ] || return 0
-  local pid=$turn_PID
+  local pid=$turn_PID end=$((SECONDS + 10 * TIMEOUT_FACTOR))
   kill "$pid" 2>/dev/null || true
+  # It gives the lock back. Where etcd takes no answer any more, the lock falls by itself after its 30 s.
+  while kill -0 "$pid" 2>/dev/null && [ $SECONDS -lt "$end" ]; do sleep 0.05; done
+  kill -KILL "$pid" 2>/dev/null || true
   wait "$pid" 2>/dev/null || true
+  exec {turn}<&-
+  turn_PID=
 }

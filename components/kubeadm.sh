@@ -90,9 +90,10 @@ let_in() {
 
 # forget NAME: the Node and the etcd member of a machine that is no more.
 forget() {
-  local id
-  id=$(ctl member list | awk -F ', ' -v name="$1" '$3 == name { print $1 }')
-  [ -z "$id" ] || wait_for 60 "etcd lets the former $1 leave" "ctl member remove $id || ! ctl member list | grep -q '^$id,'"
+  local id members
+  members=$(answer_of 60 "etcd's list of members" ctl member list) || exit 1
+  id=$(awk -F ', ' -v name="$1" '$3 == name { print $1 }' <<<"$members")
+  [ -z "$id" ] || wait_for 60 "etcd lets the former $1 leave" "leaves $id"
   k delete node "$1" --ignore-not-found >/dev/null
 }
 
@@ -120,13 +121,13 @@ k() { kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --cache-dir /var/lib
 # to the API for as long as one is missing.
 admit() {
   KUBEADM_TOKEN=/etc/hardway/admission-token
-  local name machine pods is missing=() all=() id
+  local name machine pods is missing=() all=() id nodes
   declare -A label=() range=() there=()
   while read -r name machine pods; do
     all+=("$name") label[$name]=$machine range[$name]=$pods
   done
-  wait_for 60 'the API telling of Nodes' 'k get nodes -o name'
-  while read -r name is; do there[$name]=$is; done < <(k get nodes -o go-template="$NODE_MACHINES")
+  nodes=$(answer_of 60 'the list of Nodes' k get nodes -o go-template="$NODE_MACHINES") || exit 1
+  while read -r name is; do [ -z "$name" ] || there[$name]=$is; done <<<"$nodes"
   for name in "${all[@]}"; do
     [ "${there[$name]:-}" != "${label[$name]}" ] || continue
     missing+=("$name")
@@ -151,7 +152,9 @@ NODE_MACHINES='{{range .items}}{{.metadata.name}} {{index .metadata.labels "hard
 # allow_joins ID: have the API know the token, for some minutes from now; one that it knows for long enough stays.
 allow_joins() {
   local until settings=/run/hardway-token.yaml
-  until=$(k -n kube-system get secret "bootstrap-token-$1" --ignore-not-found -o jsonpath='{.data.expiration}' | base64 -d)
+  until=$(answer_of 60 'whether the API has the join token' k -n kube-system get secret "bootstrap-token-$1" \
+    --ignore-not-found -o jsonpath='{.data.expiration}') || exit 1
+  until=$(base64 -d <<<"$until")
   [ -z "$until" ] || [ $(($(date -d "$until" +%s) - $(date +%s))) -lt 600 ] || return 0
   k -n kube-system delete secret "bootstrap-token-$1" --ignore-not-found >/dev/null
   printf 'apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nbootstrapTokens:\n- {token: %s, ttl: %sm}\n' \

@@ -9,13 +9,15 @@ k() { kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --cache-dir /var/lib
 # only_nodes NAME...: the Nodes that the lab made for workers it no longer has are drained and deleted. Budgets are kept;
 # a drain that cannot finish takes itself back and says what holds it.
 only_nodes() {
-  local name ready gone=() alive=() said
+  local name ready gone=() alive=() said nodes
+  nodes=$(answer_of 60 "the list of the lab's Nodes" k get nodes -l "$NODE_LABEL" -o go-template="$NODE_READY") || exit 1
   while read -r name ready; do
+    [ -n "$name" ] || continue
     case " $* " in *" $name "*) continue ;; esac
     gone+=("$name")
     # What runs on a machine that is lost cannot end in order: deleting its Node is how the cluster learns of it.
     [ "$ready" != True ] || alive+=("$name")
-  done < <(k get nodes -l "$NODE_LABEL" -o go-template="$NODE_READY")
+  done <<<"$nodes"
   [ ${#gone[@]} -gt 0 ] || return 0
   if [ ${#alive[@]} -gt 0 ]; then
     if ! said=$(k drain "${alive[@]}" --ignore-daemonsets --delete-emptydir-data --force \

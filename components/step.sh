@@ -149,7 +149,7 @@ sysctls() {
     for line in "${manifest[@]}"; do
       case $line in sysctl:*" $name") own "${line% *}" "$name" ;; esac
     done
-    printf '%s\n' "${kept[@]}" | grep -q "^sysctl:.* $name\$" || own "sysctl:$(sysctl -n "$name")" "$name"
+    grep -q "^sysctl:.* $name\$" <<<"$(printf '%s\n' "${kept[@]}")" || own "sysctl:$(sysctl -n "$name")" "$name"
     sysctl -q -w "$setting"
   done
 }
@@ -193,7 +193,13 @@ packages() {
       "${outdated:+apt-get update failed before: $outdated}"
 }
 
-installed() { dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null | grep -q ' installed$'; }
+# installed NAME: dpkg-query ends with 1 where it does not know the package, and with 2 where it cannot tell.
+installed() {
+  local said status=0
+  said=$(dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null) || status=$?
+  [ $status -le 1 ] || die "dpkg-query on $(hostname) does not tell whether $1 is installed (status $status)"
+  grep -q ' installed$' <<<"$said"
+}
 
 # apt waits for dpkg's lock by itself, and not for that of its lists, which a host's timers hold after a boot.
 apt_get() {
@@ -211,16 +217,18 @@ apt_get() {
 
 # purge NAME...: packages that the step brought, but for those that somebody else's need by now.
 purge() {
-  local name here=()
+  local name here=() plan
   for name; do ! installed "$name" || here+=("$name"); done
   [ ${#here[@]} -gt 0 ] || return 0
   export DEBIAN_FRONTEND=noninteractive
-  for name in $(apt-get purge -s "${here[@]}" 2>/dev/null | awk '$1 == "Purg" || $1 == "Remv" { print $2 }'); do
+  # Where apt cannot tell what it would take away, it is not asked to do it.
+  plan=$(apt-get purge -s "${here[@]}" 2>/dev/null) || plan="Remv unknown"
+  while read -r name; do
     [[ " ${here[*]} " != *" $name "* ]] || continue
     # dpkg takes nothing away that is not named: what is needed stays.
     dpkg --purge "${here[@]}" >"$step/packages.log" 2>&1 || true
     return 0
-  done
+  done < <(awk '$1 == "Purg" || $1 == "Remv" { print $2 }' <<<"$plan")
   apt_get -o APT::Get::AutomaticRemove=false purge "${here[@]}" || true
 }
 
@@ -495,7 +503,7 @@ cannot_start() {
     declare "$property"
   done < <(systemctl show -p LoadState -p SubState -p Result -p ExecMainStatus -p InvocationID "$1" 2>/dev/null)
   hopeless=
-  case $LoadState in bad-setting | error | not-found) hopeless="systemd cannot load the unit ($LoadState)" ;; esac
+  case $LoadState in bad-setting | error | masked | not-found) hopeless="systemd cannot load the unit ($LoadState)" ;; esac
   if [ -z "$hopeless" ] && [ "$InvocationID" != "${run_before[$1]-}" ]; then
     if [[ $ExecMainStatus =~ ^2([0-3][0-9]|4[0-5])$ ]]; then
       hopeless="systemd cannot execute its program (status $(status_name "$ExecMainStatus"))"
@@ -551,9 +559,26 @@ wait_for() {
   why=$(await "$1" "$3") || die "$2: not within $(($1 * TIMEOUT_FACTOR)) s on $(hostname); the last try said: $why"
 }
 
+# answer_of SECONDS WHAT COMMAND...: print what a query says, once it succeeds. One that fails has said nothing: that
+# something is missing from a list is known only where the list could be had. In $(...): `|| exit 1`.
+answer_of() {
+  local end=$((SECONDS + $1 * TIMEOUT_FACTOR)) what=$2 why said
+  shift 2
+  why=$(mktemp)
+  until said=$("$@" 2>"$why"); do
+    [ $SECONDS -lt "$end" ] || die "$what cannot be had on $(hostname): $(tail -n 3 "$why"; rm -f "$why")"
+    sleep 0.5
+  done
+  rm -f "$why"
+  printf '%s\n' "$said"
+}
+
 remove() {
   case $1 in
     unit)
+      # By a restore that did not finish: systemd disables no unit that is masked.
+      rm -f "$UNIT_DIRECTORY.control/$2"
+      rmdir "$UNIT_DIRECTORY.control" 2>/dev/null || true
       systemctl -q disable --now "$2" 2>/dev/null || true
       rm -f "$step/started/$2" "$step/started/$2.read"
       ;;

@@ -33,6 +33,7 @@ class ControlPlane:
         facts: print `unit=yes` and `token=...` (--initial-cluster-token) where etcd is to run here, and can, and
             `control_plane=yes` where the API server is.
         owner: user:group of etcd's data.
+        etcd_unit: the unit without which etcd does not start.
         stop: ends the control plane, so that nothing that it has not written yet is written.
         stop_etcd: ends etcd, after that.
         start_etcd: starts it, and waits until its cluster has a leader.
@@ -42,6 +43,7 @@ class ControlPlane:
 
     facts: str
     owner: str
+    etcd_unit: str
     stop: str
     stop_etcd: str
     start_etcd: str
@@ -69,6 +71,7 @@ def _units(library: str) -> ControlPlane:
   sed -n 's/.*--initial-cluster-token=\\([^ ]*\\).*/token=\\1/p' {etcd}
 [ -e /etc/systemd/system/kube-apiserver.service ] && echo control_plane=yes""",
         owner="etcd:etcd",
+        etcd_unit="etcd.service",
         # Killed: without etcd they would take 90 s to see that they are to end.
         stop=f"""systemctl stop --no-block {units}
 systemctl kill --signal=KILL {units} 2>/dev/null || true
@@ -110,9 +113,15 @@ why=$(await {_SECONDS} healthy) || {{
 """
 
     def kill_pod(name: str) -> str:
-        # Asked again: one that the kubelet had just been starting comes after the first look.
+        # Asked again: one that the kubelet had just been starting comes after the first look. Without containerd's
+        # answer it is not known that none runs.
         return f"""end=$((SECONDS + {30 * timeout_factor}))
-while pids=$({Pod(name).pid()}); [ -n "$pids" ]; do
+while :; do
+  tasks=$(ctr -n k8s.io tasks ls) && ids=$(ctr -n k8s.io containers ls -q {Pod(name).label()}) ||
+    {{ echo "containerd does not tell whether {name} runs" >&2; exit 1; }}
+  pids=$(awk 'NR == FNR {{ ids[$1]; next }} $3 == "RUNNING" && $1 in ids {{ print $2 }}' \\
+    <(printf '%s\\n' "$ids") <(printf '%s\\n' "$tasks"))
+  [ -n "$pids" ] || break
   kill -9 $pids 2>/dev/null || true
   [ $SECONDS -lt $end ] || {{ echo "{name} does not end" >&2; exit 1; }}
   sleep 0.2
@@ -124,6 +133,7 @@ done
 [ -e {MANIFESTS}/etcd.yaml ] && printf 'unit=yes\\ntoken={_DEFAULT_TOKEN}\\n'
 [ -e {MANIFESTS}/kube-apiserver.yaml ] && echo control_plane=yes""",
         owner="root:root",
+        etcd_unit="kubelet.service",
         stop="systemctl stop kubelet.service\n" + "".join(map(kill_pod, _PROGRAMS)),
         stop_etcd=kill_pod("etcd"),
         # With it all the others begin, and try until they find what they need.

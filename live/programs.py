@@ -99,11 +99,14 @@ class Pod(Program):
 
     def pid(self) -> str:
         # Asked of containerd: that needs neither kubelet nor API.
-        mine = f'"labels.\\"io.kubernetes.container.name\\"=={self.name}"'
         return (
             "ctr -n k8s.io tasks ls 2>/dev/null | awk '$3 == \"RUNNING\" { print $1, $2 }' | "
-            f"grep -F \"$(ctr -n k8s.io containers ls -q {mine} 2>/dev/null || echo none)\" | cut -d ' ' -f 2"
+            f"grep -F \"$(ctr -n k8s.io containers ls -q {self.label()} 2>/dev/null || echo none)\" | cut -d ' ' -f 2"
         )
+
+    def label(self) -> str:
+        """The filter by which containerd finds its containers, as a word of the shell."""
+        return f'"labels.\\"io.kubernetes.container.name\\"=={self.name}"'
 
     def stop(self) -> str:
         # The kubelet sees it at once.

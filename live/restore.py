@@ -1,8 +1,12 @@
 """`make restore`: the whole cluster as a snapshot says it, from whatever state its etcd is in.
 
-Everything is checked, and every member's new data directory made beside its old one, before anything is touched. Then
+Everything is checked, and every member's new data directory made beside its old one, before anything is changed. Then
 the control plane and etcd stop, the data directories change places, and all starts again. It may be killed anywhere
 and run again: it does the same from the beginning.
+
+From its stop until all members have their new data, etcd is masked on every member (where it is a static pod, the
+kubelet is), also across a reboot: a member with old data must not start beside one with new data. The new data carry a
+cluster token of their own, so that a member which has old data nevertheless is refused by the others.
 
 The revision goes up by at least 1,000,000,000, and all older ones count as compacted: whoever watched the old cluster
 (kubelets, controllers) is told to read everything anew, instead of waiting for revisions that come a second time.
@@ -11,6 +15,7 @@ Source: https://etcd.io/docs/v3.6/op-guide/recovery/
 """
 
 import json
+import secrets
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,8 +45,12 @@ _DATA = "/var/lib/etcd"
 _STAGE = LEFT_ASIDE
 _SNAPSHOT = f"{_STAGE}/snapshot.db"
 _NEW = f"{_STAGE}/data"
-# There while the data directory is one that was restored and never started: it holds nothing of anybody's.
+# What the files of the data directory were when a restore put it there. While they are the same, etcd has not started
+# on them, and no copy of them is kept: the copies of earlier data would be pruned for it.
 _NEVER_STARTED = f"{_STAGE}/never-started"
+_FILES = f"find {_DATA}/member -type f -printf '%P %s %T@ %i\\n' | sort | sha256sum"
+# A unit file here counts before all others.
+_MASKS = "/etc/systemd/system.control"
 _KEEP = 3
 # The API server of its own machine: the balancer has yet to see that it is there.
 _KUBECTL = f"{KUBECTL} --server https://127.0.0.1:{API_PORT}"
@@ -60,6 +69,7 @@ class Facts:
         identity: of the etcd authority, see etcd_snapshots.IDENTITY_KEY.
         free: bytes on the disk with etcd's data.
         control_plane: whether the API server's unit is there, or its static pod.
+        revision: the highest in the data of a member that does not run, those of earlier restores among them.
     """
 
     programs: bool
@@ -68,6 +78,7 @@ class Facts:
     identity: str
     free: int
     control_plane: bool
+    revision: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +88,8 @@ class Plan:
     Args:
         file: the snapshot.
         sum: its sha256.
-        token: of the etcd cluster.
-        live_revision: the highest that a member still tells of; 0 where none does.
+        token: of the new etcd cluster.
+        live_revision: the highest that a member or its data still tell of; 0 where none does.
         controllers: those that have a control plane.
     """
 
@@ -126,8 +137,11 @@ def _check(cluster: Cluster, file: Path) -> Plan:
     return Plan(
         file=file,
         sum=sha256(file),
-        token=facts[cluster.etcd_members[0].name].token,
-        live_revision=max((each.revision or 0 for each in members(cluster, probes)), default=0),
+        token=f"{facts[cluster.etcd_members[0].name].token}-{secrets.token_hex(8)}",
+        live_revision=max(
+            (each.revision or 0 for each in [*members(cluster, probes), *facts.values()]),
+            default=0,
+        ),
         controllers=[each for each in cluster.with_role(Role.CONTROLLER) if facts[each.name].control_plane],
     )
 
@@ -183,10 +197,9 @@ etcdutl version >/dev/null 2>&1 && etcdctl version >/dev/null 2>&1 && id -u {use
 {own.facts}
 [ -e /etc/etcd/etcdctl.env ] && . /etc/etcd/etcdctl.env && [ -e "$ETCDCTL_CACERT" ] &&
   echo "identity=$(openssl x509 -in "$ETCDCTL_CACERT" -outform der | sha256sum | cut -d ' ' -f 1)"
-echo "free=$(df -B1 --output=avail /var/lib | tail -n 1)"
-true
-"""
-    said = dict(line.split("=", 1) for line in _run(cluster, machine, script, seconds=20).splitlines() if "=" in line)
+echo "free=$(df -B1 --output=avail {_DATA} {_STAGE} /var/lib 2>/dev/null | sed 1d | sort -n | head -n 1)"
+{REVISIONS}"""
+    said = dict(line.split("=", 1) for line in _run(cluster, machine, script, seconds=60).splitlines() if "=" in line)
     return Facts(
         programs="programs" in said,
         unit="unit" in said,
@@ -194,7 +207,20 @@ true
         identity=said.get("identity", ""),
         free=int(said.get("free", "0")),
         control_plane="control_plane" in said,
+        revision=int(said.get("revision", "0")),
     )
+
+
+# A member that runs has its database locked, and tells its revision by itself.
+REVISIONS = f"""
+revision=0
+for db in {_DATA}/member/snap/db {_STAGE}/before-*/member/snap/db; do
+  [ -s "$db" ] && flock -s -n "$db" true || continue
+  [[ $(etcdutl snapshot status "$db" -w json 2>/dev/null) =~ \\"revision\\":([0-9]+) ]] || continue
+  [ "${{BASH_REMATCH[1]}}" -le "$revision" ] || revision=${{BASH_REMATCH[1]}}
+done
+echo "revision=$revision"
+"""
 
 
 def _prepare(cluster: Cluster, plan: Plan) -> tuple[int, int]:
@@ -247,13 +273,12 @@ def _swap(cluster: Cluster, plan: Plan, own: ControlPlane, report: Report) -> No
     before = f"{_STAGE}/before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     with report.part("control plane stops"):
         _on_all(plan.controllers, lambda each: _run(cluster, each, own.stop, seconds=120))
-    with report.part("etcd stops, new data in the place of the old"):
-        kept = _on_all(cluster.etcd_members, lambda each: _run(cluster, each, swap(before, own), seconds=120))
+    with report.part("etcd stops, masked"):
+        _on_members(cluster, plan, "etcd stops, masked", stop_and_mask(own))
+    with report.part("new data in the place of the old"):
+        kept = _on_members(cluster, plan, "new data in the place of the old", swap(before, own))
     with report.part("etcd starts"):
-        _on_all(
-            cluster.etcd_members,
-            lambda each: _run(cluster, each, f"rm -f {_NEVER_STARTED}\n{own.start_etcd}", seconds=150),
-        )
+        _on_all(cluster.etcd_members, lambda each: _run(cluster, each, unmask_and_start(own), seconds=150))
     since = nodes.now()
     with report.part("API servers start"):
         _on_all(plan.controllers, lambda each: _run(cluster, each, own.start_api_server, seconds=150))
@@ -264,35 +289,92 @@ def _swap(cluster: Cluster, plan: Plan, own: ControlPlane, report: Report) -> No
         _on_all(plan.controllers, lambda each: _run(cluster, each, own.start_leaders, seconds=150))
     with report.part("nodes are heard of and Ready"):
         _nodes(cluster, since)
-    _on_all(cluster.etcd_members, lambda each: _run(cluster, each, _KEEP_THE_LAST))
+    _on_all(cluster.etcd_members, lambda each: _run(cluster, each, KEEP_THE_LAST))
     where = [member.name for member, said in zip(cluster.etcd_members, kept, strict=True) if said.strip()]
     if where:
         report.note(f"The data from before lie in {before} on {', '.join(where)}; the last {_KEEP} such are kept.")
 
 
+def _on_members(cluster: Cluster, plan: Plan, part: str, script: str) -> list[str]:
+    """Run a script on all members, between the stop of etcd and its start; return what each printed.
+
+    Raises:
+        ToolchainError: it failed on one or more: where, why, in which state all are, and what to run.
+    """
+
+    def run(member: LiveMachine) -> str | ToolchainError:
+        try:
+            return _run(cluster, member, script, seconds=120)
+        except ToolchainError as error:
+            return error
+
+    ended = _on_all(cluster.etcd_members, run)
+    if failed := [each for each in ended if isinstance(each, ToolchainError)]:
+        unit = control_plane(cluster).etcd_unit
+        raise ToolchainError(
+            f"The restore stopped. This failed: {part}.\n"
+            + "\n".join(f"  - {each}" for each in failed)
+            + f"\n{unit} is masked on {', '.join(each.name for each in cluster.etcd_members)} (where this host reached "
+            "them), also after a reboot: members with old and with new data must not run side by side. The cluster is "
+            f"down; no data are lost, they are in {_DATA} or {_STAGE} on each member.\n"
+            "Repair what is named above, then run the same again; it begins from the start:\n"
+            f"  make restore STACK={cluster.stack.name} SNAPSHOT={plan.file}"
+        )
+    return [each for each in ended if isinstance(each, str)]
+
+
+def stop_and_mask(own: ControlPlane) -> str:
+    """The shell lines that stop a member, so that nothing but `unmask_and_start` starts it again."""
+    return f"""set -eu
+install -d {_MASKS}
+ln -sfn /dev/null {_MASKS}/{own.etcd_unit}
+systemctl daemon-reload
+{own.stop_etcd}if [ -e {_DATA}/member/snap/db ] && ! flock -s -n {_DATA}/member/snap/db true; then
+  echo "a process still has {_DATA}/member/snap/db open: etcd has not ended" >&2
+  exit 1
+fi
+"""
+
+
+def unmask_and_start(own: ControlPlane) -> str:
+    """The shell lines that start a member on its new data."""
+    return f"""set -eu
+rm -f {_NEVER_STARTED} {_MASKS}/{own.etcd_unit}
+rmdir {_MASKS} 2>/dev/null || true
+systemctl daemon-reload
+{own.start_etcd}"""
+
+
 def swap(before: str, own: ControlPlane) -> str:
-    """The shell lines that stop a member and give it its new data; they print `before` where old data went there."""
+    """The shell lines that give a stopped member its new data; they print `before` where old data went there."""
     user, group = own.owner.split(":")
     private = f"install -d -m 0700 -o {user} -g {group}"
     return f"""set -eu
-{own.stop_etcd}if [ -e {_DATA}/member ]; then
-  if [ -e {_NEVER_STARTED} ]; then
+[ -d {_NEW}/member ] || {{ echo "{_NEW}/member is not there" >&2; exit 1; }}
+if [ -e {_DATA}/member ]; then
+  if [ "$({_FILES})" = "$(cat {_NEVER_STARTED} 2>/dev/null)" ]; then
     rm -rf {_DATA}/member
   else
     {private} {before}
-    mv {_DATA}/member {before}/
+    mv -T {_DATA}/member {before}/member
     echo {before}
   fi
 fi
-touch {_NEVER_STARTED}
+rm -f {_NEVER_STARTED}
 {private} {_DATA}
-mv {_NEW}/member {_DATA}/member
+mv -T {_NEW}/member {_DATA}/member
+{_FILES} >{_NEVER_STARTED}
 rmdir {_NEW}
 """
 
 
-_KEEP_THE_LAST = f"""set -eu
-old=({_STAGE}/before-*)
+# Only what `swap` has made: its names are times.
+KEEP_THE_LAST = f"""set -eu
+shopt -s nullglob
+old=()
+for directory in {_STAGE}/before-*; do
+  [[ $directory =~ /before-[0-9]{{8}}T[0-9]{{6}}Z$ && -d $directory/member && ! -L $directory ]] && old+=("$directory")
+done
 for ((number = 0; number < ${{#old[@]}} - {_KEEP}; number++)); do rm -rf "${{old[number]}}"; done
 rmdir {_STAGE} 2>/dev/null || true
 """

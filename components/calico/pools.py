@@ -48,7 +48,8 @@ def drop_others(workers: Sequence[MachineSpec]) -> str:
     names = '{{range .}}{{range .Items}}{{.ObjectMeta.Name}}{{"\\n"}}{{end}}{{end}}'
     return "\n".join(
         [
-            f"for pool in $(calicoctl get ippools -o go-template='{names}' | grep '^{_OURS}'); do",
+            f"pools=$(calicoctl get ippools -o go-template='{names}')",
+            f"for pool in $(grep '^{_OURS}' <<<\"$pools\" || true); do",
             f'  grep -qxE \'{wanted}\' <<<"$pool" || calicoctl delete ippool "$pool" >/dev/null',
             "done",
         ]

@@ -1,8 +1,14 @@
 """What is checked before a restore, and what its scripts do to a machine's directories."""
 
+import fcntl
+import os
+import re
+import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +16,8 @@ from small_lab import cluster, dead, well
 from test_snapshot import IDENTITY, database
 
 from live import control_plane, restore
-from live.cluster import Cluster
+from live.cluster import Cluster, LiveMachine
+from live.control_plane import ControlPlane
 from live.programs import Pod, Unit
 from live.restore import Facts, find_problems
 from live.snapshot_file import sidecar_of
@@ -124,85 +131,332 @@ def test_every_member_gets_the_same_cluster_and_its_own_name(lab: Cluster) -> No
         assert "--skip-hash-check" not in script
 
 
+class Members:
+    """What machines that hold a snapshot of this lab are asked in a restore, and what they answer.
+
+    Args:
+        fails_at: a line of the script that fails on controller-1.
+        revision: the highest in the data that lie on the members.
+    """
+
+    def __init__(self, *, fails_at: str = "", revision: int = 0) -> None:
+        self.fails_at, self.revision = fails_at, revision
+        self.asked: list[tuple[str, str]] = []
+
+    def ssh(self, machine: LiveMachine, script: str, **_: object) -> subprocess.CompletedProcess[str]:
+        self.asked.append((machine.name, script))
+        if self.fails_at and self.fails_at in script and machine.name == "controller-1":
+            return subprocess.CompletedProcess([], 1, "", "mv: cannot move '/var/lib/etcd/member': busy")
+        said = "\n".join(
+            [
+                f"programs=yes\nunit=yes\ntoken=hardway-paper\nidentity={IDENTITY}\nfree=99999999999",
+                f"control_plane=yes\nrevision={self.revision}\n",
+            ]
+        )
+        return subprocess.CompletedProcess(
+            [], 0, '{"revision": 7}' if script.startswith("etcdutl snapshot") else said, ""
+        )
+
+    def where(self, line: str) -> list[str]:
+        """The machines that were sent a script with this line, in order."""
+        return sorted(name for name, script in self.asked if line in script)
+
+
+@pytest.fixture
+def restoring(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> Callable[[Members], None]:
+    """A restore in a lab whose machines answer so; etcd answers on none of them."""
+
+    def run(members: Members) -> None:
+        silent = [replace(each, answers={}) for each in well(lab)]
+        monkeypatch.setattr(restore, "probe_all", lambda _: silent)
+        monkeypatch.setattr(restore, "_upload", lambda *_: None)
+        monkeypatch.setattr(restore, "_nodes", lambda *_: None)
+        monkeypatch.setattr(Cluster, "ssh", lambda _, *words, **more: members.ssh(*words, **more))
+        snapshot = lab.stack.settings_file.with_name("paper.db")
+        snapshot.write_bytes(database())
+        restore.restore(lab, snapshot)
+
+    return run
+
+
+CONTROLLERS = ["controller-0", "controller-1", "controller-2"]
+
+
+@pytest.mark.parametrize(
+    ("fails_at", "swapped"),
+    [("mv -T /var/lib/etcd-restore/data/member", CONTROLLERS), ("ln -sfn /dev/null", [])],
+    ids=["swap", "stop"],
+)
+def test_no_member_starts_where_one_has_failed(
+    restoring: Callable[[Members], None], fails_at: str, swapped: list[str]
+) -> None:
+    """Members with new data beside one with old data: acknowledged writes that differ for good."""
+    members = Members(fails_at=fails_at)
+    with pytest.raises(ToolchainError) as refused:
+        restoring(members)
+    assert members.where("ln -sfn /dev/null /etc/systemd/system.control/etcd.service") == CONTROLLERS
+    assert members.where("mv -T /var/lib/etcd-restore/data/member") == swapped
+    assert members.where("rm -f /var/lib/etcd-restore/never-started /etc/systemd/system.control") == []
+    assert members.where("systemctl start") == []
+    said = str(refused.value)
+    assert "controller-1: mv: cannot move '/var/lib/etcd/member': busy" in said
+    assert "etcd.service is masked on controller-0, controller-1, controller-2" in said
+    assert "also after a reboot" in said
+    assert "make restore STACK=paper SNAPSHOT=" in said
+
+
+def test_all_members_are_masked_before_one_gets_new_data_and_swapped_before_one_starts(
+    restoring: Callable[[Members], None],
+) -> None:
+    members = Members()
+    restoring(members)
+    kinds = [
+        kind
+        for _, script in members.asked
+        for kind, line in (
+            ("mask", "ln -sfn /dev/null"),
+            ("swap", "mv -T /var/lib/etcd-restore/data/member"),
+            ("start", "start --no-block etcd.service"),
+        )
+        if line in script
+    ]
+    assert kinds == ["mask"] * 3 + ["swap"] * 3 + ["start"] * 3
+
+
+def test_every_restore_makes_a_cluster_of_its_own(restoring: Callable[[Members], None]) -> None:
+    """A member that missed the swap has the token of the cluster before: the others refuse it."""
+    tokens = []
+    for _ in range(2):
+        members = Members()
+        restoring(members)
+        found = {
+            re.findall(r"--initial-cluster-token=(\S+)", script)[0]
+            for _, script in members.asked
+            if "snapshot restore" in script
+        }
+        assert len(found) == 1
+        tokens += found
+    assert tokens[0] != tokens[1]
+    assert all(re.fullmatch("hardway-paper-[0-9a-f]{16}", token) for token in tokens)
+
+
+def test_the_revision_exceeds_that_of_data_whose_etcd_does_not_run(restoring: Callable[[Members], None]) -> None:
+    """A restore that is run again finds no member that answers: revisions that watchers have seen came again."""
+    members = Members(revision=3 * 10**9)
+    restoring(members)
+    bumps = {
+        re.findall(r"--bump-revision=(\d+)", script)[0] for _, script in members.asked if "snapshot restore" in script
+    }
+    assert bumps == {str(10**9 + 3 * 10**9 - 7)}
+
+
 class TestDirectories:
-    """The scripts, on directories of the test's own, with a systemctl that does nothing."""
+    """The scripts, on directories of the test's own, with a systemctl that only notes what it is told."""
 
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:
         root = tmp_path / "machine"
-        for name in ("systemctl", "chown"):
+        for name, text in (
+            ("systemctl", f'echo "$*" >>{root}/systemctl.log'),
+            ("chown", ""),
+            # The user etcd is the machine's.
+            ("install", 'for last; do :; done\nmkdir -p "$last"'),
+            ("etcdutl", 'sed -n "s/^/{\\"revision\\":/; s/$/}/p" "$3"'),
+        ):
             program = root / "bin" / name
             program.parent.mkdir(parents=True, exist_ok=True)
-            program.write_text("#!/bin/sh\n")
+            program.write_text(f"#!/bin/sh\n{text}\n")
             program.chmod(0o755)
-        # The user etcd is the machine's.
-        install = root / "bin" / "install"
-        install.write_text('#!/bin/sh\nfor last; do :; done\nmkdir -p "$last"\n')
-        install.chmod(0o755)
         (root / "var/lib/etcd").mkdir(parents=True)
+        (root / "etc/systemd").mkdir(parents=True)
         return root
 
-    def run(self, root: Path, script: str) -> str:
-        return subprocess.run(
-            ["bash", "-c", script.replace("/var/lib/", f"{root}/var/lib/")],
+    def run(self, root: Path, script: str, *, fails: bool = False) -> str:
+        done = subprocess.run(
+            [
+                "bash",
+                "-c",
+                script.replace("/var/lib/", f"{root}/var/lib/").replace("/etc/systemd", f"{root}/etc/systemd"),
+            ],
             env={"PATH": f"{root}/bin:/usr/bin:/bin"},
             capture_output=True,
             text=True,
-            check=True,
-        ).stdout
+            check=False,
+        )
+        assert (done.returncode != 0) == fails, done.stderr
+        return done.stderr if fails else done.stdout
 
     def data(self, root: Path, what: str) -> None:
-        """Old data where etcd has them, new ones beside."""
-        if what:
-            (root / "var/lib/etcd/member").mkdir(exist_ok=True)
-            (root / "var/lib/etcd/member/db").write_text(what)
+        """Old data where etcd has them."""
+        (root / "var/lib/etcd/member/snap").mkdir(parents=True, exist_ok=True)
+        (root / "var/lib/etcd/member/snap/db").write_text(what)
 
     def prepared(self, root: Path) -> None:
-        (root / "var/lib/etcd-restore/data/member").mkdir(parents=True)
-        (root / "var/lib/etcd-restore/data/member/db").write_text("restored")
+        (root / "var/lib/etcd-restore/data/member/snap").mkdir(parents=True)
+        (root / "var/lib/etcd-restore/data/member/snap/db").write_text("restored")
+
+    def copies(self, root: Path) -> list[tuple[str, str]]:
+        kept = sorted((root / "var/lib").glob("etcd-restore/before-*"))
+        return [(each.name, (each / "member/snap/db").read_text()) for each in kept]
 
     def test_old_data_are_kept_aside(self, root: Path) -> None:
         self.data(root, "old")
         self.prepared(root)
         said = self.run(root, restore.swap("/var/lib/etcd-restore/before-T1", UNITS))
         assert said == f"{root}/var/lib/etcd-restore/before-T1\n"
-        assert (root / "var/lib/etcd/member/db").read_text() == "restored"
-        assert (root / "var/lib/etcd-restore/before-T1/member/db").read_text() == "old"
+        assert (root / "var/lib/etcd/member/snap/db").read_text() == "restored"
+        assert self.copies(root) == [("before-T1", "old")]
 
     def test_a_member_without_data_gets_new_ones(self, root: Path) -> None:
         self.prepared(root)
         assert self.run(root, restore.swap("/var/lib/etcd-restore/before-T1", UNITS)) == ""
-        assert (root / "var/lib/etcd/member/db").read_text() == "restored"
+        assert (root / "var/lib/etcd/member/snap/db").read_text() == "restored"
+
+    def test_without_new_data_the_old_ones_stay_where_they_are(self, root: Path) -> None:
+        self.data(root, "old")
+        said = self.run(root, restore.swap("/var/lib/etcd-restore/before-T1", UNITS), fails=True)
+        assert "etcd-restore/data/member is not there" in said
+        assert (root / "var/lib/etcd/member/snap/db").read_text() == "old"
 
     def test_a_restore_that_was_killed_before_the_start_keeps_the_old_data_once(self, root: Path) -> None:
         self.data(root, "old")
         for number in range(6):
             self.prepared(root)
-            self.run(root, restore.swap(f"/var/lib/etcd-restore/before-T{number}", UNITS))
-        self.run(root, restore._KEEP_THE_LAST)
-        kept = list((root / "var/lib").glob("etcd-restore/before-*"))
-        assert [(each.name, (each / "member/db").read_text()) for each in kept] == [("before-T0", "old")]
+            self.run(root, restore.swap(f"/var/lib/etcd-restore/before-20261128T00000{number}Z", UNITS))
+        self.run(root, restore.KEEP_THE_LAST)
+        assert self.copies(root) == [("before-20261128T000000Z", "old")]
 
-    def test_data_that_were_started_count_as_somebodys(self, root: Path) -> None:
+    @pytest.mark.parametrize("marker", ["", "that of an earlier version"])
+    def test_a_marker_that_is_left_from_another_restore_deletes_nothing(self, root: Path, marker: str) -> None:
+        """etcd was started by somebody else since, at a boot for instance: the data are live."""
+        self.data(root, "live")
+        (root / "var/lib/etcd-restore").mkdir()
+        (root / "var/lib/etcd-restore/never-started").write_text(marker)
+        self.prepared(root)
+        self.run(root, restore.swap("/var/lib/etcd-restore/before-T1", UNITS))
+        assert self.copies(root) == [("before-T1", "live")]
+
+    @pytest.mark.parametrize("write", ["written", "touched", "a file more", "replaced"])
+    def test_restored_data_that_etcd_has_started_on_are_kept(self, root: Path, write: str) -> None:
+        self.prepared(root)
+        self.run(root, restore.swap("/var/lib/etcd-restore/before-T1", UNITS))
+        db = root / "var/lib/etcd/member/snap/db"
+        match write:
+            case "written":
+                db.write_text("restored and written")
+            case "touched":
+                os.utime(db, ns=(1, 1))
+            case "a file more":
+                (db.parent / "0.tmp").touch()
+            case "replaced":
+                shutil.copy2(db, db.with_name("new"))
+                db.with_name("new").rename(db)
+        self.prepared(root)
+        self.run(root, restore.swap("/var/lib/etcd-restore/before-T2", UNITS))
+        assert [name for name, _ in self.copies(root)] == ["before-T2"]
+
+    def test_the_last_three_copies_are_kept_and_nothing_of_anybody_elses_goes(self, root: Path) -> None:
+        others = root / "var/lib/etcd-restore/before-my-change"
+        others.mkdir(parents=True)
         for number in range(5):
             self.data(root, f"written {number}")
             self.prepared(root)
-            self.run(root, restore.swap(f"/var/lib/etcd-restore/before-T{number}", UNITS))
-            (root / "var/lib/etcd-restore/never-started").unlink()
-        self.run(root, restore._KEEP_THE_LAST)
-        kept = sorted((root / "var/lib").glob("etcd-restore/before-*"))
-        assert [(each / "member/db").read_text() for each in kept] == ["written 2", "written 3", "written 4"]
+            self.run(root, restore.swap(f"/var/lib/etcd-restore/before-20261128T00000{number}Z", UNITS))
+        self.run(root, restore.KEEP_THE_LAST)
+        assert others.exists()
+        others.rmdir()
+        assert [what for _, what in self.copies(root)] == ["written 2", "written 3", "written 4"]
         assert not (root / "var/lib/etcd-restore/data").exists()
+
+    @pytest.mark.parametrize(("own", "unit"), [(UNITS, "etcd.service"), (PODS, "kubelet.service")])
+    def test_a_member_is_masked_until_it_is_started(self, root: Path, own: ControlPlane, unit: str) -> None:
+        own = replace(own, stop_etcd="echo stopped\n", start_etcd="echo started\n")
+        assert self.run(root, restore.stop_and_mask(own)) == "stopped\n"
+        mask = root / "etc/systemd/system.control" / unit
+        assert mask.readlink() == Path("/dev/null")
+        shown = subprocess.run(
+            ["systemctl", f"--root={root}", "is-enabled", unit], capture_output=True, text=True, check=False
+        )
+        assert shown.stdout == "masked\n"
+        assert self.run(root, restore.unmask_and_start(own)) == "started\n"
+        assert not mask.parent.exists()
+        # systemd is told of either.
+        assert (root / "systemctl.log").read_text() == "daemon-reload\n" * 2
+
+    def test_a_database_that_is_still_open_stops_the_restore(self, root: Path) -> None:
+        """A query of the processes that fails is no answer: what etcd has open tells whether it has ended."""
+        self.data(root, "live")
+        with (root / "var/lib/etcd/member/snap/db").open("r+") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            said = self.run(root, restore.stop_and_mask(replace(UNITS, stop_etcd="")), fails=True)
+        assert "etcd has not ended" in said
+
+    def test_the_highest_revision_of_all_data_that_lie_there_is_told(self, root: Path) -> None:
+        assert "revision=0\n" in self.run(root, restore.REVISIONS)
+        self.data(root, "5000000007")
+        self.prepared(root)
+        self.run(root, restore.swap("/var/lib/etcd-restore/before-20261128T000000Z", UNITS))
+        self.data(root, "12")
+        assert "revision=5000000007\n" in self.run(root, restore.REVISIONS)
+        with (root / "var/lib/etcd-restore/before-20261128T000000Z/member/snap/db").open("r+") as held:
+            # A member that runs tells its revision by itself.
+            fcntl.flock(held, fcntl.LOCK_EX)
+            assert "revision=12\n" in self.run(root, restore.REVISIONS)
+
+
+@pytest.mark.parametrize("broken", ["tasks", "containers"])
+def test_a_pod_counts_as_ended_only_where_containerd_says_so(tmp_path: Path, broken: str) -> None:
+    """The list that could not be had was read as one without etcd in it."""
+    ctr = tmp_path / "ctr"
+    ctr.write_text(f'#!/bin/sh\n[ "$3" != {broken} ] || exit 1\n')
+    ctr.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    run = partial(subprocess.run, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = run(["bash", "-c", PODS.stop_etcd])
+    assert done.returncode == 1
+    assert "containerd does not tell whether etcd runs" in done.stderr
+    ctr.write_text("#!/bin/sh\n")
+    assert run(["bash", "-c", PODS.stop_etcd]).returncode == 0
+
+
+def test_a_pod_is_killed_until_containerd_lists_none(tmp_path: Path) -> None:
+    victim = subprocess.Popen(["sleep", "60"])
+    ctr = tmp_path / "ctr"
+    ctr.write_text(
+        '#!/bin/sh\nif [ "$3" = containers ]; then echo abc; exit; fi\n'
+        "echo 'TASK PID STATUS'; echo 'other 1 RUNNING'\n"
+        f"! kill -0 {victim.pid} 2>/dev/null || echo 'abc {victim.pid} RUNNING'\n"
+    )
+    ctr.chmod(0o755)
+    try:
+        waiting = threading.Thread(target=victim.wait)
+        waiting.start()
+        done = subprocess.run(
+            ["bash", "-c", PODS.stop_etcd],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        waiting.join(timeout=10)
+        assert victim.returncode == -9
+    finally:
+        victim.kill()
 
 
 def scripts() -> Iterator[tuple[str, str]]:
     """Name -> what runs on machines, either way."""
     for way, own in (("units", UNITS), ("pods", PODS)):
         for part in fields(own):
-            if part.name != "owner":
+            if part.name not in ("owner", "etcd_unit"):
                 yield f"{way}: {part.name}", getattr(own, part.name)
         yield f"{way}: swap", restore.swap("/x", own)
-    yield "keep the last", restore._KEEP_THE_LAST
+        yield f"{way}: stop and mask", restore.stop_and_mask(own)
+        yield f"{way}: unmask and start", restore.unmask_and_start(own)
+    yield "keep the last", restore.KEEP_THE_LAST
+    yield "revisions", restore.REVISIONS
     for name in ("etcd", "kubelet"):
         for made in (Unit(name), Pod(name)):
             for verb in ("pid", "stop", "start", "run_without", "is_changed", "log"):

@@ -22,6 +22,12 @@ echo "${words[*]}" >>"$ETCDCTL_LOG"
 # As the real one does when an endpoint is slow, and succeeds nevertheless.
 echo '{"level":"warn","msg":"retrying of unary invoker failed"}' >&2
 [ -e "$MEMBERS" ] || { echo "context deadline exceeded" >&2; exit 1; }
+# A query that fails beside others that do not.
+if [ -s "$MEMBERS.fails" ] && [[ ${words[*]} =~ $(head -n 1 "$MEMBERS.fails") ]]; then
+  sed -i 1d "$MEMBERS.fails"
+  echo "etcdserver: request timed out" >&2
+  exit 1
+fi
 case "${words[*]:0:2}" in
   "member list") cat "$MEMBERS" ;;
   "member add")
@@ -29,7 +35,7 @@ case "${words[*]:0:2}" in
     echo "new$RANDOM, unstarted, , $peer, , ${learner:-false}" >>"$MEMBERS" ;;
   "member remove") sed -i "/^${words[2]},/d" "$MEMBERS" ;;
   "member promote") sed -i "s/^\(${words[2]},.*\), true$/\1, false/" "$MEMBERS" ;;
-  "lock /hardway/turn") echo key; exec sleep 60 ;;
+  "lock /hardway/turn") [ -e "$MEMBERS.held" ] || echo key; exec sleep 60 ;;
   "endpoint health") ;;
 esac
 """
@@ -41,6 +47,7 @@ class EtcdMachine:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.data, self.members, self.log = directory / "data", directory / "members", directory / "log"
+        self.mask = directory / "mask"
         self.join_env, self.mark, self.running = directory / "join.env", directory / "mark", directory / "running"
         tools = directory / "bin"
         tools.mkdir()
@@ -85,7 +92,7 @@ class EtcdMachine:
             "declare -A later ready_seconds ready_what ready_check",
             "sleep() { SECONDS=$((SECONDS + 10)); }",
             f"ETCD_DATA={self.data} ETCD_JOIN={self.join_env} ETCD_MARK={self.mark}",
-            f"ETCD_CLIENT={self.directory / 'client.env'}",
+            f"ETCD_CLIENT={self.directory / 'client.env'} ETCD_MASK={self.mask}",
             script,
         ]
         return subprocess.run(
@@ -97,6 +104,15 @@ class EtcdMachine:
             timeout=30,
             check=False,
         )
+
+    def has_data(self) -> None:
+        """Have the data of a member that has served."""
+        (self.data / "member/wal").mkdir(parents=True)
+        (self.data / "member/wal/0000000000000000-0000000000000000.wal").touch()
+
+    def fails(self, *queries: str) -> None:
+        """Have the next calls that fit these expressions fail, in this order, while others succeed."""
+        Path(f"{self.members}.fails").write_text("".join(f"{query}\n" for query in queries))
 
     def asked(self, *, but: str = "member list") -> list[str]:
         """What etcdctl was asked to do."""
@@ -210,7 +226,7 @@ def test_why_a_member_cannot_join_is_said(machine: EtcdMachine) -> None:
 
 
 def test_a_member_with_data_is_left_alone(machine: EtcdMachine) -> None:
-    (machine.data / "member").mkdir(parents=True)
+    machine.has_data()
     machine.running.touch()
     assert machine.run(f"join c {PEER.format(3)} {FOUNDERS}").returncode == 0
     assert machine.asked(but="") == []
@@ -219,7 +235,7 @@ def test_a_member_with_data_is_left_alone(machine: EtcdMachine) -> None:
 
 @pytest.mark.parametrize("answers", [True, False])
 def test_a_stopped_member_of_the_cluster_keeps_its_data(machine: EtcdMachine, answers: bool) -> None:
-    (machine.data / "member").mkdir(parents=True)
+    machine.has_data()
     if answers:
         machine.cluster("1 started", "2 started", "3 started")
     assert machine.run(f"join c {PEER.format(3)}").returncode == 0
@@ -228,7 +244,7 @@ def test_a_stopped_member_of_the_cluster_keeps_its_data(machine: EtcdMachine, an
 
 
 def test_a_member_that_was_removed_and_is_wanted_again_joins_anew(machine: EtcdMachine) -> None:
-    (machine.data / "member").mkdir(parents=True)
+    machine.has_data()
     (machine.data / "member" / "old").touch()
     machine.cluster("1 started", "2 started")
     done = machine.run(f"join c {PEER.format(3)}")
@@ -237,6 +253,41 @@ def test_a_member_that_was_removed_and_is_wanted_again_joins_anew(machine: EtcdM
     # Kept: nothing that was there is lost.
     assert Path(f"{machine.data}.removed/old").exists()
     assert machine.asked() == ["member add c"]
+
+
+@pytest.mark.parametrize("found", ["nothing", "a database", "a WAL that is no file of etcd's"])
+def test_a_member_directory_without_a_wal_is_no_data(machine: EtcdMachine, found: str) -> None:
+    """etcd panics on it at every start: the machine joins as one that has lost its data."""
+    (machine.data / "member/snap").mkdir(parents=True)
+    if found == "a database":
+        (machine.data / "member/snap/db").touch()
+    if found.startswith("a WAL"):
+        (machine.data / "member/wal").mkdir()
+        (machine.data / "member/wal/0.tmp").touch()
+    machine.cluster("1 started", "2 started", "3 started")
+    done = machine.run(f"join c {PEER.format(3)}")
+    assert done.returncode == 0, done.stderr
+    assert machine.asked() == ["member remove id3", "member add c"]
+    assert machine.joins["ETCD_INITIAL_CLUSTER_STATE"] == "existing"
+    assert not (machine.data / "member").exists()
+    assert Path(f"{machine.data}.removed/snap").exists()
+
+
+def test_a_founder_that_was_killed_before_it_had_a_wal_founds(machine: EtcdMachine) -> None:
+    (machine.data / "member/snap").mkdir(parents=True)
+    assert machine.run(f"join c {PEER.format(3)} {FOUNDERS}").returncode == 0
+    assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "new", "ETCD_INITIAL_CLUSTER": FOUNDERS}
+
+
+def test_nothing_starts_where_a_restore_has_not_finished(machine: EtcdMachine) -> None:
+    """`up` between a restore that failed and the next one."""
+    machine.has_data()
+    machine.mask.symlink_to("/dev/null")
+    done = machine.run(f"join c {PEER.format(3)} {FOUNDERS}")
+    assert done.returncode != 0
+    assert "etcd is masked on" in done.stderr
+    assert "make restore SNAPSHOT=file" in done.stderr
+    assert machine.asked(but="") == []
 
 
 def test_only_those_leave_that_are_no_more_of_the_lab(machine: EtcdMachine) -> None:
@@ -253,6 +304,45 @@ def test_only_those_leave_that_are_no_more_of_the_lab(machine: EtcdMachine) -> N
         "endpoint health",
     ]
     assert machine.listed() == peers.split()
+
+
+def test_a_list_that_cannot_be_had_is_not_one_without_the_member(machine: EtcdMachine) -> None:
+    """It counted as gone when both the removal and the list failed, and its machine was destroyed with the quorum."""
+    machine.cluster("1 started", "2 started", "3 started", "4 started")
+    peers = " ".join(PEER.format(number) for number in (1, 2, 3))
+    machine.fails("member list", "member remove id4", "member list", "member remove id4")
+    done = machine.run(f"only_members {peers}")
+    assert done.returncode == 0, done.stderr
+    assert machine.listed() == peers.split()
+    assert machine.asked().count("member remove id4") == 3
+
+
+@pytest.mark.parametrize("fails", [["member list"], ["member remove", "member list"]], ids=["list", "removal and list"])
+def test_members_that_cannot_be_listed_are_an_error(machine: EtcdMachine, fails: list[str]) -> None:
+    machine.cluster("1 started", "4 started")
+    machine.fails(*(fails * 50))
+    done = machine.run(f"only_members {PEER.format(1)}")
+    assert done.returncode != 0
+    assert "etcdserver: request timed out" in done.stderr
+    assert machine.listed() == [PEER.format(1), PEER.format(4)]
+
+
+def test_a_member_that_has_left_already_has_left(machine: EtcdMachine) -> None:
+    machine.cluster("1 started")
+    machine.fails("member remove")
+    assert machine.run("leaves id4").returncode == 0
+
+
+@pytest.mark.parametrize("fails", [["member list"], ["member list", "member remove", "member list"]])
+def test_kubeadms_former_controller_leaves_also_where_queries_fail_at_first(
+    machine: EtcdMachine, fails: list[str]
+) -> None:
+    """The machine that takes its place joined beside a member that was still in the list."""
+    machine.cluster("1 started", "3 started")
+    machine.fails(*fails)
+    done = machine.run(f'. {COMPONENTS / "kubeadm.sh"}\nk() {{ echo "kubectl $*"; }}\nforget c\n')
+    assert done.returncode == 0, done.stderr
+    assert machine.listed() == [PEER.format(1)]
 
 
 def test_a_learner_is_promoted_before_it_counts_as_serving(machine: EtcdMachine) -> None:
@@ -282,12 +372,55 @@ def test_a_turn_is_a_lock_of_etcd_that_falls_with_its_holder(machine: EtcdMachin
     assert not _lives(int(done.stdout))
 
 
-@pytest.mark.parametrize("members", [["1 started"], []])
-def test_nobody_waits_for_a_turn_where_nobody_else_is(machine: EtcdMachine, members: list[str]) -> None:
-    if members:
-        machine.cluster(*members)
-    assert machine.run("take_turn etcd.service\ngive_turn").returncode == 0
-    assert machine.asked() == []
+def test_a_single_member_gives_turns_too(machine: EtcdMachine) -> None:
+    """Several API servers with one dedicated member: the number of members says nothing of who takes turns."""
+    machine.cluster("1 started")
+    assert machine.run("take_turn kube-apiserver.service\ngive_turn").returncode == 0
+    assert machine.asked() == ["lock /hardway/turn"]
+
+
+SERVES, BROKEN = "ready_check[kube-apiserver.service]=true", "ready_check[kube-apiserver.service]=false"
+
+
+@pytest.mark.parametrize("failing", ["member list", "lock"])
+def test_a_query_that_fails_once_does_not_skip_the_turn(machine: EtcdMachine, failing: str) -> None:
+    machine.cluster("1 started", "2 started", "3 started")
+    machine.fails(failing)
+    done = machine.run(f'{SERVES}\ntake_turn kube-apiserver.service\necho "$turn_PID"\ngive_turn')
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
+    assert machine.asked()[-1] == "lock /hardway/turn"
+
+
+def test_a_unit_that_serves_does_not_restart_without_a_turn(machine: EtcdMachine) -> None:
+    done = machine.run(f"{SERVES}\ntake_turn kube-apiserver.service\necho restarted")
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert "etcd gives no lock" in done.stderr
+    assert "context deadline exceeded" in done.stderr
+    assert "Nothing was restarted" in done.stderr
+
+
+def test_a_unit_that_does_not_serve_restarts_where_etcd_does_not_answer(machine: EtcdMachine) -> None:
+    """It may be what lets etcd answer again: a repair must not wait for what it repairs."""
+    done = machine.run(f"{BROKEN}\ntake_turn kube-apiserver.service\ngive_turn\necho restarted")
+    assert (done.returncode, done.stdout) == (0, "restarted\n"), done.stderr
+
+
+def test_one_unit_that_serves_among_others_needs_the_turn(machine: EtcdMachine) -> None:
+    done = machine.run(f"{BROKEN}\nready_check[etcd.service]=true\ntake_turn kube-apiserver.service etcd.service")
+    assert done.returncode != 0
+
+
+def test_another_machine_that_keeps_the_turn_is_an_error(machine: EtcdMachine) -> None:
+    machine.cluster("1 started", "2 started")
+    Path(f"{machine.members}.held").touch()
+    # The clock of `read` is the real one.
+    done = machine.run(
+        f"{SERVES}\nread() {{ SECONDS=$((SECONDS + 301)); return 142; }}\ntake_turn kube-apiserver.service"
+    )
+    assert done.returncode != 0
+    assert "another machine has been restarting its units for 300 s" in done.stderr
 
 
 def _lives(pid: int) -> bool:

@@ -661,3 +661,120 @@ def test_a_unit_that_no_step_started_can_be_waited_for(machine: Machine) -> None
     assert done.returncode == 1
     assert "a healthy member not seen within 1 s" in done.stderr, done.stderr
     assert "syntax error" not in done.stderr
+
+
+def test_a_query_is_answered_once_it_succeeds_and_what_failed_tries_printed_is_no_part_of_it(machine: Machine) -> None:
+    (machine.root / "tries").write_text("")
+    query = 'query() { echo x >>"$R/tries"; echo half; [ "$(wc -l <"$R/tries")" -ge 3 ] && echo all; }'
+    done = machine.bash(f"{query}\nsaid=$(answer_of 30 'the list' query) || exit 1\necho \"<$said>\"")
+    assert (done.returncode, done.stdout) == (0, "<half\nall>\n"), done.stderr
+
+
+def test_a_query_that_never_succeeds_ends_the_script(machine: Machine) -> None:
+    """A list that could not be had was read as an empty one."""
+    done = machine.bash(
+        "query() { echo 'connection refused' >&2; return 1; }\n"
+        "said=$(answer_of 0 'the list of Nodes' query) || exit 1\necho went on"
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the list of Nodes cannot be had" in done.stderr
+    assert "connection refused" in done.stderr
+
+
+def program(machine: Machine, name: str, text: str) -> None:
+    """A program that a script finds before that of the host."""
+    file = machine.root.parent / "bin" / name
+    file.write_text(f"#!/bin/bash\n{text}\n")
+    file.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "answer"),
+    [("install ok installed", 0, "yes"), ("deinstall ok config-files", 0, "no"), ("", 1, "no"), ("", 2, "")],
+)
+def test_a_package_is_missing_only_where_dpkg_says_so(machine: Machine, says: str, status: int, answer: str) -> None:
+    """A package of the host's that was noted as the lab's, since dpkg could not be asked: an undo removed it."""
+    program(machine, "dpkg-query", f"echo '{says}'; exit {status}")
+    done = machine.bash("if installed curl; then echo yes; else echo no; fi")
+    assert done.stdout.strip() == answer
+    assert (done.returncode == 0) == bool(answer)
+    assert answer or "does not tell whether curl is installed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("simulated", "status", "removed_by"),
+    [("Purg socat [1]", 0, "apt-get"), ("Purg socat [1]\nRemv theirs [2]", 0, "dpkg"), ("", 100, "dpkg")],
+    ids=["ours alone", "somebody else's needs it", "cannot be simulated"],
+)
+def test_apt_removes_packages_only_where_it_has_said_which(
+    machine: Machine, simulated: str, status: int, removed_by: str
+) -> None:
+    """Where the simulation failed, apt removed whatever needs the package."""
+    program(machine, "dpkg-query", "echo 'install ok installed'")
+    program(machine, "dpkg", 'echo "dpkg $*" >>"$R/removed"')
+    program(
+        machine,
+        "apt-get",
+        f'case "$*" in *" -s "*) echo "{simulated}"; exit {status} ;; esac\necho "apt-get $*" >>"$R/removed"',
+    )
+    done = machine.bash("step=$R\npurge socat")
+    assert done.returncode == 0, done.stderr
+    (line,) = (machine.root / "removed").read_text().splitlines()
+    assert line.split()[0] == removed_by
+
+
+def test_an_undo_removes_the_mask_of_a_restore_that_did_not_finish(machine: Machine) -> None:
+    """A mask that stays on an existing host would keep the next lab's etcd from starting."""
+    machine.done(unit("[Service]"))
+    mask = machine.root / "units.control" / "a.service"
+    mask.parent.mkdir()
+    mask.symlink_to("/dev/null")
+    machine.undo()
+    assert not mask.parent.exists()
+
+
+NFT_TABLE = "table ip filter {\n  chain INPUT {\n    type filter hook input priority 0; policy accept;\n  }\n}"
+
+
+@pytest.mark.parametrize(
+    ("listed", "status", "deleted"),
+    [(NFT_TABLE, 0, True), (NFT_TABLE.replace("  }\n}", "    drop\n  }\n}"), 0, False), ("", 1, False)],
+    ids=["empty", "with a rule", "cannot be listed"],
+)
+def test_a_table_that_cannot_be_listed_is_not_empty(machine: Machine, listed: str, status: int, deleted: bool) -> None:
+    """The host's own rules were deleted with a table whose list had failed."""
+    # More than a pipe holds after it: a reader that ends at its first match made the list fail.
+    (machine.root / "listed").write_text(listed + "\n" + "  chain filler {\n  }\n" * 3000)
+    program(
+        machine,
+        "nft",
+        f"""case "$1 $2" in
+  "list tables") echo 'table ip filter' ;;
+  "list table") cat "$R/listed"; exit {status} ;;
+  *) echo "$*" >>"$R/deleted" ;;
+esac""",
+    )
+    verbs = LIBRARY.with_name("worker.sh")
+    done = machine.bash(f". {verbs}\ndrop_empty_tables")
+    assert done.returncode == 0, done.stderr
+    assert (machine.root / "deleted").exists() == deleted
+
+
+@pytest.mark.parametrize("fails", [1, 10**6], ids=["once", "for ever"])
+def test_nodes_that_cannot_be_listed_are_no_empty_list(machine: Machine, fails: int) -> None:
+    """A worker that left the lab was not drained: the machine went under its pods."""
+    program(
+        machine,
+        "kubectl",
+        'echo "$*" >>"$R/asked"\n'
+        'case "$*" in *" get nodes "*) ;; *) exit 0 ;; esac\n'
+        f'[ "$(grep -c " get nodes " "$R/asked")" -gt {fails} ] || {{ echo "connection refused" >&2; exit 1; }}\n'
+        'echo "worker-0 True"; echo "worker-1 True"',
+    )
+    verbs = LIBRARY.with_name("nodes.sh")
+    done = machine.bash(f"sleep() {{ SECONDS=$((SECONDS + 10)); }}\n. {verbs}\nonly_nodes worker-0")
+    asked = (machine.root / "asked").read_text()
+    assert (done.returncode == 0) == (fails == 1)
+    assert (" drain worker-1 " in asked) == (fails == 1)
+    assert (" delete node worker-1" in asked) == (fails == 1)
+    assert fails == 1 or "the list of the lab's Nodes cannot be had" in done.stderr
