@@ -139,8 +139,7 @@ def _check(cluster: Cluster, file: Path) -> Plan:
         sum=sha256(file),
         token=f"{facts[cluster.etcd_members[0].name].token}-{secrets.token_hex(8)}",
         live_revision=max(
-            (each.revision or 0 for each in [*members(cluster, probes), *facts.values()]),
-            default=0,
+            [each.revision or 0 for each in members(cluster, probes)] + [each.revision for each in facts.values()]
         ),
         controllers=[each for each in cluster.with_role(Role.CONTROLLER) if facts[each.name].control_plane],
     )

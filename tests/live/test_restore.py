@@ -225,7 +225,7 @@ def test_all_members_are_masked_before_one_gets_new_data_and_swapped_before_one_
 
 def test_every_restore_makes_a_cluster_of_its_own(restoring: Callable[[Members], None]) -> None:
     """A member that missed the swap has the token of the cluster before: the others refuse it."""
-    tokens = []
+    tokens: list[str] = []
     for _ in range(2):
         members = Members()
         restoring(members)
