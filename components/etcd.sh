@@ -183,10 +183,10 @@ ask_for_turn() {
   : >"$2"
   ctl member list >/dev/null 2>"$2" || return 1
   : >"$2"
-  # Without the step's own lock, and gone with the script, however that ends.
+  # Without the script's own locks, and gone with the script, however that ends.
   # shellcheck source=/dev/null
   exec {turn}< <(
-    exec 9>&- 2>"$2" </dev/null
+    exec 8>&- 9>&- 2>"$2" </dev/null
     . "$ETCD_CLIENT"
     exec setpriv --pdeathsig TERM etcdctl lock --ttl=30 /hardway/turn
   )

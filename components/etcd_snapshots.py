@@ -2,6 +2,7 @@
 
 Made on each member's machine: the script etcd-snapshot, its unit and the timer that starts it. The last 24 lie in
 /var/lib/etcd-snapshots, for root alone: each holds the whole content of the cluster. `make restore` takes any of them.
+On a disk that is nearly full there are fewer, at least 3, and then none is taken: the unit fails, which status shows.
 
 Source: https://etcd.io/docs/v3.6/op-guide/recovery/
 """
@@ -24,6 +25,7 @@ _SCRIPT = "/usr/local/lib/hardway/etcd-snapshot"
 _SERVICE = "etcd-snapshot.service"
 _TIMER = "etcd-snapshot.timer"
 _STAMPS = "/var/lib/systemd/timers"
+_SECONDS = 600
 # So that a snapshot says by itself whose it is.
 _MARK = f"""\
 . /etc/etcd/etcdctl.env
@@ -45,6 +47,7 @@ class EtcdSnapshots(Component):
                     program=f"{_SCRIPT} {DIRECTORY}",
                     # Whichever runs the member.
                     after=("etcd.service", "kubelet.service"),
+                    seconds=_SECONDS * members[0].timeout_factor,
                 ),
                 mode="0600",
             ),

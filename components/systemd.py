@@ -90,13 +90,14 @@ def oneshot_unit(
     )
 
 
-def timed_service(*, description: str, program: str, after: Sequence[str]) -> str:
+def timed_service(*, description: str, program: str, after: Sequence[str], seconds: int) -> str:
     """A program that a timer of the same name starts, runs to its end, and starts again.
 
     Args:
         description: what it does.
         program: absolute path, with arguments.
         after: units that are started first, where they are started at all.
+        seconds: how long it may take; then it is ended and has failed.
     """
     return "\n".join(
         [
@@ -106,6 +107,8 @@ def timed_service(*, description: str, program: str, after: Sequence[str]) -> st
             "",
             "[Service]",
             "Type=oneshot",
+            # Without this there is no limit: one that hangs keeps the timer from ever starting the next.
+            f"TimeoutStartSec={seconds}",
             f"ExecStart={program}",
         ]
     )

@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import IO, Any
 
 from components.etcd_snapshots import IDENTITY_KEY
@@ -19,6 +21,9 @@ from toolchain.errors import ToolchainError
 
 # Not in /tmp, which is memory.
 _SCRATCH = "/var/tmp"
+# Bytes that a snapshot leaves free on a disk, the member's and this host's, beside what it needs.
+_RESERVE = 512 << 20
+_SECONDS = 600
 # The first line that it prints is JSON, then comes the snapshot, byte for byte.
 _TAKE = f"""set -euo pipefail
 umask 077
@@ -31,11 +36,22 @@ if [ "$(etcdctl get --consistency=s --print-value-only {IDENTITY_KEY})" != "$ide
   # A cluster without a quorum takes no writes, and may need a snapshot the more: its sidecar says whose it is.
   etcdctl put {IDENTITY_KEY} "$identity" >/dev/null || true
 fi
+state=$(etcdctl endpoint status -w json)
+[[ $state =~ \\"dbSize\\":([0-9]+) ]] || {{
+  echo "etcdctl does not tell the size of the database: $state" >&2
+  exit 1
+}}
+wanted=$((2 * BASH_REMATCH[1] + {_RESERVE})) free=$(df -B1 --output=avail "$scratch" | tail -n 1)
+[ "$free" -ge "$wanted" ] || {{
+  echo "$((free >> 20)) MiB are free in {_SCRATCH}, $((wanted >> 20)) MiB are needed: free some" >&2
+  exit 1
+}}
 etcdctl snapshot save "$scratch/snapshot" >/dev/null
 state=$(etcdutl snapshot status "$scratch/snapshot" -w json)
 sum=$(sha256sum <"$scratch/snapshot" | cut -d ' ' -f 1)
 version=$(etcdctl version | sed -n 's/^etcdctl version: //p')
-printf '{{"identity": "%s", "state": %s, "sha256": "%s", "etcd": "%s"}}\\n' "$identity" "$state" "$sum" "$version"
+printf '{{"identity": "%s", "state": %s, "sha256": "%s", "etcd": "%s", "bytes": %s}}\\n' \\
+  "$identity" "$state" "$sum" "$version" "$(stat -c %s "$scratch/snapshot")"
 cat "$scratch/snapshot"
 """
 
@@ -119,22 +135,57 @@ def _receive(cluster: Cluster, member: str, draft: Path) -> dict[str, Any]:
     """Have a member take a snapshot; write it to a file, and return what the member said about it."""
     # A machine that dies in the middle is noticed.
     alive = ("-o", f"ServerAliveInterval={cluster.allowed(5):.0f}", "-o", "ServerAliveCountMax=3")
-    command = [*access.ssh_command(cluster.stack), *alive, member, cluster.machine(member).as_root(_TAKE)]
+    # One that hangs is ended there, and where the machine does not do so, here.
+    seconds = cluster.allowed(_SECONDS)
+    script = f"timeout {seconds:.0f} bash -c {quote(_TAKE)}"
+    command = [*access.ssh_command(cluster.stack), *alive, member, cluster.machine(member).as_root(script)]
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with (
         os.fdopen(descriptor, "wb") as out,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
     ):
-        came, errors = _pipes(process)
-        head = came.readline()
-        shutil.copyfileobj(came, out)
-        error = errors.read().decode(errors="replace")
-        out.flush()
-        os.fsync(out.fileno())
-    if process.returncode != 0:
-        raise ToolchainError(f"{member} could not take a snapshot:\n{error.strip()}")
-    said: dict[str, Any] = json.loads(head)
+        late = threading.Timer(seconds + cluster.allowed(30), process.kill)
+        late.start()
+        try:
+            came, errors = _pipes(process)
+            head = came.readline()
+            said = _said(head)
+            if said:
+                _check_room(draft, said["bytes"])
+            shutil.copyfileobj(came, out)
+            error = errors.read().decode(errors="replace")
+            out.flush()
+            os.fsync(out.fileno())
+            process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            late.cancel()
+    # 124 is `timeout`'s, and one that was killed here has a negative status.
+    if process.returncode == 124 or process.returncode < 0:
+        raise ToolchainError(f"{member} did not give a snapshot within {seconds:.0f} s: is it slow, or frozen?")
+    if process.returncode != 0 or not said:
+        raise ToolchainError(f"{member} could not take a snapshot:\n{error.strip() or 'it says no reason'}")
     return said
+
+
+def _said(head: bytes) -> dict[str, Any]:
+    """What the member said first; nothing where it ended before."""
+    said: dict[str, Any] = {}
+    with suppress(ValueError):
+        said = json.loads(head)
+    return said
+
+
+def _check_room(draft: Path, size: int) -> None:
+    wanted = size + _RESERVE
+    free = shutil.disk_usage(draft.parent).free
+    if free < wanted:
+        raise ToolchainError(
+            f"{draft.parent} has {free >> 20} MiB of disk free, and {wanted >> 20} MiB are needed: "
+            "free some, or name a file elsewhere."
+        )
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import os
+import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -61,15 +64,15 @@ def member_sends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sends:
 
     def sends(content: bytes, *, sum_: str | None = None, status: int = 0) -> None:
         answer = tmp_path / "answer"
-        answer.write_bytes(_head(sum_ or hashlib.sha256(content).hexdigest()) + content)
+        answer.write_bytes(_head(sum_ or hashlib.sha256(content).hexdigest(), len(content)) + content)
         program = 'cat "$0"; echo no space >&2; exit "$1"'
         monkeypatch.setattr(access, "ssh_command", lambda _: ["bash", "-c", program, str(answer), str(status)])
 
     return sends
 
 
-def _head(sum_: str) -> bytes:
-    head = {"identity": IDENTITY, "state": SAYS, "sha256": sum_, "etcd": "3.6.14"}
+def _head(sum_: str, size: int) -> bytes:
+    head = {"identity": IDENTITY, "state": SAYS, "sha256": sum_, "etcd": "3.6.14", "bytes": size}
     return json.dumps(head).encode() + b"\n"
 
 
@@ -196,6 +199,29 @@ class TestTake:
             snapshot.take(lab, target / "mine.db")
         assert list(target.iterdir()) == []
 
+    def test_a_disk_that_would_be_nearly_full_is_left_alone(
+        self, lab: Cluster, tmp_path: Path, member_sends: Sends, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        member_sends(database())
+        usage = shutil.disk_usage(tmp_path)._replace(free=400 << 20)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(ToolchainError, match=r"400 MiB of disk free, and 512 MiB are needed"):
+            snapshot.take(lab, tmp_path / "mine.db")
+        assert not (tmp_path / "mine.db").exists()
+        assert not list(tmp_path.glob(".snapshot.*"))
+
+    def test_a_member_that_hangs_is_not_waited_for_for_ever(
+        self, lab: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """etcd, or the whole machine, is frozen: its kernel answers ssh's keepalives for a while, or always."""
+        monkeypatch.setattr(access, "ssh_command", lambda _: ["bash", "-c", "exec sleep 60"])
+        monkeypatch.setattr(Cluster, "allowed", lambda _, seconds: 0.2)
+        began = time.monotonic()
+        with pytest.raises(ToolchainError, match=r"controller-1 did not give a snapshot within"):
+            snapshot.take(lab, tmp_path / "mine.db")
+        assert time.monotonic() - began < 30
+        assert not list(tmp_path.glob(".snapshot.*"))
+
     def test_a_file_that_is_there_stays_as_it_is(self, lab: Cluster, file: Path) -> None:
         before = file.read_bytes()
         with pytest.raises(ToolchainError, match=r"exists already\. Nothing was touched"):
@@ -203,6 +229,59 @@ class TestTake:
         assert file.read_bytes() == before
         with pytest.raises(ToolchainError, match=r"is no directory\. Nothing was touched"):
             snapshot.take(lab, file.parent / "none" / "x.db")
+
+
+@pytest.fixture
+def member(tmp_path: Path) -> Path:
+    """A machine with etcd's programs, as far as a snapshot needs them, and 1 GiB of disk free."""
+    programs = {
+        "etcdctl": """case "$*" in
+  *"endpoint status"*) echo '[{"Status":{"dbSize":1048576}}]' ;;
+  *"snapshot save"*) for last; do :; done; echo data >"$last" ;;
+  version) echo 'etcdctl version: 3.6.14' ;;
+esac""",
+        "etcdutl": "echo '{\"revision\":7}'",
+        "openssl": "echo certificate",
+        "df": 'echo Avail; cat "$FREE"',
+    }
+    (tmp_path / "bin").mkdir()
+    for name, text in programs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "etcdctl.env").write_text("export ETCDCTL_CACERT=ca\n")
+    (tmp_path / "free").write_text(f"{1 << 30}\n")
+    (tmp_path / "scratch").mkdir()
+    return tmp_path
+
+
+def taken(member: Path) -> subprocess.CompletedProcess[str]:
+    """Run what `make snapshot` runs on a member."""
+    script = snapshot._TAKE.replace("/etc/etcd/etcdctl.env", f"{member}/etcdctl.env")
+    return subprocess.run(
+        ["bash", "-c", script.replace("/var/tmp", f"{member}/scratch")],
+        env={"PATH": f"{member}/bin:{os.environ['PATH']}", "FREE": f"{member}/free"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_member_says_first_what_it_sends(member: Path) -> None:
+    done = taken(member)
+    assert done.returncode == 0, done.stderr
+    head, content = done.stdout.split("\n", 1)
+    assert content == "data\n"
+    assert json.loads(head)["bytes"] == len(content)
+    assert not list((member / "scratch").iterdir())
+
+
+def test_a_member_whose_disk_would_be_nearly_full_takes_none(member: Path) -> None:
+    """Of a full disk etcd itself stops."""
+    (member / "free").write_text(f"{(512 << 20) + 2 * (1 << 20) - 1}\n")
+    done = taken(member)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "513 MiB are free in" in done.stderr
+    assert not list((member / "scratch").iterdir())
 
 
 def test_what_runs_on_the_member_is_sound_bash() -> None:
