@@ -29,6 +29,7 @@ _DATA = "/var/lib/etcd"
 LEFT_ASIDE = "/var/lib/etcd-restore"
 """Where `make restore` works, and keeps the data that were there before."""
 _VERBS = str(Path(LIBRARY).with_name("etcd.sh"))
+_SERVES = "a healthy voting member of a cluster with a leader"
 CLIENT_PORT = 2379
 PEER_PORT = 2380
 
@@ -120,10 +121,10 @@ class Etcd(Component):
                             ),
                             restarts_on=[file.path for file in files],
                             ready=f"member_serves {peer_url(member)}",
-                            ready_means="a healthy voting member of a cluster with a leader",
+                            ready_means=_SERVES,
                         )
                     ],
-                    run="" if len(args.members) > 1 else f"joined {peer_url(member)}",
+                    run="" if len(args.members) > 1 else joined(member),
                 ),
                 self.child(),
             )
@@ -133,7 +134,7 @@ class Etcd(Component):
         for member in args.members if len(args.members) > 1 else ():
             Step(
                 f"{name}-{member.name}-serving",
-                StepArgs(machine=member, name="etcd-serving", run=f"{USE_ETCD}\njoined {peer_url(member)}"),
+                StepArgs(machine=member, name="etcd-serving", run=f"{USE_ETCD}\n{joined(member)}"),
                 self.child(*started),
             )
         self.register_outputs({})
@@ -216,6 +217,11 @@ def join(member: Machine, members: Sequence[Machine], founders: Sequence[str]) -
     return f"{USE_ETCD}\n{' '.join(words)}"
 
 
+def joined(member: Machine) -> str:
+    """The shell line that waits until a member serves."""
+    return f"joined {peer_url(member)} '{_SERVES}'"
+
+
 def peer_url(member: Machine) -> str:
     """https://address:2380 of a member."""
     return f"https://{member.address}:{PEER_PORT}"
@@ -261,6 +267,11 @@ def fetch_etcd(artifacts: ArtifactSource, arch: str, *programs: str) -> Fetch:
     )
 
 
+def etcd_verbs() -> str:
+    """The text of etcd.sh on a machine, with its definition of health."""
+    return "".join(Path(__file__).with_name(name).read_text() for name in ("etcd_health.sh", "etcd.sh"))
+
+
 def etcd_client(
     endpoints: Sequence[str], authority: str, certificate: str, key: str, *, timeout_factor: int
 ) -> list[File]:
@@ -271,7 +282,7 @@ def etcd_client(
         f"export ETCDCTL_COMMAND_TIMEOUT={5 * timeout_factor}s",
     ]
     return [
-        File(path=_VERBS, content=Path(__file__).with_name("etcd.sh").read_text()),
+        File(path=_VERBS, content=etcd_verbs()),
         # For people, too: `. /etc/etcd/etcdctl.env; etcdctl member list`.
         File(
             path="/etc/etcd/etcdctl.env",

@@ -1,5 +1,5 @@
 # The verbs of etcd's machines: how a member finds its cluster, how others leave it, and how machines take turns. Sourced
-# after step.sh; /usr/local/lib/hardway/etcd.sh on every machine that carries a member or a control plane.
+# after step.sh, behind etcd_health.sh; /usr/local/lib/hardway/etcd.sh on every machine that carries a member or a control plane.
 #
 # What a member is to do is asked of the cluster, never kept in a file of the lab: the same lines serve the first `up`,
 # a machine made anew and a cluster that grows. Source: https://etcd.io/docs/v3.6/op-guide/runtime-configuration/
@@ -41,9 +41,9 @@ join() {
 # founding FOUNDERS: whether this member is to found the cluster with others, and has not been seen to serve yet.
 founding() { [[ $1 == *,* ]] && [ ! -e "$ETCD_MARK" ]; }
 
-# joined PEER-URL: wait until the member serves; from now on this machine founds no cluster.
+# joined PEER-URL MEANS: wait until the member serves; from now on this machine founds no cluster.
 joined() {
-  ready etcd.service 60 'a healthy voting member of a cluster with a leader' "member_serves $1"
+  ready etcd.service 60 "$2" "member_serves $1"
   serving etcd.service
   [ -e "$ETCD_MARK" ] || install -m 0600 /dev/null "$ETCD_MARK"
 }
@@ -128,10 +128,7 @@ member_serves() {
     read -r id _ < <(member_at "$1" <<<"$said") || return 1
     ctl member promote "$id" || return 1
   fi
-  # shellcheck source=/dev/null
-  said=$(. "$ETCD_CLIENT" && curl -sf --cacert "$ETCDCTL_CACERT" --cert "$ETCDCTL_CERT" --key "$ETCDCTL_KEY" \
-    https://127.0.0.1:2379/health) || return 1
-  [[ $said == *'"health":"true"'* ]]
+  member_is_healthy
 }
 
 # only_members PEER-URL...: those that are no longer of the lab leave, one at a time; etcd refuses what would lose quorum.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from components.control_plane import API_PORT
 from components.step import LIBRARY
 from live.cluster import Cluster
+from live.probe import member_health
 from live.programs import LEADERS, MANIFESTS, Pod
 
 _PROGRAMS = ("kube-apiserver", *LEADERS)
@@ -16,10 +17,6 @@ _SECONDS = 120
 # etcd's default: kubeadm gives it no other.
 _DEFAULT_TOKEN = "etcd-cluster"
 
-_HEALTHY = (
-    '. /etc/etcd/etcdctl.env && curl -sf --max-time $((3 * TIMEOUT_FACTOR)) --cacert "$ETCDCTL_CACERT" '
-    '--cert "$ETCDCTL_CERT" --key "$ETCDCTL_KEY" https://127.0.0.1:2379/health | grep -q \'"health":"true"\''
-)
 _MEMBER = "a healthy etcd member of a cluster with a leader"
 _READY = f"curl -sf --max-time $((3 * TIMEOUT_FACTOR)) --cacert /etc/kubernetes/pki/ca.crt https://127.0.0.1:{API_PORT}/readyz"
 _READY_MEANS = f"https://127.0.0.1:{API_PORT}/readyz says ok"
@@ -58,8 +55,11 @@ def control_plane(cluster: Cluster) -> ControlPlane:
 
 
 def _library(timeout_factor: int) -> str:
-    """The step library: it waits, and says what did not come."""
-    return f". {LIBRARY}\nTIMEOUT_FACTOR={timeout_factor}\ndeclare -gA ready_check=() ready_seconds=() ready_what=()"
+    """The step library: it waits, and says what did not come. With it the definition of an etcd member's health."""
+    return (
+        f". {LIBRARY}\nTIMEOUT_FACTOR={timeout_factor}\ndeclare -gA ready_check=() ready_seconds=() ready_what=()\n"
+        f"{member_health()}"
+    )
 
 
 def _units(library: str) -> ControlPlane:
@@ -78,7 +78,7 @@ systemctl kill --signal=KILL {units} 2>/dev/null || true
 systemctl stop {units}
 """,
         stop_etcd="systemctl stop etcd.service\n",
-        start_etcd=_start_unit(library, "etcd", _MEMBER, _HEALTHY),
+        start_etcd=_start_unit(library, "etcd", _MEMBER, "member_is_healthy"),
         start_api_server=_start_unit(library, "kube-apiserver", _READY_MEANS, _READY),
         start_leaders=f"""{library}
 for unit in {" ".join(f"{name}.service" for name in LEADERS)}; do
@@ -137,7 +137,7 @@ done
         stop="systemctl stop kubelet.service\n" + "".join(map(kill_pod, _PROGRAMS)),
         stop_etcd=kill_pod("etcd"),
         # With it all the others begin, and try until they find what they need.
-        start_etcd=f"{library}\nsystemctl start kubelet.service\n" + await_pod("etcd", _MEMBER, _HEALTHY),
+        start_etcd=f"{library}\nsystemctl start kubelet.service\n" + await_pod("etcd", _MEMBER, "member_is_healthy"),
         start_api_server=await_pod("kube-apiserver", _READY_MEANS, _READY),
         start_leaders="".join(
             await_pod(

@@ -1,13 +1,14 @@
 """What a machine says about itself: one ssh, all questions at once, each with a deadline of its own.
 
 A machine that is dead, slow or half broken still gives an answer: that it did not give one, and why. All deadlines are
-multiplied by the lab's `timeout_factor`.
+multiplied by the lab's `timeout_factor`. What depends on other machines' answers is asked by a second ssh (`ask_more`).
 """
 
 import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from shlex import quote
 
 from config.machines import Role
@@ -18,8 +19,8 @@ _EACH_SECONDS = 5
 _ALL_SECONDS = 20
 """A machine that takes a connection and then says nothing costs this."""
 
-_ETCD = "https://127.0.0.1:2379"
-_ETCD_KEYS = '--cacert "$ETCDCTL_CACERT" --cert "$ETCDCTL_CERT" --key "$ETCDCTL_KEY"'
+# Of ssh: the host key is not the one that the lab has pinned.
+_OTHER_HOST_KEY = "Host key verification failed"
 _UNITS: Mapping[Role, tuple[str, ...]] = {
     Role.ETCD: ("etcd.service", "etcd-snapshot.timer"),
     Role.CONTROLLER: (
@@ -42,6 +43,22 @@ _KUBEADM_PODS: Mapping[Role, tuple[str, ...]] = {
     Role.CONTROLLER: ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"),
     Role.WORKER: ("kube-proxy",),
 }
+
+
+_HEALTH = Path(__file__).parents[1] / "components" / "etcd_health.sh"
+SNAPSHOT_SERVICE = "etcd-snapshot.service"
+# For each route that the machine is to have: pods, next hop, and what the kernel would do with a packet to these pods.
+_ROUTES = """\
+while read -r verb _ pods _ hop _ || [ -n "$verb" ]; do
+  [ "$verb" = route ] || continue
+  echo "$pods $hop $(ip -4 route get "${pods%/*}" 2>&1 | head -n 1)"
+done </etc/hardway/pod-routes"""
+# Where the last snapshot failed: the last that it said. Its own words only, without systemd's.
+_SNAPSHOT = f"""\
+if systemctl -q is-failed {SNAPSHOT_SERVICE}; then
+  said=$(journalctl -q --no-pager -o cat -n 1 _SYSTEMD_UNIT={SNAPSHOT_SERVICE})
+  echo "failed ${{said:-it says no reason}}"
+fi"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +93,13 @@ class Probe:
     Args:
         machine: which.
         missing: why it was not reached; empty where it was.
+        is_foreign: whether it was not reached because another checkout or another state has recreated it.
         answers: question -> answer, see `questions`.
     """
 
     machine: LiveMachine
     missing: str = ""
+    is_foreign: bool = False
     answers: Mapping[str, Answer] = field(default_factory=dict)
 
     @property
@@ -99,18 +118,47 @@ def probe_all(cluster: Cluster) -> list[Probe]:
         return list(threads.map(lambda machine: probe(cluster, machine), cluster.machines))
 
 
+def ask_more(cluster: Cluster, probes: Sequence[Probe], asked: Mapping[str, Mapping[str, str]]) -> list[Probe]:
+    """Ask further questions side by side, and return the probes with the answers added.
+
+    Args:
+        cluster: the lab.
+        probes: what its machines said before.
+        asked: name of a machine -> question -> shell command; the other machines are not asked.
+    """
+
+    def more(before: Probe) -> Probe:
+        questions = asked.get(before.machine.name)
+        if not questions:
+            return before
+        answers = _ask(cluster, before.machine, questions)
+        if isinstance(answers, Probe):
+            failed = Answer(status=255, out="", error=answers.missing)
+            answers = dict.fromkeys(questions, failed)
+        return replace(before, answers={**before.answers, **answers})
+
+    with ThreadPoolExecutor(max_workers=len(probes)) as threads:
+        return list(threads.map(more, probes))
+
+
 def probe(cluster: Cluster, machine: LiveMachine) -> Probe:
     """Ask one machine everything that its roles can answer."""
+    answers = _ask(cluster, machine, questions(cluster, machine))
+    return answers if isinstance(answers, Probe) else Probe(machine=machine, answers=answers)
+
+
+def _ask(cluster: Cluster, machine: LiveMachine, asked: Mapping[str, str]) -> dict[str, Answer] | Probe:
+    """The answers; where there are none, a probe that says why."""
     each = _EACH_SECONDS * cluster.timeout_factor
     try:
-        done = cluster.ssh(machine, script(questions(cluster, machine), seconds=each), seconds=_ALL_SECONDS)
+        done = cluster.ssh(machine, script(asked, seconds=each), seconds=_ALL_SECONDS)
     except subprocess.TimeoutExpired:
         return Probe(machine=machine, missing=f"no answer within {_ALL_SECONDS * cluster.timeout_factor} s")
     answers = parse(done.stdout, seconds=each)
-    if not answers:
-        said = done.stderr.strip().splitlines() or [f"ssh ended with status {done.returncode}"]
-        return Probe(machine=machine, missing=said[-1].strip())
-    return Probe(machine=machine, answers=answers)
+    if answers:
+        return answers
+    said = done.stderr.strip().splitlines() or [f"ssh ended with status {done.returncode}"]
+    return Probe(machine=machine, missing=said[-1].strip(), is_foreign=_OTHER_HOST_KEY in done.stderr)
 
 
 def expected_units(cluster: Cluster, machine: LiveMachine) -> list[str]:
@@ -142,10 +190,25 @@ def _pods_running(names: Sequence[str]) -> str:
 
 
 def firewall_question(cluster: Cluster, machine: LiveMachine) -> str | None:
-    """The shell lines that print an existing host's rules; nothing where no packets of pods pass through it."""
-    if cluster.stack.substrate != "machines" or machine not in cluster.nodes:
+    """The shell lines that print a machine's own rules; nothing where no packets of pods pass through it."""
+    if machine not in cluster.nodes:
         return None
     return firewall.SCRIPT.read_text()
+
+
+def member_health() -> str:
+    """The shell functions `member_health` and `member_is_healthy`; TIMEOUT_FACTOR stands before them."""
+    return _HEALTH.read_text()
+
+
+def own_etcdctl(cluster: Cluster) -> str:
+    """The beginning of a shell command that asks a machine's own etcd member for JSON."""
+    seconds = 3 * cluster.timeout_factor
+    return (
+        # The deadline is a variable, since the file may have one: etcdctl ends where it is a flag, too.
+        f". /etc/etcd/etcdctl.env && ETCDCTL_ENDPOINTS=https://127.0.0.1:2379 ETCDCTL_COMMAND_TIMEOUT={seconds}s "
+        "etcdctl -w json"
+    )
 
 
 def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
@@ -153,16 +216,13 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
     # Each command gives up before the question's own deadline: then it says why.
     most = 4 * cluster.timeout_factor
     command_timeout = 3 * cluster.timeout_factor
-    etcdctl = (
-        # The deadline is a variable, since the file may have one: etcdctl ends where it is a flag, too.
-        f". /etc/etcd/etcdctl.env && ETCDCTL_ENDPOINTS={_ETCD} ETCDCTL_COMMAND_TIMEOUT={command_timeout}s "
-        "etcdctl -w json"
-    )
+    etcdctl = own_etcdctl(cluster)
     asked = {
         "clock": "date +%s.%N",
         "units": f"systemctl is-active {' '.join(expected_units(cluster, machine))} || true",
         "failed": "systemctl list-units --state=failed --plain --no-legend",
         "addresses": "ip -4 -o address show",
+        "routes": _ROUTES,
     }
     if pods := expected_pods(cluster, machine):
         asked["pods"] = _pods_running(pods)
@@ -171,7 +231,8 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
             "etcd": f"{etcdctl} endpoint status",
             # Its own list, not the cluster's: it can be had without a quorum.
             "members": f"{etcdctl} member list --consistency=s",
-            "health": f". /etc/etcd/etcdctl.env && curl -sS --max-time {most} {_ETCD_KEYS} {_ETCD}/health",
+            "health": f"TIMEOUT_FACTOR={cluster.timeout_factor}\n{member_health()}\nmember_health",
+            "snapshot": _SNAPSHOT,
         }
     if Role.CONTROLLER in machine.roles:
         asked |= {
@@ -180,7 +241,7 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
             # Its own API server: the balancer may be what is broken.
             "objects": "kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --cache-dir /var/lib/hardway/kubectl "
             "--server https://127.0.0.1:6443 "
-            f"--request-timeout={most}s --namespace kube-system get nodes,leases -o json",
+            f"--request-timeout={most}s --namespace kube-system get nodes,leases,pods -o json",
         }
     if cluster.by_kubeadm and Role.CONTROLLER in machine.roles:
         # By its files alone: without a kubeconfig it does not wait for an API that may be what is broken.

@@ -15,10 +15,20 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from config.machines import Role
-from live import firewalls
+from live import etcd_data, firewalls, pod_network
 from live.cluster import Cluster
+from live.etcd_data import MemberData
 from live.firewalls import FirewallStatus
-from live.probe import Probe, expected_pods, expected_units, probe_all
+from live.pod_network import PodNetworkStatus
+from live.probe import (
+    SNAPSHOT_SERVICE,
+    Probe,
+    ask_more,
+    expected_pods,
+    expected_units,
+    own_etcdctl,
+    probe_all,
+)
 from toolchain import access
 
 _LEASES = ("kube-controller-manager", "kube-scheduler")
@@ -31,13 +41,15 @@ class MachineStatus:
     Args:
         name, roles: as in the lab.
         reached: whether it answered by ssh.
-        message: why not.
+        foreign: whether it did not because it was recreated from another checkout or another state.
+        message: why it did not answer.
         units_down: units that should run and do not, units that have failed, and kubeadm's pods that do not run.
     """
 
     name: str
     roles: list[str]
     reached: bool
+    foreign: bool
     message: str
     units_down: list[str]
 
@@ -56,6 +68,10 @@ class MemberStatus:
         db_size, db_size_in_use: bytes.
         alarms: NOSPACE, CORRUPT.
         version: of etcd.
+        cluster_id: of the cluster that it belongs to, in hexadecimal digits.
+        hash: of its data up to a revision that all members have; null where there is nothing to compare it with.
+        compacted: the revision that it had compacted to then.
+        hash_message: why it told none although it was asked.
     """
 
     machine: str | None
@@ -71,6 +87,25 @@ class MemberStatus:
     db_size_in_use: int | None = None
     alarms: tuple[str, ...] = ()
     version: str | None = None
+    cluster_id: str | None = None
+    hash: int | None = None
+    compacted: int | None = None
+    hash_message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotStatus:
+    """The snapshots that one etcd member takes of itself.
+
+    Args:
+        machine: where.
+        failed: whether the last one failed.
+        message: the last that it said then; or why it is not known.
+    """
+
+    machine: str
+    failed: bool
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +250,8 @@ class Status:
     renewal_days: float
     certificates: list[CertificateStatus]
     firewalls: list[FirewallStatus]
+    pod_network: list[PodNetworkStatus]
+    snapshots: list[SnapshotStatus]
 
     def json(self) -> str:
         """The status for programs."""
@@ -226,12 +263,31 @@ def gather(cluster: Cluster) -> Status:
     with ThreadPoolExecutor(max_workers=2) as threads:
         asked = threads.submit(_ask_endpoint, cluster)
         read = threads.submit(firewalls.of_this_host, cluster)
-        probes = probe_all(cluster)
+        probes = _ask_what_depends(cluster, probe_all(cluster))
         said, here = asked.result(), read.result()
     certificates = access.read(cluster.stack).get("certificates", [])
     return judge(
         cluster, probes, endpoint_says=said, certificates=certificates, firewall_here=here, now=datetime.now(UTC)
     )
+
+
+def _ask_what_depends(cluster: Cluster, probes: Sequence[Probe]) -> list[Probe]:
+    """Ask what depends on what machines have said: hashes of etcd's data, and packets to pods on other nodes."""
+    revision = etcd_data.common_revision(_data(members(cluster, probes)))
+    hashed = {} if revision is None else {"hash": f"{own_etcdctl(cluster)} endpoint hashkv --rev={revision}"}
+    _, objects, _ = _objects(probes)
+    asked = {}
+    for probe in probes:
+        if not probe.reached:
+            continue
+        asked[probe.machine.name] = dict(hashed) if probe.machine in cluster.etcd_members else {}
+        if packets := pod_network.packets_question(cluster, probe, objects):
+            asked[probe.machine.name]["packets"] = packets
+    found = ask_more(cluster, probes, asked)
+    # Once more, where a compaction came between.
+    if etcd_data.compacted_apart(_data(members(cluster, found))):
+        found = ask_more(cluster, found, {machine.name: hashed for machine in cluster.etcd_members})
+    return found
 
 
 def judge(
@@ -270,6 +326,8 @@ def judge(
         ),
         *(each for probe in probes for each in _issued(probe, now, renewal)),
     ]
+    ways = pod_network.judge(cluster, probes, objects)
+    snapshots = [_snapshot(probe) for probe in probes if probe.reached and "snapshot" in probe.answers]
     walls = [*firewall_here, *firewalls.of_machines(cluster, probes)]
     # Of a machine that does not answer that alone is said.
     reached = {each.name for each in machines if each.reached}
@@ -285,6 +343,8 @@ def judge(
         *_object_problems(cluster, seen_by, leases, nodes),
         *_certificate_problems(probes, ends),
         *firewalls.problems(walls),
+        *pod_network.problems(ways, _explained(machines, nodes, walls)),
+        *(f"the last snapshot of etcd on {each.machine} {each.message}" for each in snapshots if each.message),
     ]
     return Status(
         stack=cluster.stack.name,
@@ -302,6 +362,8 @@ def judge(
         renewal_days=renewal / timedelta(days=1),
         certificates=ends,
         firewalls=walls,
+        pod_network=ways,
+        snapshots=snapshots,
     )
 
 
@@ -355,6 +417,8 @@ def _member(probe: Probe, known: dict[str, str]) -> MemberStatus:
     errors = [str(error).strip() for error in state.get("errors", [])]
     health = _json(probe, "health")
     healthy = health.get("health") == "true"
+    hashed = _json(probe, "hash")
+    told = hashed[0]["HashKV"] if hashed else {}
     reason = "" if healthy else (health.get("reason") or probe.answer("health").why)
     return MemberStatus(
         machine=name,
@@ -371,7 +435,49 @@ def _member(probe: Probe, known: dict[str, str]) -> MemberStatus:
         # "memberID:1234 alarm:NOSPACE "
         alarms=tuple(error.partition("alarm:")[2] for error in errors if "alarm:" in error),
         version=state.get("version"),
+        cluster_id=f"{state['header']['cluster_id']:x}",
+        hash=told.get("hash"),
+        compacted=told.get("compact_revision"),
+        hash_message="" if told else _etcdctl_says(probe.answer("hash").why),
     )
+
+
+def _data(found: Sequence[MemberStatus]) -> list[MemberData]:
+    """The data of the members that vote and have told their revision."""
+    return [
+        MemberData(
+            name=each.name or each.machine,
+            cluster_id=each.cluster_id,
+            revision=each.revision,
+            hash=each.hash,
+            compacted=each.compacted,
+            message=each.hash_message,
+        )
+        for each in found
+        if each.machine and each.cluster_id and each.revision is not None and each.role != "learner"
+    ]
+
+
+def _snapshot(probe: Probe) -> SnapshotStatus:
+    answer = probe.answer("snapshot")
+    failed, _, why = answer.out.partition(" ")
+    message = f"failed: {why}" if failed else ""
+    if answer.status != 0:
+        message = f"is not known: {answer.why}"
+    return SnapshotStatus(machine=probe.machine.name, failed=bool(failed), message=message)
+
+
+def _explained(
+    machines: Sequence[MachineStatus], nodes: Sequence[NodeStatus], walls: Sequence[FirewallStatus]
+) -> set[str]:
+    """The machines whose pods are known to get no packets, for another reason than the network between them."""
+    if any(each.machine is None and each.drops for each in walls):
+        return {each.name for each in machines}
+    return {
+        *(each.name for each in machines if not each.reached or each.units_down),
+        *(each.name for each in nodes if not each.ready),
+        *(each.machine for each in walls if each.machine and each.drops),
+    }
 
 
 def _etcdctl_says(why: str) -> str:
@@ -393,11 +499,15 @@ def _machine(cluster: Cluster, probe: Probe) -> MachineStatus:
         if expected_pods(cluster, probe.machine) and probe.answer("pods").status != 0:
             down.append("containerd, which tells nothing of pods,")
         failed = [line.split()[0] for line in probe.answer("failed").out.splitlines() if line.split()]
+        if "snapshot" in probe.answers:
+            # It has a line of its own, which says why.
+            failed = [unit for unit in failed if unit != SNAPSHOT_SERVICE]
         down += [unit for unit in failed if unit not in down]
     return MachineStatus(
         name=probe.machine.name,
         roles=sorted(probe.machine.roles),
         reached=probe.reached,
+        foreign=probe.is_foreign,
         message=probe.missing,
         units_down=down,
     )
@@ -511,7 +621,12 @@ def _certificate(
 
 def _machine_problems(machines: Sequence[MachineStatus]) -> Iterator[str]:
     for machine in machines:
-        if not machine.reached:
+        if machine.foreign:
+            yield (
+                f"{machine.name} was recreated from another checkout or another state: its SSH host key is not the one "
+                "that this lab has pinned. Work where it was recreated; or run `make destroy` there, and `make up` here"
+            )
+        elif not machine.reached:
             yield f"{machine.name} does not answer: {machine.message}"
         for unit in machine.units_down:
             yield f"{unit} on {machine.name} does not run"
@@ -530,6 +645,7 @@ def _etcd_problems(found: Sequence[MemberStatus], reached: Collection[str]) -> I
             yield f"{at} has raised the alarm {alarm}"
     if not any(member.role == "leader" for member in found):
         yield "no etcd member that answers is the leader"
+    yield from etcd_data.problems(_data(found))
 
 
 def _api_problem(server: ApiServerStatus) -> str:

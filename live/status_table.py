@@ -13,7 +13,7 @@ _WIDTH_OF_A_FILE = 200
 
 
 def show(status: Status) -> None:
-    """Print it; the last line says whether all is well, and what is not."""
+    """Print it; at the end stands whether all is well, and what is not, a line for each problem."""
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE, highlight=False, soft_wrap=False)
     for table in _tables(status):
         console.print(table)
@@ -24,8 +24,9 @@ def show(status: Status) -> None:
         if not each.read:
             whose = each.machine or "the host of the containers"
             console.print(f"firewall of {whose}: not read, {each.message}", markup=False, soft_wrap=True)
-    verdict = "All is well." if status.well else f"Not well: {'; '.join(status.problems)}."
-    console.print(verdict, markup=False, soft_wrap=True)
+    # Each problem in a line of its own, so that a program that reads lines finds it.
+    verdict = ["All is well."] if status.well else ["Not well:", *(f"  {problem}" for problem in status.problems)]
+    console.print("\n".join(verdict), markup=False, soft_wrap=True)
 
 
 def _tables(status: Status) -> Iterable[Table]:
@@ -47,6 +48,7 @@ def _tables(status: Status) -> Iterable[Table]:
             "term",
             "revision",
             "raft index",
+            "hash",
             "size",
             "in use",
             "alarms",
@@ -61,6 +63,7 @@ def _tables(status: Status) -> Iterable[Table]:
                 each.term,
                 each.revision,
                 each.raft_index,
+                each.hash,
                 _mebibytes(each.db_size),
                 _mebibytes(each.db_size_in_use),
                 ", ".join(each.alarms) or "none",
@@ -108,6 +111,23 @@ def _tables(status: Status) -> Iterable[Table]:
                 each.version,
             )
             for each in status.nodes
+        ],
+    )
+    yield _table(
+        "pod network",
+        ("machine", "routes to pods", "pod that sends", "pods of DNS that answer it on"),
+        [
+            (
+                each.machine,
+                each.message
+                if not each.read
+                else f"missing: {', '.join(each.wrong_routes)}"
+                if each.wrong_routes
+                else "yes",
+                each.source,
+                ", ".join([*each.reached, *(f"not {node}" for node in each.lost)]),
+            )
+            for each in status.pod_network
         ],
     )
 

@@ -1,5 +1,7 @@
 """Machines that are dead, made anew by `make replace`."""
 
+import json
+
 from ha.conftest import STACK
 from lab.cluster import Cluster
 from lab.commands import Ran, Started
@@ -31,6 +33,9 @@ def test_a_dead_controller_is_made_anew_and_nothing_is_lost(cluster: Cluster, sh
     cluster.kubectl("delete", "configmap", "kept")
     # The balancer's checks of the new API server come after it serves.
     eventually("a lab that is well", lambda: _status().code == 0, seconds=90, report=lambda: _status().output)
+    # The new member has been compared with the others.
+    members = json.loads(_status("--json").output)["etcd"]
+    assert len(members) == 3 and len({member["hash"] for member in members} - {None}) == 1, members
 
 
 def test_what_would_lose_the_quorum_is_refused(cluster: Cluster, show: Show) -> None:
@@ -43,5 +48,5 @@ def test_what_would_lose_the_quorum_is_refused(cluster: Cluster, show: Show) -> 
     assert running(STACK) == before
 
 
-def _status() -> Ran:
-    return Started("status", stack=STACK, module="live").wait()
+def _status(*arguments: str) -> Ran:
+    return Started("status", *arguments, stack=STACK, module="live").wait()

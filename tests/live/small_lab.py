@@ -20,6 +20,7 @@ ADDRESSES = {
     "controller-2": (Role.CONTROLLER, "10.0.0.12"),
     "worker-0": (Role.WORKER, "10.0.0.20"),
 }
+ROUTES = "10.200.0.0/24 10.0.0.20 10.200.0.0 via 10.0.0.20 dev eth0 src 10.0.0.10 uid 0"
 IDS = {"controller-0": 161, "controller-1": 162, "controller-2": 163}
 CERTIFICATES = [{"name": "pki-admin", "subject": "CN=admin", "not_after": "2027-11-21T12:00:00Z"}]
 
@@ -74,7 +75,7 @@ def ok(out: str) -> Answer:
 def member_state(name: str, *, leader: str = "controller-1", **more: Any) -> str:
     """What `etcdctl endpoint status -w json` says of a member."""
     state = {
-        "header": {"member_id": IDS[name], "revision": 1000 + IDS[name], "raft_term": 4},
+        "header": {"cluster_id": 193, "member_id": IDS[name], "revision": 1000 + IDS[name], "raft_term": 4},
         "version": "3.6.14",
         "dbSize": 4096000,
         "dbSizeInUse": 2048000,
@@ -85,6 +86,24 @@ def member_state(name: str, *, leader: str = "controller-1", **more: Any) -> str
         **more,
     }
     return json.dumps([{"Endpoint": "https://127.0.0.1:2379", "Status": state}])
+
+
+def member_hash(hash_: int = 77, *, compacted: int = 900) -> str:
+    """What `etcdctl endpoint hashkv --rev=N -w json` says of a member."""
+    told = {"header": {"cluster_id": 193}, "hash": hash_, "compact_revision": compacted, "hash_revision": 1161}
+    return json.dumps([{"Endpoint": "https://127.0.0.1:2379", "HashKV": told}])
+
+
+def dns_pod(address: str, on: str) -> dict[str, Any]:
+    """A pod of DNS that is Ready."""
+    status = {"podIP": address, "conditions": [{"type": "Ready", "status": "True"}]}
+    labels = {"k8s-app": "kube-dns"}
+    return {
+        "kind": "Pod",
+        "metadata": {"name": f"dns-{on}", "labels": labels},
+        "spec": {"nodeName": on},
+        "status": status,
+    }
 
 
 def member_list(*names: str, **more: int) -> str:
@@ -144,5 +163,9 @@ def _answers(lab: Cluster, machine: LiveMachine) -> dict[str, Answer]:
     }
     if machine in lab.etcd_members:
         said["etcd"] = member_state(machine.name, leader="controller-1" if len(lab.etcd_members) > 1 else machine.name)
-    said["firewall"] = ""
-    return {question: ok(said[question]) for question in questions(lab, machine)}
+    said |= {"firewall": "", "routes": ROUTES, "snapshot": ""}
+    asked = [*questions(lab, machine)]
+    if machine in lab.etcd_members and len(lab.etcd_members) > 1:
+        said["hash"] = member_hash()
+        asked.append("hash")
+    return {question: ok(said[question]) for question in asked}

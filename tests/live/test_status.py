@@ -69,6 +69,8 @@ def test_the_json_has_the_documented_shape(lab: Cluster) -> None:
         "renewal_days",
         "certificates",
         "firewalls",
+        "pod_network",
+        "snapshots",
     ]
     assert said["stack"] == "paper"
     assert said["time"] == "2026-11-21T12:00:00Z"
@@ -93,6 +95,10 @@ def test_the_json_has_the_documented_shape(lab: Cluster) -> None:
         "db_size_in_use": 2048000,
         "alarms": [],
         "version": "3.6.14",
+        "cluster_id": "c1",
+        "hash": 77,
+        "compacted": 900,
+        "hash_message": "",
     }
     assert [each["role"] for each in said["etcd"]] == ["follower", "leader", "follower"]
     assert said["leases"][0]["holder"] == "controller-2"
@@ -121,7 +127,10 @@ def test_a_dead_controller_is_a_row_and_the_others_are_asked(lab: Cluster, capsy
     assert gone.message == status.api_servers[0].message == "No route to host"
     assert status.problems == ["controller-0 does not answer: No route to host"]
     status_table.show(status)
-    assert capsys.readouterr().out.splitlines()[-1] == f"Not well: {'; '.join(status.problems)}."
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "Not well:",
+        "  controller-0 does not answer: No route to host",
+    ]
 
 
 def test_a_lab_without_any_machine_is_a_status_and_no_traceback(
@@ -355,7 +364,7 @@ class TestProbe:
         asked = {machine.name: probe.questions(lab, machine).keys() for machine in lab.machines}
         assert "backends" in asked["load-balancer-0"]
         assert {"etcd", "members", "health", "readyz", "objects"} <= asked["controller-1"]
-        assert asked["worker-0"] == {"clock", "units", "failed", "addresses"}
+        assert asked["worker-0"] == {"clock", "units", "failed", "addresses", "routes", "firewall"}
 
     def test_a_machine_that_is_not_reached_says_why(self, lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
         def refused(*_: object, **__: object) -> subprocess.CompletedProcess[str]:

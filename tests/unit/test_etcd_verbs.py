@@ -86,6 +86,7 @@ class EtcdMachine:
         lines = [
             "set -euo pipefail",
             f". {COMPONENTS / 'step.sh'}",
+            f". {COMPONENTS / 'etcd_health.sh'}",
             f". {COMPONENTS / 'etcd.sh'}",
             "own() { :; }",
             "serving() { :; }",
@@ -161,7 +162,7 @@ def test_a_founder_does_not_wait_for_members_that_are_queued_behind_it(
 
 def test_a_machine_that_was_a_member_founds_nothing(machine: EtcdMachine) -> None:
     """What it would catch: a lab of one whose data were lost comes up empty, as if nothing had happened."""
-    machine.run(f"joined {PEER.format(3)}")
+    machine.run(f"joined {PEER.format(3)} serving")
     done = machine.run(f"join c {PEER.format(3)} {FOUNDERS}")
     assert done.returncode != 0
     assert "had a cluster: c does not found a second one" in done.stderr

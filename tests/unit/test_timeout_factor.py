@@ -128,7 +128,7 @@ def without_deadlines(inputs: Any) -> str:
     return re.sub(r"after \d+ s\b|\b[0-9a-f]{16}\b", "", text)
 
 
-@pytest.mark.parametrize("verbs", ["step.sh", "etcd.sh", "nodes.sh", "worker.sh", "kubeadm.sh"])
+@pytest.mark.parametrize("verbs", ["step.sh", "etcd_health.sh", "etcd.sh", "nodes.sh", "worker.sh", "kubeadm.sh"])
 def test_the_deadlines_of_the_verbs_know_the_factor(verbs: str) -> None:
     text = (paths.checkout() / "components" / verbs).read_text()
     wrong = [line for line in text.splitlines() if LITERAL.search(line)]
