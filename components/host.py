@@ -76,7 +76,7 @@ class Host(Component):
             StepArgs(
                 machine=machine,
                 name="host",
-                brings=Path(__file__).with_name("step.sh").read_text(),
+                brings="".join(Path(__file__).with_name(part).read_text() for part in ("replace.sh", "step.sh")),
                 prepare="\n".join(
                     [
                         f"data {Path(LIBRARY).parent} $HARDWAY/artifacts",

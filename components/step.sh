@@ -1,5 +1,5 @@
-# The verbs of a step: what components/step.py renders its scripts in. The Host component puts this file on every
-# machine, at /usr/local/lib/hardway/step.sh. bash 5, coreutils, util-linux, systemd; curl and openssl where present.
+# The verbs of a step: what components/step.py renders its scripts in. The Host component puts replace.sh and this file on
+# every machine, as one file: /usr/local/lib/hardway/step.sh. bash 5, coreutils, util-linux, systemd; curl and openssl where present.
 #
 # A step is idempotent: it compares before it writes, and it may be killed anywhere and run again. What it owns on the
 # machine stands in its manifest, so that what a later version of it lacks is removed, and `undo` puts back what was
@@ -35,16 +35,68 @@ begin() {
   exec 9>"$step/lock"
   flock -w $((300 * TIMEOUT_FACTOR)) 9 ||
     die "another run of step $1 has been at work on this machine for $((300 * TIMEOUT_FACTOR)) s"
-  units=() fetches=() kept=() manifest=()
+  units=() fetches=() kept=()
   declare -gA owned=() elsewhere=() found_there=() keeps=() secrets=() watched=() ready_check=() ready_seconds=() ready_what=()
   declare -gA reread=() valid_check=() later=()
-  [ ! -e "$step/manifest" ] || mapfile -t manifest <"$step/manifest"
+  read_manifest
   local line path content other
   for line in "${manifest[@]}"; do owned[$line]=1; done
   while IFS=: read -r other line; do
     [ "$other" = "$step/manifest" ] || elsewhere[$line]=${other%/manifest}
   done < <(grep -sHE '^(file|unit) ' "$HARDWAY"/steps/*/manifest)
   while read -r path content; do secrets[$path]=$content; done
+}
+
+# What steps own on a machine, as patterns: data, which are removed with all that is below them, and files.
+OWN_DATA=(
+  /etc/kubernetes /opt/containerd /run/containerd /run/nri /usr/libexec/kubernetes /usr/local/lib/hardway
+  /var/lib/calico /var/lib/cni /var/lib/containerd /var/lib/etcd /var/lib/etcd.removed /var/lib/etcd-restore
+  /var/lib/etcd-snapshots /var/lib/kubelet /var/log/calico /var/log/containers /var/log/kubeadm.log /var/log/kubernetes
+  /var/log/pods /var/run/calico "$HARDWAY/artifacts" "$HARDWAY/kubectl"
+)
+OWN_FILES=(
+  '/etc/apt/keyrings/hardway-*' '/etc/apt/sources.list.d/hardway-*' '/etc/calico/*' '/etc/cni/*' '/etc/containerd/*'
+  '/etc/etcd/*' '/etc/haproxy/*' '/etc/hardway/*' '/etc/keepalived/*' '/etc/kubernetes/*' '/etc/modules-load.d/*'
+  '/etc/nginx/*' '/etc/sysctl.d/*' '/etc/systemd/*' '/opt/cni/*' '/usr/local/bin/*' '/usr/local/lib/hardway/*'
+  '/usr/local/sbin/*' '/var/lib/kubelet/*' '/lib/modules/*'
+)
+
+# may_own KIND PATH: whether it is a path that a step may own; other kinds are names.
+may_own() {
+  local pattern patterns
+  case $1 in
+    file) patterns=("${OWN_FILES[@]}") ;;
+    data | emptied:*) patterns=("${OWN_DATA[@]}") ;;
+    directory)
+      for pattern in "${OWN_FILES[@]}" "${OWN_DATA[@]}"; do
+        # Above what is owned, or below it.
+        [[ $pattern != "$2/"* ]] || return 0
+      done
+      patterns=("${OWN_FILES[@]}" "${OWN_DATA[@]}" "${OWN_DATA[@]/%//*}")
+      ;;
+    *) return 0 ;;
+  esac
+  [[ "$2/" != *//* && "$2/" != */./* && "$2/" != */../* ]] || return 1
+  # shellcheck disable=SC2053  # patterns
+  for pattern in "${patterns[@]}"; do [[ $2 != $pattern ]] || return 0; done
+  return 1
+}
+
+# read_manifest: the lines of the step's manifest, into `manifest`. A last line without its end was cut off by a full disk or
+# a kill before anything was done for it. A path that no step owns is an error before anything is done: the file is damaged.
+read_manifest() {
+  local line wrong=()
+  manifest=()
+  [ -e "$step/manifest" ] || return 0
+  [ -z "$(tail -c 1 "$step/manifest" | tr '\0' ' ')" ] ||
+    truncate -s "-$(tail -n 1 "$step/manifest" | wc -c)" "$step/manifest"
+  while IFS= read -r line; do
+    manifest+=("$line")
+    may_own "${line%% *}" "${line#* }" || wrong+=("$line")
+  done <"$step/manifest"
+  [ ${#wrong[@]} = 0 ] ||
+    die "$step/manifest on $(hostname) has paths that no step of a lab owns, and nothing was changed:" \
+      "$(printf '%s, ' "${wrong[@]}")remove these lines from it"
 }
 
 # own KIND PATH: note that this step made PATH, before it does, and keep what stood there. A file or unit that another
@@ -55,6 +107,7 @@ own() {
   [ -n "${keeps[$line]+set}" ] || kept+=("$line")
   keeps[$line]=1
   [ -z "${owned[$line]+set}" ] || return 0
+  may_own "$1" "$2" || die "a step may not own $2: OWN_DATA and OWN_FILES in components/step.sh"
   if [ "$1" = file ]; then
     local before=$2
     [ -z "${elsewhere[$line]+set}" ] || before=${elsewhere[$line]}/before$2
@@ -71,7 +124,8 @@ own() {
 
 # disown_by STEP LINE: take a line out of another step's manifest.
 disown_by() {
-  grep -vxF "$2" "$1/manifest" >"$1/manifest.without" || true
+  # Status 1 is that no line is left.
+  grep -vxF -e "$2" "$1/manifest" >"$1/manifest.without" || [ $? = 1 ]
   mv "$1/manifest.without" "$1/manifest"
 }
 
@@ -115,31 +169,6 @@ secret() {
   # Not by a pipe, whose last part is a subshell: what `own` notes would be lost.
   file "$@" < <(printf %s "${secrets[$1]}" | base64 -d)
 }
-
-# put_block PATH MARK: a block of lines between two marks in a file that is not ours; standard input is its content.
-# It stands first, so that the rest of the file is byte for byte what it was, then and when the block goes again.
-put_block() {
-  local new
-  new=$(mktemp)
-  { printf '# BEGIN %s\n%s\n# END %s\n' "$2" "$(cat)" "$2"; without_block "$1" "$2"; } >"$new"
-  overwrite "$1" "$new"
-}
-
-# drop_block PATH MARK: the reverse.
-drop_block() {
-  local new
-  new=$(mktemp)
-  without_block "$1" "$2" >"$new"
-  overwrite "$1" "$new"
-}
-
-# In place: container engines mount /etc/hosts, and a mount cannot be replaced.
-overwrite() {
-  cmp -s "$2" "$1" || cat "$2" >"$1"
-  rm "$2"
-}
-
-without_block() { sed "/^# BEGIN $2\$/,/^# END $2\$/d" "$1"; }
 
 # sysctls NAME=VALUE...: set now; what they were before comes back with `undo`.
 sysctls() {
@@ -588,7 +617,9 @@ remove() {
       if [ ! -d "${2%/*}/" ]; then
         return
       elif [ -e "$step/before$2" ] || [ -L "$step/before$2" ]; then
-        cp -a --remove-destination "$step/before$2" "$2"
+        # Beside it first: where the disk is full, what is there stays.
+        cp -a "$step/before$2" "$2.hardway-new"
+        mv -fT "$2.hardway-new" "$2"
       else
         rm -f "$2"
       fi
@@ -602,6 +633,8 @@ remove() {
     swap) swapon "$2" 2>/dev/null || true ;;
     data) rm -rf "$2" ;;
     emptied:*)
+      # Not its target, which may have another directory's files by now.
+      [ ! -L "$2" ] || { printf '%s is a symbolic link: what it leads to stays as it is\n' "$2" >&2; return 0; }
       [ -d "$2" ] || mkdir "$2"
       find "$2" -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -rf {} +
       line=${1#*:}
@@ -631,6 +664,8 @@ data() {
   done
 }
 
+reversed() { [ ${#manifest[@]} = 0 ] || printf '%s\n' "${manifest[@]}" | tac; }
+
 # undo STEP: the reverse of all that the step did; what is already gone is no error.
 undo() {
   step=$HARDWAY/steps/$1
@@ -639,8 +674,9 @@ undo() {
   flock -w $((300 * TIMEOUT_FACTOR)) 9 ||
     die "another run of step $1 has been at work on this machine for $((300 * TIMEOUT_FACTOR)) s"
   local line packages=()
+  read_manifest
   # Units first: a program must not write into what is being removed.
-  while read -r line; do remove unit "${line#unit }"; done < <(sed -n '/^unit /p' "$step/manifest" | tac)
+  while read -r line; do remove unit "${line#unit }"; done < <(reversed | sed -n '/^unit /p')
   # Packages together: one at a time would take a second each.
   while read -r line; do
     case $line in
@@ -651,7 +687,7 @@ undo() {
         remove "${line%% *}" "${line#* }"
         ;;
     esac
-  done < <(sed '/^unit /d' "$step/manifest" | tac)
+  done < <(reversed | sed '/^unit /d')
   [ ${#packages[@]} = 0 ] || purge "${packages[@]}"
   rm -rf "$step"
   rmdir "$HARDWAY/steps" "$HARDWAY" 2>/dev/null || true

@@ -4,6 +4,7 @@ Entered with what the user has (a key, or a password once), left with the lab's 
 to a host comes between the two.
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -15,15 +16,11 @@ from hosts.plan import Host, Login
 from hosts.reach import Credentials, HostError
 
 _VERBS = [Path(__file__).parents[1] / "components" / name for name in ("step.sh", "worker.sh")]
-_LIBRARY = Path(__file__).with_name("entry.sh")
-_ENTER, _SETTLE, _WITHDRAW, LEAVE = (
-    Path(__file__).with_name(name) for name in ("enter.sh", "settle.sh", "withdraw.sh", "leave.sh")
+_LIBRARY = (Path(__file__).parents[1] / "components" / "replace.sh", Path(__file__).with_name("entry.sh"))
+_LOOK, _ENTER, _SETTLE, _WITHDRAW, LEAVE = (
+    Path(__file__).with_name(name) for name in ("look.sh", "enter.sh", "settle.sh", "withdraw.sh", "leave.sh")
 )
-# Whether the lab's steps have been at work there already; and as whom it logs in.
-_WHAT_IS_THERE = """\
-[ ! -d /var/lib/hardway/steps ] || echo steps
-[ ! -e "/var/lib/hardway/entered/$user" ] || echo entered
-"""
+_MARK = re.compile(r"\S+ SHA256:[A-Za-z0-9+/]+ \S+")
 # On a jumpbox the key opens a way and nothing else.
 _WAY_ONLY = "restrict,port-forwarding "
 
@@ -37,6 +34,11 @@ def mark(stack: str, lab_key: str, machine: str) -> str:
         machine: its name in the lab.
     """
     return f"{stack} {asyncssh.import_private_key(lab_key).get_fingerprint()} {machine}"
+
+
+def is_mark(text: str) -> bool:
+    """Whether a text can be a lab's mark, as `mark` writes it; `mark_is` of entry.sh decides in the same way."""
+    return _MARK.fullmatch(text) is not None
 
 
 async def enter(host: Host, stack: str, credentials: Credentials) -> None:
@@ -55,7 +57,8 @@ async def enter(host: Host, stack: str, credentials: Credentials) -> None:
         return _script(file, login, stack, credentials.lab_key, host.name)
 
     async with reach.connected(host, credentials) as connection:
-        before = await reach.as_root(connection, login, f"user={quote(login.user)}\n{_WHAT_IS_THERE}", quiet=True)
+        # Refuses a host with another mark before anything is done there.
+        before = await reach.as_root(connection, login, script(_LOOK), quiet=True)
         try:
             await reach.as_root(connection, login, script(_ENTER))
             await _check(host, stack, credentials, connection)
@@ -154,16 +157,20 @@ def _script(file: Path, login: Login, stack: str, lab_key: str, machine: str | N
     )
 
 
-def rendered(file: Path, *, user: str, stack: str, mark: str, line: str) -> str:
-    """One of the scripts beside this file, with the words that it wants."""
+def rendered(file: Path, *, user: str, stack: str, mark: str, line: str, freed: bool = False) -> str:
+    """One of the scripts beside this file, with the words that it wants; `freed`: the user has confirmed the mark."""
     words = {
         "user": user,
         "stack": stack,
         "mark": mark,
         "line": line,
+        "freed": "yes" if freed else "",
         # What the steps are written in: on the machine it may be gone already.
         "verbs": "\n".join(verbs.read_text() for verbs in _VERBS) if file is LEAVE and mark else "",
     }
     return "\n".join(
-        [*(f"{name}={quote(value)}" for name, value in words.items()), _LIBRARY.read_text(), file.read_text()]
+        [
+            *(f"{name}={quote(value)}" for name, value in words.items()),
+            *(part.read_text() for part in (*_LIBRARY, file)),
+        ]
     )

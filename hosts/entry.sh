@@ -1,7 +1,8 @@
 # What enter.sh and leave.sh are made of. Before it stand: stack, mark (empty on a jumpbox, where only a way is opened)
-# and line, which is for a user's authorized_keys. Everything may be killed anywhere and run again.
+# and line, which is for a user's authorized_keys; then components/replace.sh. Everything may be killed anywhere and run
+# again.
 : "${stack?}" "${mark?}" "${line?}"
-set -eu
+set -euo pipefail
 umask 077
 HOME_OF_LAB=/var/lib/hardway
 # A file for each user that the lab logs in as, with what was not there before and goes again.
@@ -9,7 +10,56 @@ ENTERED=$HOME_OF_LAB/entered
 # The last rule that matches counts, and sudo reads the files by their names; it ignores names with a dot.
 SUDOERS=/etc/sudoers.d/zzz-hardway-$stack
 
-home_of() { getent passwd "$1" | cut -d : -f 6; }
+# Nothing for a user that does not exist.
+home_of() { getent passwd "$1" | cut -d : -f 6 || true; }
+
+# mark_is: ours, another (lab's), absent, or damaged: cut short, or missing where there are notes or steps.
+mark_is() {
+  local found
+  if [ -e "$HOME_OF_LAB/lab" ]; then
+    found=$(tr -d '\0' <"$HOME_OF_LAB/lab")
+    if [ "$found" = "$mark" ]; then
+      echo ours
+    elif [[ $mark != "$found"* && $found =~ ^[^[:space:]]+\ SHA256:[A-Za-z0-9+/]+\ [^[:space:]]+$ ]]; then
+      echo another
+    else
+      echo damaged
+    fi
+  elif [ -d "$HOME_OF_LAB/steps" ] || [ -n "$(users)" ]; then
+    echo damaged
+  else
+    echo absent
+  fi
+}
+
+# damaged_mark: what is said of one.
+damaged_mark() {
+  local found=missing
+  [ ! -e "$HOME_OF_LAB/lab" ] || found="'$(tr -dc '[:print:]' <"$HOME_OF_LAB/lab" | cut -c -80)'"
+  echo "the mark $HOME_OF_LAB/lab, which names the lab of this host, is damaged: $found"
+}
+
+refuse_another_mark() {
+  local found
+  [ -n "$mark" ] || return 0
+  found=$(mark_is)
+  case $found in
+    another) echo "it is part of the lab $(cut -d ' ' -f 1 "$HOME_OF_LAB/lab") already" >&2; exit 1 ;;
+    damaged)
+      { damaged_mark; echo "If this host is of the lab $stack, write it again: echo '$mark' >$HOME_OF_LAB/lab"; } >&2
+      exit 1
+      ;;
+  esac
+}
+
+# put_mark: whose the host is. Renamed when it is on disk: half a mark is nobody's.
+put_mark() {
+  install -d -m 0755 "$HOME_OF_LAB"
+  printf '%s\n' "$mark" >"$HOME_OF_LAB/lab.new"
+  chmod 0644 "$HOME_OF_LAB/lab.new"
+  sync "$HOME_OF_LAB/lab.new"
+  mv -fT "$HOME_OF_LAB/lab.new" "$HOME_OF_LAB/lab"
+}
 
 # note_of USER: where it is noted.
 note_of() { if [ -n "$mark" ]; then echo "$ENTERED/$1"; else echo "$(home_of "$1")/.hardway-$stack"; fi; }
@@ -37,15 +87,25 @@ write_sudoers() {
   done
   if [ -n "$rules" ]; then
     printf '# Until the lab %s is destroyed.\n%s' "$stack" "$rules" >"$ENTERED/.sudoers"
+    sync "$ENTERED/.sudoers"
     visudo -cqf "$ENTERED/.sudoers"
     # Whole or not at all: half a line would lock everybody out.
     install -m 0440 "$ENTERED/.sudoers" /etc/sudoers.d/.hardway-new
     mv /etc/sudoers.d/.hardway-new "$SUDOERS"
     rm "$ENTERED/.sudoers"
   else
-    rm -f "$SUDOERS"
+    rm -f "$SUDOERS" /etc/sudoers.d/.hardway-new "$ENTERED/.sudoers"
   fi
   rm -f "/etc/sudoers.d/hardway-$stack"
+}
+
+# has_key FILE: whether the lab's line is in it. A file that cannot be read is an error, and no answer.
+has_key() {
+  local status=0
+  [ -n "$line" ] && [ -e "$1" ] || return 1
+  grep -qxF -e "$line" "$1" || status=$?
+  [ $status -le 1 ] || exit $status
+  return $status
 }
 
 # let_in USER
@@ -63,26 +123,26 @@ let_in() {
   }
   [ -d "$home/.ssh" ] || install -d -m 0700 -o "$1" -g "$group" "$home/.ssh"
   [ -e "$keys" ] || install -m 0600 -o "$1" -g "$group" /dev/null "$keys"
-  if ! grep -qxF "$line" "$keys"; then
-    # First, so that the rest stays what it was, byte for byte; in place, so that its owner and mode stay, too.
-    { printf '%s\n' "$line"; cat "$keys"; } >"$draft"
-    cat "$draft" >"$keys"
-    rm "$draft"
+  keys=$(settle "$keys")
+  if ! has_key "$keys"; then
+    # First, so that the rest stays what it was, byte for byte.
+    { printf '%s\n' "$line" && cat "$keys"; } | draft "$keys"
+    replace "$keys"
   fi
   write_sudoers
 }
 
 # let_out USER: the reverse; all of it may be gone already, the user as well.
 let_out() {
-  local home keys note rest
+  local home keys note lines
   home=$(home_of "$1")
   keys=$home/.ssh/authorized_keys note=$(note_of "$1")
-  if [ -n "$home" ]; then
-    if [ -n "$line" ] && [ -e "$keys" ] && grep -qxF "$line" "$keys"; then
-      rest=$(mktemp)
-      grep -vxF "$line" "$keys" >"$rest" || true
-      cat "$rest" >"$keys"
-      rm "$rest"
+  if [ -d "$home/.ssh" ]; then
+    keys=$(settle "$keys")
+    if has_key "$keys"; then
+      lines=$(grep -nxF -e "$line" "$keys" | sed 's/:.*/d;/')
+      sed "$lines" "$keys" | draft "$keys"
+      replace "$keys"
     fi
     if grep -qsx file "$note" && [ -e "$keys" ] && [ ! -s "$keys" ]; then rm "$keys"; fi
     if grep -qsx directory "$note"; then rmdir "$home/.ssh" 2>/dev/null || true; fi

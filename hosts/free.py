@@ -14,7 +14,7 @@ from hosts.plan import Host
 from hosts.reach import Credentials, HostError
 
 _LOOK = """\
-[ ! -s /var/lib/hardway/lab ] || echo "mark $(cat /var/lib/hardway/lab)"
+[ ! -s /var/lib/hardway/lab ] || echo "mark $(paste -sd ' ' </var/lib/hardway/lab | tr -c '[:print:]\\n' '?')"
 [ ! -d /var/lib/hardway ] || echo "is /var/lib/hardway"
 for file in /etc/sudoers.d/hardway-$stack /etc/sudoers.d/zzz-hardway-$stack; do
   [ ! -e "$file" ] || echo "is $file"
@@ -70,6 +70,7 @@ async def free(host: Host, stack: str, credentials: Credentials, fingerprint: st
             stack=stack,
             mark=f"{stack} {key} {host.name}",
             line=traces.fingerprints[key],
+            freed=True,
         )
         await reach.as_root(connection, host.login, script)
         left = _read(await reach.as_root(connection, host.login, look))
@@ -82,9 +83,9 @@ def _read(said: str) -> Traces:
     for text in said.splitlines():
         word, _, value = text.partition(" ")
         found[word].append(value)
-    return Traces(
-        mark=next(iter(found["mark"]), ""), lines=tuple(dict.fromkeys(found["line"])), files=tuple(found["is"])
-    )
+    # A damaged one names nobody.
+    mark = next(filter(entry.is_mark, found["mark"]), "")
+    return Traces(mark=mark, lines=tuple(dict.fromkeys(found["line"])), files=tuple(found["is"]))
 
 
 def _chosen(host: Host, stack: str, traces: Traces, given: str | None) -> str:

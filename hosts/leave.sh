@@ -1,11 +1,15 @@
 # The reverse of enter.sh, for all users; what is gone already is no error. After entry.sh.
-: "${user?}" "${verbs?}"
+: "${user?}" "${stack?}" "${verbs?}" "${freed?}"
+# The user has said whose the host is.
+[ -z "$freed" ] || put_mark
+found=absent
+[ -z "$mark" ] || found=$(mark_is)
 # Another lab's by now.
-[ -z "$mark" ] || [ ! -s "$HOME_OF_LAB/lab" ] || [ "$(cat "$HOME_OF_LAB/lab")" = "$mark" ] || exit 0
+[ "$found" != another ] || exit 0
 renew_notes
 
 # Steps that failed are in no state, so that nobody has taken them back: the last begun goes first.
-if [ -n "$mark" ] && [ -d "$HOME_OF_LAB/steps" ]; then
+if [ "$found" = ours ] && [ -d "$HOME_OF_LAB/steps" ]; then
   # shellcheck disable=SC2016  # for that bash to expand
   bash -c "$verbs"'
     if [ -d "$HARDWAY/steps/container-runtime" ] || [ -d "$HARDWAY/steps/node" ]; then end_runtime; fi
@@ -13,8 +17,25 @@ if [ -n "$mark" ] && [ -d "$HOME_OF_LAB/steps" ]; then
     rm -rf "$HARDWAY/mirror" "$HARDWAY/kubectl"'
 fi
 for other in $(users) "$user"; do let_out "$other"; done
-if [ -n "$mark" ]; then
-  rm -rf "$HOME_OF_LAB/lab" "$HOME_OF_LAB/mirror" "$ENTERED"
-  # Only what is empty: what a step could not take back stays to be seen.
-  rmdir "$HOME_OF_LAB" 2>/dev/null || true
+[ -n "$mark" ] || exit 0
+
+if [ "$found" = damaged ]; then
+  {
+    damaged_mark
+    echo "The key and the sudo rule of the lab $stack were removed."
+  } >&2
+  if [ -d "$HOME_OF_LAB/steps" ]; then
+    # Without the mark it is not certain whose they are; the key and the rule have the lab's own name.
+    {
+      echo "These steps were not undone: $(cd "$HOME_OF_LAB/steps" && echo *). If they are of this lab, write the mark"
+      echo "again, and destroy once more: echo '$mark' >$HOME_OF_LAB/lab"
+    } >&2
+    exit 1
+  fi
 fi
+rm -rf "$HOME_OF_LAB/mirror" "$ENTERED"
+# Last: notes without a mark are nobody's.
+rm -f "$HOME_OF_LAB/lab" "$HOME_OF_LAB/lab.new"
+# Only what is empty: what a step could not take back stays to be seen.
+rmdir "$HOME_OF_LAB" 2>/dev/null || true
+[ "$found" != damaged ] || exit 1

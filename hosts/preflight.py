@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncssh
 
 from config.ports import BETWEEN_MACHINES, NODE_PORTS, PORTS, VXLAN
-from hosts import firewall, reach
+from hosts import entry, firewall, reach
 from hosts.plan import Host, Plan, numbered
 from hosts.reach import Credentials, HostError
 
@@ -139,6 +139,12 @@ def _problems(
     host: Host, plan: Plan, found: Findings, expected: str, taken: Mapping[str, Sequence[str]], is_closed: bool
 ) -> Iterator[str]:
     mark = found.one("lab")
+    if "lab" in found.lines and mark != expected and (not entry.is_mark(mark) or expected.startswith(mark)):
+        yield (
+            f"its mark /var/lib/hardway/lab, which names the lab of the host, is damaged: {mark[:80]!r}; if the "
+            f"host is {host.name} of {plan.stack}, write it again there: echo '{expected}' >/var/lib/hardway/lab"
+        )
+        return
     if mark and mark != expected:
         other, *_, machine = mark.split()
         yield f"it is part of the lab {other} already, as {machine}: destroy that, or take it out there first"

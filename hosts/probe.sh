@@ -45,7 +45,7 @@ echo "arch $(uname -m)"
 echo "container $(systemd-detect-virt --container 2>/dev/null || true)"
 [ -d /run/systemd/system ] || echo "lacks systemd as its first process"
 command -v apt-get >/dev/null || echo "lacks apt-get: the lab knows Debian and Ubuntu"
-[ -e /var/lib/hardway/lab ] && echo "lab $(cat /var/lib/hardway/lab)"
+[ -e /var/lib/hardway/lab ] && echo "lab $(paste -sd ' ' </var/lib/hardway/lab | tr -c '[:print:]\n' '?')"
 for directory in /etc/kubernetes /var/lib/etcd /var/lib/kubelet /etc/cni/net.d /var/lib/rancher /var/lib/hardway; do
   holds "$directory" && echo "cluster $directory"
 done

@@ -160,6 +160,8 @@ HINDRANCES: dict[str, tuple[Host, dict[str, list[str]], str]] = {
     "cluster": (NODE, {"cluster": ["/var/lib/kubelet", "kubelet"]}, "it is part of another cluster already, by"),
     "lab": (NODE, {"lab": ["theirs SHA256:x node"]}, "it is part of the lab theirs already, as node"),
     "other name": (NODE, {"lab": ["own SHA256:mine node-1"]}, "it is part of the lab own already, as node-1"),
+    "emptied mark": (NODE, {"lab": [""], "cluster": ["/var/lib/hardway"]}, "is damaged: ''; if the host is node of"),
+    "mark cut short": (NODE, {"lab": [MARKS["node"][:-1]]}, f"echo '{MARKS['node']}' >/var/lib/hardway/lab"),
     "namesake": (NODE, {"lab": ["own SHA256:x node"]}, "it is part of the lab own already, as node"),
 }
 

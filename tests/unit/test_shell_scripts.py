@@ -14,7 +14,7 @@ from unit.mocked_engine import COMMANDS
 
 FILES = sorted(
     path.relative_to(paths.checkout())
-    for folder in ("components", "toolchain", "config", "benchmarks")
+    for folder in ("components", "hosts", "toolchain", "config", "benchmarks")
     for path in (paths.checkout() / folder).rglob("*.sh")
 )
 # Scripts that are rendered are read with the library that they are written in: what it defines is not unknown.

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -19,7 +20,8 @@ from hypothesis import strategies as st
 
 from toolchain import paths
 
-LIBRARY = paths.checkout() / "components" / "step.sh"
+# What the machines have as one file.
+REPLACE, LIBRARY = (paths.checkout() / "components" / name for name in ("replace.sh", "step.sh"))
 
 SYSTEMCTL = """#!/bin/bash
 # Knows one thing about a unit: whether a file of its name is in $SYSTEMCTL_RUNNING.
@@ -33,6 +35,10 @@ case ${words[0]} in
   disable) rm -f "$SYSTEMCTL_RUNNING/${words[1]}" ;;
 esac
 """
+
+
+# Steps own paths below the scratch root as they do on a machine.
+SCRATCH = 'UNIT_DIRECTORY=$R/units\nOWN_DATA+=("$R/*") OWN_FILES+=("$R/*")'
 
 
 class Machine:
@@ -61,7 +67,7 @@ class Machine:
 
     def bash(self, script: str, *, stdin: str = "", before: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["bash", "-c", f". {LIBRARY}\nUNIT_DIRECTORY=$R/units\n{before}\n{script}"],
+            ["bash", "-c", f". {REPLACE}\n. {LIBRARY}\n{SCRATCH}\n{before}\n{script}"],
             input=stdin,
             env=self.environment,
             capture_output=True,
@@ -300,7 +306,6 @@ LINES = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_siz
 def test_a_block_goes_into_a_file_once_and_out_again_byte_for_byte(machine: Machine, original: str, block: str) -> None:
     path = machine.root / "hosts"
     path.write_bytes(original.encode())
-    inode = path.stat().st_ino
     put = f"put_block $R/hosts hardway <<'END-OF-BLOCK'\n{block}\nEND-OF-BLOCK\n"
     assert machine.bash(put).returncode == 0
     once = path.read_bytes()
@@ -309,7 +314,6 @@ def test_a_block_goes_into_a_file_once_and_out_again_byte_for_byte(machine: Mach
     assert path.read_bytes() == once, "a block must not grow"
     assert machine.bash("drop_block $R/hosts hardway\ndrop_block $R/hosts hardway").returncode == 0
     assert path.read_bytes() == original.encode()
-    assert path.stat().st_ino == inode, "/etc/hosts is a mount in a container"
 
 
 def test_a_changed_block_takes_the_place_of_the_old_one(machine: Machine) -> None:
@@ -640,6 +644,118 @@ def test_an_undo_that_was_killed_anywhere_is_finished_by_the_next(machine: Machi
     machine.bash("undo unit", before=DIE.replace("{left}", str(left)))
     machine.undo()
     assert machine.picture() == before
+
+
+WRONG = [
+    "data /",
+    "data /var/lib",
+    "data /var/lib/kube",
+    "data /home/jane",
+    "data /var/lib/etcd/../../../home/jane",
+    "data relative",
+    "emptied:755:0:0 /var",
+    "file /etc/passwd",
+    "file /etc/kubernetes/../passwd",
+    "file /root/.ssh/authorized_keys",
+    "directory /home/jane",
+]
+
+
+@pytest.mark.parametrize("line", WRONG)
+@pytest.mark.parametrize("verb", ["undo unit", "begin unit\nfinish"])
+def test_a_path_that_no_step_owns_is_refused_before_anything_is_removed(machine: Machine, line: str, verb: str) -> None:
+    """A manifest that was damaged: `rm -rf` of what stands in it."""
+    machine.done(here("a.txt", "ours"))
+    manifest = machine.hardway / "steps" / "unit" / "manifest"
+    before = manifest.read_text()
+    manifest.write_text(f"{line}\n{before}")
+    # Whatever is removed is only noted.
+    noted = f'rm() {{ echo "$@" >>{machine.log}; }}\nrmdir() {{ rm "$@"; }}'
+    refused = machine.bash(verb, before=noted)
+    assert refused.returncode == 1
+    assert f"has paths that no step of a lab owns, and nothing was changed: {line}" in refused.stderr
+    assert (machine.root / "a.txt").exists() and not machine.log.exists()
+    manifest.write_text(before)
+    machine.undo()
+
+
+@pytest.mark.parametrize("kept", [0, 1, len("data /va"), len("data /var/lib"), len("data /var/lib/etcd")])
+def test_a_line_that_was_cut_off_is_nobodys(machine: Machine, kept: int) -> None:
+    """The disk was full, or a kill came, while the line was noted: nothing was done for it yet."""
+    machine.done(here("a.txt", "ours"))
+    manifest = machine.hardway / "steps" / "unit" / "manifest"
+    before = manifest.read_text()
+    manifest.write_text(before + "data /var/lib/etcd"[:kept])
+    noted = f'rm() {{ case $* in *var*) echo "$@" >>{machine.log} ;; *) command rm "$@" ;; esac; }}'
+    again = machine.bash(f"begin unit\n{here('a.txt', 'ours')}\n{here('b.txt', 'ours')}\nfinish", before=noted)
+    assert again.returncode == 0, again.stderr
+    assert manifest.read_text() == f"{before}file {machine.root}/b.txt\n"
+    manifest.write_text(before + "data /var/lib/etcd"[:kept])
+    assert machine.bash("undo unit", before=noted).returncode == 0
+    assert not machine.log.exists() or "var" not in machine.log.read_text()
+
+
+def test_a_step_cannot_own_what_it_could_not_remove(machine: Machine) -> None:
+    for verb in ("file /home/jane/x 0644 root </dev/null", "data /home/jane"):
+        refused = machine.step(verb)
+        assert refused.returncode == 1 and "a step may not own /home/jane" in refused.stderr
+
+
+def on_a_full_disk(machine: Machine, script: str, *, room: str) -> subprocess.CompletedProcess[str]:
+    """Run a script while the state directory or the root, as `room` says, is on a file system without room."""
+    at = machine.hardway if room == "hardway" else machine.root
+    file = machine.root.with_name("script")
+    file.write_text(f". {REPLACE}\n. {LIBRARY}\n{SCRATCH}\n{script}\n")
+    disk = [
+        f"cp -a {at} {at}.copy && mount -t tmpfs -o size=128k none {at} && cp -a {at}.copy/. {at}",
+        f"dd if=/dev/zero of={at}/.full bs=4k status=none 2>/dev/null || true",
+        f"bash {file} && echo done",
+        f"rm {at}/.full; rm -rf {at}.copy; cp -a {at} {at}.copy",
+    ]
+    result = subprocess.run(
+        ["unshare", "-m", "bash", "-c", "\n".join(disk)],
+        env=machine.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    shutil.rmtree(at)
+    at.with_name(f"{at.name}.copy").rename(at)
+    return result
+
+
+@pytest.mark.parametrize("room", ["root", "hardway"])
+def test_a_full_disk_loses_nothing_that_stood_there(machine: Machine, room: str) -> None:
+    theirs = machine.root / "theirs.conf"
+    theirs.write_text("theirs\n" * 3000)
+    (machine.root / "other.conf").write_text("theirs, too")
+    before = machine.picture()
+    machine.done(here("theirs.conf", "v1"))
+    step = f"begin unit\n{here('theirs.conf', 'v2')}\n{here('other.conf', 'ours')}\nfinish"
+    full = on_a_full_disk(machine, step, room=room)
+    assert "No space left on device" in full.stderr and "done" not in full.stdout
+    assert theirs.read_text() in ("v1\n", "v2\n")
+    assert (machine.root / "other.conf").read_text() == "theirs, too"
+    machine.done("\n".join([here("theirs.conf", "v2"), here("other.conf", "ours")]))
+    full = on_a_full_disk(machine, "undo unit", room=room)
+    assert theirs.exists() and (machine.root / "other.conf").exists()
+    machine.undo()
+    assert machine.picture() == before
+
+
+def test_a_symbolic_link_to_data_is_not_followed(machine: Machine) -> None:
+    """The user has moved the directory to another disk."""
+    (machine.root / "disk").mkdir(mode=0o711)
+    (machine.root / "data").symlink_to("disk")
+    machine.done("data $R/data")
+    (machine.root / "disk" / "db").write_text("precious")
+    (machine.root / "disk").chmod(0o700)
+    undone = machine.bash("undo unit")
+    assert undone.returncode == 0 and "is a symbolic link" in undone.stderr
+    assert (machine.root / "disk" / "db").read_text() == "precious"
+    assert stat.S_IMODE((machine.root / "disk").stat().st_mode) == 0o700
 
 
 def test_two_runs_of_a_step_do_not_work_beside_each_other(machine: Machine) -> None:

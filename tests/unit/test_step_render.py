@@ -216,7 +216,8 @@ def test_the_library_travels_with_the_first_step_of_a_machine(tmp_path: Path) ->
     subprocess.run(
         ["bash", "-euo", "pipefail", "-c", here], input=input_of(step.inputs["stdin"]), text=True, check=True
     )
-    assert (tmp_path / "step.sh").read_text() == (paths.checkout() / "components" / "step.sh").read_text()
+    parts = [paths.checkout() / "components" / name for name in ("replace.sh", "step.sh")]
+    assert (tmp_path / "step.sh").read_text() == "".join(part.read_text() for part in parts)
     assert len(input_of(step.inputs["stdin"])) < (tmp_path / "step.sh").stat().st_size / 2
 
 
