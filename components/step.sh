@@ -27,14 +27,30 @@ declare -gA run_before=()
 
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
-# begin STEP: take the step's lock and read its secrets (lines of "PATH BASE64" on standard input).
+# take_locks STEP: for as long as this script runs. Steps share the machine's lock; a script that changes the machine
+# without Pulumi (restore, drill: live/machine_lock.py) holds it alone. Of one step only one script runs at a time: a
+# script whose Pulumi was killed, or whose connection broke, may still be at work, and its next run waits for its end.
+take_locks() {
+  local seconds=$((300 * TIMEOUT_FACTOR))
+  while :; do
+    exec 8>>"$HARDWAY/lock"
+    flock -s -w $seconds 8 || die "$(hostname) is in use, waited $seconds s: $(cat "$HARDWAY/lock")." \
+      "Wait until that has ended, then run this again"
+    # The last step to be undone removes the file, and a lock on a removed file keeps nobody out.
+    [ ! "$HARDWAY/lock" -ef /proc/self/fd/8 ] || break
+  done
+  exec 9>>"$step/lock"
+  flock -w $seconds 9 || die "another run of step $1 is at work on $(hostname), waited $seconds s:" \
+    "$(cat "$step/lock"). Wait until it has ended, or end that process there, then run this again"
+  printf 'process %s%s, since %s\n' $$ "${SSH_CONNECTION:+, started from ${SSH_CONNECTION%% *}}" \
+    "$(date -u '+%F %T UTC')" >"$step/lock"
+}
+
+# begin STEP: take the locks, and read the step's secrets (lines of "PATH BASE64" on standard input).
 begin() {
   step=$HARDWAY/steps/$1
   install -d -m 0700 "$step" "$step/started"
-  # A script whose Pulumi was killed may still be at work: wait for it instead of working beside it.
-  exec 9>"$step/lock"
-  flock -w $((300 * TIMEOUT_FACTOR)) 9 ||
-    die "another run of step $1 has been at work on this machine for $((300 * TIMEOUT_FACTOR)) s"
+  take_locks "$1"
   units=() fetches=() kept=()
   declare -gA owned=() elsewhere=() found_there=() keeps=() secrets=() watched=() ready_check=() ready_seconds=() ready_what=()
   declare -gA reread=() valid_check=() later=()
@@ -670,9 +686,7 @@ reversed() { [ ${#manifest[@]} = 0 ] || printf '%s\n' "${manifest[@]}" | tac; }
 undo() {
   step=$HARDWAY/steps/$1
   [ -d "$step" ] || return 0
-  exec 9>"$step/lock"
-  flock -w $((300 * TIMEOUT_FACTOR)) 9 ||
-    die "another run of step $1 has been at work on this machine for $((300 * TIMEOUT_FACTOR)) s"
+  take_locks "$1"
   local line packages=()
   read_manifest
   # Units first: a program must not write into what is being removed.
@@ -690,6 +704,7 @@ undo() {
   done < <(reversed | sed '/^unit /d')
   [ ${#packages[@]} = 0 ] || purge "${packages[@]}"
   rm -rf "$step"
-  rmdir "$HARDWAY/steps" "$HARDWAY" 2>/dev/null || true
+  ! rmdir "$HARDWAY/steps" 2>/dev/null || rm -f "$HARDWAY/lock"
+  rmdir "$HARDWAY" 2>/dev/null || true
   systemctl daemon-reload
 }

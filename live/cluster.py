@@ -10,6 +10,7 @@ from shlex import quote
 from typing import Any
 
 from config.machines import Role
+from live import machine_lock
 from toolchain import access
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
@@ -113,6 +114,25 @@ class Cluster:
         """
         command = [*access.ssh_command(self.stack), machine.name, machine.as_root(script)]
         return _run(command, stdin, self.allowed(seconds))
+
+    def change(
+        self, machine: LiveMachine, script: str, *, command: str, seconds: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a bash script that changes a machine, as `ssh` does, with the machine's lock held (`machine_lock`).
+
+        Args:
+            machine: where.
+            script: stands in the command line: no secrets in it.
+            command: what it is part of, for those who wait for the lock: make restore.
+            seconds: how long it may take once it has the lock, before the lab's `timeout_factor`.
+
+        Raises:
+            TimeoutExpired: it took longer.
+        """
+        allowed = {"wait": self.allowed(machine_lock.WAIT_SECONDS), "seconds": self.allowed(seconds)}
+        locked = machine_lock.alone(script, command=command, **allowed)
+        ssh = [*access.ssh_command(self.stack), *access.keepalive(self.stack)]
+        return _run([*ssh, machine.name, machine.as_root(locked)], None, machine_lock.longest(**allowed))
 
     def kubectl(
         self, *arguments: str, stdin: str | None = None, seconds: float = 60

@@ -30,11 +30,13 @@ def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
     check_names(cluster, names)
     stack = cluster.stack
     with operations.alone(stack, "make replace"):
-        probes = probe_all(cluster)
-        if any(machine.name in names for machine in cluster.etcd_members):
-            check_quorum(cluster, members(cluster, probes), names, insist=insist)
-        with Report() as report:
-            workshop = prepare.everything(report, stack)
+        with operations.pulumi_kept_out(stack, "make replace"):
+            probes = probe_all(cluster)
+            if any(machine.name in names for machine in cluster.etcd_members):
+                check_quorum(cluster, members(cluster, probes), names, insist=insist)
+            with Report() as report:
+                workshop = prepare.everything(report, stack)
+        # The CLI holds the lock from here on; what comes after it only waits.
         since = nodes.now()
         status = operations.replace(workshop, stack, names)
         if status != 0:

@@ -29,7 +29,7 @@ from components.control_plane import API_PORT
 from components.etcd import LEFT_ASIDE
 from components.manifests import KUBECTL
 from config.machines import Role
-from live import nodes
+from live import machine_lock, nodes
 from live.cluster import Cluster, LiveMachine
 from live.control_plane import ControlPlane, control_plane
 from live.probe import Probe, probe_all
@@ -40,6 +40,7 @@ from toolchain import access, operations
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
 
+_COMMAND = "make restore"
 _BUMP = 1_000_000_000
 _DATA = "/var/lib/etcd"
 _STAGE = LEFT_ASIDE
@@ -106,7 +107,7 @@ def restore(cluster: Cluster, file: Path) -> None:
     Raises:
         ToolchainError: a check failed, and nothing was touched; or a machine failed on the way.
     """
-    with operations.alone(cluster.stack, "make restore"), Report() as report:
+    with operations.without_pulumi(cluster.stack, _COMMAND), Report() as report:
         with report.part("checks"):
             plan = _check(cluster, file)
         with report.part("new data directories beside the old ones"):
@@ -198,7 +199,8 @@ etcdutl version >/dev/null 2>&1 && etcdctl version >/dev/null 2>&1 && id -u {use
   echo "identity=$(openssl x509 -in "$ETCDCTL_CACERT" -outform der | sha256sum | cut -d ' ' -f 1)"
 echo "free=$(df -B1 --output=avail {_DATA} {_STAGE} /var/lib 2>/dev/null | sed 1d | sort -n | head -n 1)"
 {REVISIONS}"""
-    said = dict(line.split("=", 1) for line in _run(cluster, machine, script, seconds=60).splitlines() if "=" in line)
+    printed = _run(cluster, machine, script, seconds=60, changes=False)
+    said = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
     return Facts(
         programs="programs" in said,
         unit="unit" in said,
@@ -242,7 +244,7 @@ def _prepare(cluster: Cluster, plan: Plan) -> tuple[int, int]:
             lambda each: _run(cluster, each, data_directory(cluster, each, plan.token, bump), seconds=300),
         )
     except ToolchainError as error:
-        _on_all(cluster.etcd_members, lambda each: cluster.ssh(each, f"rm -rf {_SNAPSHOT} {_NEW}"))
+        _on_all(cluster.etcd_members, lambda each: cluster.change(each, f"rm -rf {_SNAPSHOT} {_NEW}", command=_COMMAND))
         raise ToolchainError(f"{error}\nThe cluster was not touched.") from None
     return revision, revision + bump
 
@@ -422,8 +424,11 @@ def _upload(cluster: Cluster, member: LiveMachine, plan: Plan) -> None:
         f"set -eu; umask 077; mkdir -p {_STAGE}; cat >{_SNAPSHOT}; "
         f"echo '{plan.sum}  {_SNAPSHOT}' | sha256sum --check --quiet"
     )
-    command = [*access.ssh_command(cluster.stack), member.name, member.as_root(script)]
-    allowed = cluster.allowed(600)
+    locked = {"wait": cluster.allowed(machine_lock.WAIT_SECONDS), "seconds": cluster.allowed(600)}
+    script = machine_lock.alone(script, command=_COMMAND, **locked)
+    ssh = [*access.ssh_command(cluster.stack), *access.keepalive(cluster.stack)]
+    command = [*ssh, member.name, member.as_root(script)]
+    allowed = machine_lock.longest(**locked)
     with plan.file.open("rb") as content:
         try:
             done = subprocess.run(command, stdin=content, capture_output=True, text=True, timeout=allowed, check=False)
@@ -433,14 +438,17 @@ def _upload(cluster: Cluster, member: LiveMachine, plan: Plan) -> None:
         raise ToolchainError(f"{member.name} did not take the snapshot: {(done.stderr or done.stdout).strip()}")
 
 
-def _run(cluster: Cluster, machine: LiveMachine, script: str, *, seconds: float = 60) -> str:
-    """What a script on a machine prints.
+def _run(cluster: Cluster, machine: LiveMachine, script: str, *, seconds: float = 60, changes: bool = True) -> str:
+    """What a script on a machine prints; one that changes the machine holds the machine's lock.
 
     Raises:
         ToolchainError: it failed, or took too long.
     """
     try:
-        done = cluster.ssh(machine, script, seconds=seconds)
+        if changes:
+            done = cluster.change(machine, script, command=_COMMAND, seconds=seconds)
+        else:
+            done = cluster.ssh(machine, script, seconds=seconds)
     except subprocess.TimeoutExpired:
         raise ToolchainError(
             f"{machine.name} was not done within {cluster.allowed(seconds):.0f} s; run the same again."

@@ -135,6 +135,11 @@ def ssh_command(stack: Stack) -> list[str]:
     return ["ssh", "-F", str(config), "-i", str(key), "-o", "BatchMode=yes", "-o", connect]
 
 
+def keepalive(stack: Stack) -> list[str]:
+    """Options of ssh, for what may take long: a machine that has not answered for 30 s is given up."""
+    return ["-o", f"ServerAliveInterval={5 * stack.timeout_factor}", "-o", "ServerAliveCountMax=6"]
+
+
 def kubectl_command(stack: Stack) -> list[str]:
     """The command line of the lab's kubectl, as its administrator: arguments follow."""
     return [str(stack.directory / "kubectl"), "--kubeconfig", str(stack.directory / "kubeconfig")]

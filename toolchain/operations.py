@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
-from toolchain import choices, libvirt_strays, older_labs, orphans, paths
+from toolchain import choices, libvirt_strays, older_labs, orphans, paths, stack_lock, state
 from toolchain.engine_output import readable
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
@@ -131,13 +131,47 @@ def alone(stack: Stack, doing: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
-    """Have the stack, free of what a killed run has left behind; return its state as it was found."""
-    for lock in clear_stale_locks(workshop.state.directory, stack):
+@contextmanager
+def without_pulumi(stack: Stack, doing: str) -> Iterator[None]:
+    """Keep every other run away from the stack, plain `pulumi` too: for a command that changes the lab by itself.
+
+    Args:
+        stack: which stack.
+        doing: what this run does, for the others' messages.
+
+    Raises:
+        ToolchainError: another run is at work.
+    """
+    with alone(stack, doing), pulumi_kept_out(stack, doing):
+        yield
+
+
+@contextmanager
+def pulumi_kept_out(stack: Stack, doing: str) -> Iterator[None]:
+    """Hold Pulumi's own lock of the stack; to be released before this run starts the CLI, which takes it itself.
+
+    Only a backend in a directory has a lock that can be held. For another the user is told; the machines' own locks
+    (live/machine_lock.py) are all that remains.
+
+    Raises:
+        ToolchainError: a `pulumi`, or another run that holds the lock, is at work.
+    """
+    directory = state.directory()
+    if directory is None:
         print(
-            f"Removed the lock of a run that was killed (process {lock.pid}, since {lock.since} UTC).",
+            f"The state of the stack {stack.name} is in no directory: {doing} cannot hold Pulumi's lock there. "
+            "Do not run `pulumi` on this stack until it has ended.",
             flush=True,
         )
+        yield
+        return
+    with stack_lock.held(directory, stack, doing):
+        yield
+
+
+def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
+    """Have the stack, free of what a killed run has left behind; return its state as it was found."""
+    stack_lock.report_removed(clear_stale_locks(workshop.state.directory, stack))
     for plugin in orphans.end_orphans(paths.checkout()):
         print(f"Ended {plugin.name} (process {plugin.pid}): a run that was killed had left it at work.", flush=True)
     drop_torn_attributes(workshop.state.directory, stack)

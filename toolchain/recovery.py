@@ -1,7 +1,8 @@
 """What a killed run leaves behind in Pulumi's state: stale locks and pending operations.
 
 A lock of a backend of files names the process that holds it, and stays when that process is killed. A lock
-whose process is dead is removed; a lock that may be alive is never broken.
+whose process is dead is removed; a lock that may be alive is never broken. Commands of this project that change a lab
+without Pulumi hold such a lock, too (`stack_lock.py`).
 
 The backend writes the state itself whole or not at all, but not the attributes that it keeps beside it: cut short
 by a kill, they make the state unreadable. Nobody needs them, so they are removed.
@@ -18,30 +19,46 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.errors import ToolchainError
+from toolchain.holder import Holder, is_running
 from toolchain.stack import Stack
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lock:
-    """One lock file of a backend of files."""
+    """One lock file of a backend of files.
+
+    Args:
+        file: its path.
+        pid, user, host, since: what it says of the process that holds it.
+        holder: that process, where it is a command of this project; None for a `pulumi`.
+    """
 
     file: Path
     pid: int
+    user: str
     host: str
     since: str
+    holder: Holder | None = None
 
     @property
     def is_stale(self) -> bool:
-        """Whether its process is dead for certain: it was on this host, where no `pulumi` has its pid."""
+        """Whether its process is dead for certain; one on another host never is."""
         if self.host != socket.gethostname():
             return False
-        try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        # pid (name) state ...: one that its parent has not buried yet is dead nevertheless.
-        name, _, rest = stat.partition("(")[2].rpartition(")")
-        return name != "pulumi" or rest.split()[0] in ("Z", "X")
+        if self.holder is not None:
+            return self.holder.is_dead
+        # What a `pulumi` writes has its pid alone.
+        return not is_running(self.pid, name="pulumi")
+
+    @property
+    def command(self) -> str:
+        """What holds it."""
+        return self.holder.command if self.holder else "pulumi"
+
+    def remove(self) -> None:
+        """Remove its file, and the attributes that the backend may keep beside it."""
+        self.file.unlink(missing_ok=True)
+        self.file.with_name(f"{self.file.name}.attrs").unlink(missing_ok=True)
 
 
 def clear_stale_locks(directory: Path | None, stack: Stack) -> list[Lock]:
@@ -59,12 +76,11 @@ def clear_stale_locks(directory: Path | None, stack: Stack) -> list[Lock]:
     """
     if directory is None:
         return []
-    locks = _locks(directory, stack)
+    locks = locks_of(directory, stack)
     if alive := [lock for lock in locks if not lock.is_stale]:
-        raise ToolchainError(_at_work(stack, alive[0]))
+        raise ToolchainError(at_work(stack, alive[0]))
     for lock in locks:
-        lock.file.unlink(missing_ok=True)
-        lock.file.with_name(f"{lock.file.name}.attrs").unlink(missing_ok=True)
+        lock.remove()
     return locks
 
 
@@ -110,33 +126,44 @@ def pending_operations(deployment: Mapping[str, Any]) -> list[str]:
     return [f"{operation['type']} {operation['resource']['urn'].rpartition('::')[2]}" for operation in pending]
 
 
-def _locks(directory: Path, stack: Stack) -> list[Lock]:
+def lock_directory(directory: Path, stack: Stack) -> Path:
+    """Where a backend of files has the locks of a stack."""
+    return directory / ".pulumi" / "locks" / "organization" / stack.project / stack.name
+
+
+def locks_of(directory: Path, stack: Stack) -> list[Lock]:
+    """The locks of a stack in a backend of files."""
     locks = []
-    place = directory / ".pulumi" / "locks" / "organization" / stack.project / stack.name
-    for file in sorted(place.glob("*.json")):
+    for file in sorted(lock_directory(directory, stack).glob("*.json")):
         try:
             content = json.loads(file.read_text())
         except FileNotFoundError:
             continue
         except ValueError:
-            content = {}
+            content = None
+        # A file that is damaged is nobody's for certain: report it as one that may be alive.
+        said: Mapping[str, Any] = content if isinstance(content, dict) else {}
+        pid = said.get("pid")
+        complete = isinstance(pid, int) and pid > 0
         locks.append(
             Lock(
                 file=file,
-                # A file that was cut short is nobody's for certain: report it as one that may be alive.
-                pid=int(content.get("pid", 0)),
-                host=str(content.get("hostname", "unknown")),
-                since=str(content.get("timestamp", "unknown"))[:19],
+                pid=pid if isinstance(pid, int) else 0,
+                user=str(said.get("username", "unknown")),
+                host=str(said.get("hostname", "unknown")) if complete else "unknown",
+                since=str(said.get("timestamp", "unknown"))[:19],
+                holder=Holder.read(said),
             )
         )
     return locks
 
 
-def _at_work(stack: Stack, lock: Lock) -> str:
+def at_work(stack: Stack, lock: Lock) -> str:
+    """The message for a run that finds a lock which may be alive."""
     return (
-        f"Another pulumi is at work on the stack {stack.name}: process {lock.pid} on {lock.host}, "
-        f"since {lock.since} UTC. Nothing was touched.\n"
+        f"Another {lock.command} is at work on the stack {stack.name}: process {lock.pid} on {lock.host}, "
+        f"since {lock.since} UTC, started by {lock.user}. Nothing was changed.\n"
         "Wait for it, or interrupt it (Ctrl-C in its terminal, or "
-        f"`kill -INT {lock.pid}`), then run this again.\n"
+        f"`kill -INT {lock.pid}` on {lock.host}), then run this again.\n"
         f"If you are certain that there is no such process: `pulumi cancel --stack {stack.name}`."
     )

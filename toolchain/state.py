@@ -66,6 +66,12 @@ def ensure() -> State:
     )
 
 
+def directory() -> Path | None:
+    """The directory of the backend of files that is in use; None for another backend. Makes nothing."""
+    login = _login()
+    return paths.state() if login is None else _directory_of(login)
+
+
 def _login() -> str | None:
     """The backend that the user has chosen, however that was done; None if there is none."""
     if url := os.environ.get("PULUMI_BACKEND_URL"):

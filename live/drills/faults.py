@@ -10,9 +10,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from live import machine_lock
 from live.cluster import Cluster, LiveMachine
 from live.drills import leadership
 from live.drills.engine import Engine
+from live.drills.leadership import COMMAND
 from live.drills.probes import ETCD_PREFIX, OWN_MEMBER
 from live.programs import program
 from toolchain import access
@@ -61,7 +63,7 @@ class Fault:
         """Mend it."""
 
     def _ssh(self, machine: LiveMachine, script: str, *, seconds: float = 60) -> str:
-        done = self._cluster.ssh(machine, script, seconds=seconds)
+        done = self._cluster.change(machine, script, command=COMMAND, seconds=seconds)
         if done.returncode != 0:
             raise ToolchainError(f"{machine.name}: {(done.stderr or done.stdout).strip()}")
         return done.stdout
@@ -93,8 +95,14 @@ class Kill(Fault):
             done
             echo "$EPOCHREALTIME"
             """
+        locked = machine_lock.alone(
+            script,
+            command=COMMAND,
+            wait=self._cluster.allowed(machine_lock.WAIT_SECONDS),
+            seconds=self._serves_within + 10,
+        )
         self._process = subprocess.Popen(
-            [*access.ssh_command(self._cluster.stack), self._machine.name, self._machine.as_root(script)],
+            [*access.ssh_command(self._cluster.stack), self._machine.name, self._machine.as_root(locked)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -15,6 +15,8 @@ from live.drills.probes import OWN_MEMBER
 from live.programs import LEADERS, program
 from toolchain.errors import ToolchainError
 
+COMMAND = "make drill"
+"""What waits for a machine that a drill changes reads this."""
 _MOVES_WITHIN = 45
 """Seconds: a lease that is not renewed is taken over after 15, one that was given back at once."""
 
@@ -106,7 +108,7 @@ def gather(cluster: Cluster, machine: LiveMachine) -> None:
     if machine in cluster.etcd_members and (leader := etcd_leader(cluster)) != machine:
         target = next(s for s in _statuses(cluster, leader) if _at(cluster, s["Endpoint"]) == machine)
         member = target["Status"]["header"]["member_id"]
-        done = cluster.ssh(leader, f"{OWN_MEMBER}\netcdctl move-leader {member:x}")
+        done = cluster.change(leader, f"{OWN_MEMBER}\netcdctl move-leader {member:x}", command=COMMAND)
         if done.returncode != 0:
             raise ToolchainError(f"etcd's leadership does not move to {machine.name}: {done.stderr.strip()}")
 
@@ -116,7 +118,7 @@ def release(cluster: Cluster) -> None:
     start = "\n".join(program(cluster, each).start() for each in LEADERS)
     for controller in cluster.with_role(Role.CONTROLLER):
         try:
-            cluster.ssh(controller, start)
+            cluster.change(controller, start, command=COMMAND)
         except subprocess.TimeoutExpired:
             continue
 
@@ -126,7 +128,7 @@ def _take_lease(cluster: Cluster, machine: LiveMachine, leader: str) -> None:
         return
     for other in cluster.with_role(Role.CONTROLLER):
         if other != machine:
-            cluster.ssh(other, program(cluster, leader).stop())
+            cluster.change(other, program(cluster, leader).stop(), command=COMMAND)
     allowed = cluster.allowed(_MOVES_WITHIN)
     deadline = time.monotonic() + allowed
     while _holder(cluster, leader) != machine:

@@ -14,11 +14,19 @@ from live.drills.catalogue import DRILLS, Drill
 from live.drills.run import Outcome
 from toolchain import paths
 from toolchain.errors import ToolchainError
+from toolchain.recovery import locks_of
 from toolchain.stack import Stack
 
 
 @pytest.fixture
-def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
+def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of Pulumi's state of the test's own: commands that change a lab write a lock there."""
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}/backend")
+    return tmp_path / "backend"
+
+
+@pytest.fixture
+def stack(tmp_path: Path, backend: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
     """A stack whose files say what a test has `lab` write; nothing answers at its addresses, and nothing must ask."""
     monkeypatch.setattr(paths, "state", lambda: tmp_path)
 
@@ -103,12 +111,14 @@ def test_a_worker_that_is_the_only_one(stack: Stack) -> None:
 
 
 def test_what_cannot_be_had_of_one_balancer_is_said_and_not_passed(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, backend: Path
 ) -> None:
     lab(stack, controllers=3)
     asked: list[str] = []
 
     def do(chosen: Sequence[Drill], _: Cluster) -> tuple[list[Outcome], str]:
+        # Plain `pulumi up` is kept out meanwhile.
+        assert [lock.command for lock in locks_of(backend, stack)] == ["make drill"]
         asked.extend(drill.name for drill in chosen)
         return [], ""
 

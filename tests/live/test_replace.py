@@ -1,6 +1,7 @@
 """Who may be replaced, and what Pulumi is told to do."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from live import __main__ as commands
 from live import nodes, replace
 from live.cluster import Cluster
 from live.status import members
-from toolchain import access, operations, prepare
+from toolchain import access, operations, prepare, stack_lock
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
+from toolchain.recovery import locks_of
 from toolchain.state import State
 
 URN = "urn:pulumi:paper::toy::hardway:index:Containers$command:local:Command::"
@@ -30,7 +32,14 @@ DEPLOYMENT: Mapping[str, Any] = {
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of Pulumi's state of the test's own: commands that change a lab write a lock there."""
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}/backend")
+    return tmp_path / "backend"
+
+
+@pytest.fixture
+def lab(tmp_path: Path, backend: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr("toolchain.paths.checkout", lambda: tmp_path)
     (tmp_path / "Pulumi.paper.yaml").write_text("config: {}\n")
     return cluster(tmp_path)
@@ -70,6 +79,35 @@ def test_the_machines_container_is_replaced_and_nothing_else(lab: Cluster, told:
         [f"--replace={URN}machines-worker-0", f"--replace={URN}machines-controller-1"],
     ]
     assert all(call[0] == "up" and "--yes" in call for call in told)
+
+
+def test_pulumis_lock_is_held_until_the_cli_takes_it(
+    lab: Cluster, told: list[list[str]], backend: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked: dict[str, list[str]] = {}
+    real: dict[str, Callable[..., Any]] = {"checks": well, "set-up": prepare.everything, "pulumi": operations._pulumi}
+
+    def noted(when: str) -> Callable[..., Any]:
+        def run(*words: Any, **_: object) -> Any:
+            locked[when] = [lock.command for lock in locks_of(backend, lab.stack)]
+            return real[when](*words)
+
+        return run
+
+    monkeypatch.setattr(replace, "probe_all", noted("checks"))
+    monkeypatch.setattr(prepare, "everything", noted("set-up"))
+    monkeypatch.setattr(operations, "_pulumi", noted("pulumi"))
+    assert replace.replace(lab, ["controller-1"], insist=False) == 0
+    assert locked == {"checks": ["make replace"], "set-up": ["make replace"], "pulumi": []}
+
+
+def test_a_pulumi_at_work_is_not_disturbed(lab: Cluster, told: list[list[str]], backend: Path) -> None:
+    with (
+        stack_lock.held(backend, lab.stack, "pulumi"),
+        pytest.raises(ToolchainError, match=f"process {os.getpid()} on .*Nothing was changed"),
+    ):
+        replace.replace(lab, ["controller-1"], insist=False)
+    assert told == []
 
 
 def test_all_wrong_names_are_reported_with_the_right_ones(lab: Cluster, told: list[list[str]]) -> None:

@@ -23,6 +23,7 @@ from live.restore import Facts, find_problems
 from live.snapshot_file import sidecar_of
 from toolchain import operations
 from toolchain.errors import ToolchainError
+from toolchain.recovery import locks_of
 
 UNITS = control_plane._units(control_plane._library(1))
 PODS = control_plane._pods(control_plane._library(1), 1)
@@ -30,7 +31,14 @@ HAS = Facts(programs=True, unit=True, token="hardway-paper", identity=IDENTITY, 
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of Pulumi's state of the test's own: commands that change a lab write a lock there."""
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}/backend")
+    return tmp_path / "backend"
+
+
+@pytest.fixture
+def lab(tmp_path: Path, backend: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr("toolchain.paths.checkout", lambda: tmp_path)
     return cluster(tmp_path)
 
@@ -90,12 +98,14 @@ def test_members_that_disagree_are_reported(lab: Cluster, file: Path) -> None:
 
 
 def test_nothing_is_touched_where_a_check_fails(
-    lab: Cluster, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    lab: Cluster, file: Path, backend: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
+    locked: list[str] = []
 
     def ssh(_: Cluster, machine: object, script: str, **__: object) -> subprocess.CompletedProcess[str]:
         asked.append(script)
+        locked.extend(lock.command for lock in locks_of(backend, lab.stack))
         said = (
             f"programs=yes\nunit=yes\ntoken=hardway-paper\nidentity={'cd' * 32}\nfree=99999999999\ncontrol_plane=yes\n"
         )
@@ -110,8 +120,9 @@ def test_nothing_is_touched_where_a_check_fails(
         assert "systemctl" not in script
         assert "mv " not in script
         assert " rm " not in script
-    # The lock is free again.
-    with operations.alone(lab.stack, "a test"):
+    # Pulumi's own lock was held before the first question, and all is free again.
+    assert locked == ["make restore"] * 3
+    with operations.without_pulumi(lab.stack, "a test"):
         pass
 
 
@@ -142,6 +153,12 @@ class Members:
     def __init__(self, *, fails_at: str = "", revision: int = 0) -> None:
         self.fails_at, self.revision = fails_at, revision
         self.asked: list[tuple[str, str]] = []
+        self.locked: list[str] = []
+
+    def change(self, machine: LiveMachine, script: str, **more: object) -> subprocess.CompletedProcess[str]:
+        assert more["command"] == "make restore"
+        self.locked.append(script)
+        return self.ssh(machine, script)
 
     def ssh(self, machine: LiveMachine, script: str, **_: object) -> subprocess.CompletedProcess[str]:
         self.asked.append((machine.name, script))
@@ -172,6 +189,7 @@ def restoring(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> Callable[[Member
         monkeypatch.setattr(restore, "_upload", lambda *_: None)
         monkeypatch.setattr(restore, "_nodes", lambda *_: None)
         monkeypatch.setattr(Cluster, "ssh", lambda _, *words, **more: members.ssh(*words, **more))
+        monkeypatch.setattr(Cluster, "change", lambda _, *words, **more: members.change(*words, **more))
         snapshot = lab.stack.settings_file.with_name("paper.db")
         snapshot.write_bytes(database())
         restore.restore(lab, snapshot)
@@ -221,6 +239,14 @@ def test_all_members_are_masked_before_one_gets_new_data_and_swapped_before_one_
         if line in script
     ]
     assert kinds == ["mask"] * 3 + ["swap"] * 3 + ["start"] * 3
+
+
+def test_every_script_but_the_questions_holds_the_machines_lock(restoring: Callable[[Members], None]) -> None:
+    members = Members()
+    restoring(members)
+    unlocked = [script for _, script in members.asked if script not in members.locked]
+    assert len(unlocked) == 3
+    assert all("echo programs=yes" in script for script in unlocked)
 
 
 def test_every_restore_makes_a_cluster_of_its_own(restoring: Callable[[Members], None]) -> None:

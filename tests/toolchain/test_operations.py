@@ -240,6 +240,53 @@ def test_a_plain_pulumi_at_work_is_not_disturbed(toy: Toy) -> None:
         plain.communicate()
 
 
+def test_a_command_that_changes_the_lab_by_itself_keeps_plain_pulumi_out(toy: Toy) -> None:
+    assert toy.up() == 0
+    marker = toy.directory / "not-to-be"
+    toy.create(f"touch {marker}")
+    with operations.without_pulumi(toy.stack, "make restore"):
+        plain = toy.start_plain_pulumi()
+        said, _ = plain.communicate(timeout=PATIENCE)
+        assert plain.returncode != 0
+        assert "the stack is currently locked by 1 lock(s)" in said
+        assert f"(pid {os.getpid()})" in said
+        # A preview changes nothing.
+        assert operations._ask(toy.workshop, toy.stack, "preview").returncode == 0
+        # This checkout's own runs know the command's name.
+        with pytest.raises(ToolchainError, match=rf"Another make restore is at work .*process {os.getpid()} on"):
+            toy.up()
+    assert not marker.exists()
+    assert toy.up() == 0
+    assert marker.exists()
+
+
+def test_a_command_is_refused_while_plain_pulumi_is_at_work(toy: Toy) -> None:
+    assert toy.up() == 0
+    marker = toy.directory / "in-the-middle"
+    toy.create(f"touch {marker}; exec sleep 60")
+    plain = toy.start_plain_pulumi()
+    try:
+        wait_for(marker.exists, plain)
+        with (
+            pytest.raises(ToolchainError, match=rf"Another pulumi is at work .*process {plain.pid} on"),
+            operations.without_pulumi(toy.stack, "make restore"),
+        ):
+            pytest.fail("both are at work")
+        assert plain.poll() is None
+    finally:
+        plain.kill()
+        plain.communicate()
+
+
+def test_a_backend_without_a_directory_is_said(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://somewhere")
+    with operations.without_pulumi(toy.stack, "make restore"):
+        assert "make restore cannot hold Pulumi's lock" in capsys.readouterr().out
+    assert not (toy.directory / ".state" / ".pulumi").exists()
+
+
 def test_other_stacks_are_not_kept_waiting(toy: Toy, running: Running) -> None:
     (toy.directory / "Pulumi.ha.yaml").write_text(SETTINGS.format(create="'true'"))
     other = stack.read("ha")
