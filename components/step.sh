@@ -42,8 +42,9 @@ take_locks() {
   exec 9>>"$step/lock"
   flock -w $seconds 9 || die "another run of step $1 is at work on $(hostname), waited $seconds s:" \
     "$(cat "$step/lock"). Wait until it has ended, or end that process there, then run this again"
+  # On a full disk the name is missing, and `undo` still makes room.
   printf 'process %s%s, since %s\n' $$ "${SSH_CONNECTION:+, started from ${SSH_CONNECTION%% *}}" \
-    "$(date -u '+%F %T UTC')" >"$step/lock"
+    "$(date -u '+%F %T UTC')" >"$step/lock" || true
 }
 
 # begin STEP: take the locks, and read the step's secrets (lines of "PATH BASE64" on standard input).
