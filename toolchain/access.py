@@ -72,7 +72,9 @@ def remove(stack: Stack) -> None:
 def show(stack: Stack, outputs: Mapping[str, Any]) -> None:
     """Print the nodes, the endpoint, where the kubeconfig is, and that network policies are not enforced if so."""
     print(flush=True)
-    subprocess.run([*kubectl_command(stack), "get", "nodes", "-o", "wide"], env=kubectl_environment(stack), check=False)
+    deadline = f"--request-timeout={30 * stack.timeout_factor}s"
+    command = [*kubectl_command(stack), "get", "nodes", "-o", "wide", deadline]
+    subprocess.run(command, env=kubectl_environment(stack), check=False)
     print(f"\nendpoint    {outputs.get('endpoint', 'unknown')}")
     print(f"kubeconfig  {stack.directory / 'kubeconfig'}", flush=True)
     if _ENFORCES not in stack.features:

@@ -101,8 +101,10 @@ class Kill(Fault):
             wait=self._cluster.allowed(machine_lock.WAIT_SECONDS),
             seconds=self._serves_within + 10,
         )
+        # What it prints is waited for without a deadline here: a machine that is frozen must end the wait.
+        ssh = [*access.ssh_command(self._cluster.stack), *access.keepalive(self._cluster.stack)]
         self._process = subprocess.Popen(
-            [*access.ssh_command(self._cluster.stack), self._machine.name, self._machine.as_root(locked)],
+            [*ssh, self._machine.name, self._machine.as_root(locked)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -81,7 +81,7 @@ def test_what_is_shown_has_no_secret(stack: Stack, capfd: pytest.CaptureFixture[
     access.write(stack, OUTPUTS)
     access.show(stack, OUTPUTS)
     said = capfd.readouterr()
-    assert f"<--kubeconfig><{stack.directory}/kubeconfig><get><nodes><-o><wide>" in said.out
+    assert f"<--kubeconfig><{stack.directory}/kubeconfig><get><nodes><-o><wide><--request-timeout=30s>" in said.out
     assert "endpoint    https://10.0.0.1:6443" in said.out
     assert f"kubeconfig  {stack.directory}/kubeconfig" in said.out
     assert "secret" not in said.out + said.err
