@@ -21,6 +21,8 @@ from hosts.plan import Host, Login
 SSH_PASSWORD, SUDO_PASSWORD = "HARDWAY_SSH_PASSWORD", "HARDWAY_SUDO_PASSWORD"
 # A host that looks up its callers' names, or punishes a wrong password with a pause, takes some seconds.
 _CONNECT_SECONDS = 15
+# A host that answers nothing in between is given up, also in the middle of a script.
+_KEEPALIVE_SECONDS, _KEEPALIVES = 5, 6
 # OpenSSH's hardware-accelerated cipher first: artifacts are hundreds of megabytes.
 _CIPHERS = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr"]
 
@@ -144,6 +146,8 @@ async def dial(
                 encryption_algs=_CIPHERS,
                 # asyncssh's own deadline is of two minutes; the one below is enough.
                 login_timeout=0,
+                keepalive_interval=credentials.allowed(_KEEPALIVE_SECONDS),
+                keepalive_count_max=_KEEPALIVES,
                 **credentials.options(),
             ),
             seconds,
@@ -248,6 +252,10 @@ async def _run(
             process.stdin.write(f"{password}\n")
         process.stdin.write_eof()
     done = await process.wait()
+    if done.returncode is None:
+        raise HostError(
+            f"{login}: the connection broke, or the host has stopped answering: run this again when it answers"
+        )
     before, started, printed = str(done.stdout or "").partition(f"{token}\n")
     errors = str(done.stderr or "")
     said = (errors.partition(f"{token}\n")[2] if started else errors).strip()

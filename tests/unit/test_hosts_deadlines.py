@@ -1,7 +1,10 @@
 """How long `hosts` waits for a host that takes a connection and says nothing: times the lab's `timeout_factor`."""
 
 import asyncio
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -33,3 +36,50 @@ def test_a_host_key_is_waited_for_longer(silent: Login, factor: int) -> None:
     host = Host(name="node", roles=("worker",), login=silent, address="10.0.0.1")
     (shown,) = asyncio.run(trust.ask([host], Credentials(timeout_factor=factor)))
     assert f"no answer within {factor} s" in shown.problem.replace("\N{NO-BREAK SPACE}", " ")
+
+
+SERVER = """
+import asyncio, sys, asyncssh
+
+async def serve():
+    key = asyncssh.generate_private_key("ssh-ed25519")
+
+    class Server(asyncssh.SSHServer):
+        def begin_auth(self, username):
+            return False
+
+    async def process(started):
+        print("begun", flush=True)
+        await asyncio.sleep(600)
+
+    server = await asyncssh.listen(
+        "127.0.0.1", 0, server_host_keys=[key], server_factory=Server, process_factory=process
+    )
+    print(server.get_port(), key.export_public_key().decode().strip(), flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(serve())
+"""
+
+
+def test_a_host_that_freezes_in_the_middle_of_a_script_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "_KEEPALIVE_SECONDS", 1)
+    monkeypatch.setattr(reach, "_KEEPALIVES", 2)
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            port, key = server.stdout.readline().split(" ", 1)
+            login = Login(host="127.0.0.1", port=int(port), user="root", host_keys=(key.strip(),))
+            begun = server.stdout
+
+            async def run() -> None:
+                connection = await reach.dial(login, Credentials(lab_key_only=True))
+                script = asyncio.create_task(reach.as_root(connection, login, "true"))
+                await asyncio.to_thread(begun.readline)
+                server.send_signal(signal.SIGSTOP)
+                with pytest.raises(HostError, match="the connection broke, or the host has stopped answering"):
+                    await asyncio.wait_for(script, 30)
+
+            asyncio.run(run())
+        finally:
+            server.kill()
