@@ -126,7 +126,8 @@ admit() {
   while read -r name machine pods; do
     all+=("$name") label[$name]=$machine range[$name]=$pods
   done
-  nodes=$(answer_of 60 'the list of Nodes' k get nodes -o go-template="$NODE_MACHINES") || exit 1
+  nodes=$(answer_of 60 'the list of Nodes' k get nodes --request-timeout="$((10 * TIMEOUT_FACTOR))s" \
+    -o go-template="$NODE_MACHINES") || exit 1
   while read -r name is; do [ -z "$name" ] || there[$name]=$is; done <<<"$nodes"
   for name in "${all[@]}"; do
     [ "${there[$name]:-}" != "${label[$name]}" ] || continue
@@ -153,7 +154,7 @@ NODE_MACHINES='{{range .items}}{{.metadata.name}} {{index .metadata.labels "hard
 allow_joins() {
   local until settings=/run/hardway-token.yaml
   until=$(answer_of 60 'whether the API has the join token' k -n kube-system get secret "bootstrap-token-$1" \
-    --ignore-not-found -o jsonpath='{.data.expiration}') || exit 1
+    --request-timeout="$((10 * TIMEOUT_FACTOR))s" --ignore-not-found -o jsonpath='{.data.expiration}') || exit 1
   until=$(base64 -d <<<"$until")
   [ -z "$until" ] || [ $(($(date -d "$until" +%s) - $(date +%s))) -lt 600 ] || return 0
   k -n kube-system delete secret "bootstrap-token-$1" --ignore-not-found >/dev/null

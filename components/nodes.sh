@@ -10,7 +10,8 @@ k() { kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --cache-dir /var/lib
 # a drain that cannot finish takes itself back and says what holds it.
 only_nodes() {
   local name ready gone=() alive=() said nodes
-  nodes=$(answer_of 60 "the list of the lab's Nodes" k get nodes -l "$NODE_LABEL" -o go-template="$NODE_READY") || exit 1
+  nodes=$(answer_of 60 "the list of the lab's Nodes" k get nodes --request-timeout="$((10 * TIMEOUT_FACTOR))s" \
+    -l "$NODE_LABEL" -o go-template="$NODE_READY") || exit 1
   while read -r name ready; do
     [ -n "$name" ] || continue
     case " $* " in *" $name "*) continue ;; esac

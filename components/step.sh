@@ -341,7 +341,9 @@ fetch() {
 download() {
   local status
   for _ in 1 2 3 4 5; do
-    outside curl -fsSL --retry 5 --retry-connrefused "$@" && return
+    # One that stalls ends.
+    outside curl -fsSL --connect-timeout $((30 * TIMEOUT_FACTOR)) --speed-limit 1 --speed-time $((60 * TIMEOUT_FACTOR)) \
+      --retry 5 --retry-connrefused "$@" && return
     status=$?
     case $status in 18 | 56) ;; *) break ;; esac
   done

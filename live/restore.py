@@ -357,7 +357,7 @@ if [ -e {_DATA}/member ]; then
     rm -rf {_DATA}/member
   else
     {private} {before}
-    mv -T {_DATA}/member {before}/member
+    mv -T {_DATA}/member {before}/member || {{ rmdir {before}; exit 1; }}
     echo {before}
   fi
 fi

@@ -344,6 +344,16 @@ class TestDirectories:
         assert "etcd-restore/data/member is not there" in said
         assert (root / "var/lib/etcd/member/snap/db").read_text() == "old"
 
+    def test_data_that_cannot_be_moved_stay_and_leave_no_empty_copy(self, root: Path) -> None:
+        self.data(root, "old")
+        self.prepared(root)
+        (root / "bin/mv").write_text("#!/bin/sh\necho 'Device or resource busy' >&2\nexit 1\n")
+        (root / "bin/mv").chmod(0o755)
+        said = self.run(root, restore.swap("/var/lib/etcd-restore/before-T1", UNITS), fails=True)
+        assert "Device or resource busy" in said
+        assert (root / "var/lib/etcd/member/snap/db").read_text() == "old"
+        assert self.copies(root) == []
+
     def test_a_restore_that_was_killed_before_the_start_keeps_the_old_data_once(self, root: Path) -> None:
         self.data(root, "old")
         for number in range(6):
