@@ -119,7 +119,7 @@ def registered(run: Run) -> dict[str, Any]:
 
 def without_deadlines(inputs: Any) -> str:
     lines = json.dumps(inputs, default=str, sort_keys=True).split("\\n")
-    own = ("TIMEOUT_FACTOR=", "export ETCDCTL_DIAL_TIMEOUT=", "export ETCDCTL_COMMAND_TIMEOUT=")
+    own = ("TIMEOUT_FACTOR=", "TimeoutStartSec=", "export ETCDCTL_DIAL_TIMEOUT=", "export ETCDCTL_COMMAND_TIMEOUT=")
     kept = [line for line in lines if not line.startswith(own)]
     text = DEADLINE.sub("DEADLINE", "\n".join(kept))
     text = re.sub(r'"perDialTimeout": \d+', "DEADLINE", text)
