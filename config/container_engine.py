@@ -62,7 +62,8 @@ def has_cgroup_v2() -> bool:
 def _in_state(file: Path) -> str | None:
     """What the state of a lab in a backend of files says: the first script that was run asks the engine."""
     try:
-        resources = json.loads(file.read_text())["checkpoint"]["latest"]["resources"]
+        # After a power failure it may end with NUL bytes, until set-up has removed them.
+        resources = json.loads(file.read_text().rstrip("\0"))["checkpoint"]["latest"]["resources"]
         scripts = [
             str((resource.get("inputs") or {}).get("create"))
             for resource in resources

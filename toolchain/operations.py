@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
-from toolchain import choices, libvirt_strays, older_labs, orphans, paths, stack_lock, state
+from toolchain import choices, libvirt_strays, older_labs, orphans, paths, stack_lock, state, whose
 from toolchain.engine_output import readable
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
-from toolchain.recovery import clear_stale_locks, drop_torn_attributes, pending_operations, recorded
+from toolchain.recovery import clear_stale_locks, drop_torn_attributes, pending_operations, recorded, repair_torn_state
 from toolchain.stack import Stack
 from toolchain.state import settings_file_kept
 
@@ -45,7 +45,9 @@ def up(workshop: Workshop, stack: Stack) -> int:
         ToolchainError: another run is at work on this stack, or the state cannot be used.
     """
     with settings_file_kept(stack.settings_file, workshop.state):
-        choices.check(_open(workshop, stack), stack)
+        deployment = _open(workshop, stack)
+        choices.check(deployment, stack)
+        whose.check_before_up(deployment, stack)
         return _pulumi(workshop, stack, "up", *_AT_ONCE)
 
 
@@ -66,6 +68,7 @@ def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
     with settings_file_kept(stack.settings_file, workshop.state):
         deployment = _open(workshop, stack)
         choices.check(deployment, stack)
+        whose.check_before_up(deployment, stack)
         urns = [f"--replace={_urn_of_machine(deployment, machine)}" for machine in dict.fromkeys(machines)]
         return _pulumi(workshop, stack, "up", *urns, *_AT_ONCE)
 
@@ -75,6 +78,7 @@ def preview(workshop: Workshop, stack: Stack) -> int:
     with settings_file_kept(stack.settings_file, workshop.state):
         clear_stale_locks(workshop.state.directory, stack)
         drop_torn_attributes(workshop.state.directory, stack)
+        _repair_state(workshop, stack)
         choices.check(_export_or_init(workshop, stack), stack)
         return _pulumi(workshop, stack, "preview", "--diff")
 
@@ -82,7 +86,7 @@ def preview(workshop: Workshop, stack: Stack) -> int:
 def destroy(workshop: Workshop, stack: Stack) -> int:
     """Take a lab away; the stack, empty, stays. Returns and raises as `up`."""
     with settings_file_kept(stack.settings_file, workshop.state):
-        _open(workshop, stack)
+        whose.check_before_destroy(_open(workshop, stack), stack)
         return _pulumi(workshop, stack, "destroy", *_AT_ONCE)
 
 
@@ -175,6 +179,7 @@ def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
     for plugin in orphans.end_orphans(paths.checkout()):
         print(f"Ended {plugin.name} (process {plugin.pid}): a run that was killed had left it at work.", flush=True)
     drop_torn_attributes(workshop.state.directory, stack)
+    _repair_state(workshop, stack)
     deployment = _export_or_init(workshop, stack)
     if pending := pending_operations(deployment):
         print(f"A run was killed while {', '.join(pending)}: clearing that from the state.", flush=True)
@@ -189,6 +194,13 @@ def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
     if stack.substrate == "libvirt" and (gone := libvirt_strays.remove(deployment, stack)):
         print(f"Removed what an earlier run has left half made: {', '.join(gone)}.", flush=True)
     return deployment
+
+
+def _repair_state(workshop: Workshop, stack: Stack) -> None:
+    if repaired := repair_torn_state(workshop.state.directory, stack):
+        print(
+            f"{repaired} had NUL bytes behind its JSON, as a power failure leaves them: they are removed.", flush=True
+        )
 
 
 def _repair_scripts(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
@@ -225,6 +237,7 @@ def _export_or_init(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
         return deployment
     if "no stack named" not in exported.stderr:
         raise ToolchainError(f"The state of the stack {stack.name} cannot be read: {exported.stderr.strip()}")
+    whose.check_backend(stack)
     made = _ask(workshop, stack, "stack", "init", "--no-select")
     if made.returncode != 0:
         raise ToolchainError(f"The stack {stack.name} cannot be made: {made.stderr.strip()}")

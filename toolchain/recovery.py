@@ -4,6 +4,9 @@ A lock of a backend of files names the process that holds it, and stays when tha
 whose process is dead is removed; a lock that may be alive is never broken. Commands of this project that change a lab
 without Pulumi hold such a lock, too (`stack_lock.py`).
 
+When the host loses its power, a file of the state may end with NUL bytes: its length was written, and its last blocks
+were not, or the file system has filled them. Where all of its JSON stands before them, they are removed.
+
 The backend writes the state itself whole or not at all, but not the attributes that it keeps beside it: cut short
 by a kill, they make the state unreadable. Nobody needs them, so they are removed.
 
@@ -12,6 +15,7 @@ clears it. What was being created is not in the state, so the next `up` creates 
 """
 
 import json
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -101,6 +105,67 @@ def drop_torn_attributes(directory: Path | None, stack: Stack) -> None:
             json.loads(attributes.read_text())
         except ValueError:
             attributes.unlink(missing_ok=True)
+
+
+def repair_torn_state(directory: Path | None, stack: Stack) -> Path | None:
+    """Remove NUL bytes behind the JSON of a state. Only where nobody is at work.
+
+    Args:
+        directory: of the backend; None where it is no directory.
+        stack: whose state.
+
+    Returns:
+        The file, where it was repaired.
+
+    Raises:
+        ToolchainError: the state is not whole; which copy is.
+    """
+    if directory is None:
+        return None
+    file = directory / ".pulumi" / "stacks" / stack.project / f"{stack.name}.json"
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    whole = content.rstrip(b"\0")
+    if not _is_json(whole):
+        raise ToolchainError(_torn(stack, file))
+    if whole == content:
+        return None
+    owner = file.stat()
+    # Not what the backend or `drop_torn_attributes` would take for theirs.
+    draft = file.with_name(f".{file.name}.whole")
+    with draft.open("wb") as out:
+        os.fchmod(out.fileno(), owner.st_mode & 0o777)
+        os.fchown(out.fileno(), owner.st_uid, owner.st_gid)
+        out.write(whole)
+        out.flush()
+        os.fsync(out.fileno())
+    draft.replace(file)
+    return file
+
+
+def _torn(stack: Stack, file: Path) -> str:
+    copies = [file.with_name(f"{file.name}.bak")]
+    backups = file.parents[2] / "backups" / stack.project / stack.name
+    copies += sorted(backups.glob("*.json"), reverse=True)
+    good = next((copy for copy in copies if copy.exists() and _is_json(copy.read_bytes().rstrip(b"\0"))), None)
+    what = f"The state of the stack {stack.name} is damaged: {file} is not whole JSON. Nothing was changed.\n"
+    if good is None:
+        return f"{what}There is no whole copy of it beside it: restore {file} from a backup of yours."
+    return (
+        f"{what}The last state that is whole is {good}. It may lack what the last run made before it was cut short;\n"
+        f"the next `make up STACK={stack.name}` makes that again. To use it:\n"
+        f"  cp -p '{file}' '{file}.damaged' && cp -p '{good}' '{file}'"
+    )
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except ValueError:
+        return False
+    return True
 
 
 def recorded(directory: Path | None, stack: Stack) -> Mapping[str, Any]:

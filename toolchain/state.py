@@ -100,7 +100,13 @@ def _has_passphrase_of_the_users(generated: Path) -> bool:
 def _encrypted_stacks(directory: Path) -> list[str]:
     stacks = []
     for file in sorted((directory / ".pulumi" / "stacks").glob("*/*.json")):
-        latest = json.loads(file.read_text()).get("checkpoint", {}).get("latest") or {}
+        try:
+            # After a power failure it may end with NUL bytes.
+            latest = json.loads(file.read_text().rstrip("\0")).get("checkpoint", {}).get("latest") or {}
+        except ValueError:
+            # What it says is lost: it may be encrypted.
+            stacks.append(file.stem)
+            continue
         if (latest.get("secrets_providers") or {}).get("type") == "passphrase":
             stacks.append(file.stem)
     return stacks

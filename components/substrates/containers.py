@@ -22,6 +22,7 @@ from pulumi_command import local, remote
 
 from components.machine import Machine
 from components.quorum import quorum_guard
+from components.substrates.containers_owner import RECORDS, REMOVES, fingerprint, of_owner, owners_interpreter
 from components.substrates.this_host import host_routes, script
 from components.systemd import oneshot_unit
 from components.worker import HOST_RESOLV_CONF, HOST_RESOLVED, KUBELET_SYSCTLS
@@ -43,6 +44,9 @@ _HOST_SYSCTLS = (
 )
 # Shared by the labs of this host; gone with a reboot, as the settings are.
 _SAVED_SYSCTLS = "/run/hardway-sysctls"
+
+# What a container's first command has printed, its id, which every step has among its inputs.
+_SAY_AGAIN = 'printf "%s\\n" "$PULUMI_COMMAND_STDOUT"'
 
 # Each flag with its reason.
 _RUN_FLAGS = {
@@ -81,7 +85,16 @@ class Containers(pulumi.ComponentResource):
         engine = lab.engine
         prefix = f"hardway-{lab.name}"
         key = tls.PrivateKey(f"{name}-ssh", algorithm="ED25519", opts=child)
-        preflight = local.Command(f"{name}-preflight", create=_preflight(lab, prefix), opts=child)
+        identity = key.public_key_openssh.apply(fingerprint)
+        # Another text of what makes a machine would replace it: whose it is stands beside.
+        guarded = identity.apply(lambda known: owners_interpreter(lab.name, known))
+        preflight = local.Command(
+            f"{name}-preflight",
+            create=key.public_key_openssh.apply(lambda known: preflight_command(lab, prefix, known, begun=False)),
+            update=key.public_key_openssh.apply(lambda known: preflight_command(lab, prefix, known, begun=True)),
+            delete=identity.apply(lambda known: of_owner(forget(lab.name), lab.name, known)),
+            opts=child,
+        )
         made_from = create_network(engine, prefix, lab)
         guard = quorum_guard(
             f"{name}-quorum",
@@ -94,7 +107,8 @@ class Containers(pulumi.ComponentResource):
             create=made_from,
             # Where only the deletion differs from that of a running lab, nothing is to be made again.
             update=":",
-            delete=delete_network(engine, prefix, lab),
+            delete=identity.apply(lambda known: of_owner(delete_network(engine, prefix, lab), lab.name, known)),
+            interpreter=guarded,
             opts=pulumi.ResourceOptions(
                 parent=self, depends_on=[preflight, guard], replace_on_changes=["create"], delete_before_replace=True
             ),
@@ -103,7 +117,8 @@ class Containers(pulumi.ComponentResource):
             f"{name}-firewall",
             # The network's id is among it: another network has another bridge.
             create=pulumi.Output.format("{0}\n# on network {1}", open_firewall(prefix), network.id),
-            delete=close_firewall(prefix),
+            delete=identity.apply(lambda known: of_owner(close_firewall(prefix), lab.name, known)),
+            interpreter=guarded,
             stdin=firewall_script(engine, prefix),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[network]),
         )
@@ -112,14 +127,15 @@ class Containers(pulumi.ComponentResource):
         self.entrance: Sequence[pulumi.Resource] = []
         self.ssh_private_key = key.private_key_openssh
         self.machines: Sequence[Machine] = [
-            self._machine(name, lab, prefix, spec, key, network, firewall) for spec in lab.machines
+            self._machine(name, lab, spec, key, guarded, network, firewall) for spec in lab.machines
         ]
         routes = host_routes(lab.machines)
         unit = boot_unit(engine, prefix, [spec.name for spec in lab.machines], routes, lab.kernel_modules)
         local.Command(
             f"{name}-boot",
             create=create_boot(prefix, routes),
-            delete=delete_boot(prefix, routes),
+            delete=identity.apply(lambda known: of_owner(delete_boot(prefix, routes), lab.name, known)),
+            interpreter=guarded,
             stdin=unit,
             opts=pulumi.ResourceOptions(
                 parent=self,
@@ -135,13 +151,13 @@ class Containers(pulumi.ComponentResource):
         self,
         name: str,
         lab: Lab,
-        prefix: str,
         spec: MachineSpec,
         key: tls.PrivateKey,
+        guarded: pulumi.Output[list[str]],
         network: local.Command,
         firewall: local.Command,
     ) -> Machine:
-        engine = lab.engine
+        prefix = f"hardway-{lab.name}"
         host_key = tls.PrivateKey(
             f"{name}-{spec.name}-host-key", algorithm="ED25519", opts=pulumi.ResourceOptions(parent=self)
         )
@@ -149,12 +165,14 @@ class Containers(pulumi.ComponentResource):
             f"{name}-{spec.name}",
             # The network's id is among it: a network made anew has lost its containers.
             create=pulumi.Output.format("{0}\n# on network {1}", create_container(lab, prefix, spec), network.id),
-            delete=delete_container(engine, f"{prefix}-{spec.name}"),
+            # Where only these two or the interpreter differ from those of a running lab, its machine stays as it is.
+            update=f"# container {prefix}-{spec.name} stays\n{_SAY_AGAIN}",
+            delete=delete_container(lab.engine, f"{prefix}-{spec.name}"),
             # Keys come on standard input: no command line and no log shows them.
             stdin=pulumi.Output.format(
                 "{0}\n{1}", key.public_key_openssh.apply(str.strip), host_key.private_key_openssh.apply(str.strip)
             ),
-            interpreter=["/bin/bash", "-c"],
+            interpreter=guarded,
             logging=local.Logging.NONE,
             opts=pulumi.ResourceOptions(
                 parent=self,
@@ -208,8 +226,8 @@ def create_network(engine: str, prefix: str, lab: Lab) -> str:
 
 def delete_network(engine: str, prefix: str, lab: Lab) -> str:
     """The shell lines that remove the network, with whatever container a killed run left in it."""
-    return script(
-        f"network {prefix}, removed",
+    return _removal(
+        f"network {prefix}",
         f"left=$(as_root {engine} ps -aq --filter label=hardway.lab={lab.name})",
         f'[ -z "$left" ] || as_root {_remove(engine)} $left >/dev/null',
         *_remove_network(engine, prefix),
@@ -223,6 +241,11 @@ def delete_network(engine: str, prefix: str, lab: Lab) -> str:
         f"as_root sysctl -q -p {_SAVED_SYSCTLS}",
         f"as_root rm -f {_SAVED_SYSCTLS}",
     )
+
+
+def _removal(title: str, *lines: str) -> str:
+    """A script that removes something; its first line lets it pass the guard, see containers_owner.py."""
+    return script(f"{REMOVES.removeprefix('# ')}{title}", *lines)
 
 
 def _remove(engine: str) -> str:
@@ -253,8 +276,8 @@ def open_firewall(prefix: str) -> str:
 
 def close_firewall(prefix: str) -> str:
     """The reverse of `open_firewall`, with the same input: neither the bridge nor the installed script need exist."""
-    return script(
-        f"firewall of {prefix}, closed",
+    return _removal(
+        f"firewall rules of {prefix}",
         "as_root sh -s close",
         f"as_root rm -rf {Path(firewall_program(prefix)).parent}",
     )
@@ -320,8 +343,16 @@ def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
 
 
 def delete_container(engine: str, container: str) -> str:
-    """The shell lines that remove a machine with all it holds; it need not answer any more."""
-    return script(f"container {container}, removed", f"as_root {_remove(engine)} {container} >/dev/null")
+    """The shell lines that remove a machine with all it holds; it need not answer any more, or be there.
+
+    By its id, which its first command has printed: another one may have its name by now.
+    """
+    return _removal(
+        f"container {container}",
+        ': "${PULUMI_COMMAND_STDOUT:?the state has no id of this container}"',
+        f"present=$(as_root {engine} ps -aq --no-trunc --filter id=$PULUMI_COMMAND_STDOUT)",
+        f'[ -z "$present" ] || as_root {_remove(engine)} "$present" >/dev/null',
+    )
 
 
 def _host_resolvers() -> list[str]:
@@ -388,9 +419,9 @@ def create_boot(prefix: str, routes: Sequence[tuple[str, str]]) -> str:
 
 
 def delete_boot(prefix: str, routes: Sequence[tuple[str, str]]) -> str:
-    """The reverse of `create_boot`; bears that the containers, and with them the routes, are gone."""
-    return script(
-        f"routes and boot unit of {prefix}, removed",
+    """The reverse of `create_boot`; tolerates that the containers, and with them the routes, are gone."""
+    return _removal(
+        f"routes and boot unit of {prefix}",
         *(f"as_root ip route del {pods} via {worker} 2>/dev/null || true" for pods, worker in routes),
         f"[ -e /etc/systemd/system/{prefix}.service ] || exit 0",
         f"as_root systemctl -q disable {prefix}.service",
@@ -399,7 +430,15 @@ def delete_boot(prefix: str, routes: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def _preflight(lab: Lab, prefix: str) -> str:
+def preflight_command(lab: Lab, prefix: str, key: str, *, begun: bool) -> str:
+    """The shell lines that report what is in the way, or record whose lab it is.
+
+    Args:
+        lab: the lab.
+        prefix: hardway-<stack>.
+        key: its public SSH key.
+        begun: whether it has passed before: then what has no mark, and is of an earlier version, may be the lab's own.
+    """
     return script(
         f"preflight of {prefix}",
         " ".join(
@@ -412,6 +451,19 @@ def _preflight(lab: Lab, prefix: str) -> str:
                 f"--machines {len(lab.machines)}",
                 f"--ranges {lab.network.nodes} {lab.network.pods}",
                 *([f"--modules {' '.join(lab.kernel_modules)}"] if lab.kernel_modules else []),
+                f"--lab {lab.name}",
+                f"--key {quote(' '.join(key.split()[:2]))}",
+                f"--containers {' '.join(f'{prefix}-{spec.name}' for spec in lab.machines)}",
+                *(["--begun"] if begun else []),
             ]
         ),
+    )
+
+
+def forget(lab: str) -> str:
+    """The shell lines that remove the record of a lab that is no more."""
+    return _removal(
+        f"record of hardway-{lab}",
+        f"as_root rm -f {RECORDS}/{lab}",
+        f"as_root rmdir --ignore-fail-on-non-empty {RECORDS}",
     )

@@ -1,6 +1,7 @@
 """Whether this host can carry a lab of containers: one report of all that is in the way, with nothing touched.
 
-Run by the substrate `containers` before it makes anything, as a program of its own (standard library only).
+Where nothing is, the lab's identity is recorded for its name (see containers_owner.py). Run by the substrate
+`containers` before it makes anything, as a program of its own (standard library only).
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 
 # Beside this file, which runs as a program.
 import containers_firewall_check  # type: ignore[import-not-found]
+import containers_owner  # type: ignore[import-not-found]
 
 # What a machine was seen to need, with room to breathe.
 _MEMORY_PER_MACHINE_MIB = 400
@@ -35,6 +37,12 @@ def main() -> int:
     parser.add_argument("--machines", required=True, type=int)
     parser.add_argument("--ranges", required=True, nargs="+", type=ipaddress.IPv4Network)
     parser.add_argument("--modules", nargs="*", default=[])
+    # Without it, as for the benchmarks' machines, nothing is recorded.
+    parser.add_argument("--lab")
+    parser.add_argument("--key", default="")
+    parser.add_argument("--containers", nargs="*", default=[])
+    parser.add_argument("--begun", action="store_true")
+    parser.add_argument("--records", type=Path, default=Path(containers_owner.RECORDS))
     args = parser.parse_args()
     found = list(problems(args))
     if found:
@@ -42,6 +50,8 @@ def main() -> int:
         for number, problem in enumerate(found, 1):
             print(f"  {number}. {problem}", file=sys.stderr)
     else:
+        if args.lab:
+            containers_owner.take(_lab(args))
         for note in notes():
             print(f"Note: {note}.")
     return 1 if found else 0
@@ -73,6 +83,10 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
         return
     if _run(args.engine, "image", "inspect", args.image).returncode != 0:
         yield f"the node image {args.image} is missing: run `make setup`"
+    try:
+        yield from containers_owner.problems(_lab(args)) if args.lab else ()
+    except containers_owner.UnknownError as error:
+        yield str(error)
     mine, taken = _networks(args.engine, args.network, listing.stdout.split())
     yield from _ranges(mine, taken, args.engine, args.ranges)
     lab = containers_firewall_check.Lab(args.ranges, next(iter(mine), None))
@@ -84,6 +98,17 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
                 print(f"Note: {found}.")
     except containers_firewall_check.UnreadableError as error:
         print(f"Note: the host's firewall cannot be read, and may drop what it forwards for the lab: {error}")
+
+
+def _lab(args: argparse.Namespace) -> "containers_owner.Lab":
+    return containers_owner.Lab(
+        name=args.lab,
+        engine=args.engine,
+        key=args.key,
+        containers=tuple(args.containers),
+        begun=args.begun,
+        records=args.records,
+    )
 
 
 def notes() -> Iterator[str]:

@@ -27,7 +27,8 @@ command.local.Command("quick", create="true")
 command.local.Command("slow", create=pulumi.Config("toy").require("create"))
 pulumi.export("kubeconfig", pulumi.Output.secret("the-secret"))
 """
-SETTINGS = "# A toy.\nconfig:\n  toy:create:   {create}\n"
+# Of a lab on Google nothing is looked for on this host, which may have one of this name.
+SETTINGS = "# A toy.\nconfig:\n  toy:create:   {create}\n  toy:lab: {{substrate: gcp}}\n"
 PATIENCE = 30.0
 
 
@@ -166,6 +167,35 @@ def test_up_preview_destroy(toy: Toy, capfd: pytest.CaptureFixture[str]) -> None
     said = capfd.readouterr()
     assert "the-secret" not in said.out + said.err
     assert (toy.directory / "Pulumi.dev.yaml").read_text() == settings
+
+
+def test_a_state_that_a_power_failure_has_left_with_nul_bytes(toy: Toy, capfd: pytest.CaptureFixture[str]) -> None:
+    """Pulumi itself reads no such state: neither `up` nor `destroy` would work."""
+    assert toy.up() == 0
+    file = toy.directory / ".state" / ".pulumi" / "stacks" / "toy" / "dev.json"
+    for again in (toy.up, lambda: operations.destroy(toy.workshop, toy.stack)):
+        with file.open("ab") as state_file:
+            state_file.write(bytes(4096))
+        capfd.readouterr()
+        assert again() == 0
+        assert f"{file} had NUL bytes behind its JSON" in capfd.readouterr().out
+    assert toy.resources() == set()
+
+
+def test_another_backend_does_not_begin_a_lab_that_is_up(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert toy.up() == 0
+    toy.stack.directory.mkdir()
+    (toy.stack.directory / "lab.json").write_text("{}")
+    assert toy.up() == 0
+    other = toy.directory / "other-backend"
+    other.mkdir()
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{other}")
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "another")
+    for _ in range(2):
+        with pytest.raises(ToolchainError, match="The lab dev is up"):
+            toy.up()
+    (toy.stack.directory / "lab.json").unlink()
+    assert toy.up() == 0
 
 
 def test_a_failing_program_ends_with_its_status(toy: Toy) -> None:

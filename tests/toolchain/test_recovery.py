@@ -114,6 +114,57 @@ def test_what_was_half_written_beside_the_state_is_removed(tmp_path: Path) -> No
     recovery.drop_torn_attributes(None, STACK)
 
 
+STATE = b'{"version": 3, "checkpoint": {"latest": {"resources": []}}}'
+
+
+def state_file(backend: Path, content: bytes) -> Path:
+    file = backend / ".pulumi" / "stacks" / "toy" / "dev.json"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    return file
+
+
+def test_nul_bytes_behind_a_state_are_removed(tmp_path: Path) -> None:
+    """A power failure leaves them, and Pulumi says: invalid character '\\x00' after top-level value."""
+    file = state_file(tmp_path, STATE + b"\n" + bytes(4096))
+    file.chmod(0o640)
+    assert recovery.repair_torn_state(tmp_path, STACK) == file
+    assert file.read_bytes() == STATE + b"\n"
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_whole_state_is_left_as_it_is(tmp_path: Path) -> None:
+    file = state_file(tmp_path, STATE)
+    before = file.stat()
+    assert recovery.repair_torn_state(tmp_path, STACK) is None
+    assert recovery.repair_torn_state(tmp_path / "nothing", STACK) is None
+    assert recovery.repair_torn_state(None, STACK) is None
+    assert file.stat() == before
+
+
+@pytest.mark.parametrize("torn", [b"", bytes(4096), STATE[:20] + bytes(4096), STATE[:20]])
+def test_a_torn_state_names_the_last_whole_one(tmp_path: Path, torn: bytes) -> None:
+    file = state_file(tmp_path, torn)
+    backups = tmp_path / ".pulumi" / "backups" / "toy" / "dev"
+    backups.mkdir(parents=True)
+    with pytest.raises(ToolchainError, match="no whole copy of it"):
+        recovery.repair_torn_state(tmp_path, STACK)
+    for name in ("dev.1795861055469465608.json", "dev.1795861057376575153.json"):
+        (backups / name).write_bytes(STATE)
+    with pytest.raises(ToolchainError, match=r"The last state that is whole is \S+/dev\.1795861057376575153\.json"):
+        recovery.repair_torn_state(tmp_path, STACK)
+    file.with_name("dev.json.bak").write_bytes(STATE)
+    with pytest.raises(ToolchainError) as error:
+        recovery.repair_torn_state(tmp_path, STACK)
+    assert file.read_bytes() == torn
+    # What it says to run works.
+    command = str(error.value).splitlines()[-1]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert recovery.repair_torn_state(tmp_path, STACK) is None
+    assert file.read_bytes() == STATE
+
+
 def test_pending_operations_are_named() -> None:
     resource = {"urn": "urn:pulumi:dev::toy::command:local:Command::machine-1"}
     deployment = {"deployment": {"pending_operations": [{"type": "creating", "resource": resource}]}}

@@ -1,0 +1,147 @@
+"""Whose lab it is that has a stack's name, asked before Pulumi is run: what another state has made is left alone.
+
+Plain `pulumi up` is refused by the preflight, and the scripts of its resources spare what is another lab's
+(components/substrates/containers_owner.py). Here is what those cannot see: a state without the lab, and scripts of
+earlier versions in the state.
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolchain import paths
+from toolchain.errors import ToolchainError
+from toolchain.stack import Stack
+
+_OWNER = Path(__file__).parents[1] / "components" / "substrates" / "containers_owner.py"
+# As that program writes them: the identity first.
+_RECORDS = Path("/var/lib/hardway-labs")
+_KEY = "::machines-ssh"
+_NETWORK = "::machines-network"
+
+
+def check_backend(stack: Stack) -> None:
+    """Refuse to begin a lab where the files of this checkout say that it is up, and the backend has no such stack.
+
+    Raises:
+        ToolchainError: they do.
+    """
+    if (stack.directory / "lab.json").exists():
+        raise ToolchainError(
+            f"The lab {stack.name} is up, as {stack.directory / 'lab.json'} says, and the state\n"
+            "that Pulumi uses now has no such stack. Nothing was changed.\n"
+            "`pulumi login`, PULUMI_BACKEND_URL or PULUMI_ACCESS_TOKEN has chosen another state than that which made\n"
+            "the lab (`pulumi whoami -v` names it). Do one of these:\n"
+            "  - use that state again: if it is .state of this checkout, unset those variables and `pulumi logout`;\n"
+            '  - bring the lab\'s state to the new one (README, "Whose lab is it?");\n'
+            f"  - where the lab is gone: remove {stack.directory / 'lab.json'}, and run this again."
+        )
+
+
+def check_before_up(deployment: Mapping[str, Any], stack: Stack) -> None:
+    """Refuse to change what is another lab's; mark a lab that was made before labs were marked.
+
+    Args:
+        deployment: the stack's state, as `pulumi stack export` has it.
+        stack: whose lab.
+
+    Raises:
+        ToolchainError: it is another lab's.
+    """
+    # With nothing made yet the preflight has it in its report.
+    if stack.substrate != "containers" or not _has(deployment, _NETWORK) or _is_recorded(deployment, stack):
+        return
+    if anothers := _anothers(stack, _key(deployment), take=True):
+        raise ToolchainError(f"{anothers}\nNothing was changed.")
+
+
+def check_before_destroy(deployment: Mapping[str, Any], stack: Stack) -> None:
+    """Refuse to destroy what is another lab's, or to say that a lab is gone which another state has.
+
+    Args:
+        deployment: the stack's state, as `pulumi stack export` has it.
+        stack: whose lab.
+
+    Raises:
+        ToolchainError: the state has no lab and the host has; or its scripts would remove another lab's containers.
+    """
+    if stack.substrate != "containers" or _is_recorded(deployment, stack):
+        return
+    # A record that was lost is written again: the scripts remove what it says is theirs.
+    is_marked = _has(deployment, _NETWORK) and _spares_others(deployment)
+    anothers = _anothers(stack, _key(deployment), take=is_marked)
+    if not anothers:
+        return
+    if not _key(deployment):
+        what = f"The state has no lab {stack.name}, and this host has one."
+        raise ToolchainError(f"{what}\n{anothers}\nNothing was changed.")
+    if _has(deployment, _NETWORK) and not is_marked:
+        raise ToolchainError(
+            f"{anothers}\nNothing was changed: the state is of an earlier version, whose scripts remove by name.\n"
+            f"If the lab of this state is gone, forget it: `pulumi stack rm --force {stack.name}` "
+            f'(after `eval "$(make -s env STACK={stack.name})"`).'
+        )
+    print(f"Only what this state has made is removed. {anothers}", flush=True)
+
+
+def _is_recorded(deployment: Mapping[str, Any], stack: Stack) -> bool:
+    """Whether the record of this host says that the lab is that of the state: then no container need be asked."""
+    identity = _of_key(deployment, "publicKeyFingerprintSha256")
+    try:
+        return bool(identity) and (_RECORDS / stack.name).read_text().split()[:1] == [identity]
+    except (OSError, ValueError):
+        return False
+
+
+def _anothers(stack: Stack, key: str, *, take: bool) -> str:
+    """What on this host has the lab's name and is not the lab's, in words; nothing where all of it is."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-B", str(_OWNER), "--begun"),
+            *("--lab", stack.name, "--engine", stack.engine),
+            *("--key", key, *(["--take"] if take else [])),
+        ],
+        cwd=paths.checkout(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 0:
+        return ""
+    if not done.stdout.strip():
+        raise ToolchainError(f"Whose lab {stack.name} is cannot be found out: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def _key(deployment: Mapping[str, Any]) -> str:
+    """The lab's public key in a state; empty where there is none."""
+    return " ".join(_of_key(deployment, "publicKeyOpenssh").split()[:2])
+
+
+def _of_key(deployment: Mapping[str, Any], output: str) -> str:
+    """What the state has of the lab's SSH key; empty where there is none."""
+    for resource in _resources(deployment):
+        if str(resource["urn"]).endswith(_KEY):
+            return str((resource.get("outputs") or {}).get(output, ""))
+    return ""
+
+
+def _has(deployment: Mapping[str, Any], name: str) -> bool:
+    return any(str(resource["urn"]).endswith(name) for resource in _resources(deployment))
+
+
+def _spares_others(deployment: Mapping[str, Any]) -> bool:
+    """Whether the scripts in a state look at the owner before they remove something."""
+    scripts = [
+        str((resource.get("inputs") or {}).get("delete"))
+        for resource in _resources(deployment)
+        if "::machines-" in str(resource["urn"]) and (resource.get("inputs") or {}).get("delete")
+    ]
+    return all(script.startswith("# removes ") for script in scripts)
+
+
+def _resources(deployment: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    found: Sequence[Mapping[str, Any]] = (deployment.get("deployment") or {}).get("resources") or []
+    return found
