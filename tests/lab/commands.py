@@ -172,15 +172,22 @@ def live(*arguments: str) -> Ran:
     return Ran(code=done.returncode, output=done.stdout + done.stderr)
 
 
-def pulumi(*arguments: str, stack: str = STACK) -> Ran:
-    """Run plain `pulumi`, in the environment that `make env` prints; the settings file stays as it is."""
+def pulumi(*arguments: str, stack: str = STACK, stdin: str = "", **environment: str) -> Ran:
+    """Run plain `pulumi`, in the environment that `make env` prints; the settings file stays as it is.
+
+    Args:
+        arguments: of the command.
+        stack: which.
+        stdin: what it reads.
+        environment: other values of variables.
+    """
     settings = settings_file(stack).read_bytes()
     try:
         done = subprocess.run(
             ["pulumi", *arguments, "--stack", stack, "--non-interactive"],
             cwd=CHECKOUT,
-            env=_environment(stack),
-            stdin=subprocess.DEVNULL,
+            env=_environment(stack) | environment,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=_MINUTES,

@@ -26,6 +26,7 @@ def of_lab(settings: config.Lab) -> Footprint:
         "units": [str(path) for path in Path("/etc/systemd/system").glob(f"**/{prefix}*")],
         "rules": [line for line in _rules() if f"--comment {prefix} " in line],
         "scripts": [str(path) for path in Path("/usr/local/lib").glob(prefix)],
+        "records": [str(path) for path in Path("/var/lib/hardway-labs").glob(settings.name)],
         "files": sorted(str(path) for path in (CHECKOUT / ".state" / settings.name).glob("*")),
         "processes": [
             f"{process.name} {line}"
