@@ -146,8 +146,13 @@ def _problems(
         )
         return
     if mark and mark != expected:
-        other, *_, machine = mark.split()
-        yield f"it is part of the lab {other} already, as {machine}: destroy that, or take it out there first"
+        other, *key, machine = mark.split()
+        yield (
+            f"it is part of the lab {other} already, as {machine}{f', whose key is {key[0]}' if key else ''}: destroy "
+            f"that lab, or take the host out of it, from where it was made; if its state is lost, "
+            f"`make free STACK={other} MACHINE={machine}` frees the host; if it is this lab under another state, bring "
+            'that state here (README, "Whose lab is it?")'
+        )
         return
     if not mark and (parts := sorted(set(found.all("cluster")))):
         yield (

@@ -22,7 +22,7 @@ from pulumi_command import local, remote
 
 from components.machine import Machine
 from components.quorum import quorum_guard
-from components.substrates.containers_owner import RECORDS, REMOVES, fingerprint, of_owner, owners_interpreter
+from components.substrates.containers_owner import IDENTITY, RECORDS, REMOVES, fingerprint, of_owner, owners_interpreter
 from components.substrates.this_host import host_routes, script
 from components.systemd import oneshot_unit
 from components.worker import HOST_RESOLV_CONF, HOST_RESOLVED, KUBELET_SYSCTLS
@@ -85,14 +85,15 @@ class Containers(pulumi.ComponentResource):
         engine = lab.engine
         prefix = f"hardway-{lab.name}"
         key = tls.PrivateKey(f"{name}-ssh", algorithm="ED25519", opts=child)
-        identity = key.public_key_openssh.apply(fingerprint)
         # Another text of what makes a machine would replace it: whose it is stands beside.
-        guarded = identity.apply(lambda known: owners_interpreter(lab.name, known))
+        owner = key.public_key_openssh.apply(lambda known: {IDENTITY: fingerprint(known)})
+        guarded = owners_interpreter(lab.name)
         preflight = local.Command(
             f"{name}-preflight",
             create=key.public_key_openssh.apply(lambda known: preflight_command(lab, prefix, known, begun=False)),
             update=key.public_key_openssh.apply(lambda known: preflight_command(lab, prefix, known, begun=True)),
-            delete=identity.apply(lambda known: of_owner(forget(lab.name), lab.name, known)),
+            delete=of_owner(forget(lab.name), lab.name),
+            environment=owner,
             opts=child,
         )
         made_from = create_network(engine, prefix, lab)
@@ -107,8 +108,9 @@ class Containers(pulumi.ComponentResource):
             create=made_from,
             # Where only the deletion differs from that of a running lab, nothing is to be made again.
             update=":",
-            delete=identity.apply(lambda known: of_owner(delete_network(engine, prefix, lab), lab.name, known)),
+            delete=of_owner(delete_network(engine, prefix, lab), lab.name),
             interpreter=guarded,
+            environment=owner,
             opts=pulumi.ResourceOptions(
                 parent=self, depends_on=[preflight, guard], replace_on_changes=["create"], delete_before_replace=True
             ),
@@ -117,8 +119,9 @@ class Containers(pulumi.ComponentResource):
             f"{name}-firewall",
             # The network's id is among it: another network has another bridge.
             create=pulumi.Output.format("{0}\n# on network {1}", open_firewall(prefix), network.id),
-            delete=identity.apply(lambda known: of_owner(close_firewall(prefix), lab.name, known)),
+            delete=of_owner(close_firewall(prefix), lab.name),
             interpreter=guarded,
+            environment=owner,
             stdin=firewall_script(engine, prefix),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[network]),
         )
@@ -127,15 +130,16 @@ class Containers(pulumi.ComponentResource):
         self.entrance: Sequence[pulumi.Resource] = []
         self.ssh_private_key = key.private_key_openssh
         self.machines: Sequence[Machine] = [
-            self._machine(name, lab, spec, key, guarded, network, firewall) for spec in lab.machines
+            self._machine(name, lab, spec, key, owner, network, firewall) for spec in lab.machines
         ]
         routes = host_routes(lab.machines)
         unit = boot_unit(engine, prefix, [spec.name for spec in lab.machines], routes, lab.kernel_modules)
         local.Command(
             f"{name}-boot",
             create=create_boot(prefix, routes),
-            delete=identity.apply(lambda known: of_owner(delete_boot(prefix, routes), lab.name, known)),
+            delete=of_owner(delete_boot(prefix, routes), lab.name),
             interpreter=guarded,
+            environment=owner,
             stdin=unit,
             opts=pulumi.ResourceOptions(
                 parent=self,
@@ -153,7 +157,7 @@ class Containers(pulumi.ComponentResource):
         lab: Lab,
         spec: MachineSpec,
         key: tls.PrivateKey,
-        guarded: pulumi.Output[list[str]],
+        owner: pulumi.Output[dict[str, str]],
         network: local.Command,
         firewall: local.Command,
     ) -> Machine:
@@ -165,14 +169,15 @@ class Containers(pulumi.ComponentResource):
             f"{name}-{spec.name}",
             # The network's id is among it: a network made anew has lost its containers.
             create=pulumi.Output.format("{0}\n# on network {1}", create_container(lab, prefix, spec), network.id),
-            # Where only these two or the interpreter differ from those of a running lab, its machine stays as it is.
+            # A lab that runs may have other deletions and another interpreter: its machine stays as it is.
             update=f"# container {prefix}-{spec.name} stays\n{_SAY_AGAIN}",
             delete=delete_container(lab.engine, f"{prefix}-{spec.name}"),
             # Keys come on standard input: no command line and no log shows them.
             stdin=pulumi.Output.format(
                 "{0}\n{1}", key.public_key_openssh.apply(str.strip), host_key.private_key_openssh.apply(str.strip)
             ),
-            interpreter=guarded,
+            interpreter=owners_interpreter(lab.name),
+            environment=owner,
             logging=local.Logging.NONE,
             opts=pulumi.ResourceOptions(
                 parent=self,

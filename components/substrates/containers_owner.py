@@ -26,6 +26,8 @@ from pathlib import Path
 
 RECORDS = "/var/lib/hardway-labs"
 """A file for each lab of this host: identity, container engine, and the directory that made it, in one line."""
+IDENTITY = "HARDWAY_IDENTITY"
+"""The environment variable by which commands of the container host get the identity of their state's lab."""
 REMOVES = "# removes "
 """How scripts begin that remove something: they look at the owner themselves, see `owners_interpreter`."""
 
@@ -283,23 +285,22 @@ def _ask(*command: str) -> str:
     return done.stdout
 
 
-def owners_interpreter(lab: str, identity: str, records: str = RECORDS) -> list[str]:
+def owners_interpreter(lab: str, records: str = RECORDS) -> list[str]:
     """The interpreter of commands that make something of a lab's name: they run for the recorded lab only.
 
     It is no part of the command: another text of that would replace the machines of labs that run. What such a command
-    finds of the lab's name it removes, since a run that was killed may have left it.
+    finds of the lab's name it removes, since a run that was killed may have left it. It needs the variable `IDENTITY`.
 
     Args:
         lab: the stack's name.
-        identity: the fingerprint of the key in the state.
         records: the directory of the records.
     """
     lines = [
         # $0 is the command. What removes something decides by itself.
         f'case $0 in "{REMOVES}"*) exec /bin/bash -c "$0" ;; esac',
         owner_of(lab, records),
-        f'if [ "${{owner:-none}}" = \'{identity}\' ]; then exec /bin/bash -c "$0"; fi',
-        f'echo "Refused: on this host the name hardway-{lab} is not the lab of this state, whose key is {identity};'
+        f'if [ "${{owner:-none}}" = "${IDENTITY}" ]; then exec /bin/bash -c "$0"; fi',
+        f'echo "Refused: on this host the name hardway-{lab} is not the lab of this state, whose key is ${IDENTITY};'
         f' {records}/{lab} has ${{owner:-no key}} ${{rest#* }}." >&2',
         f'echo "\\`make up STACK={lab}\\` marks a lab that lost its record, and says how to go on with another." >&2',
         "exit 1",
@@ -307,25 +308,20 @@ def owners_interpreter(lab: str, identity: str, records: str = RECORDS) -> list[
     return ["/bin/bash", "-c", "\n".join(lines)]
 
 
-def of_owner(removal: str, lab: str, identity: str, records: str = RECORDS) -> str:
+def of_owner(removal: str, lab: str, records: str = RECORDS) -> str:
     """A script that removes something of a lab's name; it ends, without an error, where that is another lab's by now.
+
+    It needs the variable `IDENTITY`.
 
     Args:
         removal: the script, with its title in its first line.
         lab: the stack's name.
-        identity: the fingerprint of the key in the state.
         records: the directory of the records.
     """
     title, rest = removal.split("\n", 1)
     said = f"hardway-{lab} is not the lab of this state, {records}/{lab} has ${{owner:-no key}}: left as it is."
-    return "\n".join(
-        [
-            title,
-            owner_of(lab, records),
-            f'[ "${{owner:-none}}" = \'{identity}\' ] || {{ echo "{said}"; exit 0; }}',
-            rest,
-        ]
-    )
+    check = f'[ "${{owner:-none}}" = "${IDENTITY}" ] || {{ echo "{said}"; exit 0; }}'
+    return "\n".join([title, owner_of(lab, records), check, rest])
 
 
 def owner_of(lab: str, records: str = RECORDS) -> str:

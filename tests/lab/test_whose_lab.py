@@ -51,10 +51,10 @@ def test_a_lab_of_an_earlier_version_is_marked_by_the_next_up(cluster: Cluster) 
         for values in (resource.get("inputs", {}), resource.get("outputs", {})):
             if name == "machines-preflight":
                 values["create"] = values["create"].partition(" --lab ")[0]
-                del values["update"], values["delete"]
+                del values["update"], values["delete"], values["environment"]
             elif name in {"machines-network", "machines-firewall", "machines-boot", *machines}:
                 values["delete"] = f"# {name}, removed\nfalse"
-                del values["interpreter"]
+                del values["interpreter"], values["environment"]
                 if name in machines:
                     values["interpreter"] = ["/bin/bash", "-c"]
                     del values["update"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from components.substrates.containers import delete_container
-from components.substrates.containers_owner import REMOVES, fingerprint, of_owner, owners_interpreter
+from components.substrates.containers_owner import IDENTITY, REMOVES, fingerprint, of_owner, owners_interpreter
 from toolchain import paths
 from unit.mocked_engine import Run
 
@@ -211,11 +211,11 @@ class Scripts:
 
     def run(self, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the lab with the key `MINE`."""
-        interpreter = owners_interpreter("dev", fingerprint(MINE), str(self.directory))
+        interpreter = owners_interpreter("dev", str(self.directory))
         return subprocess.run(
             [*interpreter, script],
             input="keys\n",
-            env=os.environ | environment,
+            env=os.environ | {IDENTITY: fingerprint(MINE)} | environment,
             capture_output=True,
             text=True,
             check=False,
@@ -245,9 +245,7 @@ def test_what_makes_something_runs_for_the_recorded_lab_alone(scripts: Scripts, 
 
 @pytest.mark.parametrize("other", [None, THEIRS])
 def test_a_removal_spares_what_is_another_labs(scripts: Scripts, tmp_path: Path, other: str | None) -> None:
-    removal = of_owner(
-        f"{REMOVES}network x\nset -eu\ntouch '{tmp_path / 'gone'}'", "dev", fingerprint(MINE), str(tmp_path)
-    )
+    removal = of_owner(f"{REMOVES}network x\nset -eu\ntouch '{tmp_path / 'gone'}'", "dev", str(tmp_path))
     scripts.recorded(other)
     done = scripts.run(removal)
     assert done.returncode == 0
@@ -289,12 +287,13 @@ def test_all_that_has_the_labs_name_is_guarded(dev: Run) -> None:
     assert {"machines-network", "machines-firewall", "machines-boot", "machines-worker-0"} < {
         each.name for each in made
     }
-    # The fingerprint of what the mocked engine gives for a key.
+    # Of what the mocked engine gives for a key.
     identity = fingerprint("ssh-ed25519 PUBLIC-machines-ssh")
     for each in made:
         assert str(each.inputs["delete"]).startswith(REMOVES), each.name
+        assert each.inputs["environment"] == {IDENTITY: identity}, each.name
         if each.name != "machines-preflight":
-            assert each.inputs["interpreter"] == owners_interpreter("dev", identity), each.name
+            assert each.inputs["interpreter"] == owners_interpreter("dev"), each.name
 
 
 def test_the_own_machines_of_a_running_lab_stay(dev: Run) -> None:
