@@ -4,9 +4,10 @@ The provider does not take over what is there already, so that the next `up` wou
 """
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
 _TYPES = {
@@ -24,6 +25,10 @@ _REMOVAL = {
 }
 
 
+_UUID = {"domain": "domuuid", "network": "net-uuid", "pool": "pool-uuid"}
+"""Kind -> the command that prints what the provider has as the id of a resource."""
+
+
 def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
     """Remove the strays of a lab.
 
@@ -33,12 +38,22 @@ def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
 
     Returns:
         What was removed, e.g. "domain hardway-dev-worker-0".
+
+    Raises:
+        ToolchainError: what has the names in this state is another state's: nothing was removed.
     """
     resources = (deployment.get("deployment") or {}).get("resources") or []
     # Before the lab's preflight has passed, what bears its name is somebody else's.
     if not any(str(resource["urn"]).endswith("::machines-preflight") for resource in resources):
         return []
     lab, uri = f"hardway-{stack.name}", str(stack.libvirt.get("uri", "qemu:///system"))
+    if others := list(_made_by_another_state(uri, resources)):
+        raise ToolchainError(
+            f"{lab} on this host was made from another state: {', '.join(others)}. Nothing was changed.\n"
+            "Work there, or destroy it from there. If the lab of this state is gone, forget it: "
+            f'`pulumi stack rm --force {stack.name}` (after `eval "$(make -s env STACK={stack.name})"`). '
+            "Else take another name for the stack."
+        )
     known = {
         (_TYPES[resource["type"]], (resource.get("inputs") or {}).get("name"))
         for resource in resources
@@ -50,6 +65,16 @@ def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
             # What is not running cannot be stopped; what stays is named by the `up` that follows.
             _virsh(uri, *command.format(name=name, lab=lab).split())
     return [f"{kind} {name}" for kind, name in strays]
+
+
+def _made_by_another_state(uri: str, resources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What has a name of the state, and another UUID."""
+    for resource in resources:
+        kind, name = _TYPES.get(str(resource["type"])), (resource.get("inputs") or {}).get("name")
+        if kind in _UUID and name and resource.get("id"):
+            found = _virsh(uri, _UUID[kind], str(name)).strip()
+            if found and found != resource["id"]:
+                yield f"the {kind} {name} has the UUID {found}, not {resource['id']}"
 
 
 def _having(uri: str, lab: str) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from toolchain import libvirt_strays
+from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
 URN = "urn:pulumi:dev::hardway::hardway:index:Libvirt$x::"
@@ -18,7 +19,7 @@ with (directory / "asked").open("a") as asked:
 answers = json.loads((directory / "answers.json").read_text())
 sys.stdout.write(answers.get(" ".join(sys.argv[4:]), ""))
 """
-LISTINGS = ("list", "desc", "pool-list", "vol-list", "net-list")
+LISTINGS = ("list", "desc", "pool-list", "vol-list", "net-list", "domuuid", "net-uuid", "pool-uuid")
 
 
 def resource(kind: str, name: str) -> dict[str, Any]:
@@ -37,6 +38,8 @@ def libvirt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "pool-list --all --name": "default\nhardway-dev\n",
         "vol-list --pool hardway-dev": " hardway-dev-image  /a/b\n hardway-dev-worker-0.qcow2  /a/c\n",
         "net-list --all --name": "default\nhardway-dev\n",
+        "domuuid hardway-dev-worker-0": "the-machine\n\n",
+        "net-uuid hardway-dev": "the-network\n",
     }
     (tmp_path / "answers.json").write_text(json.dumps(answers))
     (tmp_path / "virsh").write_text(FAKE.format(python=sys.executable))
@@ -97,6 +100,16 @@ def test_a_lab_that_has_only_begun_goes_as_a_whole(libvirt: Path, stack: Stack) 
     gone = libvirt_strays.remove(state(PREFLIGHT), stack)
     assert [each.split()[0] for each in gone] == ["domain", "volume", "volume", "pool", "network"]
     assert not [line for line in done(libvirt) if "two" in line or "mine" in line or "else" in line]
+
+
+def test_another_checkouts_lab_of_the_same_name_stays(libvirt: Path, stack: Stack) -> None:
+    """This state's machine is gone, and another checkout has made one of its name; the rest would be strays."""
+    network = {**resource("Network", "hardway-dev"), "id": "the-network"}
+    machine = {**resource("Domain", "hardway-dev-worker-0"), "id": "gone"}
+    with pytest.raises(ToolchainError, match="domain hardway-dev-worker-0 has the UUID the-machine, not gone"):
+        libvirt_strays.remove(state(PREFLIGHT, network, machine), stack)
+    assert done(libvirt) == []
+    libvirt_strays.remove(state(PREFLIGHT, network, {**machine, "id": "the-machine"}), stack)
 
 
 def test_before_the_preflight_has_passed_nothing_is_the_labs(libvirt: Path, stack: Stack) -> None:

@@ -84,7 +84,7 @@ class Host:
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=120,
         )
         assert done.stderr == "", done.stderr
         assert done.returncode == (1 if done.stdout else 0)
@@ -219,7 +219,7 @@ class Scripts:
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=120,
         )
 
 
