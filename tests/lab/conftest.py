@@ -16,7 +16,6 @@ _ORDER = (
     "test_bad_input",
     "test_interrupted_up",
     "test_idempotence",
-    "test_whose_lab",
     "test_cluster",
     "test_networking",
     "test_access",
