@@ -25,7 +25,7 @@ def private_key() -> str:
     return asyncssh.generate_private_key("ecdsa-sha2-nistp256").export_private_key("pkcs8-pem").decode()
 
 
-def unit(name: str, *, program: str = "/opt/demo/serve", **flags: int) -> Unit:
+def unit(name: str, *, program: str = "/opt/cni/demo/serve", **flags: int) -> Unit:
     """A unit whose program takes any flag."""
     content = systemd_unit(description=name, documentation="man:sleep(1)", program=program, flags=flags)
     return Unit(name=f"{name}.service", content=content)
@@ -35,15 +35,15 @@ SECRET, NEXT_SECRET = private_key(), private_key()
 # Neither text nor a line feed at its end.
 OLD = b"\xff\x00 what stood there before the lab"
 
-SERVE = File(path="/opt/demo/serve", content="#!/bin/sh\nexec sleep infinity", mode="0755")
-KEY = File(path="/etc/demo/key", content=SECRET, mode="0400", owner="demo", secret=True)
-PLAIN = File(path="/etc/demo/deep/er/plain", content="plain text\n")
+SERVE = File(path="/opt/cni/demo/serve", content="#!/bin/sh\nexec sleep infinity", mode="0755")
+KEY = File(path="/etc/hardway/demo/key", content=SECRET, mode="0400", owner="demo", secret=True)
+PLAIN = File(path="/etc/hardway/demo/deep/er/plain", content="plain text\n")
 FIRST = Work(
     name="first",
-    prepare="user demo /var/lib/demo\ndata /var/lib/demo\ninstall -d -o demo /var/lib/demo",
+    prepare="user demo /var/lib/cni\ndata /var/lib/cni\ninstall -d -o demo /var/lib/cni",
     files=[
         SERVE,
-        File(path="/etc/old.conf", content="new"),
+        File(path="/etc/systemd/old.conf", content="new"),
         KEY,
         PLAIN,
     ],
@@ -54,7 +54,7 @@ SECOND = Work(
     name="second",
     prepare="packages hw-demo",
     # In a directory that the first step may have made, or may have to make.
-    files=[File(path="/opt/demo/second", content="")],
+    files=[File(path="/opt/cni/demo/second", content="")],
     units=[
         Unit(
             name="kernel.service",
@@ -109,8 +109,8 @@ def machine() -> Iterator[ContainerHost]:
     with ContainerHost() as started:
         started.bash(REPOSITORY)
         started.bash("sysctl -q -w net.ipv4.ip_forward=0")
-        started.path("/etc/old.conf").write_bytes(OLD)
-        started.bash("chown daemon /etc/old.conf; chmod 0640 /etc/old.conf")
+        started.path("/etc/systemd/old.conf").write_bytes(OLD)
+        started.bash("chown daemon /etc/systemd/old.conf; chmod 0640 /etc/systemd/old.conf")
         yield started
 
 
@@ -133,9 +133,9 @@ def test_files_and_units_are_as_they_were_written(lab: StepLab) -> None:
     """A wrong mode, owner or content; a unit that does not run; a second `up` that does it all again."""
     lab.has(FIRST, SECOND)
 
-    assert lab.host.file("/opt/demo/serve") == ("755", "root:root", "#!/bin/sh\nexec sleep infinity\n")
-    assert lab.host.file("/etc/demo/key") == ("400", "demo:demo", SECRET)
-    assert lab.host.file("/etc/old.conf") == ("644", "root:root", "new\n")
+    assert lab.host.file("/opt/cni/demo/serve") == ("755", "root:root", "#!/bin/sh\nexec sleep infinity\n")
+    assert lab.host.file("/etc/hardway/demo/key") == ("400", "demo:demo", SECRET)
+    assert lab.host.file("/etc/systemd/old.conf") == ("644", "root:root", "new\n")
     assert lab.host.file(PLAIN.path) == ("644", "root:root", PLAIN.content)
     starts = [lab.host.invocation(f"{name}.service") for name in ("one", "two", "kernel")]
     assert all(starts)
@@ -185,16 +185,16 @@ def test_a_unit_that_hides_a_packages_own_is_the_one_that_runs(lab: StepLab) -> 
 def test_what_a_step_no_longer_has_goes(lab: StepLab) -> None:
     """Files and units that stay behind; a file of the machine's own that is lost."""
     lab.has(FIRST, SECOND)
-    assert lab.host.path("/etc/old.conf").read_bytes() != OLD
+    assert lab.host.path("/etc/systemd/old.conf").read_bytes() != OLD
     lab.has(replace(FIRST, files=[SERVE], units=[unit("two", port=2)]), SECOND)
 
-    for path in ("/etc/demo", "/etc/systemd/system/one.service"):
+    for path in ("/etc/hardway/demo", "/etc/systemd/system/one.service"):
         assert not lab.host.path(path).exists(), path
     state = lab.host.bash("systemctl show -P LoadState -P ActiveState one.service").split()
     assert state == ["not-found", "inactive"]
     assert lab.host.invocation("two.service")
-    assert lab.host.path("/etc/old.conf").read_bytes() == OLD
-    assert lab.host.bash("stat -c '%a %U:%G' /etc/old.conf") == "640 daemon:root\n"
+    assert lab.host.path("/etc/systemd/old.conf").read_bytes() == OLD
+    assert lab.host.bash("stat -c '%a %U:%G' /etc/systemd/old.conf") == "640 daemon:root\n"
 
 
 def test_a_unit_that_does_not_serve_is_reported(lab: StepLab) -> None:
@@ -220,7 +220,7 @@ def test_a_unit_that_does_not_serve_is_reported(lab: StepLab) -> None:
 
 
 HOPELESS = {
-    "not executable": (unit("hopeless", program="/opt/demo/data").content, "status 203/EXEC"),
+    "not executable": (unit("hopeless", program="/opt/cni/demo/data").content, "status 203/EXEC"),
     "missing": (unit("hopeless", program="/no/such/program").content, "status 203/EXEC"),
     "directory": (
         systemd_unit(
@@ -249,7 +249,7 @@ def test_a_unit_that_systemd_cannot_run_fails_at_once(lab: StepLab, kind: str) -
     """Waiting for the deadline: no later try can succeed."""
     content, reason = HOPELESS[kind]
     hopeless = Unit(name="hopeless.service", content=content, ready="false", ready_means="an answer", ready_seconds=120)
-    data = File(path="/opt/demo/data", content="no program")
+    data = File(path="/opt/cni/demo/data", content="no program")
     name = f"hopeless-{kind.replace(' ', '-')}"
     lab.wants(Work(name=name, files=[data], units=[hopeless]))
     began = time.monotonic()
