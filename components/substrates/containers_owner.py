@@ -326,7 +326,7 @@ def of_owner(removal: str, lab: str, records: str = RECORDS) -> str:
 
 def owner_of(lab: str, records: str = RECORDS) -> str:
     """The shell line that sets `owner` to the recorded identity, empty where there is none, and `rest` to the rest."""
-    return f"owner= rest=; [ ! -e {records}/{lab} ] || read -r owner rest <{records}/{lab} || true"
+    return f"owner='' rest=''; [ ! -e {records}/{lab} ] || read -r owner rest <{records}/{lab} || true"
 
 
 if __name__ == "__main__":
