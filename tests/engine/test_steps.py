@@ -267,8 +267,8 @@ def test_a_step_that_failed_midway_is_completed(lab: StepLab) -> None:
     """Half a step that the next `up` trips over."""
     half = Work(
         name="half",
-        files=[replace(SERVE, path="/opt/half"), replace(PLAIN, path="/etc/half")],
-        units=[unit("half", program="/opt/half")],
+        files=[replace(SERVE, path="/opt/cni/half"), replace(PLAIN, path="/etc/hardway/half")],
+        units=[unit("half", program="/opt/cni/half")],
         run="cat /no/such/file",
     )
     lab.wants(half)
@@ -277,7 +277,7 @@ def test_a_step_that_failed_midway_is_completed(lab: StepLab) -> None:
     start = lab.host.invocation("half.service")
     assert start
 
-    lab.has(replace(half, run="cat /etc/half"))
+    lab.has(replace(half, run="cat /etc/hardway/half"))
     assert lab.host.invocation("half.service") == start
     assert lab.project.resources()["command:remote:Command::half"]["outputs"]["stdout"] == "plain text"
 
@@ -361,12 +361,12 @@ def test_artifacts_come_over_http(lab: StepLab) -> None:
     """A good file that is refused, an archive that is not unpacked, a connection that breaks once."""
     with serving(GATEWAY) as server:
         fetches = [
-            Fetch(artifact=publish(server, "/tool", b"tool"), destination="/opt/art/tool"),
-            Fetch(artifact=replace(publish(server, "/sum", b"sum"), sha256="published"), destination="/opt/art/sum"),
-            Fetch(artifact=publish(server, "/cut", b"c" * 100_000), destination="/opt/art/cut"),
+            Fetch(artifact=publish(server, "/tool", b"tool"), destination="/opt/cni/f/tool"),
+            Fetch(artifact=replace(publish(server, "/sum", b"sum"), sha256="published"), destination="/opt/cni/f/sum"),
+            Fetch(artifact=publish(server, "/cut", b"c" * 100_000), destination="/opt/cni/f/cut"),
             Fetch(
                 artifact=publish(server, "/all.tar.gz", archive({"bin/a": b"a", "bin/b": b"b", "c": b"c"})),
-                destination="/opt/art/members",
+                destination="/opt/cni/f/members",
                 members=["bin/a", "c"],
             ),
         ]
@@ -374,23 +374,23 @@ def test_artifacts_come_over_http(lab: StepLab) -> None:
         lab.has(Work(name="artifacts", fetches=fetches))
         assert server.asked.count("/cut") == 2
 
-    found = lab.host.bash("cd /opt/art; cat tool sum members/a members/c; wc -c <cut; ls members; stat -L -c %a tool")
+    found = lab.host.bash("cd /opt/cni/f; cat tool sum members/a members/c; wc -c <cut; ls members; stat -L -c %a tool")
     assert found == "toolsumac100000\na\nc\n755\n"
 
 
 def test_an_artifact_with_another_checksum_is_never_used(lab: StepLab) -> None:
     """A forged file in its place, or one that stays in the way of the good one."""
     with serving(GATEWAY) as server:
-        good = Fetch(artifact=publish(server, "/good", b"good"), destination="/opt/art/good")
+        good = Fetch(artifact=publish(server, "/good", b"good"), destination="/opt/cni/f/good")
         lab.wants(Work(name="forged", fetches=[good]))
         server.files["/good"] = b"evil"
         report = lab.up(ok=False).output
         assert f"{server.url}/good has the sha256 {hashlib.sha256(b'evil').hexdigest()}, expected " in report, report
-        assert not lab.host.succeeds("[ -e /opt/art/good ] || [ -L /opt/art/good ]")
+        assert not lab.host.succeeds("[ -e /opt/cni/f/good ] || [ -L /opt/cni/f/good ]")
 
         server.files["/good"] = b"good"
         lab.up()
-    assert lab.host.bash("cat /opt/art/good") == "good"
+    assert lab.host.bash("cat /opt/cni/f/good") == "good"
 
 
 def test_a_clock_before_the_authorities_birth_is_reported(lab: StepLab) -> None:
