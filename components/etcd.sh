@@ -12,10 +12,10 @@ ETCD_CLIENT=/etc/etcd/etcdctl.env
 # There from the stop of a restore until all members have their new data (live/restore.py).
 ETCD_MASK=/etc/systemd/system.control/etcd.service
 
-# ctl WORD...: etcdctl with the lab's certificates. Its deadlines are etcdctl's own, 2 s and 5 s, or the file's: etcdctl
-# ends where one is both a flag and a variable.
+# ctl WORD...: etcdctl with the lab's certificates, patient with a dead member but not for long.
 # shellcheck source=/dev/null
-ctl() { (. "$ETCD_CLIENT" && exec etcdctl "$@"); }
+ctl() { (. "$ETCD_CLIENT" && exec etcdctl --dial-timeout=$((2 * TIMEOUT_FACTOR))s \
+  --command-timeout=$((5 * TIMEOUT_FACTOR))s "$@"); }
 
 # join NAME PEER-URL [FOUNDERS]: decide how the member starts, before its unit does. FOUNDERS (NAME=URL,...) are given to
 # a machine that may found the cluster together with them; all others have to find it.

@@ -205,9 +205,8 @@ def own_etcdctl(cluster: Cluster) -> str:
     """The beginning of a shell command that asks a machine's own etcd member for JSON."""
     seconds = 3 * cluster.timeout_factor
     return (
-        # The deadline is a variable, since the file may have one: etcdctl ends where it is a flag, too.
-        f". /etc/etcd/etcdctl.env && ETCDCTL_ENDPOINTS=https://127.0.0.1:2379 ETCDCTL_COMMAND_TIMEOUT={seconds}s "
-        "etcdctl -w json"
+        ". /etc/etcd/etcdctl.env && ETCDCTL_ENDPOINTS=https://127.0.0.1:2379 "
+        f"etcdctl --command-timeout={seconds}s -w json"
     )
 
 

@@ -247,7 +247,7 @@ class FullQuota(Fault):
             etcdctl del --prefix {_FILL} >/dev/null
             revision=$(etcdctl endpoint status -w json | grep -o '"revision":[0-9]*')
             etcdctl compact --physical ${{revision#*:}} >/dev/null
-            ETCDCTL_COMMAND_TIMEOUT={30 * self._cluster.timeout_factor}s etcdctl defrag --cluster >/dev/null
+            etcdctl --command-timeout={30 * self._cluster.timeout_factor}s defrag --cluster >/dev/null
             etcdctl alarm disarm >/dev/null
             rm -f {_SAID}
             if {self._etcd.is_changed()}; then

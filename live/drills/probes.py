@@ -217,10 +217,9 @@ class EtcdWriter(_Lines):
     def _script(self) -> str:
         return f"""{OWN_MEMBER}
             number={self._number}
-            export ETCDCTL_COMMAND_TIMEOUT={self._try_timeout}ms
             while :; do
               number=$((number + 1)) began=$EPOCHREALTIME
-              said=$(etcdctl put {self._prefix}$number $number 2>&1) && said=OK
+              said=$(etcdctl --command-timeout={self._try_timeout}ms put {self._prefix}$number $number 2>&1) && said=OK
               printf '%s %s %s %s\\n' $number $began $EPOCHREALTIME "${{said##*$'\\n'}}" || exit
               sleep 0.12
             done"""

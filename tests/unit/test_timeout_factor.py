@@ -93,7 +93,7 @@ def test_etcdctl_of_a_slow_lab_waits_longer(stack: str) -> None:
     scripts = [step.script for step in run.of_type("command:remote:Command") if "ETCDCTL_KEY" in step.script]
     assert scripts
     for script in scripts:
-        assert "export ETCDCTL_DIAL_TIMEOUT=20s\nexport ETCDCTL_COMMAND_TIMEOUT=50s\n" in script
+        assert '\netcdctl() { command etcdctl --dial-timeout=20s --command-timeout=50s "$@"; }\n' in script
 
 
 @pytest.mark.parametrize("stack", ["own-test", "droplets-test"])
@@ -119,7 +119,7 @@ def registered(run: Run) -> dict[str, Any]:
 
 def without_deadlines(inputs: Any) -> str:
     lines = json.dumps(inputs, default=str, sort_keys=True).split("\\n")
-    own = ("TIMEOUT_FACTOR=", "TimeoutStartSec=", "export ETCDCTL_DIAL_TIMEOUT=", "export ETCDCTL_COMMAND_TIMEOUT=")
+    own = ("TIMEOUT_FACTOR=", "TimeoutStartSec=", "etcdctl() { command etcdctl ")
     kept = [line for line in lines if not line.startswith(own)]
     text = DEADLINE.sub("DEADLINE", "\n".join(kept))
     text = re.sub(r'"perDialTimeout": \d+', "DEADLINE", text)
