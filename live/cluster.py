@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from shlex import quote
-from typing import Any
+from typing import IO, Any
 
 from config.machines import Role
 from live import machine_lock
@@ -116,7 +116,13 @@ class Cluster:
         return _run(command, stdin, self.allowed(seconds))
 
     def change(
-        self, machine: LiveMachine, script: str, *, command: str, seconds: float = 60
+        self,
+        machine: LiveMachine,
+        script: str,
+        *,
+        command: str,
+        stdin: IO[bytes] | None = None,
+        seconds: float = 60,
     ) -> subprocess.CompletedProcess[str]:
         """Run a bash script that changes a machine, as `ssh` does, with the machine's lock held (`machine_lock`).
 
@@ -124,6 +130,7 @@ class Cluster:
             machine: where.
             script: stands in the command line: no secrets in it.
             command: what it is part of, for those who wait for the lock: make restore.
+            stdin: a file that is given to it; secrets may be in it.
             seconds: how long it may take once it has the lock, before the lab's `timeout_factor`.
 
         Raises:
@@ -132,7 +139,7 @@ class Cluster:
         allowed = {"wait": self.allowed(machine_lock.WAIT_SECONDS), "seconds": self.allowed(seconds)}
         locked = machine_lock.alone(script, command=command, **allowed)
         ssh = [*access.ssh_command(self.stack), *access.keepalive(self.stack)]
-        return _run([*ssh, machine.name, machine.as_root(locked)], None, machine_lock.longest(**allowed))
+        return _run([*ssh, machine.name, machine.as_root(locked)], stdin, machine_lock.longest(**allowed))
 
     def kubectl(
         self, *arguments: str, stdin: str | None = None, seconds: float = 60
@@ -175,9 +182,9 @@ def find(stack: Stack) -> Cluster:
 
 
 def _run(
-    command: Sequence[str], stdin: str | None, seconds: float, environment: dict[str, str] | None = None
+    command: Sequence[str], stdin: str | IO[bytes] | None, seconds: float, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+    given: dict[str, Any] = {"input": stdin} if isinstance(stdin, str) else {"stdin": stdin or subprocess.DEVNULL}
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=seconds, check=False, **given
     )

@@ -29,14 +29,14 @@ from components.control_plane import API_PORT
 from components.etcd import LEFT_ASIDE
 from components.manifests import KUBECTL
 from config.machines import Role
-from live import machine_lock, nodes
+from live import nodes
 from live.cluster import Cluster, LiveMachine
 from live.control_plane import ControlPlane, control_plane
 from live.probe import Probe, probe_all
 from live.programs import LEADERS
 from live.snapshot_file import is_of, problems_of, sha256
 from live.status import members
-from toolchain import access, operations
+from toolchain import operations
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
 
@@ -424,16 +424,11 @@ def _upload(cluster: Cluster, member: LiveMachine, plan: Plan) -> None:
         f"set -eu; umask 077; mkdir -p {_STAGE}; cat >{_SNAPSHOT}; "
         f"echo '{plan.sum}  {_SNAPSHOT}' | sha256sum --check --quiet"
     )
-    locked = {"wait": cluster.allowed(machine_lock.WAIT_SECONDS), "seconds": cluster.allowed(600)}
-    script = machine_lock.alone(script, command=_COMMAND, **locked)
-    ssh = [*access.ssh_command(cluster.stack), *access.keepalive(cluster.stack)]
-    command = [*ssh, member.name, member.as_root(script)]
-    allowed = machine_lock.longest(**locked)
     with plan.file.open("rb") as content:
         try:
-            done = subprocess.run(command, stdin=content, capture_output=True, text=True, timeout=allowed, check=False)
-        except subprocess.TimeoutExpired:
-            raise ToolchainError(f"{member.name} did not take the snapshot within {allowed:.0f} s") from None
+            done = cluster.change(member, script, command=_COMMAND, stdin=content, seconds=600)
+        except subprocess.TimeoutExpired as late:
+            raise ToolchainError(f"{member.name} did not take the snapshot within {late.timeout:.0f} s") from None
     if done.returncode != 0:
         raise ToolchainError(f"{member.name} did not take the snapshot: {(done.stderr or done.stdout).strip()}")
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -254,7 +255,9 @@ def test_a_second_up_is_refused_and_told_who_is_first(toy: Toy, running: Running
     assert time.monotonic() - started < 1
 
 
-def test_a_plain_pulumi_at_work_is_not_disturbed(toy: Toy) -> None:
+@contextmanager
+def plain_pulumi_at_work(toy: Toy) -> Iterator[subprocess.Popen[str]]:
+    """A plain `pulumi up` in the middle of its work; what is done meanwhile leaves it there."""
     assert toy.up() == 0
     marker = toy.directory / "in-the-middle"
     toy.create(f"touch {marker}; exec sleep 60")
@@ -262,12 +265,16 @@ def test_a_plain_pulumi_at_work_is_not_disturbed(toy: Toy) -> None:
     plain = toy.start_plain_pulumi()
     try:
         wait_for(marker.exists, plain)
-        with pytest.raises(ToolchainError, match=rf"process {plain.pid} on"):
-            toy.up()
+        yield plain
         assert plain.poll() is None
     finally:
         plain.kill()
         plain.communicate()
+
+
+def test_a_plain_pulumi_at_work_is_not_disturbed(toy: Toy) -> None:
+    with plain_pulumi_at_work(toy) as plain, pytest.raises(ToolchainError, match=rf"process {plain.pid} on"):
+        toy.up()
 
 
 def test_a_command_that_changes_the_lab_by_itself_keeps_plain_pulumi_out(toy: Toy) -> None:
@@ -291,21 +298,12 @@ def test_a_command_that_changes_the_lab_by_itself_keeps_plain_pulumi_out(toy: To
 
 
 def test_a_command_is_refused_while_plain_pulumi_is_at_work(toy: Toy) -> None:
-    assert toy.up() == 0
-    marker = toy.directory / "in-the-middle"
-    toy.create(f"touch {marker}; exec sleep 60")
-    plain = toy.start_plain_pulumi()
-    try:
-        wait_for(marker.exists, plain)
-        with (
-            pytest.raises(ToolchainError, match=rf"Another pulumi is at work .*process {plain.pid} on"),
-            operations.without_pulumi(toy.stack, "make restore"),
-        ):
-            pytest.fail("both are at work")
-        assert plain.poll() is None
-    finally:
-        plain.kill()
-        plain.communicate()
+    with (
+        plain_pulumi_at_work(toy) as plain,
+        pytest.raises(ToolchainError, match=rf"Another pulumi is at work .*process {plain.pid} on"),
+        operations.without_pulumi(toy.stack, "make restore"),
+    ):
+        pytest.fail("both are at work")
 
 
 def test_a_backend_without_a_directory_is_said(
