@@ -13,7 +13,7 @@ export ARGS
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up preview destroy trust free kubectl ssh status snapshot restore replace drill env test test-long lint test-hosts compare bench .venv .venv-dev
+.PHONY: help setup up preview destroy trust free kubectl ssh status snapshot restore replace drill cis env test test-long lint test-hosts compare bench .venv .venv-dev
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +71,9 @@ replace: .venv  ## make machines anew, dead ones too: make replace MACHINE="cont
 
 drill: .venv  ## hurt the lab on purpose, and measure what that costs: [DRILL=name,...] [ARGS="--json FILE"]
 	@$(LIVE) drill "$(DRILL)" $$ARGS
+
+cis: .venv  ## the CIS Kubernetes Benchmark by kube-bench: make cis KUBE_BENCH=CHECKOUT (one with cfg/cis-1.12)
+	@$(LIVE) cis "$(KUBE_BENCH)"
 
 env: .venv  ## variables for plain pulumi: eval "$(make -s env)"
 	@$(TOOL) env

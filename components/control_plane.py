@@ -30,6 +30,8 @@ from config.settings import Network
 API_PORT = 6443
 _PKI = "/etc/kubernetes/pki"
 _CONFIG = "/etc/kubernetes/config"
+_ADMIN_CONF = "/etc/kubernetes/admin.conf"
+_LINK_ADMIN = f"own file {ADMIN_KUBECONFIG}\nln -sfn {_ADMIN_CONF} {ADMIN_KUBECONFIG}"
 _HEALTH_PROXY = Path(__file__).parents[1] / "config" / "templates" / "nginx.conf"
 _PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 _HEALTH_PATHS = ("/livez", "/readyz", "/healthz")
@@ -82,7 +84,7 @@ class ControlPlane(Component):
         authorities = [file for file in apiserver if file.path in (f"{_PKI}/ca.crt", f"{_PKI}/front-proxy-ca.crt")]
         health = File(path="/etc/nginx/nginx.conf", content=_HEALTH_PROXY.read_text())
         admin = File(
-            path=ADMIN_KUBECONFIG,
+            path=_ADMIN_CONF,
             content=kubeconfig(
                 cluster=args.cluster,
                 server=args.endpoint,
@@ -116,7 +118,7 @@ class ControlPlane(Component):
                 + etcd_programs,
                 files=[*apiserver, *manager, *scheduler, health, admin, *etcd_client],
                 # Controllers restart one after the other.
-                before_start=USE_ETCD,
+                before_start=f"{_LINK_ADMIN}\n{USE_ETCD}",
                 units=[
                     _unit(
                         "kube-apiserver",
@@ -268,7 +270,8 @@ def scheduler_flags() -> Flags:
     Source: https://kubernetes.io/docs/reference/command-line-tools-reference/kube-scheduler/
     """
     flags = dict(_client_flags("kube-scheduler"))
-    del flags["kubeconfig"], flags["profiling"]
+    del flags["kubeconfig"]
+    # Its configuration turns profiling off. The flag has no effect beside it, but the CIS Benchmark reads it (1.4.1).
     return {"config": f"{_CONFIG}/kube-scheduler.yaml", **flags}
 
 

@@ -36,6 +36,11 @@ def _run(options: argparse.Namespace) -> int:
                 restore.restore(cluster.find(chosen), file)
             case "replace":
                 return replace.replace(cluster.find(chosen), options.machines, insist=_insist())
+            case "cis":
+                # Not imported above: no other command needs what builds programs.
+                from live import cis
+
+                return 0 if cis.check(cluster.find(chosen), options.checkout) else 1
             case "drill":
                 # Not imported above: no other command needs what drills are made with.
                 from live import drills
@@ -68,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         "replace", help="make machines anew; INSIST=yes: also if etcd's quorum is lost by it"
     )
     replaced.add_argument("machines", nargs="*", help="their names in the lab")
+    checked = commands.add_parser("cis", help="run kube-bench; the exit status is 1 where a check fails")
+    checked.add_argument("checkout", nargs="?", default="", help="of kube-bench, with the benchmark's data")
     drilled = commands.add_parser("drill", help="hurt the lab on purpose, and measure what that costs")
     drilled.add_argument("names", nargs="?", default="", help="which, by comma; all if not given")
     drilled.add_argument("--json", type=Path, metavar="FILE", help="takes all figures, too")

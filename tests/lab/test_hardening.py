@@ -51,7 +51,10 @@ def flags(cluster: Cluster, unit: str, machine: str) -> Mapping[str, str]:
                 "tls-min-version": "VersionTLS12",
             },
         ),
-        ("kube-scheduler", {"bind-address": "127.0.0.1", "tls-min-version": "VersionTLS12"}),
+        (
+            "kube-scheduler",
+            {"profiling": "false", "bind-address": "127.0.0.1", "tls-min-version": "VersionTLS12"},
+        ),
         (
             "etcd",
             {
@@ -177,7 +180,7 @@ def test_files_are_closed_to_others(cluster: Cluster) -> None:
                 wrong.append(f"{machine}: {path} {mode} {owner}, allowed {allowed:o} {user}")
     assert wrong == []
     assert seen >= {
-        "/etc/kubernetes/admin.kubeconfig",
+        "/etc/kubernetes/admin.conf",
         "/etc/kubernetes/kubelet.kubeconfig",
         "/etc/kubernetes/config/encryption.yaml",
         "/etc/kubernetes/pki/ca.key",

@@ -4,7 +4,9 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
+from toolchain import paths
 from unit.mocked_engine import Run, run_program
 
 CONTROLLER, WORKER = "control-plane-controller-0", "worker-0-node"
@@ -43,7 +45,7 @@ CONTROLLER_MANAGER = {
     "root-ca-file": "/etc/kubernetes/pki/ca.crt",
     "tls-min-version": "VersionTLS12",
 }
-SCHEDULER = {"bind-address": "127.0.0.1", "tls-min-version": "VersionTLS12"}
+SCHEDULER = {"profiling": "false", "bind-address": "127.0.0.1", "tls-min-version": "VersionTLS12"}
 ETCD = {
     "data-dir": "/var/lib/etcd",
     "client-cert-auth": "true",
@@ -200,3 +202,23 @@ def test_secrets_are_encrypted_first_and_identity_only_reads(provider: str) -> N
     run = run_program("dev", {"encryption": provider})
     text = run.secret_file(CONTROLLER, "/etc/kubernetes/config/encryption.yaml")
     assert text.index(provider) < text.index("identity")
+
+
+def test_kube_bench_is_told_where_the_files_are(hard_way: Run) -> None:
+    """A path that no machine has: the checks of that file are then passed over, or fail for no reason."""
+    told = yaml.safe_load((paths.checkout() / "config" / "kube-bench.yaml").read_text())
+    named = {
+        path for part in told.values() for program in part.values() for found in program.values() for path in found
+    }
+    made = {path for step in hard_way.of_type("command:remote:Command") for path in hard_way.files(step.name)}
+    assert named - made == {"/var/lib/etcd"}
+    assert len(named) == 12
+
+
+def test_the_administrator_s_kubeconfig_is_where_the_benchmark_looks(hard_way: Run) -> None:
+    """1.1.13 and 1.1.14 look at this path alone; steps of running labs know the other one."""
+    assert hard_way.files(CONTROLLER)["/etc/kubernetes/admin.conf"] == "0600"
+    link = (
+        "own file /etc/kubernetes/admin.kubeconfig\nln -sfn /etc/kubernetes/admin.conf /etc/kubernetes/admin.kubeconfig"
+    )
+    assert link in hard_way.script(CONTROLLER)

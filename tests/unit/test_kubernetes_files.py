@@ -24,7 +24,7 @@ LOCAL = "https://127.0.0.1:6443"
 @pytest.mark.parametrize(
     ("step", "path", "user", "certificate", "local"),
     [
-        (CONTROLLER, "/etc/kubernetes/admin.kubeconfig", "admin", "admin", False),
+        (CONTROLLER, "/etc/kubernetes/admin.conf", "admin", "admin", False),
         (
             CONTROLLER,
             "/etc/kubernetes/kube-controller-manager.kubeconfig",
