@@ -28,8 +28,10 @@ from components.kubeadm_config import (
     yaml_of,
 )
 from components.kubeadm_pki import Authorities
+from components.kubeconfigs import Credentials, KubeconfigError, credentials_of
 from components.machine import Machine
 from components.manifests import KUBECTL_CACHE
+from components.pki import KeyPair
 from components.step import LIBRARY, Fetch, File, Step, StepArgs
 from components.worker import KEPT_SYSCTLS, RESOLV_CONF, WORKER_VERBS, resolv_conf_command
 from config.artifacts import ArtifactSource
@@ -173,7 +175,7 @@ class Kubeadm(Component):
         made: the step after which the API answers; other machines may still be on their way.
         nodes: machine name -> the step after which its kubelet runs.
         authority: the certificate (PEM) of the API's authority.
-        kubeconfig: the administrator's, as kubeadm wrote it (secret), where it made the authorities; else nothing.
+        administrator: the administrator's key and certificate: the stack's, or where kubeadm made the authorities its.
     """
 
     def __init__(self, name: str, args: KubeadmArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -186,10 +188,14 @@ class Kubeadm(Component):
         founders = founders_of(f"{name}-founders", [first], self.child())
         made = self.made = Step(f"{name}-{first.name}", _init_step(first, args, founders), after(first))
         self.nodes: dict[str, pulumi.Resource] = {first.name: made}
-        self.kubeconfig = made.stdout
         if args.authorities is None:
-            self.authority = pulumi.Output.unsecret(made.stdout.apply(authority_of))
+            printed = made.stdout.apply(lambda text: printed_credentials(first.name, text))
+            self.administrator = KeyPair(
+                private_key=printed.apply(lambda read: read.key), public=printed.apply(lambda read: read.certificate)
+            )
+            self.authority = pulumi.Output.unsecret(printed.apply(lambda read: read.authority))
         else:
+            self.administrator = args.authorities.admin
             self.authority = args.authorities.kubernetes.certificate
         # Beside those that join, which wait for the token that it gives them where `init` was long ago.
         Step(f"{name}-admission", _admission_step([first, *others, *args.workers], args), after(first, made))
@@ -333,12 +339,19 @@ def discovery_file(*, server: str, authority: str, token: str) -> str:
     )
 
 
-def authority_of(kubeconfig: str) -> str:
-    """The certificate (PEM) of the authority that a kubeconfig trusts; nothing where it is not there yet."""
-    document = yaml.safe_load(kubeconfig) if kubeconfig else None
-    if not isinstance(document, dict) or "clusters" not in document:
-        return ""
-    return base64.b64decode(document["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
+def printed_credentials(machine: str, kubeconfig: str) -> Credentials:
+    """The administrator's credentials in what a controller has printed.
+
+    Raises:
+        pulumi.RunError: they are not there.
+    """
+    try:
+        return credentials_of(kubeconfig)
+    except KubeconfigError as error:
+        raise pulumi.RunError(
+            f"{machine} has printed an administrator's kubeconfig that cannot be used: {error}. "
+            "kubeadm writes it to /etc/kubernetes/admin.conf there."
+        ) from None
 
 
 def _authority_files(authorities: Authorities | None) -> list[File]:

@@ -7,15 +7,40 @@ Source: https://kubernetes.io/docs/concepts/configuration/organize-cluster-acces
 """
 
 import base64
+import binascii
+import re
+from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 import yaml
 
-from components.pki import Certificate
+from components.pki import KeyPair
+
+_PEM = re.compile(r"\s*(?:-----BEGIN (?P<what>[A-Z0-9 ]+)-----\n[A-Za-z0-9+/=\n]+-----END (?P=what)-----\s*)+")
+
+
+class KubeconfigError(Exception):
+    """A kubeconfig lacks what is read from it. The message says what, and shows none of its content."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """What is read from a kubeconfig that a machine has printed, all as PEM; nothing else of it is used.
+
+    Args:
+        authority: the certificate of the API's authority.
+        certificate: the client's.
+        key: the client's private key.
+    """
+
+    authority: str
+    certificate: str
+    key: str
 
 
 def kubeconfig(
-    *, cluster: str, server: pulumi.Input[str], authority: pulumi.Input[str], user: str, certificate: Certificate
+    *, cluster: str, server: pulumi.Input[str], authority: pulumi.Input[str], user: str, certificate: KeyPair
 ) -> pulumi.Output[str]:
     """A kubeconfig (YAML, secret) with everything inside.
 
@@ -56,6 +81,49 @@ def render(*, cluster: str, server: str, authority: str, user: str, certificate:
         },
         sort_keys=False,
     )
+
+
+def credentials_of(text: str) -> Credentials:
+    """The credentials in a kubeconfig that has one cluster and one user.
+
+    Raises:
+        KubeconfigError: one of them is not there, or is something else.
+    """
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError):
+        raise KubeconfigError("it is no YAML") from None
+    cluster, user = _only(document, "clusters", "cluster"), _only(document, "users", "user")
+    return Credentials(
+        authority=_pem(cluster, "certificate-authority-data", "CERTIFICATE"),
+        certificate=_pem(user, "client-certificate-data", "CERTIFICATE"),
+        key=_pem(user, "client-key-data", "PRIVATE KEY"),
+    )
+
+
+def _only(document: Any, many: str, one: str) -> dict[Any, Any]:
+    entries = document.get(many) if isinstance(document, dict) else None
+    if not isinstance(entries, list) or len(entries) != 1:
+        raise KubeconfigError(f"it has not exactly one entry below {many}")
+    entry = entries[0].get(one) if isinstance(entries[0], dict) else None
+    if not isinstance(entry, dict):
+        raise KubeconfigError(f"its entry below {many} has no {one}")
+    return entry
+
+
+def _pem(entry: dict[Any, Any], field: str, what: str) -> str:
+    value = entry.get(field)
+    if not isinstance(value, str):
+        raise KubeconfigError(f"{field} is not there")
+    try:
+        pem = base64.b64decode(value, validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        raise KubeconfigError(f"{field} is no PEM in base64") from None
+    found = _PEM.fullmatch(pem)
+    # Private keys come as PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY.
+    if found is None or not found["what"].endswith(what):
+        raise KubeconfigError(f"{field} is no {what.lower()} in PEM")
+    return pem
 
 
 def _base64(text: str) -> str:

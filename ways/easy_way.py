@@ -110,9 +110,7 @@ def easy_way(site: Site) -> Cluster:
     )
     return Cluster(
         authority=cluster.authority,
-        kubeconfig=administrator(site, authority=cluster.authority, certificate=given.admin)
-        if given
-        else cluster.kubeconfig,
+        kubeconfig=administrator(site, authority=cluster.authority, certificate=cluster.administrator),
         certificates=pki.certificates(),
         readiness=readiness,
     )

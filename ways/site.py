@@ -13,7 +13,7 @@ from components.kubeconfigs import kubeconfig
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
 from components.machine import Machine
 from components.neighbours import Neighbours, NeighboursArgs
-from components.pki import CalicoIdentities, Certificate, KeyPair
+from components.pki import CalicoIdentities, KeyPair
 from components.readiness import Readiness
 from components.substrate import Substrate
 from components.virtual_address import VirtualAddress, VirtualAddressArgs
@@ -154,7 +154,7 @@ def calico_of(
     )
 
 
-def administrator(site: Site, *, authority: pulumi.Input[str], certificate: Certificate) -> pulumi.Output[str]:
+def administrator(site: Site, *, authority: pulumi.Input[str], certificate: KeyPair) -> pulumi.Output[str]:
     """The kubeconfig for people."""
     return kubeconfig(
         cluster=site.cluster, server=site.endpoint, authority=authority, user="admin", certificate=certificate

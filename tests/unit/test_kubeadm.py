@@ -6,17 +6,19 @@ import re
 import subprocess
 from pathlib import Path
 
+import pulumi
 import pytest
 import yaml
 
-from components.kubeadm import discovery_file
+from components.kubeadm import discovery_file, printed_credentials
 from components.kubeadm_config import DISCOVERY
 from components.kubeadm_pki import join_token
 from config import lab as config
 from config.problems import ConfigError
 from config.versions import pins
 from toolchain import paths
-from unit.mocked_engine import Run, ed25519_pem, seed_of
+from unit.conftest import program
+from unit.mocked_engine import ADMIN_CONF, Run, ed25519_pem, seed_of
 
 INIT, JOIN, ADMISSION = "kubeadm-controller-0", "kubeadm-worker-0", "kubeadm-admission"
 SETTINGS = "/etc/hardway/kubeadm.yaml"
@@ -128,6 +130,84 @@ def test_what_kubeadm_is_given_comes_from_the_stack_unless_it_makes_its_own(easy
     assert ("cat /etc/kubernetes/admin.conf" in easy_way.script(INIT)) == own
     if own:
         assert {"stdout", "stderr"} <= set(easy_way.named(INIT).request.additionalSecretOutputs)
+
+
+def test_of_a_kubeconfig_that_a_machine_prints_three_fields_are_used() -> None:
+    """On the host that runs Pulumi kubectl would run what stands below `exec`."""
+    own = program("kubeadm-own")
+    printed, shown = yaml.safe_load(ADMIN_CONF), yaml.safe_load(own.outputs["kubeconfig"])
+    authority = printed["clusters"][0]["cluster"]["certificate-authority-data"]
+    user = printed["users"][0]["user"]
+    assert "exec" in user and shown == {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {
+                "name": "hardway-kubeadm-own",
+                "cluster": {"server": own.outputs["endpoint"], "certificate-authority-data": authority},
+            }
+        ],
+        "users": [
+            {"name": "admin", "user": {key: user[key] for key in ("client-certificate-data", "client-key-data")}}
+        ],
+        "contexts": [
+            {"name": "admin@hardway-kubeadm-own", "context": {"cluster": "hardway-kubeadm-own", "user": "admin"}}
+        ],
+        "current-context": "admin@hardway-kubeadm-own",
+    }
+    assert own.outputs["ca_certificate"] == base64.b64decode(authority).decode()
+    assert "kubeconfig" in own.secret_outputs and "ca_certificate" not in own.secret_outputs
+
+
+def _without(kind: str, one: str, field: str) -> str:
+    document = yaml.safe_load(ADMIN_CONF)
+    del document[kind][0][one][field]
+    return yaml.safe_dump(document)
+
+
+def _with(kind: str, one: str, field: str, value: object) -> str:
+    document = yaml.safe_load(ADMIN_CONF)
+    document[kind][0][one][field] = value
+    return yaml.safe_dump(document)
+
+
+KEY = yaml.safe_load(ADMIN_CONF)["users"][0]["user"]["client-key-data"]
+MALFORMED = {
+    "nothing": ("", "not exactly one entry below clusters"),
+    "no YAML": ("a: [", "no YAML"),
+    "a deep YAML": ("[" * 20000, "no YAML"),
+    "a list": ("- 1", "not exactly one entry below clusters"),
+    "two users": (ADMIN_CONF.replace("users:", "users:\n- {name: x, user: {}}"), "not exactly one entry below users"),
+    "no user": (yaml.safe_dump(yaml.safe_load(ADMIN_CONF) | {"users": [{"name": "x"}]}), "has no user"),
+    "no key": (_without("users", "user", "client-key-data"), "client-key-data is not there"),
+    "no authority": (
+        _without("clusters", "cluster", "certificate-authority-data"),
+        "certificate-authority-data is not",
+    ),
+    "a number": (_with("users", "user", "client-certificate-data", 7), "client-certificate-data is not there"),
+    "no base64": (_with("users", "user", "client-key-data", "%%%"), "client-key-data is no PEM in base64"),
+    "no PEM": (_with("users", "user", "client-key-data", "aGVsbG8="), "client-key-data is no private key in PEM"),
+    "no text": (_with("users", "user", "client-key-data", "/w=="), "client-key-data is no PEM in base64"),
+    "a key for a certificate": (
+        _with("users", "user", "client-certificate-data", KEY),
+        "client-certificate-data is no certificate in PEM",
+    ),
+    "more behind it": (
+        _with("users", "user", "client-key-data", base64.b64encode(base64.b64decode(KEY) + b"users: x").decode()),
+        "client-key-data is no private key in PEM",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_a_kubeconfig_that_cannot_be_used_is_one_error_without_its_content(kind: str) -> None:
+    text, says = MALFORMED[kind]
+    with pytest.raises(pulumi.RunError) as caught:
+        printed_credentials("controller-0", text)
+    said = str(caught.value)
+    assert said.startswith("controller-0 has printed an administrator's kubeconfig that cannot be used: ")
+    assert says in said and said.endswith(". kubeadm writes it to /etc/kubernetes/admin.conf there.")
+    assert KEY not in said and "\n" not in said and caught.value.__cause__ is None
 
 
 def test_a_join_token_is_one_that_kubernetes_takes_and_random() -> None:
