@@ -3,8 +3,11 @@
 The provider does not take over what is there already, so that the next `up` would fail on the name: it is removed.
 """
 
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from toolchain.errors import ToolchainError
@@ -64,7 +67,29 @@ def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
         for command in _REMOVAL[kind]:
             # What is not running cannot be stopped; what stays is named by the `up` that follows.
             _virsh(uri, *command.format(name=name, lab=lab).split())
-    return [f"{kind} {name}" for kind, name in strays]
+    drafts = list(_drafts(resources))
+    for draft in drafts:
+        shutil.rmtree(draft)
+    return [*(f"{kind} {name}" for kind, name in strays), *(f"directory {draft}" for draft in drafts)]
+
+
+def _drafts(resources: Sequence[Mapping[str, Any]]) -> Iterator[Path]:
+    """The directories in which the provider was making cloud-init disks of the lab: they hold SSH host keys."""
+    keys = [
+        str((resource.get("outputs") or {}).get("publicKeyOpenssh", "")).strip()
+        for resource in resources
+        if str(resource["urn"]).endswith("::machines-ssh")
+    ]
+    if not any(keys):
+        return
+    # As Go finds the directory for temporary files.
+    for draft in sorted(Path(os.environ.get("TMPDIR") or "/tmp").glob("cloudinit*")):
+        if draft.is_symlink() or not draft.is_dir() or draft.stat().st_uid != os.geteuid():
+            continue
+        data = draft / "user-data"
+        # Names of labs may be alike: whose it is says the key that opens the machine.
+        if data.is_file() and keys[0] in data.read_text(errors="replace"):
+            yield draft
 
 
 def _made_by_another_state(uri: str, resources: Sequence[Mapping[str, Any]]) -> Iterator[str]:

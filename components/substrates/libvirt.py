@@ -29,7 +29,9 @@ from config.settings import LabSettings
 from toolchain import vm_image
 from toolchain.vm_image import VmImage
 
-_PREFLIGHT = Path(__file__).with_name("libvirt_preflight.py").relative_to(Path(__file__).parents[2])
+_CHECKOUT = Path(__file__).parents[2]
+_PREFLIGHT = Path(__file__).with_name("libvirt_preflight.py").relative_to(_CHECKOUT)
+_KEYS = Path(__file__).with_name("libvirt_keys.py").relative_to(_CHECKOUT)
 
 _GIB = 1 << 30
 # From power on to sshd: seconds with KVM, minutes where the processor is emulated.
@@ -97,9 +99,22 @@ class Libvirt(pulumi.ComponentResource):
             opts=self._options(preflight, guard),
         )
 
+        # Before anything is in it.
+        self._closed = local.Command(
+            f"{name}-pool-closed",
+            create=pulumi.Output.format(
+                "{0}\n# the pool {1}", close_to_others(prefix, settings, f"{settings.pool}/{lab.name}"), pool.id
+            ),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[pool]),
+        )
+
         def uploaded(what: str, file: Path) -> libvirt.Volume:
             return libvirt.Volume(
-                f"{name}-{what}", name=f"{prefix}-{what}", pool=pool.name, source=str(file), opts=self._options()
+                f"{name}-{what}",
+                name=f"{prefix}-{what}",
+                pool=pool.name,
+                source=str(file),
+                opts=self._options(self._closed),
             )
 
         self._base = uploaded("image", image.disk)
@@ -151,7 +166,15 @@ class Libvirt(pulumi.ComponentResource):
             ).apply(lambda keys: user_data(spec, *keys)),
             meta_data=yaml.safe_dump({"instance-id": domain_name, "local-hostname": spec.name}),
             network_config=network_config(lab, spec),
-            opts=self._options(),
+            opts=self._options(self._closed),
+        )
+        cloud_init_file = f"{settings.pool}/{lab.name}/{domain_name}-cloud-init.iso"
+        cloud_init_closed = local.Command(
+            f"{name}-{spec.name}-cloud-init-closed",
+            create=pulumi.Output.format(
+                "{0}\n# the disk {1}", close_to_others(prefix, settings, cloud_init_file), cloud_init.id
+            ),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[cloud_init]),
         )
         disk = libvirt.Volume(
             f"{name}-{spec.name}-disk",
@@ -160,7 +183,7 @@ class Libvirt(pulumi.ComponentResource):
             base_volume_id=self._base.id,
             size=size.disk_gib * _GIB,
             # cloud-init does its work once on a disk.
-            opts=self._options(with_=[cloud_init]),
+            opts=self._options(self._closed, with_=[cloud_init]),
         )
         boot = self._kernel and self._initrd and {"console": "ttyS0", "root": "/dev/vda"}
         domain = libvirt.Domain(
@@ -186,6 +209,7 @@ class Libvirt(pulumi.ComponentResource):
             autostart=True,
             opts=self._options(
                 host,
+                cloud_init_closed,
                 with_=[cloud_init, disk],
                 # Which the provider would change under the running machine, to no effect, or not at all.
                 on=["cloudinit", "networkInterfaces", "kernel", "initrd"],
@@ -304,6 +328,14 @@ def wait_for_ssh(lab: LabSettings, domain: str, address: IPv4Address, *, identit
         "  sleep 0.5",
         "done",
         f"echo {identity}",
+    )
+
+
+def close_to_others(prefix: str, settings: LibvirtSettings, path: str) -> str:
+    """The shell lines that keep a directory or file in the lab's pool from other users than root and qemu's."""
+    return script(
+        f"{path} of {prefix}, for root and qemu alone",
+        f"as_root python3 {_KEYS} --uri '{settings.uri}' {quote(path)}",
     )
 
 

@@ -112,6 +112,30 @@ def test_another_checkouts_lab_of_the_same_name_stays(libvirt: Path, stack: Stac
     libvirt_strays.remove(state(PREFLIGHT, network, {**machine, "id": "the-machine"}), stack)
 
 
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the provider was killed three times, making disks of this lab, of another, and with nothing written yet."""
+    directory = tmp_path / "temporary"
+    for name, key in (("cloudinit1", "MINE"), ("cloudinit2", "ANOTHERS"), ("cloudinit3", None), ("other1", "MINE")):
+        (directory / name).mkdir(parents=True)
+        if key:
+            (directory / name / "user-data").write_text(f"#cloud-config\nssh_authorized_keys:\n- ssh-ed25519 {key}\n")
+    (directory / "cloudinit4").write_text("ssh-ed25519 MINE")
+    (directory / "cloudinit5").symlink_to(directory / "other1")
+    monkeypatch.setenv("TMPDIR", str(directory))
+    return directory
+
+
+def test_host_keys_that_the_provider_was_writing_go(libvirt: Path, stack: Stack, temporary: Path) -> None:
+    key = {"type": "tls:x", "urn": f"{URN}machines-ssh", "outputs": {"publicKeyOpenssh": "ssh-ed25519 MINE\n"}}
+    before = {each.name for each in temporary.iterdir()}
+    for unknown in ({"outputs": {"publicKeyOpenssh": ""}}, {"outputs": None}):
+        assert libvirt_strays.remove(state(*WHOLE, key | unknown), stack) == []
+    assert libvirt_strays.remove(state(*WHOLE, key), stack) == [f"directory {temporary / 'cloudinit1'}"]
+    assert {each.name for each in temporary.iterdir()} == before - {"cloudinit1"}
+    assert done(libvirt) == []
+
+
 def test_before_the_preflight_has_passed_nothing_is_the_labs(libvirt: Path, stack: Stack) -> None:
     for deployment in ({}, {"deployment": None}, state()):
         assert libvirt_strays.remove(deployment, stack) == []

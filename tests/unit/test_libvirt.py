@@ -160,6 +160,25 @@ def test_cloud_init_brings_the_pinned_host_key_and_the_users_key(libvirt: Run) -
     assert connection["hostKey"] == given["ssh_keys"]["ed25519_public"]
 
 
+def test_keys_are_for_root_and_qemu_alone_before_they_are_used(libvirt: Run) -> None:
+    """The provider makes the disk with mode 0644: it is in a closed directory from the first moment on."""
+    pool = "/var/lib/libvirt/hardway/libvirt"
+    closed = libvirt.named("machines-pool-closed", COMMAND)
+    assert (
+        f"\nas_root python3 components/substrates/libvirt_keys.py --uri 'qemu:///system' {pool}\n"
+        in (closed.inputs["create"])
+    )
+    assert closed.inputs["create"].endswith("\n# the pool id-machines-pool") and "update" not in closed.inputs
+    for each in libvirt.of_type("libvirt:index/volume:Volume", "libvirt:index/cloudInitDisk:CloudInitDisk"):
+        assert "machines-pool-closed" in libvirt.before(each), each.name
+    for machine in libvirt.outputs["machines"]:
+        name = machine["name"]
+        disk = libvirt.named(f"machines-{name}-cloud-init-closed", COMMAND)
+        file = resource(libvirt, "CloudInitDisk", f"{name}-cloud-init").inputs["name"]
+        assert f" {pool}/{file}\n# the disk id-machines-{name}-cloud-init" in disk.inputs["create"]
+        assert f"machines-{name}-cloud-init-closed" in libvirt.before(resource(libvirt, "Domain", name))
+
+
 def test_addresses_are_fixed_by_the_network_configuration(libvirt: Run) -> None:
     for machine in libvirt.outputs["machines"]:
         disk = resource(libvirt, "CloudInitDisk", f"{machine['name']}-cloud-init")
