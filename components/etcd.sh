@@ -82,7 +82,7 @@ become_a_member() {
     status=
   fi
   if [ -z "$status" ]; then
-    drop_strange_learners <<<"$members" || return 1
+    drop_strangers <<<"$members" || return 1
     ctl member add "$1" --peer-urls="$2" --learner >/dev/null || return 1
     members=$(ctl member list) || return 1
   fi
@@ -94,14 +94,20 @@ become_a_member() {
 # member_at PEER-URL: ID, and started or unstarted, out of `member list` on standard input.
 member_at() { awk -F ', ' -v peer="$1" '$4 == peer { print $1, $2 }'; }
 
-# drop_strange_learners: one that was on its way in when the lab was told to do without it would keep the room for ever.
-drop_strange_learners() {
-  local id peer ours
+# drop_strangers: members that the lab no longer has leave before another one joins, one at a time. A learner that was on
+# its way in would keep the only place for one. A voter that is gone, as one whose machine has another address now, counts
+# for the quorum: etcd adds no member beside it ("unhealthy cluster"). etcd refuses a removal that would lose the quorum.
+drop_strangers() {
+  local id peer ours dropped=
   # shellcheck source=/dev/null
   ours=$(. "$ETCD_CLIENT" && echo "$ETCDCTL_ENDPOINTS")
   while read -r id peer; do
-    case ",$ours," in *",${peer/:2380/:2379},"*) ;; *) ctl member remove "$id" >/dev/null || return 1 ;; esac
-  done < <(awk -F ', ' '$6 == "true" { print $1, $4 }')
+    case ",$ours," in *",${peer/:2380/:2379},"*) continue ;; esac
+    # The list has changed: the caller asks for it again before the next one leaves.
+    [ -z "$dropped" ] || return 1
+    ctl member remove "$id" >/dev/null || return 1
+    dropped=yes
+  done < <(awk -F ', ' '{ print ($6 == "true" ? 0 : 1), $1, $4 }' | sort -s -k 1,1 | cut -d ' ' -f 2-)
 }
 
 # leave_aside_what_serves_no_more PEER-URL: the data of a member that the cluster removed, and those without a WAL, which

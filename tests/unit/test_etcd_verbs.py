@@ -212,6 +212,37 @@ def test_members_join_one_at_a_time(machine: EtcdMachine) -> None:
     assert machine.asked() == ["member add c", "member add c"]
 
 
+def test_a_voter_that_is_no_more_of_the_lab_leaves_before_another_joins(machine: EtcdMachine) -> None:
+    """A controller with another address: etcd adds no member beside a voter that is gone ("unhealthy cluster")."""
+    machine.cluster("1 started", "2 started", "4 started")
+    done = machine.run(f"join c {PEER.format(3)}")
+    assert done.returncode == 0, done.stderr
+    assert machine.asked() == ["member remove id4", "member add c"]
+    assert machine.joins["ETCD_INITIAL_CLUSTER"] == FOUNDERS
+
+
+def test_voters_leave_one_at_a_time_and_a_learner_first(machine: EtcdMachine) -> None:
+    machine.cluster("1 started", "2 started", "4 started", "5 started", "6 learner")
+    done = machine.run(f"join c {PEER.format(3)}")
+    assert done.returncode == 0, done.stderr
+    assert machine.asked(but="") == [
+        *("member list", "member remove id6"),
+        # Whether anybody answers is asked once.
+        *("member list", "member list", "member remove id4"),
+        *("member list", "member remove id5", "member add c", "member list"),
+    ]
+
+
+def test_a_voter_that_etcd_does_not_let_go_is_reported(machine: EtcdMachine) -> None:
+    machine.cluster("1 started", "2 started", "4 started")
+    refuses = '"member remove"*) echo "etcdserver: re-configuration failed" >&2; return 1 ;;'
+    ctl = f'ctl() {{ case "$*" in {refuses} esac; (. "$ETCD_CLIENT" && exec etcdctl "$@"); }}'
+    done = machine.run(f"{ctl}\njoin c {PEER.format(3)}")
+    assert done.returncode != 0
+    assert "c cannot join etcd: etcdserver: re-configuration failed" in done.stderr
+    assert machine.asked() == []
+
+
 def test_a_learner_that_is_no_more_of_the_lab_does_not_keep_the_room(machine: EtcdMachine) -> None:
     machine.cluster("1 started", "5 learner")
     done = machine.run(f"join c {PEER.format(3)}")
