@@ -141,6 +141,8 @@ class Step(remote.Command):
             name,
             connection=args.machine.connection,
             create=args.machine.reads_script(f"{args.name} on {args.machine.name}"),
+            # Another command: a step counts the resources that created it (`owned` in step.sh).
+            update=args.machine.reads_script(f"{args.name} on {args.machine.name}, updated"),
             delete=args.machine.as_root(render_undo(args)),
             stdin=pulumi.Output.all(script, more).apply(lambda known: sent(*known)),
             logging=remote.Logging.NONE if secret else None,
@@ -199,13 +201,20 @@ def render(args: StepArgs, *, contents: Mapping[str, str], identity: str, before
         parts.append("start")
     parts.append("finish")
     parts += [run] if run else []
+    parts.append('owned "$@"')
     return "\n".join(parts) + "\n"
 
 
 def render_undo(args: StepArgs) -> str:
     """The script that takes a step back."""
     # Without the library the machine has been cleaned already, or made anew.
-    parts = [f"[ -e {LIBRARY} ] || exit 0", f". {LIBRARY}", *([args.undo] if args.undo else []), f"undo {args.name}"]
+    parts = [
+        f"[ -e {LIBRARY} ] || exit 0",
+        f". {LIBRARY}",
+        f"last_owner {args.name} || exit 0",
+        *([args.undo] if args.undo else []),
+        f"undo {args.name}",
+    ]
     return "\n".join(parts) + "\n"
 
 

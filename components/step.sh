@@ -524,6 +524,46 @@ finish() {
   mv "$step/manifest.new" "$step/manifest"
 }
 
+# owned WORD...: the last line of a step, with the words of its command; the last is `updated` where its resource was
+# there before.
+#
+# Pulumi may create a step that is there already: `pulumi up --replace` creates it and then deletes the old resource, and
+# `pulumi state delete` forgets one. So the creations that have succeeded are counted, and a deletion only takes one
+# from the count while others are left. A count that is too high (a run was killed after the script, and before the
+# state was written) leaves things on the machine: a container or VM is removed with them, and on an existing host the
+# lab's leaving undoes them.
+owned() {
+  local owners
+  # The connection was closed, as when Pulumi was killed: this success is in no state.
+  [ "$(awk '$1 == "PPid:" { print $2 }' /proc/$$/status)" = "$PPID" ] || return 0
+  owners=$(owners_of "$step")
+  if [ "${*: -1}" != updated ]; then
+    count_owners $((owners + 1))
+  elif [ "$owners" = 0 ]; then
+    count_owners 1
+  fi
+}
+
+owners_of() { cat "$1/owners" 2>/dev/null || echo 0; }
+
+count_owners() {
+  echo "$1" >"$step/owners.new"
+  mv "$step/owners.new" "$step/owners"
+}
+
+# last_owner STEP: whether the step is to be undone with the resource that is deleted; else it has one owner less.
+last_owner() {
+  local step=$HARDWAY/steps/$1 owners
+  sole_owner=yes
+  [ -d "$step" ] || return 0
+  take_locks "$1"
+  owners=$(owners_of "$step")
+  [ "$owners" -gt 1 ] || return 0
+  count_owners $((owners - 1))
+  printf 'step %s on %s has another resource in the state: nothing was removed\n' "$1" "$(hostname)"
+  return 1
+}
+
 # serving UNIT: wait for the unit and for its `ready` command.
 serving() {
   local check="systemctl -q is-active $1" why
@@ -689,6 +729,8 @@ reversed() { [ ${#manifest[@]} = 0 ] || printf '%s\n' "${manifest[@]}" | tac; }
 undo() {
   step=$HARDWAY/steps/$1
   [ -d "$step" ] || return 0
+  # The deletion of a resource that an earlier version has made.
+  [ -n "${sole_owner-}" ] || last_owner "$1" || return 0
   take_locks "$1"
   local line packages=()
   read_manifest

@@ -12,6 +12,7 @@ renew_notes
 if [ "$found" = ours ] && [ -d "$HOME_OF_LAB/steps" ]; then
   # shellcheck disable=SC2016  # for that bash to expand
   bash -c "$verbs"'
+    sole_owner=yes
     if [ -d "$HARDWAY/steps/container-runtime" ] || [ -d "$HARDWAY/steps/node" ]; then end_runtime; fi
     for name in $(ls -tc "$HARDWAY/steps"); do undo "$name"; done
     rm -rf "$HARDWAY/mirror" "$HARDWAY/kubectl"'

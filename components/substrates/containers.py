@@ -123,7 +123,8 @@ class Containers(pulumi.ComponentResource):
             interpreter=guarded,
             environment=owner,
             stdin=firewall_script(engine, prefix),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[network]),
+            # `pulumi up --replace` would open it, and then close it by the old one's deletion.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[network], delete_before_replace=True),
         )
         self.checks: Sequence[pulumi.Resource] = [preflight, guard]
         self.api_address: pulumi.Input[str] = str(lab.api_address)

@@ -126,7 +126,7 @@ class Libvirt(pulumi.ComponentResource):
             create=pulumi.Output.format("{0}\n# on network {1}", serve(prefix, lab), network.id),
             delete=stop_serving(prefix, lab),
             interpreter=["/bin/bash", "-c"],
-            opts=child,
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
         )
         self.checks: Sequence[pulumi.Resource] = [preflight, guard]
         self.api_address: pulumi.Input[str] = str(lab.api_address)

@@ -92,7 +92,7 @@ class Machines(pulumi.ComponentResource):
             "enter",
             plan,
             # At another address is another host; the one before is left first.
-            pulumi.ResourceOptions(parent=self, depends_on=before, delete_before_replace=True),
+            pulumi.ResourceOptions(parent=self, depends_on=before),
             undo="leave",
             triggers=[str(spec.address)],
         )
@@ -162,7 +162,7 @@ class Machines(pulumi.ComponentResource):
             logging=local.Logging.NONE,
             add_previous_output_in_env=False,
             triggers=triggers,
-            opts=opts,
+            opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(delete_before_replace=undo is not None)),
         )
 
 

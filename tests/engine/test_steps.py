@@ -302,6 +302,35 @@ def test_old_flags_that_are_put_back_after_a_failed_update_are_applied(lab: Step
     assert "unchanged" in lab.up().output.partition("Resources:")[2].split("\n")[1]
 
 
+@pytest.mark.parametrize("parallel", ["64", "1"])
+def test_a_step_that_plain_pulumi_replaces_stays_on_its_machine(lab: StepLab, parallel: str) -> None:
+    """The engine creates the new resource, and then runs the deletion of the old one."""
+    lab.has(FIRST, SECOND)
+    before = lab.host.invocation("one.service")
+    replaced = lab.project.pulumi(
+        "up", "--yes", "--skip-preview", "--parallel", parallel, "--replace", "**::first", ok=True
+    ).output
+    # The step, and the resource that shows its script.
+    assert "+-2 replaced" in replaced, replaced
+    assert lab.host.file("/opt/demo/serve") == ("755", "root:root", "#!/bin/sh\nexec sleep infinity\n")
+    assert lab.host.invocation("one.service") == before
+    assert "unchanged" in lab.up().output.partition("Resources:")[2].split("\n")[1]
+
+
+def test_a_step_that_the_state_has_lost_is_taken_over(lab: StepLab) -> None:
+    lab.has(FIRST, SECOND)
+    before = lab.host.invocation("one.service")
+    urn = lab.project.resources()["command:remote:Command::first"]["urn"]
+    lab.project.pulumi("state", "delete", urn, "--yes", ok=True)
+    assert "+ 1 created" in lab.up().output
+    assert lab.host.invocation("one.service") == before
+    # As where the count is too high: nothing is removed; what leaves the host undoes it.
+    lab.has(SECOND)
+    assert lab.host.path("/opt/demo/serve").exists()
+    lab.host.bash("HARDWAY=/var/lib/hardway; . /usr/local/lib/hardway/step.sh; sole_owner=yes; undo first")
+    assert not lab.host.path("/opt/demo/serve").exists()
+
+
 WAITS = Work(
     name="waits",
     files=[PLAIN],

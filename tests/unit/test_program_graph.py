@@ -243,11 +243,19 @@ def test_a_machine_made_anew_gets_all_of_its_steps_again(lab: Run) -> None:
 
 def test_no_step_may_be_replaced_or_asks_sshd_for_its_environment(lab: Run) -> None:
     for step in lab.of_type(STEP):
-        # The provider's own schema says triggers[*]: a replacement would create first and then undo.
+        # The provider's own schema says triggers[*].
         assert list(step.request.replaceOnChanges) == ["triggers[*]"]
-        assert not {"triggers", "environment", "update"} & step.inputs.keys()
+        assert not {"triggers", "environment"} & step.inputs.keys()
+        # A step counts its creations, and has to tell them from updates.
+        assert step.inputs["update"] == f"{step.inputs['create']}, updated"
         assert step.inputs["addPreviousOutputInEnv"] is False
         assert step.inputs["delete"]
+
+
+def test_what_a_local_command_undoes_is_undone_before_it_is_replaced(lab: Run) -> None:
+    """`pulumi up --replace` would make it, and then take it away by the old resource's deletion."""
+    for command in lab.of_type("command:local:Command"):
+        assert command.request.deleteBeforeReplace or not command.inputs.get("delete"), command.name
 
 
 def test_no_connection_is_made_to_an_unknown_host(lab: Run) -> None:

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lab.polling import eventually
 from toolchain import paths
 
 # What the machines have as one file.
@@ -894,3 +895,79 @@ def test_nodes_that_cannot_be_listed_are_no_empty_list(machine: Machine, fails: 
     assert (" drain worker-1 " in asked) == (fails == 1)
     assert (" delete node worker-1" in asked) == (fails == 1)
     assert fails == 1 or "the list of the lab's Nodes cannot be had" in done.stderr
+
+
+CREATED, UPDATED = "owned unit on worker-0", "owned unit on worker-0, updated"
+LEAVES = "last_owner unit || exit 0\nundo unit"
+
+
+def run(machine: Machine, end: str) -> None:
+    """The step, created or updated by its resource."""
+    done = machine.bash(f"begin unit\n{here('conf', '1')}\nfinish\n{end}")
+    assert done.returncode == 0, done.stderr
+
+
+def deleted(machine: Machine, script: str = LEAVES) -> bool:
+    """Whether the deletion of a resource has undone the step."""
+    done = machine.bash(script)
+    assert done.returncode == 0, done.stderr
+    gone = not (machine.root / "conf").exists()
+    assert gone != ("has another resource in the state: nothing was removed" in done.stdout)
+    return gone
+
+
+def test_a_step_is_undone_with_the_last_of_its_resources(machine: Machine) -> None:
+    """`pulumi up --replace`: the new resource is created, and then the old one is deleted."""
+    run(machine, CREATED)
+    run(machine, UPDATED)
+    run(machine, CREATED)
+    assert not deleted(machine)
+    run(machine, UPDATED)
+    assert deleted(machine)
+    run(machine, CREATED)
+    assert deleted(machine)
+
+
+def test_a_creation_that_fails_counts_for_nothing(machine: Machine) -> None:
+    run(machine, CREATED)
+    assert machine.bash(f"begin unit\n{here('conf', '1')}\nfinish\nfalse\n{CREATED}").returncode != 0
+    assert deleted(machine)
+
+
+def test_a_creation_that_nobody_heard_of_counts_for_nothing(machine: Machine) -> None:
+    """Pulumi was killed, and its connection was closed, while the script went on."""
+    script, go_on = machine.root / "script", machine.root / "go-on"
+    os.mkfifo(go_on)
+    waits = "touch $R/begun\nread -r _ <$R/go-on"
+    script.write_text(f". {LIBRARY}\nbegin unit\n{here('conf', '1')}\nfinish\n{waits}\n{CREATED}\ntouch $R/ended\n")
+    parent = subprocess.Popen(
+        ["bash", "-c", f"bash {script} & wait"], env=machine.environment, stdin=subprocess.DEVNULL
+    )
+    eventually("the step begins", (machine.root / "begun").exists, seconds=60, pause=0.05)
+    parent.kill()
+    parent.wait()
+    go_on.write_text("\n")
+    eventually("the step ends", (machine.root / "ended").exists, seconds=60, pause=0.05)
+    run(machine, CREATED)
+    assert deleted(machine)
+
+
+def test_a_step_of_an_earlier_version_has_one_owner_once_it_was_updated(machine: Machine) -> None:
+    machine.done(here("conf", "1"))
+    run(machine, UPDATED)
+    run(machine, CREATED)
+    assert not deleted(machine)
+    assert deleted(machine)
+
+
+def test_the_deletion_that_an_earlier_version_has_left_in_the_state_counts_too(machine: Machine) -> None:
+    run(machine, CREATED)
+    run(machine, CREATED)
+    assert not deleted(machine, "undo unit")
+    assert deleted(machine, "undo unit")
+
+
+def test_a_host_that_the_lab_leaves_keeps_nothing(machine: Machine) -> None:
+    run(machine, CREATED)
+    run(machine, CREATED)
+    assert deleted(machine, "sole_owner=yes\nundo unit")

@@ -100,7 +100,13 @@ def test_a_script_names_the_machines_identity() -> None:
 
 def test_undoing_bears_a_machine_that_has_nothing_any_more() -> None:
     lines = render_undo(args(undo="undo-line")).splitlines()
-    assert lines == [f"[ -e {LIBRARY} ] || exit 0", f". {LIBRARY}", "undo-line", "undo unit"]
+    assert lines == [
+        f"[ -e {LIBRARY} ] || exit 0",
+        f". {LIBRARY}",
+        "last_owner unit || exit 0",
+        "undo-line",
+        "undo unit",
+    ]
 
 
 @pytest.mark.parametrize("content", ["END-OF-FILE", "a\nEND-OF-FILE\nreboot", "a\rEND-OF-FILE"])
@@ -131,7 +137,9 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8
 @example(content="$(reboot) `reboot` \\ $HOME 'x' \"y\"", path="a b")
 def test_bash_sees_any_content_as_it_is(content: str, path: str, tmp_path: Path) -> None:
     library = tmp_path / "library.sh"
-    library.write_text('begin() { :; }\nfinish() { :; }\nstart() { :; }\nfile() { printf "%s\\n" "$@"; cat; }\n')
+    library.write_text(
+        'begin() { :; }\nfinish() { :; }\nstart() { :; }\nowned() { :; }\nfile() { printf "%s\\n" "$@"; cat; }\n'
+    )
     text = script(args(files=[File(path=f"/etc/{path}", content=content)])).replace(LIBRARY, str(library))
     said = subprocess.run(["bash", "-c", text], capture_output=True, check=True).stdout.decode()
     assert said == f"/etc/{path}\n0644\nroot\n" + content.rstrip("\n") + "\n"
@@ -181,7 +189,8 @@ def test_the_command_line_names_the_step_and_holds_none_of_its_script() -> None:
     step = registered(lambda on: Step("a", StepArgs(machine=on, name="unit", run="echo x"), pulumi.ResourceOptions()))
     assert step.inputs["create"] == "bash -s -- unit on worker-0"
     assert machine(user="admin").reads_script("unit on worker-0") == "sudo -n bash -s -- unit on worker-0"
-    assert step.script.endswith("\necho x\n") and not step.secret - {"connection"}
+    assert step.inputs["update"] == "bash -s -- unit on worker-0, updated"
+    assert step.script.endswith('\necho x\nowned "$@"\n') and not step.secret - {"connection"}
 
 
 def bash_reads(text: str) -> subprocess.CompletedProcess[str]:
