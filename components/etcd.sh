@@ -96,18 +96,20 @@ member_at() { awk -F ', ' -v peer="$1" '$4 == peer { print $1, $2 }'; }
 
 # drop_strangers: members that the lab no longer has leave before another one joins, one at a time. A learner that was on
 # its way in would keep the only place for one. A voter that is gone, as one whose machine has another address now, counts
-# for the quorum: etcd adds no member beside it ("unhealthy cluster"). etcd refuses a removal that would lose the quorum.
+# for the quorum: etcd adds no member beside it ("unhealthy cluster"). One that serves leaves after the new ones have
+# joined (`only_members`). etcd refuses a removal that would lose the quorum.
 drop_strangers() {
-  local id peer ours dropped=
+  local id peer client learner ours dropped=
   # shellcheck source=/dev/null
   ours=$(. "$ETCD_CLIENT" && echo "$ETCDCTL_ENDPOINTS")
-  while read -r id peer; do
+  while read -r learner id peer client; do
     case ",$ours," in *",${peer/:2380/:2379},"*) continue ;; esac
+    [ "$learner" = true ] || [ -z "$client" ] || ! member_is_healthy "${client%%,*}" 2>/dev/null || continue
     # The list has changed: the caller asks for it again before the next one leaves.
     [ -z "$dropped" ] || return 1
     ctl member remove "$id" >/dev/null || return 1
     dropped=yes
-  done < <(awk -F ', ' '{ print ($6 == "true" ? 0 : 1), $1, $4 }' | sort -s -k 1,1 | cut -d ' ' -f 2-)
+  done < <(awk -F ', ' '{ print $6, $1, $4, $5 }' | sort -s -r -k 1,1)
 }
 
 # leave_aside_what_serves_no_more PEER-URL: the data of a member that the cluster removed, and those without a WAL, which

@@ -141,7 +141,7 @@ class Step(remote.Command):
             name,
             connection=args.machine.connection,
             create=args.machine.reads_script(f"{args.name} on {args.machine.name}"),
-            # Another command: a step counts the resources that created it (`owned` in step.sh).
+            # Another command: a step counts the resources that created it (`succeeded` in step.sh).
             update=args.machine.reads_script(f"{args.name} on {args.machine.name}, updated"),
             delete=args.machine.as_root(render_undo(args)),
             stdin=pulumi.Output.all(script, more).apply(lambda known: sent(*known)),
@@ -201,7 +201,7 @@ def render(args: StepArgs, *, contents: Mapping[str, str], identity: str, before
         parts.append("start")
     parts.append("finish")
     parts += [run] if run else []
-    parts.append('owned "$@"')
+    parts.append('succeeded "$@"')
     return "\n".join(parts) + "\n"
 
 

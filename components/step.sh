@@ -49,9 +49,11 @@ take_locks() {
 
 # begin STEP: take the locks, and read the step's secrets (lines of "PATH BASE64" on standard input).
 begin() {
+  STARTED_BY=$(started_by)
   step=$HARDWAY/steps/$1
   install -d -m 0700 "$step" "$step/started"
   take_locks "$1"
+  [ -e "$step/owners" ] || [ -e "$step/manifest" ] || count_owners 0
   units=() fetches=() kept=()
   declare -gA owned=() elsewhere=() found_there=() keeps=() secrets=() watched=() ready_check=() ready_seconds=() ready_what=()
   declare -gA reread=() valid_check=() later=()
@@ -524,18 +526,18 @@ finish() {
   mv "$step/manifest.new" "$step/manifest"
 }
 
-# owned WORD...: the last line of a step, with the words of its command; the last is `updated` where its resource was
+# succeeded WORD...: the last line of a step, with the words of its command; the last is `updated` where its resource was
 # there before.
 #
 # Pulumi may create a step that is there already: `pulumi up --replace` creates it and then deletes the old resource, and
-# `pulumi state delete` forgets one. So the creations that have succeeded are counted, and a deletion only takes one
-# from the count while others are left. A count that is too high (a run was killed after the script, and before the
-# state was written) leaves things on the machine: a container or VM is removed with them, and on an existing host the
-# lab's leaving undoes them.
-owned() {
+# `pulumi state delete` removes one from the state. So the creations that have succeeded are counted, and a deletion only
+# takes one from the count while others are left. A count that is too high (a run was killed after the script, and before
+# the state was written) leaves things on the machine: a container or VM is removed with them, and on an existing host
+# the lab's leaving undoes them.
+succeeded() {
   local owners
   # The connection was closed, as when Pulumi was killed: this success is in no state.
-  [ "$(awk '$1 == "PPid:" { print $2 }' /proc/$$/status)" = "$PPID" ] || return 0
+  [ "$(started_by)" = "$STARTED_BY" ] || return 0
   owners=$(owners_of "$step")
   if [ "${*: -1}" != updated ]; then
     count_owners $((owners + 1))
@@ -544,7 +546,20 @@ owned() {
   fi
 }
 
-owners_of() { cat "$1/owners" 2>/dev/null || echo 0; }
+# started_by: the process that started this script, beside sudo: sshd's, which ends with the connection.
+started_by() {
+  local pid=$$ key parent name
+  while :; do
+    while read -r key parent; do [ "$key" != PPid: ] || break; done <"/proc/$pid/status"
+    name=$(cat "/proc/$parent/comm" 2>/dev/null) || true
+    [ "$name" = sudo ] || break
+    pid=$parent
+  done
+  echo "$parent"
+}
+
+# owners_of STEP-DIRECTORY: a step that an earlier version of the program made has no count, and one resource.
+owners_of() { cat "$1/owners" 2>/dev/null || echo 1; }
 
 count_owners() {
   echo "$1" >"$step/owners.new"

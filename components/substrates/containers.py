@@ -94,7 +94,7 @@ class Containers(pulumi.ComponentResource):
             update=key.public_key_openssh.apply(lambda known: preflight_command(lab, prefix, known, begun=True)),
             delete=of_owner(forget(lab.name), lab.name),
             environment=owner,
-            opts=child,
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
         )
         made_from = create_network(engine, prefix, lab)
         guard = quorum_guard(
@@ -123,7 +123,6 @@ class Containers(pulumi.ComponentResource):
             interpreter=guarded,
             environment=owner,
             stdin=firewall_script(engine, prefix),
-            # `pulumi up --replace` would open it, and then close it by the old one's deletion.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[network], delete_before_replace=True),
         )
         self.checks: Sequence[pulumi.Resource] = [preflight, guard]

@@ -312,7 +312,7 @@ def test_a_step_that_plain_pulumi_replaces_stays_on_its_machine(lab: StepLab, pa
     ).output
     # The step, and the resource that shows its script.
     assert "+-2 replaced" in replaced, replaced
-    assert lab.host.file("/opt/demo/serve") == ("755", "root:root", "#!/bin/sh\nexec sleep infinity\n")
+    assert lab.host.file(SERVE.path) == ("755", "root:root", "#!/bin/sh\nexec sleep infinity\n")
     assert lab.host.invocation("one.service") == before
     assert "unchanged" in lab.up().output.partition("Resources:")[2].split("\n")[1]
 
@@ -326,9 +326,9 @@ def test_a_step_that_the_state_has_lost_is_taken_over(lab: StepLab) -> None:
     assert lab.host.invocation("one.service") == before
     # As where the count is too high: nothing is removed; what leaves the host undoes it.
     lab.has(SECOND)
-    assert lab.host.path("/opt/demo/serve").exists()
+    assert lab.host.path(SERVE.path).exists()
     lab.host.bash("HARDWAY=/var/lib/hardway; . /usr/local/lib/hardway/step.sh; sole_owner=yes; undo first")
-    assert not lab.host.path("/opt/demo/serve").exists()
+    assert not lab.host.path(SERVE.path).exists()
 
 
 WAITS = Work(

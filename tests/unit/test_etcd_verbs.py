@@ -55,7 +55,13 @@ class EtcdMachine:
             ("etcdctl", ETCDCTL),
             ("systemctl", f'#!/bin/bash\n[ "$1" = stop ] && rm -f {self.running}\n[ -e {self.running} ]\n'),
             ("install", '#!/bin/bash\nexec cat >"${@: -1}"\n'),
-            ("curl", '#!/bin/bash\ncat "$CURL_SAYS"\n'),
+            # What members say: one for all, or each its own.
+            (
+                "curl",
+                "#!/bin/bash\n"
+                '[[ "$*" =~ 10\\.0\\.0\\.([0-9]) ]]\n'
+                'cat "$CURL_SAYS${BASH_REMATCH:+.${BASH_REMATCH[1]}}"\n',
+            ),
         ):
             (tools / name).write_text(text)
             (tools / name).chmod(0o755)
@@ -219,6 +225,18 @@ def test_a_voter_that_is_no_more_of_the_lab_leaves_before_another_joins(machine:
     assert done.returncode == 0, done.stderr
     assert machine.asked() == ["member remove id4", "member add c"]
     assert machine.joins["ETCD_INITIAL_CLUSTER"] == FOUNDERS
+
+
+def test_a_voter_that_serves_stays_until_the_others_have_joined(machine: EtcdMachine) -> None:
+    """One controller less and another one more, in one run: its API server still has its member."""
+    machine.cluster("1 started", "2 started", "4 started", "5 started")
+    for_all = Path(machine.environment["CURL_SAYS"])
+    Path(f"{for_all}.4").write_text('{"health":"true"}\n')
+    Path(f"{for_all}.5").write_text('{"health":"false"}\n')
+    done = machine.run(f"join c {PEER.format(3)}")
+    assert done.returncode == 0, done.stderr
+    assert machine.asked() == ["member remove id5", "member add c"]
+    assert machine.listed() == [PEER.format(number) for number in (1, 2, 4, 3)]
 
 
 def test_voters_leave_one_at_a_time_and_a_learner_first(machine: EtcdMachine) -> None:

@@ -897,7 +897,7 @@ def test_nodes_that_cannot_be_listed_are_no_empty_list(machine: Machine, fails: 
     assert fails == 1 or "the list of the lab's Nodes cannot be had" in done.stderr
 
 
-CREATED, UPDATED = "owned unit on worker-0", "owned unit on worker-0, updated"
+CREATED, UPDATED = "succeeded unit on worker-0", "succeeded unit on worker-0, updated"
 LEAVES = "last_owner unit || exit 0\nundo unit"
 
 
@@ -934,14 +934,18 @@ def test_a_creation_that_fails_counts_for_nothing(machine: Machine) -> None:
     assert deleted(machine)
 
 
-def test_a_creation_that_nobody_heard_of_counts_for_nothing(machine: Machine) -> None:
+@pytest.mark.parametrize("by", ["bash", "sudo -n bash"])
+def test_a_creation_that_nobody_heard_of_counts_for_nothing(machine: Machine, by: str) -> None:
     """Pulumi was killed, and its connection was closed, while the script went on."""
+    program(machine, "sudo", 'shift; "$@"')
     script, go_on = machine.root / "script", machine.root / "go-on"
     os.mkfifo(go_on)
     waits = "touch $R/begun\nread -r _ <$R/go-on"
-    script.write_text(f". {LIBRARY}\nbegin unit\n{here('conf', '1')}\nfinish\n{waits}\n{CREATED}\ntouch $R/ended\n")
+    script.write_text(
+        f". {LIBRARY}\n{SCRATCH}\nbegin unit\n{here('conf', '1')}\nfinish\n{waits}\n{CREATED}\ntouch $R/ended\n"
+    )
     parent = subprocess.Popen(
-        ["bash", "-c", f"bash {script} & wait"], env=machine.environment, stdin=subprocess.DEVNULL
+        ["bash", "-c", f"{by} {script} & wait"], env=machine.environment, stdin=subprocess.DEVNULL
     )
     eventually("the step begins", (machine.root / "begun").exists, seconds=60, pause=0.05)
     parent.kill()
@@ -952,9 +956,12 @@ def test_a_creation_that_nobody_heard_of_counts_for_nothing(machine: Machine) ->
     assert deleted(machine)
 
 
-def test_a_step_of_an_earlier_version_has_one_owner_once_it_was_updated(machine: Machine) -> None:
+@pytest.mark.parametrize("updated", [False, True])
+def test_a_step_of_an_earlier_version_has_one_owner(machine: Machine, updated: bool) -> None:
     machine.done(here("conf", "1"))
-    run(machine, UPDATED)
+    (machine.hardway / "steps/unit/owners").unlink()
+    if updated:
+        run(machine, UPDATED)
     run(machine, CREATED)
     assert not deleted(machine)
     assert deleted(machine)

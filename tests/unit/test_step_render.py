@@ -138,7 +138,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8
 def test_bash_sees_any_content_as_it_is(content: str, path: str, tmp_path: Path) -> None:
     library = tmp_path / "library.sh"
     library.write_text(
-        'begin() { :; }\nfinish() { :; }\nstart() { :; }\nowned() { :; }\nfile() { printf "%s\\n" "$@"; cat; }\n'
+        'begin() { :; }\nfinish() { :; }\nstart() { :; }\nsucceeded() { :; }\nfile() { printf "%s\\n" "$@"; cat; }\n'
     )
     text = script(args(files=[File(path=f"/etc/{path}", content=content)])).replace(LIBRARY, str(library))
     said = subprocess.run(["bash", "-c", text], capture_output=True, check=True).stdout.decode()
@@ -190,7 +190,7 @@ def test_the_command_line_names_the_step_and_holds_none_of_its_script() -> None:
     assert step.inputs["create"] == "bash -s -- unit on worker-0"
     assert machine(user="admin").reads_script("unit on worker-0") == "sudo -n bash -s -- unit on worker-0"
     assert step.inputs["update"] == "bash -s -- unit on worker-0, updated"
-    assert step.script.endswith('\necho x\nowned "$@"\n') and not step.secret - {"connection"}
+    assert step.script.endswith('\necho x\nsucceeded "$@"\n') and not step.secret - {"connection"}
 
 
 def bash_reads(text: str) -> subprocess.CompletedProcess[str]:
