@@ -334,7 +334,7 @@ def wait_for_ssh(lab: LabSettings, domain: str, address: IPv4Address, *, identit
 def close_to_others(prefix: str, settings: LibvirtSettings, path: str) -> str:
     """The shell lines that keep a directory or file in the lab's pool from other users than root and qemu's."""
     return script(
-        f"{path} of {prefix}, for root and qemu alone",
+        f"Of {prefix}, for root and qemu alone: {path}",
         f"as_root python3 {_KEYS} --uri '{settings.uri}' {quote(path)}",
     )
 
