@@ -31,6 +31,16 @@ API_PORT = 6443
 _PKI = "/etc/kubernetes/pki"
 _CONFIG = "/etc/kubernetes/config"
 _ADMIN_CONF = "/etc/kubernetes/admin.conf"
+AUDIT_POLICY = f"{_CONFIG}/audit-policy.yaml"
+AUDIT_LOGS = "/var/log/kubernetes"
+AUDIT_FLAGS = {
+    "audit-policy-file": AUDIT_POLICY,
+    "audit-log-path": f"{AUDIT_LOGS}/audit.log",
+    "audit-log-maxage": "30",
+    "audit-log-maxbackup": "10",
+    "audit-log-maxsize": "100",
+}
+"""Of the API server: what was done, for 30 days, in at most 11 files of 100 MB."""
 _LINK_ADMIN = f"own file {ADMIN_KUBECONFIG}\nln -sfn {_ADMIN_CONF} {ADMIN_KUBECONFIG}"
 _HEALTH_PROXY = Path(__file__).parents[1] / "config" / "templates" / "nginx.conf"
 _PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
@@ -106,8 +116,7 @@ class ControlPlane(Component):
             StepArgs(
                 machine=controller,
                 name="control-plane",
-                prepare=f"data /var/log/kubernetes /usr/libexec/kubernetes {KUBECTL_CACHE}\n"
-                "install -d -m 0700 /var/log/kubernetes",
+                prepare=f"data {AUDIT_LOGS} /usr/libexec/kubernetes {KUBECTL_CACHE}\ninstall -d -m 0700 {AUDIT_LOGS}",
                 fetches=[
                     Fetch(
                         artifact=args.artifacts.artifact("kubernetes", arch=controller.arch, artifact=program),
@@ -199,11 +208,7 @@ def apiserver_flags(controller: Machine, args: ControlPlaneArgs) -> Flags:
         "enable-admission-plugins": "NodeRestriction",
         "admission-control-config-file": f"{_CONFIG}/admission.yaml",
         # What they did
-        "audit-policy-file": f"{_CONFIG}/audit-policy.yaml",
-        "audit-log-path": "/var/log/kubernetes/audit.log",
-        "audit-log-maxage": 30,
-        "audit-log-maxbackup": 10,
-        "audit-log-maxsize": 100,
+        **AUDIT_FLAGS,
         # Where it is kept
         "etcd-servers": ",".join(args.etcd.endpoints_for(controller)),
         "etcd-cafile": f"{_PKI}/etcd-ca.crt",
@@ -454,7 +459,7 @@ def _apiserver_files(args: ControlPlaneArgs) -> list[File]:
         File(path=f"{_CONFIG}/encryption.yaml", content=args.encryption, mode="0600", secret=True),
         File(path=f"{_CONFIG}/authentication.yaml", content=authentication_configuration(), mode="0600"),
         File(path=f"{_CONFIG}/admission.yaml", content=admission_configuration(), mode="0600"),
-        File(path=f"{_CONFIG}/audit-policy.yaml", content=audit_policy(), mode="0600"),
+        File(path=AUDIT_POLICY, content=audit_policy(), mode="0600"),
     ]
 
 

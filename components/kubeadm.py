@@ -19,6 +19,7 @@ import pulumi
 import yaml
 
 from components.component import Component
+from components.control_plane import AUDIT_LOGS, AUDIT_POLICY, audit_policy
 from components.etcd import CLIENT_PORT, LEFT_ASIDE, USE_ETCD, etcd_client, fetch_etcd, founders_of
 from components.kubeadm_config import (
     DISCOVERY,
@@ -122,6 +123,11 @@ class KubeadmNode(Component):
                         # Written by the kubelet's unit, whenever it starts.
                         f"parents {RESOLV_CONF}",
                         f"own file {RESOLV_CONF}",
+                        *(
+                            [f"data {AUDIT_LOGS}", f"install -d -m 0700 {AUDIT_LOGS}"]
+                            if machine.has(Role.CONTROLLER)
+                            else []
+                        ),
                     ]
                 ),
                 fetches=[
@@ -142,14 +148,20 @@ class KubeadmNode(Component):
                     *(_verbs(path) for path in ((_VERBS,) if own_kubelet else (_VERBS, _PACKAGES))),
                     *(
                         [
-                            File(path=units, content=_KUBELET),
-                            File(path=f"{units}.d/10-kubeadm.conf", content=_KUBEADM_DROP_IN),
+                            File(path=units, content=_KUBELET, mode="0600"),
+                            File(path=f"{units}.d/10-kubeadm.conf", content=_KUBEADM_DROP_IN, mode="0600"),
                         ]
                         if own_kubelet
                         else []
                     ),
                     File(path=f"{units}.d/20-hardway.conf", content=f"[Service]\nExecStartPre={resolv_conf_command()}"),
                     *(_etcdctl(args.controllers) if machine.has(Role.CONTROLLER) else []),
+                    # For the API server's pod.
+                    *(
+                        [File(path=AUDIT_POLICY, content=audit_policy(), mode="0600")]
+                        if machine.has(Role.CONTROLLER)
+                        else []
+                    ),
                 ],
                 before_start="\n".join(
                     [
@@ -159,6 +171,8 @@ class KubeadmNode(Component):
                         # kubeadm starts it; the unit is this step's to end.
                         "own unit kubelet.service",
                         "systemctl -q enable --no-reload kubelet.service",
+                        # In a lab that runs.
+                        "close_kubelet_config",
                     ]
                 ),
                 undo=_RELEASE if repository else "",

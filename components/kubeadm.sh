@@ -112,8 +112,12 @@ join_cluster() {
 finished() {
   # Where kubectl finds it in every lab.
   [ ! -e /etc/kubernetes/admin.conf ] || ln -sfn admin.conf /etc/kubernetes/admin.kubeconfig
+  close_kubelet_config
   touch "$HARDWAY/steps/node/finished"
 }
+
+# close_kubelet_config: kubeadm writes the kubelet's configuration for everybody to read (CIS Benchmark 4.1.9).
+close_kubelet_config() { [ ! -e /var/lib/kubelet/config.yaml ] || chmod 0600 /var/lib/kubelet/config.yaml; }
 
 k() { kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --cache-dir /var/lib/hardway/kubectl "$@"; }
 

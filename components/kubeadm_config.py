@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from components.control_plane import LEASE_RETRY
+from components.control_plane import AUDIT_FLAGS, AUDIT_LOGS, AUDIT_POLICY, LEASE_RETRY
 from components.machine import Machine
 from components.worker import CONTAINERD_SOCKET, RESOLV_CONF, SHARED_CONNTRACK, SHARED_KERNEL
 from config.machines import Role
@@ -73,6 +73,8 @@ def cluster_configuration(
     dns, etcd = pins().images["coredns"], pins().images["etcd"]
     # As on the hard way: so that another leads within 20 s.
     retries = {"leader-elect-retry-period": LEASE_RETRY}
+    # CIS Benchmark 1.2.15, 1.3.2, 1.4.1.
+    no_profiling = {"profiling": "false"}
     return {
         "apiVersion": _API,
         "kind": "ClusterConfiguration",
@@ -84,8 +86,18 @@ def cluster_configuration(
             "podSubnet": str(network.pods),
             "serviceSubnet": str(network.services),
         },
-        # The names that balancers and people call; kubeadm adds each controller's own.
-        "apiServer": {"certSANs": ["localhost", "127.0.0.1", endpoint.rpartition(":")[0], *domains]},
+        "apiServer": {
+            # The names that balancers and people call; kubeadm adds each controller's own.
+            "certSANs": ["localhost", "127.0.0.1", endpoint.rpartition(":")[0], *domains],
+            # As on the hard way, and as the CIS Benchmark has it: 1.2.15 to 1.2.19, and 1.2.30.
+            "extraArgs": _arguments(
+                {**no_profiling, **AUDIT_FLAGS, "service-account-extend-token-expiration": "false"}
+            ),
+            "extraVolumes": [
+                _volume("audit-policy", AUDIT_POLICY, "File", read_only=True),
+                _volume("audit-logs", AUDIT_LOGS, "DirectoryOrCreate", read_only=False),
+            ],
+        },
         "controllerManager": {
             "extraArgs": _arguments(
                 {
@@ -95,10 +107,11 @@ def cluster_configuration(
                     "kube-api-qps": "200",
                     "kube-api-burst": "400",
                     **retries,
+                    **no_profiling,
                 }
             )
         },
-        "scheduler": {"extraArgs": _arguments(retries)},
+        "scheduler": {"extraArgs": _arguments({**retries, **no_profiling})},
         # The versions that the lab pins, which the mirror has the images of.
         "dns": {"imageRepository": f"{dns.registry}/{dns.repository.rpartition('/')[0]}", "imageTag": dns.tag},
         "etcd": {"local": {"dataDir": "/var/lib/etcd", "imageTag": etcd.tag}},
@@ -167,6 +180,10 @@ def machine_label(identity: str) -> str:
 def yaml_of(documents: Sequence[Mapping[str, Any]]) -> str:
     """The documents as one file."""
     return yaml.safe_dump_all(documents, sort_keys=False)
+
+
+def _volume(name: str, path: str, kind: str, *, read_only: bool) -> dict[str, Any]:
+    return {"name": name, "hostPath": path, "mountPath": path, "readOnly": read_only, "pathType": kind}
 
 
 def _arguments(flags: Mapping[str, str]) -> list[dict[str, str]]:

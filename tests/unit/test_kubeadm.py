@@ -46,15 +46,72 @@ def test_only_what_has_a_reason_differs_from_kubeadms_defaults(easy_way: Run) ->
         for program in ("apiServer", "controllerManager", "scheduler")
     }
     assert own == {
-        "apiServer": [],
-        "controllerManager": ["allocate-node-cidrs", "kube-api-qps", "kube-api-burst", "leader-elect-retry-period"],
-        "scheduler": ["leader-elect-retry-period"],
+        "apiServer": [
+            "profiling",
+            "audit-policy-file",
+            "audit-log-path",
+            "audit-log-maxage",
+            "audit-log-maxbackup",
+            "audit-log-maxsize",
+            "service-account-extend-token-expiration",
+        ],
+        "controllerManager": [
+            "allocate-node-cidrs",
+            "kube-api-qps",
+            "kube-api-burst",
+            "leader-elect-retry-period",
+            "profiling",
+        ],
+        "scheduler": ["leader-elect-retry-period", "profiling"],
     }
     for step in (INIT, JOIN):
         kind = "InitConfiguration" if step == INIT else "JoinConfiguration"
         registration = documents(easy_way, step)[kind]["nodeRegistration"]
         assert registration["ignorePreflightErrors"] == ["Mem", "Swap", "SystemVerification"]  # type: ignore[index]
         assert "taints" not in registration  # type: ignore[operator]
+
+
+def test_the_api_servers_pod_has_its_audit_policy_and_a_place_for_the_log(easy_way: Run) -> None:
+    server = documents(easy_way, INIT)["ClusterConfiguration"]["apiServer"]
+    flags = {flag["name"]: flag["value"] for flag in server["extraArgs"]}  # type: ignore[index]
+    policy, log = flags["audit-policy-file"], Path(flags["audit-log-path"])
+    assert server["extraVolumes"] == [  # type: ignore[index]
+        {"name": "audit-policy", "hostPath": policy, "mountPath": policy, "readOnly": True, "pathType": "File"},
+        {
+            "name": "audit-logs",
+            "hostPath": str(log.parent),
+            "mountPath": str(log.parent),
+            "readOnly": False,
+            "pathType": "DirectoryOrCreate",
+        },
+    ]
+    for machine in easy_way.outputs["machines"]:
+        if machine["pod_cidr"]:
+            step = f"kubeadm-node-{machine['name']}"
+            has_api_server = "controller" in machine["roles"]
+            assert (policy in easy_way.files(step)) == has_api_server
+            assert (f"\ninstall -d -m 0700 {log.parent}\n" in easy_way.script(step)) == has_api_server
+    assert yaml.safe_load(easy_way.file("kubeadm-node-controller-0", policy))["kind"] == "Policy"
+
+
+def test_what_the_kubelet_is_started_with_is_for_root_alone(easy_way: Run) -> None:
+    """Where it is the lab's: CIS Benchmark 4.1.1 and 4.1.9."""
+    script = easy_way.script("kubeadm-node-worker-0")
+    units = re.findall(r"^file /etc/systemd/system/kubelet\.service(?:\.d/10-kubeadm\.conf)? (\S+)", script, re.M)
+    assert units in (["0600", "0600"], []), "none where the unit comes with upstream's package"
+    assert script.rindex("\n. /usr/local/lib/hardway/kubeadm.sh\n") < script.rindex("\nclose_kubelet_config\n")
+
+
+def test_the_kubelets_configuration_is_closed_when_kubeadm_has_written_it(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    (tmp_path / "steps" / "node").mkdir(parents=True)
+    verbs = VERBS.read_text().replace("/var/lib/kubelet/config.yaml", str(file))
+    done = f"HARDWAY={tmp_path}; {verbs}\nfinished"
+    subprocess.run(["bash", "-euc", done], check=True, timeout=30)
+    assert not file.exists()
+    file.touch(0o644)
+    subprocess.run(["bash", "-euc", done], check=True, timeout=30)
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_preflight_errors_are_errors_on_machines_with_a_kernel_of_their_own() -> None:

@@ -18,7 +18,7 @@ def owned(lab: str) -> set[str]:
     found: set[str] = set()
     for command in program(lab).of_type(*COMMANDS):
         script = str(command.inputs.get("stdin") or "")
-        found |= {f"file {path}" for path in re.findall(r"^(?:file|secret|own file) '?(/[^ ']+)", script, re.M)}
+        found |= {f"file {path}" for path in re.findall(r"^(?:file|secret|own file) '?(/[^\s']+)", script, re.M)}
         for line in re.findall(r"^data (.*)$", script, re.M):
             found |= {f"data {path}" for path in line.split()}
         for destination, members in re.findall(r"^fetch \S+ \S+ (/\S+)(.*)$", script, re.M):
