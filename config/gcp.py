@@ -56,7 +56,7 @@ class GcpSettings(Settings):
     max_run_hours: Annotated[WholeNumber, Field(ge=1, le=120 * 24)] | None = None
     """Google deletes the machines after this time, with all that is on them."""
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=63)] = Field(default_factory=dict)
-    """Of the machines, the addresses and the forwarding rule, beside `hardway-lab`."""
+    """Of the machines, the addresses and the forwarding rule, beside `hardway-lab` and `hardway-key`."""
     load_balancing: Literal["regional", "classic"] = "regional"
     """A backend service that asks the API servers for /readyz, or a target pool that asks nginx for /healthz."""
     spot: Annotated[bool, Field(strict=True)] = False
@@ -95,8 +95,8 @@ def problems(
             "Google would delete a spot machine, with its data, whenever it needs the place",
             "leave one of them out",
         )
-    if "hardway-lab" in settings.labels:
-        yield Problem(("lab.gcp.labels",), "hardway-lab is the lab's own label", "take another key")
+    for label in sorted({"hardway-lab", "hardway-key"} & settings.labels.keys()):
+        yield Problem(("lab.gcp.labels",), f"{label} is the lab's own label", "take another key")
     yield from _addresses(nodes, machines)
     for machine in machines:
         name = f"hardway-{stack}-{machine.name}"

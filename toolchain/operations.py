@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
-from toolchain import choices, libvirt_strays, older_labs, orphans, paths, stack_lock, state, whose
+from toolchain import choices, gcp_strays, libvirt_strays, older_labs, orphans, paths, stack_lock, state, whose
 from toolchain.engine_output import readable
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
@@ -181,6 +181,9 @@ def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
     drop_torn_attributes(workshop.state.directory, stack)
     _repair_state(workshop, stack)
     deployment = _export_or_init(workshop, stack)
+    # Before a refresh, which would read another lab's resources into the state, and forgets what was being made.
+    if stack.substrate == "gcp" and (gone := gcp_strays.remove(deployment, stack)):
+        print(f"Deleted what an earlier run has left half made: {', '.join(gone)}.", flush=True)
     if pending := pending_operations(deployment):
         print(f"A run was killed while {', '.join(pending)}: clearing that from the state.", flush=True)
         status = _pulumi(workshop, stack, "refresh", "--yes", "--skip-preview", "--clear-pending-creates")

@@ -29,6 +29,7 @@ class Stack:
         substrate: what its machines are made of.
         engine: the container engine's command, for the substrate `containers`.
         libvirt: the settings below `lab.libvirt`, as they are written.
+        gcp_project: the project on Google Cloud; empty where none is written.
         kubernetes: the Kubernetes version.
         architectures: of its machines besides this host's: amd64 or arm64.
         features: what it has that not every lab has, as versions.yaml says below `for`.
@@ -46,6 +47,7 @@ class Stack:
     engine: str
     kubernetes: str
     libvirt: Mapping[str, Any] = field(default_factory=dict)
+    gcp_project: str = ""
     architectures: Sequence[str] = ()
     features: frozenset[str] = frozenset()
     choices: Mapping[str, str] | None = None
@@ -80,6 +82,7 @@ def read(name: str) -> Stack:
         substrate=str(lab.get("substrate", "containers")),
         engine=container_engine.chosen(name, _mapping(lab.get("containers")).get("engine"), paths.state()),
         libvirt=_mapping(lab.get("libvirt")),
+        gcp_project=_gcp_project(file),
         kubernetes=str(_mapping(lab.get("versions")).get("kubernetes", pins().products["kubernetes"].default)),
         architectures=_architectures(lab),
         features=frozenset(str(choice) for choice in (lab.get("bootstrap"), network.get("pod_network")) if choice),
@@ -140,6 +143,11 @@ def lab_of(file: Path, project: str) -> Any:
             f"  Write {keys[0]} alone."
         )
     return config[keys[0]] if keys else None
+
+
+def _gcp_project(file: Path) -> str:
+    written = _mapping(_mapping(yaml.safe_load(file.read_text())).get("config")).get("gcp:project")
+    return written if isinstance(written, str) else ""
 
 
 def _architectures(lab: dict[str, Any]) -> list[str]:

@@ -23,7 +23,8 @@ from components.control_plane import API_PORT
 from components.first_login import first_login
 from components.machine import Machine
 from components.quorum import quorum_guard
-from components.substrates.gcp_balancer import GcpBalancer, GcpBalancerArgs
+from components.substrates.gcp_balancer import GcpBalancer, GcpBalancerArgs, described
+from components.substrates.gcp_identity import KEY_LABEL, LAB_LABEL, description, identity_of
 from config.gcp import GcpSettings, arch_of
 from config.lab import Lab
 from config.machines import MachineSpec, Role
@@ -50,14 +51,22 @@ class Gcp(pulumi.ComponentResource):
         super().__init__("hardway:index:Gcp", name, None, opts)
         self._name, self._lab, self._prefix = name, lab, f"hardway-{lab.name}"
         settings = lab.settings.gcp
-        # A disk's labels cannot be changed without another disk: it has only the one that never changes.
-        self._own_label = {"hardway-lab": lab.name}
-        self._labels = {**settings.labels, **self._own_label}
         child = pulumi.ResourceOptions(parent=self)
         key = tls.PrivateKey(f"{name}-ssh", algorithm="ED25519", opts=child)
+        identity = key.public_key_fingerprint_sha256.apply(identity_of)
+        # A disk's labels cannot be changed without another disk: it has only the one that never changes.
+        self._own_label = {LAB_LABEL: lab.name}
+        self._labels: dict[str, pulumi.Input[str]] = {**settings.labels, **self._own_label, KEY_LABEL: identity}
+        # Of what has no labels.
+        self._description: pulumi.Input[str] = identity.apply(lambda known: description(lab.name, known))
+        project = pulumi.Config("gcp").require("project")
         self.checks: Sequence[pulumi.Resource] = [
             local.Command(
-                f"{name}-preflight", create=preflight(lab, pulumi.Config("gcp").require("project")), opts=child
+                f"{name}-preflight",
+                # Only before the first `up` what has the lab's names cannot be the lab's own.
+                create=identity.apply(lambda known: preflight(lab, project, known, new=True)),
+                update=identity.apply(lambda known: preflight(lab, project, known, new=False)),
+                opts=child,
             ),
             quorum_guard(
                 f"{name}-quorum", {spec.name: definition(lab, spec) for spec in lab.etcd_members}, lab.choices, child
@@ -68,7 +77,8 @@ class Gcp(pulumi.ComponentResource):
             name=self._prefix,
             auto_create_subnetworks=False,
             mtu=_MTU,
-            opts=self._after(*self.checks),
+            description=self._description,
+            opts=described(self._after(*self.checks)),
         )
         subnet = compute.Subnetwork(
             f"{name}-subnet",
@@ -76,13 +86,15 @@ class Gcp(pulumi.ComponentResource):
             network=network.id,
             region=settings.region,
             ip_cidr_range=str(lab.network.nodes),
-            opts=self._after(),
+            description=self._description,
+            opts=described(self._after()),
         )
         account = serviceaccount.Account(
             f"{name}-account",
             account_id=self._prefix,
             display_name=f"Machines of the lab {lab.name}: without any role",
-            opts=self._after(*self.checks),
+            description=self._description,
+            opts=described(self._after(*self.checks)),
         )
         firewall = [
             compute.Firewall(
@@ -91,7 +103,8 @@ class Gcp(pulumi.ComponentResource):
                 network=network.id,
                 allows=[compute.FirewallAllowArgs(protocol=protocol) for protocol in ("tcp", "udp", "icmp")],
                 source_ranges=[str(lab.network.nodes), str(lab.network.pods)],
-                opts=self._after(),
+                description=self._description,
+                opts=described(self._after()),
             ),
             compute.Firewall(
                 f"{name}-external",
@@ -102,7 +115,8 @@ class Gcp(pulumi.ComponentResource):
                     compute.FirewallAllowArgs(protocol="icmp"),
                 ],
                 source_ranges=[str(source) for source in settings.sources],
-                opts=self._after(),
+                description=self._description,
+                opts=described(self._after()),
             ),
         ]
         machines: list[Machine] = []
@@ -125,6 +139,7 @@ class Gcp(pulumi.ComponentResource):
                 lab=lab,
                 prefix=self._prefix,
                 labels=self._labels,
+                description=self._description,
                 network=network,
                 address=api,
                 controllers=controllers,
@@ -217,7 +232,8 @@ class Gcp(pulumi.ComponentResource):
             dest_range=str(spec.pod_cidr),
             # The address, which the same worker made anew has again.
             next_hop_ip=str(spec.address),
-            opts=self._after(instance),
+            description=self._description,
+            opts=described(self._after(instance)),
         )
 
     def _machine(
@@ -303,8 +319,23 @@ def definition(lab: Lab, spec: MachineSpec) -> str:
     )
 
 
-def preflight(lab: Lab, project: str) -> str:
-    """The shell lines that ask for what is in the way, before anything is made."""
+def names(lab: Lab) -> list[str]:
+    """What the lab's resources are called."""
+    settings, prefix = lab.settings.gcp, f"hardway-{lab.name}"
+    zones = {settings.zone_of(spec.address) for spec in lab.machines if Role.CONTROLLER in spec.roles}
+    what = ["internal", "external", "health", "api", *sorted(zones), *(spec.name for spec in lab.machines)]
+    return [prefix, *(f"{prefix}-{each}" for each in what)]
+
+
+def preflight(lab: Lab, project: str, identity: str, *, new: bool) -> str:
+    """The shell lines that ask for what is in the way, before anything is made.
+
+    Args:
+        lab: what is to be made.
+        project: where.
+        identity: of the lab's key.
+        new: whether nothing may have the lab's names yet.
+    """
     settings, prefix = lab.settings.gcp, f"hardway-{lab.name}"
     machines = [f"{prefix}-{spec.name}={machine_type(settings, spec)}" for spec in lab.machines]
     static = ["api", *(spec.name for spec in lab.machines if settings.addresses == "static")]
@@ -321,6 +352,7 @@ def preflight(lab: Lab, project: str) -> str:
                     f"--sources {' '.join(str(source) for source in settings.sources)}",
                     f"--machines {' '.join(machines)}",
                     f"--static {' '.join(f'{prefix}-{name}' for name in static)}",
+                    *([f"--key {identity}", f"--names {' '.join(names(lab))}"] if new else []),
                 ]
             ),
         ]

@@ -33,6 +33,7 @@ class GcpBalancerArgs:
     lab: whose API it is.
     prefix: what the names of all resources begin with.
     labels: of the forwarding rule.
+    description: of what has no labels.
     network: the lab's network.
     address: where the API is to be reached.
     controllers: the backends, and the instances that they are.
@@ -41,11 +42,20 @@ class GcpBalancerArgs:
 
     lab: Lab
     prefix: str
-    labels: Mapping[str, str]
+    labels: Mapping[str, pulumi.Input[str]]
+    description: pulumi.Input[str]
     network: compute.Network
     address: compute.Address
     controllers: Sequence[tuple[MachineSpec, compute.Instance]]
     callers: Sequence[pulumi.Input[str]]
+
+
+def described(opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
+    """For what says in its description whose it is: of most kinds another description would be another resource.
+
+    So those of labs that run stay as they are; the state that has made them knows them.
+    """
+    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(ignore_changes=["description"]))
 
 
 class GcpBalancer(pulumi.ComponentResource):
@@ -77,7 +87,8 @@ class GcpBalancer(pulumi.ComponentResource):
             allows=[compute.FirewallAllowArgs(protocol="tcp", ports=[str(port)])],
             source_ranges=list(sources),
             target_tags=[Role.CONTROLLER.value],
-            opts=self._after(),
+            description=self._args.description,
+            opts=described(self._after()),
         )
 
     def _forwarding_rule(
@@ -107,7 +118,8 @@ class GcpBalancer(pulumi.ComponentResource):
             timeout_sec=_TIMEOUT,
             healthy_threshold=1,
             unhealthy_threshold=_IN_A_ROW,
-            opts=self._after(),
+            description=self._args.description,
+            opts=described(self._after()),
         )
         settings = self._args.lab.settings.gcp
         return compute.TargetPool(
@@ -120,7 +132,8 @@ class GcpBalancer(pulumi.ComponentResource):
                 f"{settings.zone_of(spec.address)}/{self._args.prefix}-{spec.name}"
                 for spec, _ in self._args.controllers
             ],
-            opts=self._after(*(instance for _, instance in self._args.controllers)),
+            description=self._args.description,
+            opts=described(self._after(*(instance for _, instance in self._args.controllers))),
         )
 
     def _backend_service(self) -> compute.RegionBackendService:
@@ -135,7 +148,8 @@ class GcpBalancer(pulumi.ComponentResource):
             timeout_sec=_TIMEOUT,
             healthy_threshold=1,
             unhealthy_threshold=_IN_A_ROW,
-            opts=self._after(),
+            description=self._args.description,
+            opts=described(self._after()),
         )
         zone_of = {spec: self._args.lab.settings.gcp.zone_of(spec.address) for spec, _ in self._args.controllers}
         groups = {
@@ -144,7 +158,8 @@ class GcpBalancer(pulumi.ComponentResource):
                 name=f"{self._args.prefix}-{zone}",
                 zone=zone,
                 network=self._args.network.id,
-                opts=self._after(),
+                description=self._args.description,
+                opts=described(self._after()),
             )
             for zone in sorted(set(zone_of.values()))
         }
@@ -170,5 +185,6 @@ class GcpBalancer(pulumi.ComponentResource):
                 compute.RegionBackendServiceBackendArgs(group=group.self_link, balancing_mode="CONNECTION")
                 for group in groups.values()
             ],
-            opts=self._after(*members),
+            description=self._args.description,
+            opts=described(self._after(*members)),
         )

@@ -2,86 +2,31 @@
 
 Run by the substrate `gcp` before it makes anything, as a program of its own (standard library only). It asks Google's
 API for the region's quotas, and subtracts what the lab has there already. The token comes from the environment or from
-gcloud; it is neither printed nor put into a command line.
+gcloud. Before the first `up` nothing may have the names that the lab needs.
 
 Source: https://cloud.google.com/compute/docs/reference/rest/v1/regions/get
 """
 
 import argparse
-import json
-import os
 import shutil
-import subprocess
 import sys
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Any
+
+# Beside this file, which runs as a program.
+from gcp_api import COMPUTE, IAM, Api, RefusedError, token  # type: ignore[import-not-found]
+from gcp_owner import another_labs, everything  # type: ignore[import-not-found]
 
 PLACEHOLDER_PROJECT = "your-project"
 # The ranges that documents may use: nobody comes from there, so they are what a person has yet to replace.
 _PLACEHOLDERS = tuple(IPv4Network(text) for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"))
-_SECONDS = 30
 # Families whose CPUs Google counts together as CPUS; each other family has a quota of its own, like N2_CPUS.
 _COUNTED_AS_CPUS = ("e2", "n1")
 # Types without a number in their name (e2-medium) have two virtual CPUs.
 _SHARED_CORE_CPUS = 2
 _NAMES = {"IN_USE_ADDRESSES": "external addresses in use", "STATIC_ADDRESSES": "static addresses"}
-_OFF = {"accessNotConfigured", "SERVICE_DISABLED"}
-
-
-class RefusedError(Exception):
-    """The API cannot be asked, or its answer is an error; the message says what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Api:
-    """Google's API with a token."""
-
-    compute: str
-    iam: str
-    project: str
-    token: str
-
-    def get(self, url: str, **query: str) -> dict[str, Any]:
-        """One answer.
-
-        Raises:
-            RefusedError: Google does not answer, or refuses.
-        """
-        address = f"{url}?{urllib.parse.urlencode(query)}" if query else url
-        request = urllib.request.Request(address, headers={"Authorization": f"Bearer {self.token}"})
-        try:
-            with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
-                content: dict[str, Any] = json.load(answer)
-                return content
-        except urllib.error.HTTPError as error:
-            raise RefusedError(self._refusal(url, error)) from error
-        except (OSError, ValueError) as error:
-            raise RefusedError(f"{url} cannot be read: {error}") from error
-
-    def _refusal(self, url: str, error: urllib.error.HTTPError) -> str:
-        said = _content(error)
-        if _reasons(said) & _OFF:
-            service = "compute.googleapis.com" if url.startswith(self.compute) else "iam.googleapis.com"
-            return (
-                f"the API {service} is off in the project {self.project}: "
-                f"gcloud services enable {service} --project {self.project}"
-            )
-        message = said.get("message") or error.reason
-        match error.code:
-            case 401:
-                return f"Google does not accept the credentials ({message}): gcloud auth application-default login"
-            case 404:
-                return f"Google has no such thing ({message}): correct gcp:project or lab.gcp.region"
-            case 403:
-                return f"Google does not permit it ({message}): see the roles in docs/gcp.md, and the project's name"
-            case _:
-                return f"{url} answers with status {error.code}: {message}"
 
 
 def main() -> int:
@@ -93,9 +38,13 @@ def main() -> int:
     parser.add_argument("--sources", required=True, nargs="+", type=IPv4Network)
     parser.add_argument("--machines", required=True, nargs="+", metavar="NAME=TYPE")
     parser.add_argument("--static", required=True, nargs="+", metavar="NAME")
+    parser.add_argument(
+        "--names", nargs="+", default=[], help="before the first up: what the lab's resources are called"
+    )
+    parser.add_argument("--key", default="", help="the identity of the lab's key")
     parser.add_argument("--spot", action="store_true")
-    parser.add_argument("--compute", default="https://compute.googleapis.com/compute/v1")
-    parser.add_argument("--iam", default="https://iam.googleapis.com/v1")
+    parser.add_argument("--compute", default=COMPUTE)
+    parser.add_argument("--iam", default=IAM)
     found = list(problems(parser.parse_args()))
     if found:
         print("The lab cannot be made; nothing was touched.", file=sys.stderr)
@@ -116,7 +65,7 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
         yield f"gcp:project is {args.project}, an example: put the ID of your own project there (gcloud projects list)"
         return
     try:
-        api = Api(compute=args.compute, iam=args.iam, project=args.project, token=_token())
+        api = Api(compute=args.compute, iam=args.iam, project=args.project, token=token())
     except RefusedError as error:
         yield str(error)
         return
@@ -126,6 +75,17 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
         yield str(error)
     try:
         yield from _quotas(api, args)
+        if args.names:
+            yield from another_labs(
+                args.lab,
+                args.project,
+                args.key,
+                [
+                    found
+                    for found in everything(api, args.lab)
+                    if found.name in args.names and found.identity != args.key
+                ],
+            )
     except RefusedError as error:
         yield str(error)
 
@@ -189,7 +149,7 @@ def _limits(answer: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
 
 def _instances(api: Api, project: str, label: str) -> dict[str, str]:
     found = {}
-    for page in _pages(api, f"{project}/aggregated/instances", label):
+    for page in api.pages(f"{project}/aggregated/instances", filter=label):
         for zone in page.get("items", {}).values():
             for each in zone.get("instances", []):
                 found[each["name"]] = each["machineType"].rpartition("/")[2]
@@ -197,53 +157,8 @@ def _instances(api: Api, project: str, label: str) -> dict[str, str]:
 
 
 def _addresses(api: Api, project: str, region: str, label: str) -> list[str]:
-    pages = _pages(api, f"{project}/regions/{region}/addresses", label)
+    pages = api.pages(f"{project}/regions/{region}/addresses", filter=label)
     return [each["name"] for page in pages for each in page.get("items", [])]
-
-
-def _pages(api: Api, url: str, label: str) -> Iterator[dict[str, Any]]:
-    query = {"filter": label}
-    while True:
-        page = api.get(url, **query)
-        yield page
-        if not (following := page.get("nextPageToken")):
-            return
-        query["pageToken"] = following
-
-
-def _token() -> str:
-    """A token for the API, as Google's provider finds one: the environment, else gcloud's application default.
-
-    Raises:
-        RefusedError: there is none.
-    """
-    if token := os.environ.get("GOOGLE_OAUTH_ACCESS_TOKEN"):
-        return token
-    if shutil.which("gcloud") is None:
-        raise RefusedError("gcloud is not installed: install it, or set GOOGLE_OAUTH_ACCESS_TOKEN")
-    said = subprocess.run(
-        ["gcloud", "auth", "application-default", "print-access-token"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    if said.returncode != 0 or not said.stdout.strip():
-        raise RefusedError("there are no credentials for Google Cloud: gcloud auth application-default login")
-    return said.stdout.strip()
-
-
-def _content(error: urllib.error.HTTPError) -> dict[str, Any]:
-    try:
-        said = json.load(error)["error"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
-def _reasons(said: Mapping[str, Any]) -> set[str]:
-    details = [*said.get("errors", []), *said.get("details", [])]
-    return {str(each.get("reason")) for each in details if isinstance(each, dict)}
 
 
 if __name__ == "__main__":

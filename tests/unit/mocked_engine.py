@@ -375,6 +375,11 @@ def _any(value: Any, holds: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and any(_any(each, holds) for each in value)
 
 
+def fingerprint(name: str) -> str:
+    """That of a key, as OpenSSH writes it."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(name.encode()).digest()).decode().rstrip("=")
+
+
 def _computed(resource: Registered) -> dict[str, Any]:
     """What a provider adds to the inputs."""
     name = resource.name
@@ -395,6 +400,7 @@ def _computed(resource: Registered) -> dict[str, Any]:
             "privateKeyOpenssh": f"PRIVATE-KEY-{name}-openssh\n",
             "publicKeyPem": f"PUBLIC-KEY-{name}",
             "publicKeyOpenssh": f"ssh-ed25519 PUBLIC-{name}\n",
+            "publicKeyFingerprintSha256": fingerprint(name),
         }
     if resource.type == "tls:index/certRequest:CertRequest":
         return {"certRequestPem": f"REQUEST-{name}"}

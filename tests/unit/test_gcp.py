@@ -1,5 +1,6 @@
 """Lab 2 on Google Cloud: every argument of every resource, both forms of load balancing, and what is refused."""
 
+import hashlib
 import re
 import shlex
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 import pulumi
 import pytest
 
+from components.substrates.gcp_identity import mark_of
 from config.artifacts import UPSTREAM
 from config.lab import load, parse
 from config.problems import ConfigError, Problem
@@ -17,7 +19,15 @@ from unit.mocked_engine import Registered, Run, external_address, lab_of, run, r
 from unit.node_tools import NodeTools
 
 HEALTH_CHECKERS = ["35.191.0.0/16", "209.85.152.0/22", "209.85.204.0/22"]
-LABELS = {"hardway-lab": "gcp"}
+IDENTITY = hashlib.sha256(b"machines-ssh").hexdigest()[:40]
+LABELS = {"hardway-lab": "gcp", "hardway-key": IDENTITY}
+DISK_LABELS = {"hardway-lab": "gcp"}
+DESCRIPTION = f"hardway-lab=gcp hardway-key={IDENTITY}"
+DESCRIBED = (
+    *("Network", "Subnetwork", "Firewall", "Route", "Account", "RegionHealthCheck", "InstanceGroup"),
+    *("RegionBackendService", "HttpHealthCheck", "TargetPool"),
+)
+"""Kinds that have no labels."""
 STARTUP = Path(__file__).parents[2] / "components" / "substrates" / "gcp_startup.sh"
 
 
@@ -55,7 +65,7 @@ def instance(number: int, role: str) -> dict[str, Any]:
                 "image": "debian-cloud/debian-13",
                 "size": 20,
                 "type": "pd-balanced",
-                "labels": LABELS,
+                "labels": DISK_LABELS,
             }
         },
         "networkInterfaces": [
@@ -210,7 +220,22 @@ def test_every_argument_is_as_lab_2_has_it(gcp: Run, key: tuple[str, str]) -> No
     given = {name: value for name, value in of_google(gcp)[key].inputs.items() if name != "__defaults"}
     if key[0] == "Firewall":
         assert given.pop("direction", "INGRESS") == "INGRESS"
+    if key[0] in DESCRIBED:
+        assert given.pop("description") == DESCRIPTION
     assert given == LAB_2[key]
+
+
+def test_everything_says_whose_it_is_and_no_lab_is_replaced_for_that(gcp: Run, classic: Run) -> None:
+    """A membership goes with its group. A changed description would be another resource; labels would not."""
+    for lab in (gcp, classic):
+        for (kind, _), each in of_google(lab).items():
+            if kind == "InstanceGroupMembership":
+                continue
+            mark = mark_of(each.inputs)
+            assert mark.identity == IDENTITY and mark.lab in ("gcp", "gcp-classic"), each.name
+            assert ("labels" in each.inputs) != (kind in DESCRIBED)
+            assert list(each.request.ignoreChanges) == (["description"] if kind in DESCRIBED else [])
+            assert "labels" not in each.request.replaceOnChanges
 
 
 CLASSIC: Mapping[tuple[str, str], Mapping[str, Any]] = {
@@ -237,7 +262,7 @@ CLASSIC: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "ipProtocol": "TCP",
         "portRange": "6443",
         "target": link("machines-balancer-pool"),
-        "labels": {"hardway-lab": "gcp-classic"},
+        "labels": {"hardway-lab": "gcp-classic", "hardway-key": IDENTITY},
     },
     ("Firewall", "machines-balancer-health"): {
         "name": "hardway-gcp-classic-health",
@@ -251,7 +276,10 @@ CLASSIC: Mapping[tuple[str, str], Mapping[str, Any]] = {
 
 @pytest.mark.parametrize("key", sorted(CLASSIC))
 def test_the_classic_form_asks_nginx_for_healthz(classic: Run, key: tuple[str, str]) -> None:
-    assert of_google(classic)[key].inputs == CLASSIC[key]
+    given = dict(of_google(classic)[key].inputs)
+    if key[0] in DESCRIBED:
+        assert given.pop("description") == f"hardway-lab=gcp-classic hardway-key={IDENTITY}"
+    assert given == CLASSIC[key]
 
 
 def test_each_form_makes_nothing_of_the_other(gcp: Run, classic: Run) -> None:
@@ -467,6 +495,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str, str]] = {
     ),
     "a label in capitals": (settings(labels={"owner": "Me"}), "lab.gcp.labels.owner", "pattern", ""),
     "the lab's own label": (settings(labels={"hardway-lab": "x"}), "lab.gcp.labels", "own label", "another key"),
+    "the label of the lab's key": (settings(labels={"hardway-key": "x"}), "lab.gcp.labels", "own label", "another key"),
     "another kind of addresses": (settings(addresses="none"), "lab.gcp.addresses", "'static' or 'ephemeral'", ""),
     "a type of another architecture": (
         settings(worker_type="t2a-standard-2"),
@@ -588,7 +617,16 @@ def test_a_preview_runs_no_preflight_and_an_up_runs_it_with_all_that_the_lab_nee
         + " ".join(f"hardway-gcp-{machine}=e2-standard-2" for machine in MACHINES)
         + " --static hardway-gcp-api "
         + " ".join(f"hardway-gcp-{machine}" for machine in MACHINES)
+        + f" --key {IDENTITY} --names hardway-gcp"
+        + "".join(f" hardway-gcp-{what}" for what in ("internal", "external", "health", "api"))
+        + "".join(f" hardway-gcp-us-central1-{zone}" for zone in "abc")
+        + "".join(f" hardway-gcp-{machine}" for machine in MACHINES)
     )
+    # Only before the first `up` whatever has the lab's names is somebody else's.
+    later = gcp.named("machines-preflight", "command:local:Command").inputs["update"]
+    assert script.startswith(f"{later} --key ")
+    named = [each.inputs.get("name") or each.inputs.get("accountId") for each in of_google(gcp).values()]
+    assert {name for name in named if name} == set(command[command.index("--names") + 1 :])
 
 
 @pytest.fixture
@@ -628,7 +666,7 @@ def test_labels_of_ones_own_stand_where_they_can_be_changed() -> None:
         if kind in ("Instance", "Address", "ForwardingRule"):
             assert each.inputs["labels"] == both
         if kind == "Instance":
-            assert each.inputs["bootDisk"]["initializeParams"]["labels"] == LABELS
+            assert each.inputs["bootDisk"]["initializeParams"]["labels"] == DISK_LABELS
 
 
 NGINX = """

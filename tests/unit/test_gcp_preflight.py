@@ -1,7 +1,9 @@
 """The preflight of a lab on Google Cloud, against a local server with the layout of Google's API."""
 
+import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,10 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from components.substrates.gcp_preflight import cpus_of, needs
-
 CHECKOUT = Path(__file__).parents[2]
+PROGRAM = CHECKOUT / "components" / "substrates" / "gcp_preflight.py"
 TOKEN = "a-secret-token"
+KEY = "ab" * 20
 MACHINES = {f"hardway-gcp-{name}": "e2-standard-2" for name in ("controller-0", "worker-0", "worker-1")}
 
 
@@ -30,6 +32,8 @@ class Google:
         self.instances: dict[str, str] = {}
         self.addresses: list[str] = []
         self.errors: dict[str, tuple[int, dict[str, Any] | str]] = {}
+        # Kind -> what the project has of it.
+        self.others: dict[str, list[dict[str, Any]]] = {}
         self.url = ""
 
     def answer(self, path: str, query: dict[str, list[str]]) -> tuple[int, dict[str, Any] | str]:
@@ -41,7 +45,7 @@ class Google:
                 return 200, {"name": "mine", "quotas": _as_google(self.project_quotas)}
             case ["", "regions", "us-central1"]:
                 return 200, {"name": "us-central1", "quotas": _as_google(self.quotas)}
-            case ["", "aggregated", "instances"]:
+            case ["", "aggregated", "instances"] if query["filter"] == ["labels.hardway-lab=gcp"]:
                 # One on each page.
                 position = int(query.get("pageToken", ["0"])[0])
                 items = [
@@ -54,9 +58,25 @@ class Google:
                 return 200, {"items": zones, **more}
             case ["", "regions", "us-central1", "addresses"]:
                 return 200, {"items": [{"name": name} for name in self.addresses]} if self.addresses else {}
+            case ["", "global", ("networks" | "firewalls" | "routes" | "httpHealthChecks") as kind]:
+                return 200, {"items": self.listed(kind, query)}
+            case ["", "aggregated", kind]:
+                return 200, {"items": {"regions/us-central1": {kind: self.listed(kind, query)}}}
         if path == "/iam/v1/projects/mine/serviceAccounts":
             return 200, {}
+        accounts = self.others.get("serviceAccounts", [])
+        if path == "/iam/v1/projects/mine/serviceAccounts/hardway-gcp@mine.iam.gserviceaccount.com" and accounts:
+            return 200, accounts[0]
         return 404, {"error": {"code": 404, "message": f"The resource '{path}' was not found", "errors": []}}
+
+    def listed(self, kind: str, query: dict[str, list[str]]) -> list[dict[str, Any]]:
+        """What a list has, filtered as Google does it: by a regular expression for the whole name."""
+        (pattern,) = re.findall(r'^name eq "(.*)"$', query["filter"][0])
+        return [
+            {"selfLink": f"https://www.googleapis.com/compute/v1/projects/mine/global/{kind}/{each['name']}", **each}
+            for each in self.others.get(kind, [])
+            if re.fullmatch(pattern, each["name"])
+        ]
 
 
 def _as_google(quotas: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:
@@ -91,7 +111,7 @@ def google() -> Iterator[Google]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         api.url = f"http://127.0.0.1:{server.server_port}"
         yield api
         server.shutdown()
@@ -129,6 +149,82 @@ def preflight(
     first, *found = done.stderr.splitlines() or [""]
     assert first == ("The lab cannot be made; nothing was touched." if done.returncode else "")
     return done.returncode, [line.split(". ", 1)[1] for line in found]
+
+
+def program() -> Any:
+    """The preflight as a module, which finds others beside itself."""
+    specification = importlib.util.spec_from_file_location("gcp_preflight", PROGRAM)
+    assert specification
+    assert specification.loader
+    sys.path.insert(0, str(PROGRAM.parent))
+    try:
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(PROGRAM.parent))
+    return module
+
+
+NEW = ("--key", KEY, "--names", "hardway-gcp", "hardway-gcp-api", "hardway-gcp-worker-0")
+
+
+def described(lab: str, key: str) -> str:
+    return f"hardway-lab={lab} hardway-key={key}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "resource", "shown"),
+    [
+        ("networks", {"name": "hardway-gcp"}, "networks/hardway-gcp (no key)"),
+        ("networks", {"name": "hardway-gcp", "description": "my own"}, "networks/hardway-gcp (no key)"),
+        ("routes", {"name": "hardway-gcp-worker-0", "description": described("gcp", "cd" * 20)}, f"(key {'cd' * 20})"),
+        ("instances", {"name": "hardway-gcp-worker-0", "labels": {"hardway-lab": "gcp"}}, "(no key)"),
+        (
+            "addresses",
+            {"name": "hardway-gcp-api", "labels": {"hardway-lab": "gcp", "hardway-key": "ef" * 20}},
+            f"addresses/hardway-gcp-api (key {'ef' * 20})",
+        ),
+        (
+            "serviceAccounts",
+            {"description": described("gcp", "cd" * 20)},
+            f"serviceAccounts/hardway-gcp (key {'cd' * 20})",
+        ),
+    ],
+)
+def test_another_labs_names_are_refused_with_the_ways_to_go_on(
+    google: Google, kind: str, resource: dict[str, Any], shown: str
+) -> None:
+    google.others[kind] = [resource]
+    status, (problem,) = preflight(google, *NEW)
+    assert status == 1
+    assert problem.startswith("hardway-gcp is another lab in the project mine, or what is left of one: ")
+    assert shown in problem and f"the key in this state is {KEY}. It is neither deleted nor reused." in problem
+    for way in (
+        "`make destroy STACK=gcp`",
+        'README, "Whose lab is it?"',
+        "copy Pulumi.gcp.yaml",
+        "delete these by gcloud",
+    ):
+        assert way in problem
+    # An `up` of a lab that is there.
+    assert preflight(google) == (0, [])
+
+
+def test_names_that_begin_like_the_labs_and_its_own_are_not_in_the_way(google: Google) -> None:
+    google.others["networks"] = [{"name": "hardway-gcp-two"}, {"name": "hardway-gcptwo"}, {"name": "default"}]
+    google.others["firewalls"] = [{"name": "hardway-gcp-api", "description": described("gcp", KEY)}]
+    assert preflight(google, *NEW) == (0, [])
+
+
+@pytest.mark.parametrize("path", ["global/networks", "aggregated/targetPools", "aggregated/instanceGroups"])
+def test_a_list_that_fails_or_is_not_whole_is_no_free_name(google: Google, path: str) -> None:
+    google.errors[f"/compute/v1/projects/mine/{path}"] = (503, "<html>")
+    assert preflight(google, *NEW)[0] == 1
+    warning = {"code": "UNREACHABLE", "message": "the zone is unreachable"}
+    whole: dict[str, Any] = {"warning": warning} if "global" in path else {"items": {"zones/z": {"warning": warning}}}
+    google.errors[f"/compute/v1/projects/mine/{path}"] = (200, whole)
+    status, (problem,) = preflight(google, *NEW)
+    assert status == 1 and problem.endswith("is not complete: the zone is unreachable")
 
 
 def test_a_project_with_room_passes(google: Google) -> None:
@@ -255,11 +351,13 @@ def test_a_host_with_neither_ssh_nor_gcloud(google: Google, tmp_path: Path) -> N
     [("e2-standard-2", 2), ("n2-highmem-8", 8), ("e2-custom-4-8192", 4), ("e2-medium", 2), ("e2-micro", 2)],
 )
 def test_the_cpus_of_a_machine_type(machine_type: str, cpus: int) -> None:
-    assert cpus_of(machine_type) == cpus
+    assert program().cpus_of(machine_type) == cpus
 
 
 def test_families_with_a_quota_of_their_own() -> None:
-    counted = needs({"a": "n2-standard-4", "b": "n1-standard-1", "c": "e2-medium"}, ["x-api", "x-a"], spot=False)
+    counted = program().needs(
+        {"a": "n2-standard-4", "b": "n1-standard-1", "c": "e2-medium"}, ["x-api", "x-a"], spot=False
+    )
     assert counted == {
         "N2_CPUS": 4,
         "CPUS": 3,
