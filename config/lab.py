@@ -24,8 +24,7 @@ from config.gcp import arch_of
 from config.machines import MachineSpec, Role, plan_machines
 from config.own_machines import OwnMachine, mirror_directory
 from config.problems import ConfigError, Problem, from_validation, path_of
-from config.settings import LabSettings, Network, dedicated_members, features, load_balancers
-from config.versions import pins
+from config.settings import LabSettings, Network, dedicated_members, load_balancers, versions_of
 from toolchain import node_image, paths
 
 PROJECT = "hardway"
@@ -189,8 +188,7 @@ def _planned(stack: str, settings: LabSettings) -> tuple[tuple[MachineSpec, ...]
 
 def _artifacts(settings: LabSettings, mirror: Path) -> ArtifactSource:
     """Where the machines find their artifacts: the mirror that their substrate brings to them, or upstream."""
-    products = pins().products_for(features(settings))
-    versions = {product.name: settings.versions.get(product.name, product.default) for product in products}
+    versions = versions_of(settings)
     base_url = _base_url(settings)
     # What this host's mirror holds may have been built here: its sums are not the releases'.
     sums = {} if base_url == UPSTREAM else read_checksums(mirror)

@@ -15,6 +15,7 @@ from config.libvirt import LibvirtSettings
 from config.machines import Machines
 from config.own_machines import MachinesSettings
 from config.values import AddressRange, DnsDomain, Settings, WholeNumber
+from config.versions import pins
 
 TimeoutFactor = Annotated[WholeNumber, Field(ge=1, le=100)]
 # Certificates cannot say a year beyond 9999.
@@ -120,6 +121,12 @@ class LabSettings(Settings):
 def features(settings: LabSettings) -> frozenset[str]:
     """What the lab has that not every lab has, as versions.yaml names it below `for`."""
     return frozenset({settings.network.pod_network})
+
+
+def versions_of(settings: LabSettings) -> dict[str, str]:
+    """Product -> version, of all that the lab is made of."""
+    products = pins().products_for(features(settings))
+    return {product.name: settings.versions.get(product.name, product.default) for product in products}
 
 
 def dedicated_members(settings: LabSettings) -> Machines:

@@ -12,7 +12,18 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
-from toolchain import choices, gcp_strays, libvirt_strays, older_labs, orphans, paths, stack_lock, state, whose
+from toolchain import (
+    choices,
+    gcp_strays,
+    libvirt_strays,
+    older_labs,
+    orphans,
+    paths,
+    stack_lock,
+    state,
+    version_changes,
+    whose,
+)
 from toolchain.engine_output import readable
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
@@ -35,6 +46,11 @@ _WRONG_PASSPHRASE = "incorrect passphrase"
 _AT_ONCE = ("--yes", "--skip-preview", "--suppress-outputs", "--parallel=64")
 
 
+def _check_changes(deployment: Mapping[str, Any], stack: Stack) -> None:
+    choices.check(deployment, stack)
+    version_changes.check(deployment, stack)
+
+
 def up(workshop: Workshop, stack: Stack) -> int:
     """Bring a lab to what the program says, made if need be. The CLI talks to the user.
 
@@ -46,7 +62,7 @@ def up(workshop: Workshop, stack: Stack) -> int:
     """
     with settings_file_kept(stack.settings_file, workshop.state):
         deployment = _open(workshop, stack)
-        choices.check(deployment, stack)
+        _check_changes(deployment, stack)
         whose.check_before_up(deployment, stack)
         return _pulumi(workshop, stack, "up", *_AT_ONCE)
 
@@ -67,7 +83,7 @@ def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
         )
     with settings_file_kept(stack.settings_file, workshop.state):
         deployment = _open(workshop, stack)
-        choices.check(deployment, stack)
+        _check_changes(deployment, stack)
         whose.check_before_up(deployment, stack)
         urns = [f"--replace={_urn_of_machine(deployment, machine)}" for machine in dict.fromkeys(machines)]
         return _pulumi(workshop, stack, "up", *urns, *_AT_ONCE)
@@ -79,7 +95,7 @@ def preview(workshop: Workshop, stack: Stack) -> int:
         clear_stale_locks(workshop.state.directory, stack)
         drop_torn_attributes(workshop.state.directory, stack)
         _repair_state(workshop, stack)
-        choices.check(_export_or_init(workshop, stack), stack)
+        _check_changes(_export_or_init(workshop, stack), stack)
         return _pulumi(workshop, stack, "preview", "--diff")
 
 

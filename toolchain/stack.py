@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from config import container_engine, machine_database
 from config.choices import choices_of
 from config.own_machines import MachinesSettings
-from config.settings import LabSettings, Network, PkiSettings, TimeoutFactor
+from config.settings import LabSettings, Network, PkiSettings, TimeoutFactor, versions_of
 from config.versions import pins
 from toolchain import paths
 from toolchain.errors import ToolchainError
@@ -35,6 +35,8 @@ class Stack:
         features: what it has that not every lab has, as versions.yaml says below `for`.
         choices: what it is made with and cannot change while it is up (config/choices.py); None where its settings
             cannot be read.
+        versions: product -> version; None where its settings cannot be read.
+        bootstrap: how its cluster is made.
         early_renewal_hours: how long before its end `up` renews a certificate.
         timeout_factor: what every deadline is multiplied by.
         nodes, pods: the ranges of its machines and of its pods.
@@ -51,6 +53,8 @@ class Stack:
     architectures: Sequence[str] = ()
     features: frozenset[str] = frozenset()
     choices: Mapping[str, str] | None = None
+    versions: Mapping[str, str] | None = None
+    bootstrap: str = "hard-way"
     early_renewal_hours: int = PkiSettings().early_renewal_hours
     timeout_factor: int = 1
     nodes: str = str(Network().nodes)
@@ -87,6 +91,8 @@ def read(name: str) -> Stack:
         architectures=_architectures(lab),
         features=frozenset(str(choice) for choice in (lab.get("bootstrap"), network.get("pod_network")) if choice),
         choices=_choices(lab),
+        versions=_versions(lab),
+        bootstrap=str(lab.get("bootstrap", Stack.bootstrap)),
         early_renewal_hours=_hours(_mapping(lab.get("pki")).get("early_renewal_hours")),
         timeout_factor=_timeout_factor(lab.get("timeout_factor", Stack.timeout_factor)),
         nodes=str(network.get("nodes", Stack.nodes)),
@@ -168,6 +174,14 @@ def _choices(lab: dict[str, Any]) -> dict[str, str] | None:
         return choices_of(LabSettings.model_validate(lab))
     except ValidationError:
         return None
+
+
+def _versions(lab: dict[str, Any]) -> dict[str, str] | None:
+    try:
+        settings = LabSettings.model_validate(lab)
+    except ValidationError:
+        return None
+    return versions_of(settings)
 
 
 def _hours(value: Any) -> int:

@@ -25,6 +25,7 @@ from components.quorum import quorum_guard
 from components.substrates.containers_owner import IDENTITY, RECORDS, REMOVES, fingerprint, of_owner, owners_interpreter
 from components.substrates.this_host import host_routes, script
 from components.systemd import oneshot_unit
+from components.version_guard import version_guard
 from components.worker import HOST_RESOLV_CONF, HOST_RESOLVED, KUBELET_SYSCTLS
 from config.lab import Lab
 from config.machines import MachineSpec
@@ -103,6 +104,7 @@ class Containers(pulumi.ComponentResource):
             lab.choices,
             child,
         )
+        self.checks: Sequence[pulumi.Resource] = [preflight, guard, version_guard(f"{name}-versions", lab, child)]
         network = local.Command(
             f"{name}-network",
             create=made_from,
@@ -112,7 +114,7 @@ class Containers(pulumi.ComponentResource):
             interpreter=guarded,
             environment=owner,
             opts=pulumi.ResourceOptions(
-                parent=self, depends_on=[preflight, guard], replace_on_changes=["create"], delete_before_replace=True
+                parent=self, depends_on=self.checks, replace_on_changes=["create"], delete_before_replace=True
             ),
         )
         firewall = local.Command(
@@ -125,7 +127,6 @@ class Containers(pulumi.ComponentResource):
             stdin=firewall_script(engine, prefix),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[network], delete_before_replace=True),
         )
-        self.checks: Sequence[pulumi.Resource] = [preflight, guard]
         self.api_address: pulumi.Input[str] = str(lab.api_address)
         self.entrance: Sequence[pulumi.Resource] = []
         self.ssh_private_key = key.private_key_openssh

@@ -25,6 +25,7 @@ from components.machine import Machine
 from components.quorum import quorum_guard
 from components.substrates.gcp_balancer import GcpBalancer, GcpBalancerArgs, described
 from components.substrates.gcp_identity import KEY_LABEL, LAB_LABEL, description, identity_of
+from components.version_guard import version_guard
 from config.gcp import GcpSettings, arch_of
 from config.lab import Lab
 from config.machines import MachineSpec, Role
@@ -71,6 +72,7 @@ class Gcp(pulumi.ComponentResource):
             quorum_guard(
                 f"{name}-quorum", {spec.name: definition(lab, spec) for spec in lab.etcd_members}, lab.choices, child
             ),
+            version_guard(f"{name}-versions", lab, child),
         ]
         network = compute.Network(
             f"{name}-network",

@@ -22,6 +22,7 @@ from components.machine import Machine
 from components.quorum import quorum_guard
 from components.substrates.this_host import host_routes, script
 from components.systemd import systemd_unit
+from components.version_guard import version_guard
 from config.lab import Lab
 from config.libvirt import MIRROR_PORT, LibvirtSettings
 from config.machines import MachineSpec
@@ -78,6 +79,7 @@ class Libvirt(pulumi.ComponentResource):
         guard = quorum_guard(
             f"{name}-quorum", {spec.name: definition(lab, spec, image) for spec in lab.etcd_members}, lab.choices, child
         )
+        self.checks: Sequence[pulumi.Resource] = [preflight, guard, version_guard(f"{name}-versions", lab, child)]
         # What the preflight prints: the provider connects as soon as it knows where to. It would fail before the report
         # is out, and in a first preview on a host without libvirt.
         self._provider = libvirt.Provider(f"{name}-libvirt", uri=preflight.stdout.apply(str.strip), opts=child)
@@ -89,14 +91,14 @@ class Libvirt(pulumi.ComponentResource):
             # Machines have fixed addresses. Its DNS stays: they ask it, and it asks those that this host asks.
             dhcp=libvirt.NetworkDhcpArgs(enabled=False),
             autostart=True,
-            opts=self._options(preflight, guard),
+            opts=self._options(*self.checks),
         )
         pool = libvirt.Pool(
             f"{name}-pool",
             name=prefix,
             type="dir",
             target=libvirt.PoolTargetArgs(path=f"{settings.pool}/{lab.name}"),
-            opts=self._options(preflight, guard),
+            opts=self._options(*self.checks),
         )
 
         # Before anything is in it.
@@ -128,7 +130,6 @@ class Libvirt(pulumi.ComponentResource):
             interpreter=["/bin/bash", "-c"],
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
         )
-        self.checks: Sequence[pulumi.Resource] = [preflight, guard]
         self.api_address: pulumi.Input[str] = str(lab.api_address)
         self.entrance: Sequence[pulumi.Resource] = []
         self.ssh_private_key = key.private_key_openssh

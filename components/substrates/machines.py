@@ -22,6 +22,7 @@ from components.calico import CALICO_IMAGES
 from components.kubeadm import PROGRAMS, kubeadm_images
 from components.machine import Machine
 from components.quorum import quorum_guard
+from components.version_guard import version_guard
 from config import trust
 from config.artifacts import Artifact
 from config.lab import Lab
@@ -57,7 +58,8 @@ class Machines(pulumi.ComponentResource):
             # What a lab that was refused was to be made of is nothing to remember.
             pulumi.ResourceOptions(parent=self, depends_on=[preflight]),
         )
-        self.checks: Sequence[pulumi.Resource] = [preflight, guard]
+        versions = version_guard(f"{name}-versions", lab, pulumi.ResourceOptions(parent=self, depends_on=[preflight]))
+        self.checks: Sequence[pulumi.Resource] = [preflight, guard, versions]
         self.api_address: pulumi.Input[str] = str(lab.api_address)
         self.entrance: Sequence[pulumi.Resource] = []
         self.ssh_private_key = self._key.private_key_openssh
