@@ -1,7 +1,8 @@
 """The versions of a running lab, guarded: what the cluster does not survive is refused before any change.
 
-Made: one command on the Pulumi host, which prints the versions; the engine keeps what it prints, and an update compares
-with it. `make` compares before the program runs, also for labs that are older than this guard (toolchain/versions.py).
+Made: one command on the Pulumi host, which prints the versions, so that the state has them. Before it is updated, the
+engine calls the program, also in a preview: the versions in the state are compared with those that are wanted. `make`
+compares before the program runs, also for a lab from before this guard (toolchain/version_changes.py).
 """
 
 from shlex import quote
@@ -21,12 +22,19 @@ def version_guard(name: str, lab: Lab, opts: pulumi.ResourceOptions) -> local.Co
         lab: what is wanted.
         opts: of the resource.
 
-    Raises, at `up`: a report of the versions that the lab cannot change to. INSIST=yes lets it happen.
+    Raises, at `up` and `preview`: a report of the versions that the lab cannot change to. INSIST=yes lets it happen.
     """
-    versions = quote(version_changes.written(lab.artifacts.versions, bootstrap=lab.settings.bootstrap))
+    wanted, bootstrap = lab.artifacts.versions, lab.settings.bootstrap
+
+    def refuse(args: pulumi.ResourceHookArgs) -> None:
+        recorded = version_changes.read(str((args.old_outputs or {}).get("stdout", "")).strip())
+        version_changes.check({product: {version} for product, version in recorded.items()}, wanted, bootstrap)
+
+    hook = pulumi.ResourceHook(f"{name}-can-change", refuse, pulumi.ResourceHookOptions(on_dry_run=True))
     return local.Command(
         name,
-        create=f"# The versions of the lab.\nprintf '%s\\n' {versions}",
-        update=f"# The versions of the lab.\nexec .venv/bin/python -m config.version_changes {versions}",
-        opts=opts,
+        create=f"# The versions of the lab.\nprintf '%s\\n' {quote(version_changes.written(wanted))}",
+        opts=pulumi.ResourceOptions.merge(
+            opts, pulumi.ResourceOptions(hooks=pulumi.ResourceHookBinding(before_update=[hook]))
+        ),
     )

@@ -1,14 +1,13 @@
 """The versions of a running lab, out of Pulumi's state: a change that it cannot make is refused first."""
 
-import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from config import version_changes
-from config.versions import pins
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
+
+_GUARD = "::machines-versions"
 
 
 def check(deployment: Mapping[str, Any], stack: Stack) -> None:
@@ -19,42 +18,31 @@ def check(deployment: Mapping[str, Any], stack: Stack) -> None:
         stack: what is wanted.
 
     Raises:
-        ToolchainError: with each of them, and the way.
+        ToolchainError: with each of them, and what to do.
     """
     # What cannot be read is the program's to report.
-    if stack.versions is None or os.environ.get("INSIST") == "yes":
+    if stack.versions is None:
         return
-    found = list(version_changes.refusals(running(deployment), stack.versions, bootstrap=stack.bootstrap))
-    if found:
-        raise ToolchainError(version_changes.report(found))
+    try:
+        version_changes.check(running(deployment), stack.versions, stack.bootstrap)
+    except version_changes.VersionChangeError as error:
+        raise ToolchainError(str(error)) from None
 
 
 def running(deployment: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Product -> the versions that the state has of it: by the guard, and by what the steps' scripts fetch."""
+    """Product -> the versions that the state has of it.
+
+    The guard (components/version_guard.py) has what the last `up` began with. The outputs have what the last `up` that
+    succeeded has made; a lab from before the guard has these alone.
+    """
     found: dict[str, set[str]] = {}
-    patterns = {name: re.compile(_pattern(product.path)) for name, product in pins().products.items()}
-    for resource in deployment.get("deployment", {}).get("resources") or []:
-        if str(resource["urn"]).endswith("::machines-versions"):
-            said = str(resource.get("outputs", {}).get("stdout", "")).strip()
-            for product, version in version_changes.read(said).items():
-                found.setdefault(product, set()).add(version)
-        for script in _scripts(resource):
-            for product, pattern in patterns.items():
-                for match in pattern.finditer(script):
-                    found.setdefault(product, set()).add(match["version"])
+    for resource in (deployment.get("deployment") or {}).get("resources") or []:
+        outputs = resource.get("outputs") or {}
+        recorded: Mapping[str, str] = {}
+        if str(resource["urn"]).endswith(_GUARD):
+            recorded = version_changes.read(str(outputs.get("stdout", "")).strip())
+        elif resource.get("type") == "pulumi:pulumi:Stack":
+            recorded = outputs.get("versions") or {}
+        for product, version in recorded.items():
+            found.setdefault(product, set()).add(version)
     return found
-
-
-def _scripts(resource: Mapping[str, Any]) -> Iterator[str]:
-    """What a step runs. Where it has secrets, its input is secret, and a resource beside it has the script."""
-    for name in ("stdin", "script"):
-        if isinstance(text := resource.get("inputs", {}).get(name), str):
-            yield from (line for line in text.splitlines() if line.startswith("fetch "))
-
-
-def _pattern(path: str) -> str:
-    """Of a line that fetches a file of a product, by its path at upstream's."""
-    words = re.escape(path).replace(r"\{version\}", r"(?P<version>[0-9]+\.[0-9]+\.[0-9]+)", 1)
-    for name in ("version", "arch", "artifact"):
-        words = words.replace(rf"\{{{name}\}}", r"[^/ ]+")
-    return words
