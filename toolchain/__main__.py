@@ -110,6 +110,7 @@ def _setup(chosen: Stack) -> int:
 def _up(chosen: Stack) -> int:
     started = time.monotonic()
     with operations.alone(chosen, "make up"):
+        operations.check_settings(chosen)
         workshop = _prepared(chosen)
         ready = time.monotonic()
         status = operations.up(workshop, chosen)

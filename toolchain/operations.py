@@ -46,6 +46,17 @@ _WRONG_PASSPHRASE = "incorrect passphrase"
 _AT_ONCE = ("--yes", "--skip-preview", "--suppress-outputs", "--parallel=64")
 
 
+def check_settings(stack: Stack) -> None:
+    """Refuse what a running lab cannot change to, before set-up fetches or builds anything for it.
+
+    A state that is in no directory only the CLI can read: `up` checks that.
+
+    Raises:
+        ToolchainError: with what the lab cannot change to, and what to do.
+    """
+    _check_changes({"deployment": recorded(state.directory(), stack)}, stack)
+
+
 def _check_changes(deployment: Mapping[str, Any], stack: Stack) -> None:
     choices.check(deployment, stack)
     version_changes.check(deployment, stack)

@@ -1,5 +1,6 @@
 """The commands that people type: `make` and `python -m toolchain`."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -65,6 +66,21 @@ def test_up_writes_the_files_only_if_pulumi_succeeded(
     monkeypatch.setattr(operations, "up", lambda *_: 7)
     assert commands.main(["up"]) == 7
     assert not (checkout / ".state" / "dev").exists()
+
+
+def test_up_refuses_a_downgrade_before_set_up(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Set-up takes minutes for another version of Kubernetes."""
+    monkeypatch.setattr(prepare, "everything", lambda *_: pytest.fail("set-up has begun"))
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{checkout}")
+    monkeypatch.delenv("INSIST", raising=False)
+    file = checkout / ".pulumi" / "stacks" / "toy" / "dev.json"
+    file.parent.mkdir(parents=True)
+    guard = {"urn": "urn:pulumi:dev::toy::a::machines-versions", "outputs": {"stdout": "kubernetes=1.99.0"}}
+    file.write_text(json.dumps({"checkpoint": {"latest": {"resources": [guard]}}}))
+    assert commands.main(["up"]) == 1
+    assert "kubernetes 1.99.0 to 1." in capsys.readouterr().err
 
 
 def test_up_ends_with_how_to_reach_the_lab_and_the_time_taken(
