@@ -145,7 +145,8 @@ def test_only_the_machine_that_the_lab_began_with_makes_a_cluster(easy_way: Run)
 
 
 def test_a_machine_is_known_by_its_label(easy_way: Run) -> None:
-    admitted = dict(line.split()[:2] for line in easy_way.script(ADMISSION).split("<<'END'\n")[1].splitlines()[:-1])
+    told = easy_way.script(ADMISSION).split("<<'END'\n")[1].split("\nEND\n")[0]
+    admitted = dict(line.split()[:2] for line in told.splitlines())
     nodes = [each["name"] for each in easy_way.outputs["machines"] if each["pod_cidr"]]
     assert sorted(admitted) == sorted(nodes)
     for name, label in admitted.items():
