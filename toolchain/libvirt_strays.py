@@ -1,18 +1,22 @@
 """What libvirt has of a lab and Pulumi's state has not: a run was killed, or failed, between making and noting it.
 
-The provider does not take over what is there already, so that the next `up` would fail on the name: it is removed.
+The provider does not take over what is there already, so that the next `up` would fail on the name: it is removed. What
+another lab has made is none of that, see components/substrates/libvirt_owner.py.
 """
 
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolchain import paths
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
+_OWNER = Path(__file__).parents[1] / "components" / "substrates" / "libvirt_owner.py"
 _TYPES = {
     "libvirt:index/domain:Domain": "domain",
     "libvirt:index/volume:Volume": "volume",
@@ -57,6 +61,7 @@ def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
             f'`pulumi stack rm --force {stack.name}` (after `eval "$(make -s env STACK={stack.name})"`). '
             "Else take another name for the stack."
         )
+    _check_owner(uri, resources, stack)
     known = {
         (_TYPES[resource["type"]], (resource.get("inputs") or {}).get("name"))
         for resource in resources
@@ -73,14 +78,40 @@ def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
     return [*(f"{kind} {name}" for kind, name in strays), *(f"directory {draft}" for draft in drafts)]
 
 
+def _check_owner(uri: str, resources: Sequence[Mapping[str, Any]], stack: Stack) -> None:
+    """Refuse what is another lab's by its record; mark a lab that was made before there were records."""
+    key = _of_key(resources, "publicKeyFingerprintSha256")
+    if not key:
+        return
+    ask = [sys.executable, "-B", str(_OWNER), "--uri", uri, "--lab", stack.name, "--key", key]
+    done = subprocess.run([*ask, "check"], cwd=paths.checkout(), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ToolchainError(f"{done.stderr.strip()}\nNothing was changed.")
+    if any(_is_there(uri, resource) for resource in resources):
+        # Nothing of it has another UUID.
+        subprocess.run([*ask, "take"], cwd=paths.checkout(), capture_output=True, check=True)
+
+
+def _is_there(uri: str, resource: Mapping[str, Any]) -> bool:
+    """Whether libvirt has a network, pool or machine of the state."""
+    kind, name = _TYPES.get(str(resource["type"])), (resource.get("inputs") or {}).get("name")
+    return bool(kind in _UUID and name and resource.get("id")) and bool(
+        _virsh(uri, _UUID[str(kind)], str(name)).strip()
+    )
+
+
+def _of_key(resources: Sequence[Mapping[str, Any]], output: str) -> str:
+    """What the state has of the lab's SSH key; empty where it has none."""
+    for resource in resources:
+        if str(resource["urn"]).endswith("::machines-ssh"):
+            return str((resource.get("outputs") or {}).get(output) or "").strip()
+    return ""
+
+
 def _drafts(resources: Sequence[Mapping[str, Any]]) -> Iterator[Path]:
     """The directories in which the provider was making cloud-init disks of the lab: they hold SSH host keys."""
-    keys = [
-        str((resource.get("outputs") or {}).get("publicKeyOpenssh", "")).strip()
-        for resource in resources
-        if str(resource["urn"]).endswith("::machines-ssh")
-    ]
-    if not any(keys):
+    key = _of_key(resources, "publicKeyOpenssh")
+    if not key:
         return
     # As Go finds the directory for temporary files.
     for draft in sorted(Path(os.environ.get("TMPDIR") or "/tmp").glob("cloudinit*")):
@@ -88,7 +119,7 @@ def _drafts(resources: Sequence[Mapping[str, Any]]) -> Iterator[Path]:
             continue
         data = draft / "user-data"
         # Names of labs may be alike: whose it is says the key that opens the machine.
-        if data.is_file() and keys[0] in data.read_text(errors="replace"):
+        if data.is_file() and key in data.read_text(errors="replace"):
             yield draft
 
 

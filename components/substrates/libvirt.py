@@ -20,6 +20,7 @@ from pulumi_command import local, remote
 
 from components.machine import Machine
 from components.quorum import quorum_guard
+from components.substrates.libvirt_owner import forget
 from components.substrates.this_host import host_routes, script
 from components.systemd import systemd_unit
 from components.version_guard import version_guard
@@ -33,6 +34,7 @@ from toolchain.vm_image import VmImage
 _CHECKOUT = Path(__file__).parents[2]
 _PREFLIGHT = Path(__file__).with_name("libvirt_preflight.py").relative_to(_CHECKOUT)
 _KEYS = Path(__file__).with_name("libvirt_keys.py").relative_to(_CHECKOUT)
+_OWNER = Path(__file__).with_name("libvirt_owner.py").relative_to(_CHECKOUT)
 
 _GIB = 1 << 30
 # From power on to sshd: seconds with KVM, minutes where the processor is emulated.
@@ -69,11 +71,13 @@ class Libvirt(pulumi.ComponentResource):
         prefix = f"hardway-{lab.name}"
         image = image_of(settings)
         key = tls.PrivateKey(f"{name}-ssh", algorithm="ED25519", opts=child)
+        identity = key.public_key_fingerprint_sha256
         preflight = local.Command(
             f"{name}-preflight",
             # Only before the first `up` what bears the lab's name cannot be the lab's own.
-            create=preflight_command(lab, prefix, image, new=True),
-            update=preflight_command(lab, prefix, image, new=False),
+            create=identity.apply(lambda known: preflight_command(lab, prefix, image, known, new=True)),
+            update=identity.apply(lambda known: preflight_command(lab, prefix, image, known, new=False)),
+            delete=identity.apply(lambda known: script(f"record of {prefix}, removed", forget(lab.name, known))),
             opts=child,
         )
         guard = quorum_guard(
@@ -436,12 +440,23 @@ def _end_process(pid: str, lab: Lab) -> list[str]:
     ]
 
 
-def preflight_command(lab: Lab, prefix: str, image: VmImage, *, new: bool) -> str:
-    """The shell lines that look at this host; `new` where nothing may bear the lab's name yet."""
+def preflight_command(lab: Lab, prefix: str, image: VmImage, identity: str, *, new: bool) -> str:
+    """The shell lines that look at this host.
+
+    Args:
+        lab: what is to be made.
+        prefix: what its names begin with.
+        image: what its disks begin with.
+        identity: the fingerprint of the lab's key.
+        new: whether nothing may bear the lab's name yet; the name is taken then.
+    """
     settings = lab.settings.libvirt
     sizes = [settings.size(spec.roles) for spec in lab.machines]
+    owner = f"as_root python3 {_OWNER} --uri '{settings.uri}' --lab {lab.name} --key '{identity}'"
     return script(
         f"preflight of {prefix}",
+        # Where libvirt does not answer, the report says so.
+        f"! as_root virsh -q -c '{settings.uri}' net-list >/dev/null 2>&1 || {owner} check",
         " ".join(
             [
                 f"as_root python3 {_PREFLIGHT}",
@@ -460,4 +475,5 @@ def preflight_command(lab: Lab, prefix: str, image: VmImage, *, new: bool) -> st
                 f"--port {MIRROR_PORT}",
             ]
         ),
+        *([f"{owner} take"] if new else []),
     )

@@ -113,6 +113,47 @@ def test_another_checkouts_lab_of_the_same_name_stays(libvirt: Path, stack: Stac
 
 
 @pytest.fixture
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the program has its records, in place of this host's."""
+    program = libvirt_strays._OWNER
+    (tmp_path / "owner.py").write_text(
+        f"import runpy, sys\nsys.argv += ['--records', {str(tmp_path / 'records')!r}]\n"
+        f"runpy.run_path({str(program)!r}, run_name='__main__')\n"
+    )
+    monkeypatch.setattr(libvirt_strays, "_OWNER", tmp_path / "owner.py")
+    return tmp_path / "records"
+
+
+KEY = {"type": "tls:x", "urn": f"{URN}machines-ssh", "outputs": {"publicKeyFingerprintSha256": "SHA256:mine"}}
+
+
+def test_a_lab_that_has_only_begun_is_not_what_another_has_made_since(
+    libvirt: Path, stack: Stack, records: Path
+) -> None:
+    """The state knows no UUIDs yet: all of the other's lab would be strays."""
+    records.mkdir()
+    (records / "dev").write_text("SHA256:anothers /a/b\n")
+    with pytest.raises(ToolchainError, match=r"(?s)another lab on this host.*made from /a/b;.*Nothing was changed\."):
+        libvirt_strays.remove(state(PREFLIGHT, KEY), stack)
+    assert done(libvirt) == []
+    (records / "dev").write_text("SHA256:mine /c/d\n")
+    assert len(libvirt_strays.remove(state(PREFLIGHT, KEY), stack)) == 5
+
+
+def test_a_lab_of_an_earlier_version_is_marked_where_libvirt_has_what_the_state_made(
+    libvirt: Path, stack: Stack, records: Path
+) -> None:
+    libvirt_strays.remove(state(*WHOLE, KEY), stack)
+    assert not records.exists(), "this state has no UUIDs"
+    network = {**resource("Network", "hardway-dev"), "id": "another"}
+    with pytest.raises(ToolchainError):
+        libvirt_strays.remove(state(PREFLIGHT, network, KEY), stack)
+    assert not records.exists()
+    libvirt_strays.remove(state(*WHOLE, {**network, "id": "the-network"}, KEY), stack)
+    assert (records / "dev").read_text().startswith("SHA256:mine /")
+
+
+@pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the provider was killed three times, making disks of this lab, of another, and with nothing written yet."""
     directory = tmp_path / "temporary"

@@ -2,6 +2,7 @@
 
 import copy
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from components.substrates.libvirt import mirror_unit, serve, wait_for_ssh
 from config.lab import Lab, parse
 from config.settings import LabSettings
 from toolchain import paths, vm_image
-from unit.mocked_engine import Registered, Run, container_id, lab_of, run_program
+from unit.mocked_engine import Registered, Run, container_id, fingerprint, lab_of, run_program
 
 CLOUD_IMAGE = {"image": "https://cloud.example/debian-12-generic.qcow2", "image_sha256": "ab" * 32}
 COMMAND = "command:local:Command"
@@ -292,7 +293,8 @@ def test_what_the_host_was_given_goes_again(libvirt: Run) -> None:
 
 def test_the_preflight_asks_for_what_the_lab_takes(libvirt: Run, plain: Lab) -> None:
     command = libvirt.named("machines-preflight", COMMAND)
-    words = shlex.split(command.inputs["create"].splitlines()[-1])
+    (line,) = [line for line in command.inputs["create"].splitlines() if "libvirt_preflight.py" in line]
+    words = shlex.split(line)
     script = Path(next(word for word in words if word.endswith("libvirt_preflight.py")))
     assert (paths.checkout() / script).exists()
 
@@ -312,7 +314,28 @@ def test_the_preflight_asks_for_what_the_lab_takes(libvirt: Run, plain: Lab) -> 
     assert after("--port") == ["8471"]
     # Only before the first `up` whatever bears the lab's name is somebody else's.
     assert "--new" in words
-    assert command.inputs["update"] == command.inputs["create"].replace(" --new", "")
+    *lines, last = command.inputs["create"].splitlines()
+    assert command.inputs["update"] == "\n".join(lines).replace(" --new", "")
+    owner = "as_root python3 components/substrates/libvirt_owner.py --uri 'qemu:///system' --lab libvirt --key "
+    assert last == f"{owner}'{fingerprint('machines-ssh')}' take", "when all else is right"
+    assert lines.index(line) == len(lines) - 1
+    assert lines[-2].endswith(f" || {owner}'{fingerprint('machines-ssh')}' check")
+    assert fingerprint("machines-ssh") in command.inputs["delete"]
+
+
+@pytest.mark.parametrize(("answers", "status"), [(False, 0), (True, 1)])
+def test_another_labs_names_end_the_preflight_and_a_libvirt_that_is_down_is_the_reports(
+    libvirt: Run, tmp_path: Path, answers: bool, status: int
+) -> None:
+    create = libvirt.named("machines-preflight", COMMAND).inputs["create"]
+    for name, line in (("virsh", f"exit {0 if answers else 1}"), ("python3", 'echo "$*" >&2; [ "${!#}" != check ]')):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(["bash", "-c", create], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    asked = [line.split()[-1] for line in done.stderr.splitlines()]
+    assert asked == (["check"] if answers else ["8471", "take"])
 
 
 def test_a_checksum_that_is_written_is_checked_before_the_image_is_used() -> None:
