@@ -16,6 +16,7 @@ _ORDER = (
     "test_bad_input",
     "test_interrupted_up",
     "test_idempotence",
+    "test_whose_lab",
     "test_cluster",
     "test_networking",
     "test_access",
