@@ -21,10 +21,10 @@ from config import checks, choices, container_engine, kubeadm, libvirt, machine_
 from config.artifacts import UPSTREAM, ArtifactSource, read_checksums
 from config.calico import CalicoSettings, kernel_modules
 from config.gcp import arch_of
-from config.machines import MachineSpec, Role, plan_machines
+from config.machines import MachineSpec, Role
 from config.own_machines import OwnMachine, mirror_directory
 from config.problems import ConfigError, Problem, from_validation, path_of
-from config.settings import LabSettings, Network, dedicated_members, load_balancers, versions_of
+from config.settings import LabSettings, Network, planned, versions_of
 from toolchain import node_image, paths
 
 PROJECT = "hardway"
@@ -141,7 +141,7 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
         own = {machine.name: machine for _, machine in found}
         machines, unplaced = machine_database.place(settings, found)
     else:
-        machines, unplaced = _planned(stack, settings)
+        machines, unplaced = planned(stack, settings)
     if settings.bootstrap == "kubeadm":
         machines, without_pods = kubeadm.with_pods(machines, settings.network.pods, settings.network.node_prefix)
         unplaced = [*unplaced, *without_pods]
@@ -169,20 +169,6 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
         arch=_arch(settings),
         own_machines=own,
         trusted=trust.read(stack) if own else {},
-    )
-
-
-def _planned(stack: str, settings: LabSettings) -> tuple[tuple[MachineSpec, ...], list[Problem]]:
-    return plan_machines(
-        stack=stack,
-        controllers=settings.controllers,
-        etcd_members=dedicated_members(settings),
-        workers=settings.workers,
-        load_balancers=load_balancers(settings),
-        nodes=settings.network.nodes,
-        pods=settings.network.pods,
-        node_prefix=settings.network.node_prefix,
-        domain=settings.network.domain,
     )
 
 

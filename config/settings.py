@@ -12,8 +12,9 @@ from config.calico import CalicoSettings
 from config.gcp import GcpSettings
 from config.kubeadm import KubeadmSettings
 from config.libvirt import LibvirtSettings
-from config.machines import Machines
+from config.machines import Machines, MachineSpec, plan_machines
 from config.own_machines import MachinesSettings
+from config.problems import Problem
 from config.values import AddressRange, DnsDomain, Settings, WholeNumber
 from config.versions import pins
 
@@ -137,3 +138,18 @@ def dedicated_members(settings: LabSettings) -> Machines:
 def load_balancers(settings: LabSettings) -> Machines:
     """The machines with HAProxy: how many, or which."""
     return 0 if settings.substrate == "gcp" else settings.load_balancers
+
+
+def planned(stack: str, settings: LabSettings) -> tuple[tuple[MachineSpec, ...], list[Problem]]:
+    """The machines that the lab makes, and which of them could not be placed."""
+    return plan_machines(
+        stack=stack,
+        controllers=settings.controllers,
+        etcd_members=dedicated_members(settings),
+        workers=settings.workers,
+        load_balancers=load_balancers(settings),
+        nodes=settings.network.nodes,
+        pods=settings.network.pods,
+        node_prefix=settings.network.node_prefix,
+        domain=settings.network.domain,
+    )

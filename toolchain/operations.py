@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from typing import Any
 
 from toolchain import (
     choices,
+    frozen,
     gcp_strays,
     libvirt_strays,
     older_labs,
@@ -41,6 +43,8 @@ _MACHINES = {
 """Type of the resource that is a machine -> how its name ends after the machine's."""
 # As the CLI says it.
 _WRONG_PASSPHRASE = "incorrect passphrase"
+# How long an interrupted CLI may take to end.
+_INTERRUPT_SECONDS = 20.0
 # The outputs are shown as a summary (access.py), or kept. 64 operations side by side: remote commands mostly wait, and
 # one machine's are few.
 _AT_ONCE = ("--yes", "--skip-preview", "--suppress-outputs", "--parallel=64")
@@ -305,7 +309,10 @@ def _pulumi(workshop: Workshop, stack: Stack, *arguments: str) -> int:
         text=True,
     )
     passphrase_is_wrong = False
-    with _interrupts_reach(process, in_terminal=in_terminal):
+    with (
+        _interrupts_reach(process, in_terminal=in_terminal),
+        frozen.watched(workshop.state.directory, stack, lambda: _interrupt(process)) as beyond,
+    ):
         assert process.stdout is not None
         for line in readable(process.stdout):
             passphrase_is_wrong |= _WRONG_PASSPHRASE in line
@@ -313,7 +320,27 @@ def _pulumi(workshop: Workshop, stack: Stack, *arguments: str) -> int:
         status = process.wait()
     if status != 0 and passphrase_is_wrong:
         raise ToolchainError(_advice_on_passphrase(workshop, stack))
+    if beyond:
+        raise ToolchainError(
+            f"{beyond[0]} Pulumi was interrupted.\n"
+            "When that host works again, run the same command: it goes on from here. `make replace` makes it anew."
+        )
     return status
+
+
+def _interrupt(process: subprocess.Popen[str]) -> None:
+    """End a run of the CLI, in order if it can be.
+
+    By the first interrupt it waits for what is under way, which the official command plugin does not cancel. By the
+    second it leaves that in the state, and the next run clears it.
+    """
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
+        process.send_signal(number)
+        deadline = time.monotonic() + _INTERRUPT_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if process.poll() is not None:
+            return
 
 
 def _advice_on_passphrase(workshop: Workshop, stack: Stack) -> str:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from config import container_engine, machine_database
 from config.choices import choices_of
 from config.own_machines import MachinesSettings
-from config.settings import LabSettings, Network, PkiSettings, TimeoutFactor, versions_of
+from config.settings import LabSettings, Network, PkiSettings, TimeoutFactor, planned, versions_of
 from config.versions import pins
 from toolchain import paths
 from toolchain.errors import ToolchainError
@@ -39,6 +39,7 @@ class Stack:
         bootstrap: how its cluster is made.
         early_renewal_hours: how long before its end `up` renews a certificate.
         timeout_factor: what every deadline is multiplied by.
+        addresses: machine -> host and port of its SSH server, of those that can be reached directly and are known.
         nodes, pods: the ranges of its machines and of its pods.
     """
 
@@ -57,6 +58,7 @@ class Stack:
     bootstrap: str = "hard-way"
     early_renewal_hours: int = PkiSettings().early_renewal_hours
     timeout_factor: int = 1
+    addresses: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     nodes: str = str(Network().nodes)
     pods: str = str(Network().pods)
 
@@ -95,6 +97,7 @@ def read(name: str) -> Stack:
         bootstrap=str(lab.get("bootstrap", Stack.bootstrap)),
         early_renewal_hours=_hours(_mapping(lab.get("pki")).get("early_renewal_hours")),
         timeout_factor=_timeout_factor(lab.get("timeout_factor", Stack.timeout_factor)),
+        addresses=_addresses(name, lab),
         nodes=str(network.get("nodes", Stack.nodes)),
         pods=str(network.get("pods", Stack.pods)),
     )
@@ -174,6 +177,21 @@ def _choices(lab: dict[str, Any]) -> dict[str, str] | None:
         return choices_of(LabSettings.model_validate(lab))
     except ValidationError:
         return None
+
+
+def _addresses(stack: str, lab: dict[str, Any]) -> dict[str, tuple[str, int]]:
+    try:
+        settings = LabSettings.model_validate(lab)
+    except ValidationError:
+        return {}
+    if settings.substrate == "machines":
+        hosts, _ = machine_database.read(settings.machines, paths.checkout())
+        return {host.name: (str(host.address), host.port) for _, host in hosts if host.jumpbox is None}
+    if settings.substrate == "gcp":
+        # Google Cloud gives the addresses by which they are reached.
+        return {}
+    machines, _ = planned(stack, settings)
+    return {machine.name: (str(machine.address), 22) for machine in machines}
 
 
 def _versions(lab: dict[str, Any]) -> dict[str, str] | None:
