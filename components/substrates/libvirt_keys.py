@@ -14,6 +14,9 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+# Where the processor is emulated, libvirt first asks each qemu what it can do.
+_SECONDS = 300
+
 
 def main() -> int:
     """Close what is named; exit status 1 with one line where that fails."""
@@ -36,10 +39,11 @@ def qemus_user(uri: str) -> int:
         ValueError: libvirt does not tell.
     """
     answer = subprocess.run(
-        ["virsh", "-q", "-c", uri, "capabilities"], capture_output=True, text=True, check=False, timeout=60
+        ["virsh", "-q", "-c", uri, "capabilities"], capture_output=True, text=True, check=False, timeout=_SECONDS
     )
     if answer.returncode != 0:
-        raise ValueError(f"libvirt at {uri} does not tell its capabilities: {answer.stderr.strip()}")
+        said = answer.stderr.strip().splitlines() or ["it said nothing"]
+        raise ValueError(f"libvirt at {uri} does not tell its capabilities: {said[-1]}")
     models = ElementTree.fromstring(answer.stdout).findall("host/secmodel")
     labels = [model.findtext("baselabel") or "" for model in models if model.findtext("model") == "dac"]
     if not labels:
