@@ -16,6 +16,7 @@ from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
 _OWNER = Path(__file__).parents[1] / "components" / "substrates" / "containers_owner.py"
+_LIBVIRT_OWNER = _OWNER.with_name("libvirt_owner.py")
 # As that program writes them: the identity first.
 _RECORDS = Path("/var/lib/hardway-labs")
 _KEY = "::machines-ssh"
@@ -67,6 +68,8 @@ def check_before_destroy(deployment: Mapping[str, Any], stack: Stack) -> None:
     Raises:
         ToolchainError: the state has no lab and the host has; or its scripts would remove another lab's containers.
     """
+    if stack.substrate == "libvirt" and not _key(deployment):
+        _check_machines_of(stack)
     if stack.substrate != "containers" or _is_recorded(deployment, stack):
         return
     # A record that was lost is written again: the scripts remove what it says is theirs.
@@ -75,8 +78,7 @@ def check_before_destroy(deployment: Mapping[str, Any], stack: Stack) -> None:
     if not anothers:
         return
     if not _key(deployment):
-        what = f"The state has no lab {stack.name}, and this host has one."
-        raise ToolchainError(f"{what}\n{anothers}\nNothing was changed.")
+        raise ToolchainError(_not_in_the_state(stack, anothers))
     if _has(deployment, _NETWORK) and not is_marked:
         raise ToolchainError(
             f"{anothers}\nNothing was changed: the state is of an earlier version, whose scripts remove by name.\n"
@@ -84,6 +86,24 @@ def check_before_destroy(deployment: Mapping[str, Any], stack: Stack) -> None:
             f'(after `eval "$(make -s env STACK={stack.name})"`).'
         )
     print(f"Only what this state has made is removed. {anothers}", flush=True)
+
+
+def _check_machines_of(stack: Stack) -> None:
+    """Refuse to say that a lab of virtual machines is gone which another state has."""
+    uri = str(stack.libvirt.get("uri", "qemu:///system"))
+    done = subprocess.run(
+        [sys.executable, "-B", str(_LIBVIRT_OWNER), "check", "--uri", uri, "--lab", stack.name, "--key", "not there"],
+        cwd=paths.checkout(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ToolchainError(_not_in_the_state(stack, done.stderr.strip()))
+
+
+def _not_in_the_state(stack: Stack, anothers: str) -> str:
+    return f"The state has no lab {stack.name}, and this host has one.\n{anothers}\nNothing was changed."
 
 
 def _is_recorded(deployment: Mapping[str, Any], stack: Stack) -> bool:

@@ -1,5 +1,6 @@
 """What is asked before Pulumi is run: whose lab has the name of a stack."""
 
+import dataclasses
 import json
 import os
 from base64 import b64encode
@@ -92,6 +93,27 @@ def test_destroy_with_an_empty_state_does_not_say_that_the_lab_is_gone(host: Pat
         whose.check_before_destroy({"deployment": {}}, STACK)
     (host / "bin" / "podman").write_text("#!/bin/sh\n")
     whose.check_before_destroy({"deployment": {}}, STACK)
+
+
+def test_destroy_with_an_empty_state_does_not_say_that_virtual_machines_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, program = tmp_path / "records", whose._LIBVIRT_OWNER
+    (tmp_path / "owner.py").write_text(
+        f"import sys, runpy\nsys.argv += ['--records', {str(records)!r}]\n"
+        f"runpy.run_path({str(program)!r}, run_name='__main__')\n"
+    )
+    monkeypatch.setattr(whose, "_LIBVIRT_OWNER", tmp_path / "owner.py")
+    (tmp_path / "virsh").write_text('#!/bin/sh\ncase "$4" in net-list) echo hardway-dev ;; esac\n')
+    (tmp_path / "virsh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    stack = dataclasses.replace(STACK, substrate="libvirt")
+    whose.check_before_destroy({}, stack)
+    records.mkdir()
+    (records / "dev").write_text("SHA256:anothers /a/b\n")
+    with pytest.raises(ToolchainError, match=r"(?s)has no lab dev, and this host has one\..*was made from /a/b"):
+        whose.check_before_destroy({}, stack)
+    whose.check_before_destroy(state(None), stack)
 
 
 def test_destroy_never_runs_scripts_that_would_remove_another_lab(
