@@ -69,8 +69,8 @@ restore: .venv  ## make the cluster what a snapshot says: make restore SNAPSHOT=
 replace: .venv  ## make machines anew, dead ones too: make replace MACHINE="controller-1" [INSIST=yes]
 	@$(LIVE) replace $(MACHINE)
 
-drill: .venv  ## hurt the lab on purpose, and measure what that costs: [DRILL=name,...] [ARGS="--json FILE"]
-	@$(LIVE) drill "$(DRILL)" $$ARGS
+drill: .venv  ## break parts of the lab, and measure what that costs: [DRILL=name,...] [SEED=number] [ARGS="--json FILE"]
+	@$(LIVE) drill "$(DRILL)" $(if $(SEED),--seed "$(SEED)") $$ARGS
 
 cis: .venv  ## the CIS Kubernetes Benchmark by kube-bench: make cis KUBE_BENCH=CHECKOUT (one with cfg/cis-1.12)
 	@$(LIVE) cis "$(KUBE_BENCH)"

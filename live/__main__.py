@@ -43,7 +43,12 @@ def _run(options: argparse.Namespace) -> int:
                 return 0 if cis.check(cluster.find(chosen), options.checkout) else 1
             case "drill":
                 # Not imported above: no other command needs what drills are made with.
-                from live import drills
+                from live import drills, search
+
+                if _is_seeded(options):
+                    return search.main(
+                        chosen, options.seed, count=options.faults, only=options.only, json_file=options.json
+                    )
 
                 names = [name for name in options.names.split(",") if name]
                 return drills.main(chosen, names, options.json)
@@ -78,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     drilled = commands.add_parser("drill", help="hurt the lab on purpose, and measure what that costs")
     drilled.add_argument("names", nargs="?", default="", help="which, by comma; all if not given")
     drilled.add_argument("--json", type=Path, metavar="FILE", help="takes all figures, too")
+    drilled.add_argument("--seed", type=int, help="faults by chance, against clients whose history is checked")
+    drilled.add_argument("--faults", type=int, metavar="COUNT", help="with --seed: how many; default 20")
+    drilled.add_argument("--only", type=int, metavar="NUMBER", help="with --seed: only this one of them")
     return parser
 
 
@@ -88,6 +96,19 @@ def _status(chosen: Stack, *, as_json: bool) -> int:
     else:
         status_table.show(found)
     return 0 if found.well else 1
+
+
+def _is_seeded(options: argparse.Namespace) -> bool:
+    """Whether the faults are to be chosen by a seed.
+
+    Raises:
+        ToolchainError: the words contradict each other.
+    """
+    if options.seed is None and (options.faults is not None or options.only is not None):
+        raise ToolchainError("--faults and --only are for a seeded drill: set SEED to a number.")
+    if options.seed is not None and options.names:
+        raise ToolchainError(f"DRILL={options.names!r} and SEED={options.seed}: set one of them.")
+    return options.seed is not None
 
 
 def _snapshot(file: str) -> Path:

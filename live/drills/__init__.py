@@ -44,11 +44,6 @@ def main(stack: Stack, names: Sequence[str], json_file: Path | None = None) -> i
             touched then.
     """
     chosen = catalogue.choose(names)
-    if stack.substrate != "containers":
-        raise ToolchainError(
-            f"The machines of the lab {stack.name} are not this host's containers, and drills strike containers: their "
-            "power, their network, and the host's way to them. Nothing was touched."
-        )
     cluster = live_cluster.find(stack)
     drills, lacking = catalogue.split(chosen, cluster)
     refuse(cluster, names, drills, lacking)
@@ -77,15 +72,16 @@ def main(stack: Stack, names: Sequence[str], json_file: Path | None = None) -> i
 def refuse(cluster: Cluster, names: Sequence[str], drills: Sequence[Drill], lacking: Mapping[str, str]) -> None:
     """Refuse what cannot be done, before anything is touched.
 
-    All drills together need a lab of high availability, but for those that a lab of one balancer cannot have. By name,
-    a lab gets every drill that makes sense on it.
+    All drills together need a lab of high availability, but for those that a lab of one balancer, or of machines that
+    are no containers, cannot have. By name, a lab gets every drill that makes sense on it.
 
     Raises:
         ToolchainError: with the reason, and what can be done instead.
     """
     impossible = [name for name in lacking if name in names] if names else []
-    if not names and "stop-leader" in lacking:
-        impossible = ["stop-leader"]
+    # What needs a power switch may be missing; high availability may not.
+    if not names and "partition" in lacking:
+        impossible = ["partition"]
     if impossible:
         instead = catalogue.split(catalogue.DRILLS, cluster)[0]
         raise ToolchainError(

@@ -7,7 +7,7 @@ from config.machines import Role
 from live.cluster import Cluster, LiveMachine
 from live.drills import faults, leadership, measures
 from live.drills.engine import Engine
-from live.drills.faults import Component, Fault
+from live.drills.faults import Fault
 from live.drills.measures import Measure
 from live.drills.workload import Workload
 from toolchain.errors import ToolchainError
@@ -95,6 +95,20 @@ def _nothing(cluster: Cluster) -> str:
     return ""
 
 
+def _switched(lacks: Callable[[Cluster], str] = _nothing) -> Callable[[Cluster], str]:
+    """For a drill that needs the machines' power switch, besides what else it needs."""
+
+    def lacking(cluster: Cluster) -> str:
+        return lacks(cluster) or containers_lack(cluster)
+
+    return lacking
+
+
+def containers_lack(cluster: Cluster) -> str:
+    """Why the machines have no power switch here; empty where they have."""
+    return "" if cluster.stack.substrate == "containers" else "machines that are containers of this host"
+
+
 def _worker_of_the_client(scene: Scene) -> LiveMachine:
     return scene.workload.client_on
 
@@ -114,15 +128,12 @@ def _kill(
     *,
     on: str,
     target: Callable[[Scene], LiveMachine],
-    serves: str,
     measures: tuple[Measure, ...],
     lacks: Callable[[Cluster], str],
 ) -> Drill:
-    component = Component(name=name, serves=serves)
-
     def fault(scene: Scene, machine: LiveMachine | None) -> Fault:
         assert machine is not None
-        return faults.Kill(scene.cluster, machine, component)
+        return faults.Kill(scene.cluster, machine, name)
 
     return Drill(
         name=f"kill-{name}",
@@ -166,11 +177,6 @@ def _machine_fault(
     return fault
 
 
-def _https(port: int, path: str) -> str:
-    # Not verified: it is the machine's own, and kubeadm's controller manager and scheduler sign for themselves.
-    return f"curl -skf --max-time 2 https://127.0.0.1:{port}{path}"
-
-
 _POD_CALLS = (
     measures.failures_for("Service fails in a pod for", measures.POD_SERVICE),
     measures.failures_for("DNS fails in a pod for", measures.POD_DNS),
@@ -181,7 +187,6 @@ DRILLS: tuple[Drill, ...] = (
         "etcd",
         on="the machine of etcd's leader",
         target=lambda scene: leadership.etcd_leader(scene.cluster),
-        serves=". /etc/etcd/etcdctl.env && ETCDCTL_ENDPOINTS=https://127.0.0.1:2379 etcdctl endpoint health",
         measures=(
             measures.served_again(15),
             measures.etcd_writes_again(ETCD_WRITES),
@@ -194,7 +199,6 @@ DRILLS: tuple[Drill, ...] = (
         "kube-apiserver",
         on="the machine where the controller manager leads",
         target=_holder("kube-controller-manager"),
-        serves=_https(6443, "/readyz"),
         measures=(
             measures.served_again(30),
             measures.api_errors_for(API_ERRORS),
@@ -207,7 +211,6 @@ DRILLS: tuple[Drill, ...] = (
         "kube-controller-manager",
         on="the machine where it leads",
         target=_holder("kube-controller-manager"),
-        serves=_https(10257, "/healthz"),
         measures=(measures.served_again(15), measures.new_leader("kube-controller-manager", NEW_LEADER)),
         lacks=_ha,
     ),
@@ -215,7 +218,6 @@ DRILLS: tuple[Drill, ...] = (
         "kube-scheduler",
         on="the machine where it leads",
         target=_holder("kube-scheduler"),
-        serves=_https(10259, "/healthz"),
         measures=(measures.served_again(15), measures.new_leader("kube-scheduler", NEW_LEADER)),
         lacks=_ha,
     ),
@@ -223,7 +225,6 @@ DRILLS: tuple[Drill, ...] = (
         "kubelet",
         on="the worker of the pod that calls a Service",
         target=_worker_of_the_client,
-        serves="curl -sf --max-time 2 http://127.0.0.1:10248/healthz",
         measures=(measures.served_again(15), *_POD_CALLS),
         lacks=_nothing,
     ),
@@ -231,7 +232,6 @@ DRILLS: tuple[Drill, ...] = (
         "containerd",
         on="the worker of the pod that calls a Service",
         target=_worker_of_the_client,
-        serves="ctr version",
         measures=(measures.served_again(15), *_POD_CALLS),
         lacks=_nothing,
     ),
@@ -239,7 +239,6 @@ DRILLS: tuple[Drill, ...] = (
         "kube-proxy",
         on="the worker of the pod that calls a Service",
         target=_worker_of_the_client,
-        serves='curl -sf --max-time 2 "http://$address:10256/livez"',
         measures=(measures.served_again(15), *_POD_CALLS),
         lacks=_nothing,
     ),
@@ -247,7 +246,6 @@ DRILLS: tuple[Drill, ...] = (
         "haproxy",
         on="the balancer that has the API's address",
         target=lambda scene: leadership.balancer_in_front(scene.cluster),
-        serves="(exec 3<>/dev/tcp/127.0.0.1/6443)",
         measures=(measures.served_again(15), measures.api_errors_for(API_ERRORS), measures.api_silent_for()),
         lacks=_nothing,
     ),
@@ -257,14 +255,14 @@ DRILLS: tuple[Drill, ...] = (
         target=lambda scene: leadership.most_leading(scene.cluster),
         fault=_machine_fault(faults.PowerCut),
         measures=_one_controller_lost(),
-        lacks=_ha,
+        lacks=_switched(_ha),
         holds=15,
     ),
     Drill(
         name="partition",
         does="cuts the controller that leads in everything off from all other machines, by rules inside of it",
         target=lambda scene: leadership.most_leading(scene.cluster),
-        fault=_machine_fault(faults.Partition),
+        fault=_machine_fault(lambda cluster, machine, _: faults.Partition(cluster, machine)),
         measures=_one_controller_lost(),
         lacks=_ha,
         holds=15,
@@ -294,7 +292,7 @@ DRILLS: tuple[Drill, ...] = (
             measures.failures_for("DNS fails in a pod for", measures.POD_DNS, 65),
             measures.api_errors_for(API_ERRORS),
         ),
-        lacks=_two(Role.WORKER),
+        lacks=_switched(_two(Role.WORKER)),
         holds=15,
     ),
     Drill(
@@ -303,7 +301,7 @@ DRILLS: tuple[Drill, ...] = (
         target=lambda scene: leadership.balancer_in_front(scene.cluster),
         fault=_machine_fault(faults.PowerCut),
         measures=(measures.api_silent_for(BALANCER), measures.api_errors_for(), measures.api_writes_again()),
-        lacks=_two(Role.LOAD_BALANCER),
+        lacks=_switched(_two(Role.LOAD_BALANCER)),
         holds=10,
     ),
     Drill(
@@ -312,7 +310,7 @@ DRILLS: tuple[Drill, ...] = (
         target=lambda scene: None,
         fault=lambda scene, machine: faults.PowerCutForAll(scene.cluster, scene.engine),
         measures=_everything_back(),
-        lacks=_nothing,
+        lacks=_switched(),
     ),
     Drill(
         name="restart-engine",
@@ -321,7 +319,7 @@ DRILLS: tuple[Drill, ...] = (
         target=lambda scene: None,
         fault=lambda scene, machine: faults.EngineRestart(scene.cluster, scene.engine),
         measures=_everything_back(),
-        lacks=_nothing,
+        lacks=_switched(),
     ),
 )
 

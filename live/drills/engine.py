@@ -31,10 +31,6 @@ class Engine:
         """Start a machine that is stopped; nothing happens to one that runs."""
         self._run(self.name, "start", self._container(machine))
 
-    def inside(self, machine: LiveMachine, script: str) -> None:
-        """Run a shell script on a machine without its network."""
-        self._run(self.name, "exec", self._container(machine), "sh", "-c", script)
-
     def boot(self) -> None:
         """What the host's unit of the lab does at boot: start every machine, set the routes to the pods."""
         workers = [(machine.pod_cidr, machine.address) for machine in self._cluster.machines if machine.pod_cidr]

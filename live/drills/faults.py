@@ -7,8 +7,7 @@ was relieved already: so the next run can clean up what a run that was killed ha
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from live import machine_lock
 from live.cluster import Cluster, LiveMachine
@@ -26,17 +25,22 @@ _SAID = "/run/hardway-drill-said"
 _FILL = f"{ETCD_PREFIX}fill/"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Component:
-    """A program that can be killed.
+def _https(port: int, path: str) -> str:
+    # Not verified: it is the machine's own, and kubeadm's controller manager and scheduler sign for themselves.
+    return f"curl -skf --max-time 2 https://127.0.0.1:{port}{path}"
 
-    Args:
-        name: its own.
-        serves: the shell command that succeeds when it serves; $address is the machine's.
-    """
 
-    name: str
-    serves: str
+SERVES: Mapping[str, str] = {
+    "etcd": ". /etc/etcd/etcdctl.env && ETCDCTL_ENDPOINTS=https://127.0.0.1:2379 etcdctl endpoint health",
+    "kube-apiserver": _https(6443, "/readyz"),
+    "kube-controller-manager": _https(10257, "/healthz"),
+    "kube-scheduler": _https(10259, "/healthz"),
+    "kubelet": "curl -sf --max-time 2 http://127.0.0.1:10248/healthz",
+    "containerd": "ctr version",
+    "kube-proxy": 'curl -sf --max-time 2 "http://$address:10256/livez"',
+    "haproxy": "(exec 3<>/dev/tcp/127.0.0.1/6443)",
+}
+"""The programs that can be killed -> the shell command that succeeds when one serves; $address is the machine's."""
 
 
 class Fault:
@@ -72,10 +76,10 @@ class Fault:
 class Kill(Fault):
     """kill -9 of one program; systemd or the kubelet starts it again."""
 
-    def __init__(self, cluster: Cluster, machine: LiveMachine, component: Component) -> None:
+    def __init__(self, cluster: Cluster, machine: LiveMachine, name: str) -> None:
         super().__init__(cluster, [machine])
-        self._machine, self._component = machine, component
-        self._program = program(cluster, component.name)
+        self._machine, self._name = machine, name
+        self._program = program(cluster, name)
         self._serves_within = _SERVES_WITHIN * cluster.timeout_factor
         self._process: subprocess.Popen[str] | None = None
         self._waiting: threading.Thread | None = None
@@ -86,10 +90,10 @@ class Kill(Fault):
             read -r _ _ address _ <<<"$SSH_CONNECTION"
             pid() {{ {self._program.pid()}; }}
             old=$(pid)
-            [ -n "$old" ] || {{ echo "{self._component.name} does not run" >&2; exit 1; }}
+            [ -n "$old" ] || {{ echo "{self._name} does not run" >&2; exit 1; }}
             echo "$EPOCHREALTIME"
             kill -9 "$old"
-            until new=$(pid); [ -n "$new" ] && [ "$new" != "$old" ] && {self._component.serves} >/dev/null 2>&1; do
+            until new=$(pid); [ -n "$new" ] && [ "$new" != "$old" ] && {SERVES[self._name]} >/dev/null 2>&1; do
               [ $SECONDS -lt {self._serves_within} ] || exit 1
               sleep 0.1
             done
@@ -128,7 +132,7 @@ class Kill(Fault):
         if self.served is None:
             log = self._cluster.ssh(self._machine, self._program.log())
             raise ToolchainError(
-                f"{self._component.name} on {self._machine.name} does not serve again within {self._serves_within} s; "
+                f"{self._name} on {self._machine.name} does not serve again within {self._serves_within} s; "
                 f"the last lines of its log:\n{log.stdout}"
             )
 
@@ -141,9 +145,9 @@ class Kill(Fault):
 class LostMachine(Fault):
     """A machine that the others lose: all that leads is gathered on it before, so that losing it costs the most."""
 
-    def __init__(self, cluster: Cluster, machine: LiveMachine, engine: Engine) -> None:
+    def __init__(self, cluster: Cluster, machine: LiveMachine) -> None:
         super().__init__(cluster, [machine])
-        self._machine, self._engine = machine, engine
+        self._machine = machine
 
     def prepare(self) -> None:
         leadership.gather(self._cluster, self._machine)
@@ -154,6 +158,10 @@ class LostMachine(Fault):
 
 class PowerCut(LostMachine):
     """A machine stops as in a power cut, and is started again in the end."""
+
+    def __init__(self, cluster: Cluster, machine: LiveMachine, engine: Engine) -> None:
+        super().__init__(cluster, machine)
+        self._engine = engine
 
     def strike(self) -> float:
         struck = time.time()
@@ -169,7 +177,7 @@ class Partition(LostMachine):
     """A machine is cut off from all other machines of the lab, in both directions; only the host still reaches it."""
 
     def strike(self) -> float:
-        # The rules are the container's own: it has a network namespace of its own. The host is where this comes from.
+        # The rules are the machine's own. This host's packets pass, so that ssh does.
         rules = f"""
             table inet {TABLE} {{
               chain in {{
@@ -188,8 +196,7 @@ class Partition(LostMachine):
         return struck
 
     def relieve(self) -> None:
-        # Not by ssh: it goes through what was cut.
-        self._engine.inside(
+        self._ssh(
             self._machine, f"nft list table inet {TABLE} >/dev/null 2>&1 || exit 0; nft delete table inet {TABLE}"
         )
         super().relieve()

@@ -2,8 +2,9 @@
 
 import csv
 import json
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from config.machines import Role
@@ -45,19 +46,32 @@ def wait_until_well(
 
 def complaints(cluster: Cluster, api: Api, workload: Workload, heard_since: float | None = None) -> list[str]:
     """All that is wrong, a sentence each; empty where the cluster is well."""
-    asked: list[Callable[[], list[str]]] = [
+    return _answers_of([*_data_path(cluster, api), lambda: list(_objects(cluster, api, heard_since)), workload.missing])
+
+
+def data_path_complaints(cluster: Cluster, api: Api) -> list[str]:
+    """What is wrong with all that a write passes through: balancers, API servers, etcd."""
+    return _answers_of(_data_path(cluster, api))
+
+
+def _data_path(cluster: Cluster, api: Api) -> list[Callable[[], list[str]]]:
+    return [
         lambda: _etcd(cluster),
         *(lambda machine=machine: _api_server(api, machine) for machine in cluster.with_role(Role.CONTROLLER)),
         *(lambda machine=machine: _balancer(cluster, machine) for machine in cluster.with_role(Role.LOAD_BALANCER)),
-        lambda: list(_objects(cluster, api, heard_since)),
-        workload.missing,
     ]
+
+
+def _answers_of(asked: Sequence[Callable[[], list[str]]]) -> list[str]:
+    """Ask all side by side; a question without an answer is a complaint, too."""
 
     def answer(ask: Callable[[], list[str]]) -> list[str]:
         try:
             return ask()
         except (ApiError, ToolchainError) as error:
             return [str(error)]
+        except subprocess.TimeoutExpired as error:
+            return [f"a machine has not answered within {error.timeout:.0f} s"]
 
     with ThreadPoolExecutor(max_workers=len(asked)) as threads:
         return list(dict.fromkeys(wrong for found in threads.map(answer, asked) for wrong in found))

@@ -81,7 +81,6 @@ def in_drills(engine: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
     monkeypatch.setattr(Engine, "_run", note)
     drilled.cut_power(machine)
     drilled.start(machine)
-    drilled.inside(machine, "true")
     drilled.restart()
     yield from (words for words in asked if words[0] == engine)
 

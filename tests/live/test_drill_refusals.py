@@ -71,11 +71,25 @@ def test_a_lab_that_is_not_up(stack: Stack) -> None:
     assert "The lab lab is not up" in refusal(stack)
 
 
-def test_machines_that_are_no_containers(stack: Stack) -> None:
-    lab(stack, controllers=3)
-    said = refusal(replace(stack, substrate="gcp"))
-    assert "not this host's containers" in said
+@pytest.mark.parametrize("name", ["stop-leader", "stop-worker", "stop-balancer", "restart-all", "restart-engine"])
+def test_machines_without_a_power_switch(stack: Stack, name: str) -> None:
+    lab(stack, controllers=3, balancers=2)
+    said = refusal(replace(stack, substrate="gcp"), name)
+    assert f"cannot have the drill {name}: it needs machines that are containers of this host" in said
     assert "Nothing was touched" in said
+
+
+def test_what_needs_only_ssh_is_done_on_every_substrate(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab(stack, controllers=3, balancers=2)
+    asked: list[str] = []
+
+    def do(chosen: Sequence[Drill], _: Cluster) -> tuple[list[Outcome], str]:
+        asked.extend(drill.name for drill in chosen)
+        return [], ""
+
+    monkeypatch.setattr(drills, "_do", do)
+    drills.main(replace(stack, substrate="machines"), [])
+    assert asked == [*(drill.name for drill in DRILLS if drill.quick), "partition", "fill-quota"]
 
 
 def test_a_name_that_does_not_exist(stack: Stack) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from config.versions import pins
-from toolchain import golang, gomodule, paths, sources
+from toolchain import golang, gomodule, linearizability, paths, sources
 from toolchain.errors import ToolchainError
 from toolchain.gomodule import Programs
 from toolchain.progress import Report
@@ -154,6 +154,21 @@ def test_what_is_built_is_of_the_pinned_versions() -> None:
     version = pins().products["kubernetes"].default.removeprefix("1")
     assert f"k8s.io/sample-apiserver v0{version} // indirect\n" in sample
     assert f"github.com/pulumi/pulumi/pkg/v3 v{tools().pulumi}\n" in (paths.modules() / "pulumi" / "go.mod").read_text()
+
+
+def test_the_checker_of_linearizability_is_the_pinned_one() -> None:
+    directory = paths.modules() / linearizability.PROGRAMS.module
+    module = f"github.com/anishathalye/porcupine v{tools().porcupine}"
+    assert f"require {module}\n" in (directory / "go.mod").read_text()
+    assert f"{module} {tools().porcupine_module}\n" in (directory / "go.sum").read_text()
+
+
+def test_a_program_of_the_project_s_own_is_built_again_when_it_changes(module: Path) -> None:
+    before = SAMPLE.recipe()
+    (module / "main.go").write_text("package main\n")
+    with_program = SAMPLE.recipe()
+    (module / "main.go").write_text("package main // changed\n")
+    assert len({before, with_program, SAMPLE.recipe()}) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,186 @@
+"""Seeded drills: faults that are chosen by chance, against clients whose history must be linearizable.
+
+See docs/drills.md; plan.py says what a seed stands for.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from config.machines import Role
+from live import cluster as live_cluster
+from live.cluster import Cluster
+from live.drills.api import Api, ApiError
+from live.drills.run import undisturbed
+from live.search import clients, plan
+from live.search.checks import Checker
+from live.search.plan import Planned
+from live.search.run import Place, Verdict, inject, repair_what_is_left
+from toolchain import linearizability, operations
+from toolchain.errors import ToolchainError
+from toolchain.progress import Report
+from toolchain.stack import Stack
+
+FAULTS = 20
+
+
+def main(
+    stack: Stack,
+    seed: int,
+    *,
+    count: int | None = None,
+    only: int | None = None,
+    json_file: Path | None = None,
+) -> int:
+    """Inject the faults of a seed one after the other, judge each, and print a line for each.
+
+    Args:
+        stack: the lab's.
+        seed: which faults.
+        count: how many; FAULTS if not given.
+        only: the number of the only one to be injected: it is the same as in a run of all.
+        json_file: takes all verdicts, too.
+
+    Returns:
+        0; 1 where there was a violation, or a fault could not be done to its end.
+
+    Raises:
+        ToolchainError: a lab that is not up or has no high availability; nothing was changed then.
+    """
+    cluster = live_cluster.find(stack)
+    planned = choose(cluster, seed, count=count, only=only)
+    # Whoever ends this wants everything repaired first, as after Ctrl-C.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
+    with Report() as report:
+        checker = Checker(program=linearizability.ensure(report))
+    for kind, lack in plan.lacking(cluster).items():
+        print(f"{kind}: not applicable, and not done: it needs {lack}.")
+    verdicts, trouble = _do(planned, cluster, checker)
+    failed = [each for each in verdicts if not each.passed]
+    print(_summary(verdicts))
+    for each in failed:
+        print(f"Repeat fault {each.planned.number}: make drill STACK={stack.name} SEED={seed} ARGS='{_again(each)}'")
+    if trouble:
+        print(f"\nerror: {trouble}", file=sys.stderr)
+    passed = bool(verdicts) and not failed and not trouble
+    if json_file is not None:
+        json_file.write_text(
+            json.dumps(document(stack, seed, verdicts, passed=passed, trouble=trouble), indent=2) + "\n"
+        )
+    return 0 if passed else 1
+
+
+def choose(cluster: Cluster, seed: int, *, count: int | None, only: int | None) -> list[Planned]:
+    """The faults to be injected.
+
+    Raises:
+        ToolchainError: with what the lab lacks, or what is wrong with the numbers.
+    """
+    problems = []
+    if count is not None and only is not None:
+        problems.append("--faults and --only: give one of them")
+    problems += [
+        f"{name} {number}: must be 1 or more"
+        for name, number in (("--faults", count), ("--only", only))
+        if number is not None and number < 1
+    ]
+    members, controllers = len(cluster.etcd_members), len(cluster.with_role(Role.CONTROLLER))
+    if min(members, controllers) < 3:
+        problems.append(
+            "a seeded drill needs three controllers and three etcd members at least; "
+            f"{cluster.stack.name} has {controllers} and {members}"
+        )
+    if problems:
+        raise ToolchainError("Nothing was changed:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    if only is not None:
+        return plan.plan(cluster, seed, only)[-1:]
+    return plan.plan(cluster, seed, count or FAULTS)
+
+
+def document(stack: Stack, seed: int, verdicts: Sequence[Verdict], *, passed: bool, trouble: str) -> dict[str, object]:
+    """All of it, for JSON."""
+    return {
+        "stack": stack.name,
+        "seed": seed,
+        "passed": passed,
+        "trouble": trouble,
+        "kinds": plan.kinds_of([each.planned for each in verdicts]),
+        "faults": [{**asdict(each), "does": str(each.planned), "passed": each.passed} for each in verdicts],
+    }
+
+
+def _do(planned: Sequence[Planned], cluster: Cluster, checker: Checker) -> tuple[list[Verdict], str]:
+    """Inject faults in their order, and remove all that was made for them.
+
+    Returns:
+        How those went that were done, and what stood in the way of the rest.
+    """
+    api, verdicts = Api(cluster), list[Verdict]()
+    place = Place(cluster=cluster, api=api, checker=checker, directory=_empty(cluster.stack.directory / "search"))
+    try:
+        with operations.alone(cluster.stack, "make drill"):
+            repair_what_is_left(cluster, print)
+            clients.make_namespace(api)
+        for each in planned:
+            verdicts.append(inject(each, place))
+            print(line_of(verdicts[-1], len(planned)), flush=True)
+            if verdicts[-1].failure:
+                return verdicts, f"Fault {each.number} could not be done to its end; the run ends here."
+            clients.remove_objects(api)
+    except (ToolchainError, ApiError) as error:
+        return verdicts, str(error)
+    except KeyboardInterrupt:
+        return verdicts, "Interrupted; what was broken is repaired."
+    finally:
+        with undisturbed():
+            _remove_namespace(api)
+    return verdicts, ""
+
+
+def line_of(verdict: Verdict, count: int) -> str:
+    """A verdict for people."""
+    seen = verdict.operations
+    said = (
+        f"{verdict.planned.number} of {count}: {verdict.planned}; {verdict.seconds:.1f} s, "
+        f"{sum(seen.values())} operations, {verdict.acknowledged} writes acknowledged, "
+        f"{seen.get('unknown', 0)} with unknown outcome, {verdict.events} events"
+    )
+    problems = [*verdict.violations, *([verdict.failure] if verdict.failure else [])]
+    if not problems and not verdict.passed:
+        problems = ["no write was acknowledged"]
+    return "\n".join([f"{said}: {'ok' if verdict.passed else 'FAILED'}", *(f"  - {problem}" for problem in problems)])
+
+
+def _summary(verdicts: Sequence[Verdict]) -> str:
+    violations = sum(len(each.violations) for each in verdicts)
+    writes = sum(each.acknowledged for each in verdicts)
+    kinds = ", ".join(
+        f"{kind} {count}" for kind, count in plan.kinds_of([v.planned for v in verdicts]).items() if count
+    )
+    return (
+        f"{len(verdicts)} faults ({kinds or 'none'}): {violations} violations, {writes} writes acknowledged; "
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}."
+    )
+
+
+def _again(verdict: Verdict) -> str:
+    return f"--only {verdict.planned.number}"
+
+
+def _empty(directory: Path) -> Path:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    return directory
+
+
+def _remove_namespace(api: Api) -> None:
+    try:
+        clients.remove_namespace(api)
+    except ApiError as error:
+        print(f"The drill's namespace stays for now, the next run removes it: {error}", file=sys.stderr)

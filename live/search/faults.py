@@ -1,0 +1,382 @@
+"""The faults of a seeded drill, as they are injected and repaired.
+
+Each is repaired by the machine itself after a while where that is possible, should this host be lost meanwhile.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from components.etcd import PEER_PORT, USE_ETCD
+from components.step import LIBRARY
+from live.cluster import Cluster, LiveMachine
+from live.drills import leadership
+from live.drills.engine import Engine
+from live.drills.faults import TABLE, Fault, Kill
+from live.drills.probes import OWN_MEMBER
+from live.programs import program
+from live.search.plan import Planned
+from toolchain import access, paths
+from toolchain.errors import ToolchainError
+
+_REPAIRS_ITSELF = 120
+"""Seconds after which a machine repairs what it can without this host."""
+_TIMER = "hardway-drill-repair"
+_HEALTHY_SECONDS = 90
+
+
+class Freeze(Fault):
+    """SIGSTOP of one program: its connections stay open, and nothing answers on them."""
+
+    def __init__(self, cluster: Cluster, machine: LiveMachine, name: str) -> None:
+        super().__init__(cluster, [machine])
+        self._machine, self._name = machine, name
+        self._program = program(cluster, name)
+
+    def strike(self) -> float:
+        done = self._ssh(
+            self._machine,
+            f"""pid=$({self._program.pid()})
+            [ -n "$pid" ] || {{ echo "{self._name} does not run" >&2; exit 1; }}
+            {_repairs_itself("kill -CONT $pid")}
+            kill -STOP $pid && echo $EPOCHREALTIME""",
+        )
+        return float(done)
+
+    def relieve(self) -> None:
+        self._ssh(
+            self._machine,
+            f'pid=$({self._program.pid()}); [ -z "$pid" ] || kill -CONT $pid\n{_NO_TIMER}',
+        )
+
+
+class Packets(Fault):
+    """Rules of nftables on a machine; packets of this host always pass, so that ssh works."""
+
+    def __init__(self, cluster: Cluster, machine: LiveMachine, chains: str) -> None:
+        super().__init__(cluster, [machine])
+        self._machine, self._chains = machine, chains
+
+    def strike(self) -> float:
+        done = self._ssh(
+            self._machine,
+            f"""set -e
+            host=${{SSH_CONNECTION%% *}}
+            {_repairs_itself(f"nft delete table inet {TABLE}")}
+            nft -f - <<END
+table inet {TABLE} {{
+{self._chains}
+}}
+END
+            echo $EPOCHREALTIME""",
+        )
+        return float(done)
+
+    def relieve(self) -> None:
+        self._ssh(
+            self._machine,
+            f"! nft list table inet {TABLE} >/dev/null 2>&1 || nft delete table inet {TABLE} || exit 1\n{_NO_TIMER}",
+        )
+
+
+def loss(percent: int) -> str:
+    """The chains that lose so many percent of what a machine gets from other machines."""
+    return f"""  chain in {{
+    type filter hook input priority -300; policy accept;
+    iif lo accept
+    ip saddr $host accept
+    numgen random mod 100 < {percent} drop
+  }}"""
+
+
+def one_way(way: str) -> str:
+    """The chains that let a machine get nothing (`in`), or send nothing (`out`)."""
+    hook, interface, address = {"in": ("input", "iif", "saddr"), "out": ("output", "oif", "daddr")}[way]
+    return f"""  chain {way} {{
+    type filter hook {hook} priority -300; policy drop;
+    {interface} lo accept
+    ip {address} $host accept
+  }}"""
+
+
+class Restart(Fault):
+    """A machine's power is cut, and it is started again."""
+
+    def __init__(self, cluster: Cluster, machine: LiveMachine) -> None:
+        super().__init__(cluster, [machine])
+        self._machine, self._engine = machine, Engine(cluster)
+
+    def strike(self) -> float:
+        struck = time.time()
+        self._engine.cut_power(self._machine)
+        return struck
+
+    def relieve(self) -> None:
+        self._engine.start(self._machine)
+
+
+class FullDisk(Fault):
+    """The file system with etcd's data is full.
+
+    A machine that is a container has its disk in common with this host, so the member's data are moved to a small file
+    system in memory, which is filled. There is one copy of the data at any time, and the unit cannot start without it:
+    a member must not begin with old data, or with none, should the machine be restarted before the repair.
+    """
+
+    def __init__(self, cluster: Cluster, machine: LiveMachine) -> None:
+        super().__init__(cluster, [machine])
+        self._machine = machine
+        self._verbs = f"""set -e
+            data=/var/lib/etcd aside=/var/lib/etcd-hardway-drill
+            drop_in=/etc/systemd/system/etcd.service.d/hardway-drill.conf
+            {_healthy(cluster)}"""
+
+    def strike(self) -> float:
+        done = self._ssh(
+            self._machine,
+            f"""{self._verbs}
+            install -d "${{drop_in%/*}}"
+            printf '[Unit]\\nConditionPathIsMountPoint=%s\\n' $data >"$drop_in"
+            systemctl daemon-reload
+            systemctl stop etcd.service
+            install -d -m 0700 $aside
+            mv $data/member $aside/member
+            mount -t tmpfs -o size=1g,mode=0700,uid=etcd,gid=etcd tmpfs $data
+            cp -a --sparse=always $aside/member $data/member
+            touch $data/complete
+            rm -rf $aside/member
+            systemctl start etcd.service
+            healthy
+            used=$(du -sk $data | cut -f 1)
+            mount -o remount,size=$((used + 512))k $data
+            ! head -c 4M /dev/zero 2>/dev/null >$data/fill || {{ echo "$data does not become full" >&2; exit 1; }}
+            echo $EPOCHREALTIME""",
+            seconds=180,
+        )
+        return float(done)
+
+    def relieve(self) -> None:
+        self._ssh(
+            self._machine,
+            f"""{self._verbs}
+            if mountpoint -q $data; then
+              if [ -e $data/complete ]; then
+                mount -o remount,size=1g $data
+                rm -f $data/fill
+                # With the data as they were when it was full: that is what is to be seen.
+                systemctl start etcd.service
+                healthy
+                systemctl stop etcd.service
+                rm -rf $aside/member $aside/part
+                cp -a --sparse=always $data/member $aside/part
+                sync -f $aside
+                mv $aside/part $aside/member
+              fi
+              umount $data
+            fi
+            if [ -d $aside/member ]; then
+              mv $aside/member $data/member
+            elif [ ! -d $data/member ]; then
+              echo "the data of its etcd member were lost when it was restarted: make it again by" \\
+                "make replace MACHINE=$HOSTNAME" >&2
+              exit 1
+            fi
+            rm -rf $aside "$drop_in"
+            rmdir "${{drop_in%/*}}" 2>/dev/null || true
+            systemctl daemon-reload
+            systemctl start etcd.service
+            healthy""",
+            seconds=240,
+        )
+
+
+class Promotion(Fault):
+    """A member joins its cluster again as a learner, and etcd is killed while the learner is promoted.
+
+    Its data are removed, and the cluster forgets it, by the lab's own verbs: as for a machine that was made again.
+    """
+
+    def __init__(self, cluster: Cluster, machine: LiveMachine, victim: str, delay: float) -> None:
+        super().__init__(cluster, [machine])
+        self._machine, self._victim, self._delay = machine, victim, delay
+        self._peer = f"https://{machine.address}:{PEER_PORT}"
+        self._etcd = program(cluster, "etcd")
+        self._verbs = f"""{_library(cluster)}
+            {USE_ETCD}"""
+        self._join = f"""if [ ! -d "$ETCD_DATA/member" ]; then
+              systemctl stop etcd.service
+              join_what_answers {machine.name} {self._peer}
+            fi
+            systemctl start --no-block etcd.service"""
+        self._promoting: subprocess.Popen[str] | None = None
+
+    def strike(self) -> float:
+        self._ssh(
+            self._machine,
+            f"""{self._verbs}
+            ctl endpoint health --cluster >/dev/null
+            systemctl stop etcd.service
+            rm -rf "$ETCD_DATA.removed"
+            mv "$ETCD_DATA/member" "$ETCD_DATA.removed"
+            {self._join}
+            is_learner() {{ local said; said=$(curl -sf http://127.0.0.1:2381/metrics) &&
+              grep -q '^etcd_server_is_learner 1' <<<"$said"; }}
+            wait_for 60 'a learner' is_learner""",
+            seconds=200,
+        )
+        victim = self._machine if self._victim == "learner" else leadership.etcd_leader(self._cluster)
+        self.hits = [self._machine, victim]
+        struck = time.time()
+        promote = f"""{self._verbs}
+            end=$((SECONDS + 20))
+            until member_serves {self._peer} || [ $SECONDS -ge $end ]; do :; done"""
+        self._promoting = subprocess.Popen(
+            [*access.ssh_command(self._cluster.stack), self._machine.name, self._machine.as_root(promote)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self._ssh(victim, f"pid=$({self._etcd.pid()}); sleep {self._delay}; kill -9 $pid")
+        return struck
+
+    def relieve(self) -> None:
+        if self._promoting is not None:
+            self._promoting.wait(timeout=self._cluster.allowed(60))
+        self._ssh(
+            self._machine,
+            f"""{self._verbs}
+            {self._join}
+            wait_for {_HEALTHY_SECONDS} 'a healthy voting member' 'member_serves {self._peer}'
+            rm -rf $ETCD_DATA.removed""",
+            seconds=300,
+        )
+
+
+class KilledReplace(Fault):
+    """`make replace` of a machine is killed with all that it has started; `make up` then finishes what it began."""
+
+    def __init__(self, cluster: Cluster, machine: LiveMachine, after: float) -> None:
+        super().__init__(cluster, [machine])
+        self._machine, self._after = machine, after
+        self._killed = False
+
+    def strike(self) -> float:
+        struck = time.time()
+        with subprocess.Popen(
+            self._command("live", "replace", self._machine.name),
+            cwd=paths.checkout(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        ) as replacing:
+            try:
+                said, _ = replacing.communicate(timeout=self._after)
+            except subprocess.TimeoutExpired:
+                _kill_session(replacing.pid)
+                self._killed = True
+                return struck
+        if replacing.returncode != 0:
+            raise ToolchainError(f"`make replace MACHINE={self._machine.name}` failed:\n{_last_lines(said)}")
+        return struck
+
+    def relieve(self) -> None:
+        if not self._killed:
+            return
+        done = subprocess.run(
+            self._command("toolchain", "up"),
+            cwd=paths.checkout(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ToolchainError(f"`make up` after a killed `make replace` failed:\n{_last_lines(done.stdout)}")
+        self._killed = False
+
+    def _command(self, module: str, *words: str) -> list[str]:
+        return [sys.executable, "-m", module, "--stack", self._cluster.stack.name, *words]
+
+
+def of(planned: Planned, cluster: Cluster) -> Fault:
+    """The fault that was planned."""
+    machine = cluster.machine(planned.machine)
+    match planned.kind:
+        case "kill":
+            return Kill(cluster, machine, planned.program)
+        case "freeze":
+            return Freeze(cluster, machine, planned.program)
+        case "loss":
+            return Packets(cluster, machine, loss(planned.percent))
+        case "one-way":
+            return Packets(cluster, machine, one_way(planned.way))
+        case "restart":
+            return Restart(cluster, machine)
+        case "full-disk":
+            return FullDisk(cluster, machine)
+        case "promotion":
+            return Promotion(cluster, machine, planned.way, planned.seconds)
+        case "killed-replace":
+            return KilledReplace(cluster, machine, planned.seconds)
+    raise ToolchainError(f"There is no fault of the kind {planned.kind!r}.")
+
+
+def _repairs_itself(command: str) -> str:
+    """The shell lines that have a machine run a command after a while."""
+    return f"{_NO_TIMER}\nsystemd-run --quiet --collect --unit={_TIMER} --on-active={_REPAIRS_ITSELF} {command}"
+
+
+_NO_TIMER = f"systemctl stop {_TIMER}.timer 2>/dev/null || true"
+
+
+def _library(cluster: Cluster) -> str:
+    return f". {LIBRARY}\nTIMEOUT_FACTOR={cluster.timeout_factor}"
+
+
+def _healthy(cluster: Cluster) -> str:
+    """The shell function `healthy`, which waits for the machine's own member."""
+    return f"""healthy() {{
+              local end=$((SECONDS + {_HEALTHY_SECONDS * cluster.timeout_factor}))
+              until ({OWN_MEMBER}; etcdctl endpoint health) >/dev/null 2>&1; do
+                [ $SECONDS -lt $end ] || {{ echo "its etcd member is not healthy" >&2; return 1; }}
+                sleep 0.2
+              done
+            }}"""
+
+
+def _kill_session(leader: int) -> None:
+    """SIGKILL to all processes of a session: the tool chain gives Pulumi's CLI a process group of its own."""
+    while living := [pid for pid in _processes() if _session(pid) == leader]:
+        for pid in living:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _processes() -> list[int]:
+    return [int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()]
+
+
+def _session(pid: int) -> int | None:
+    """The session of a process that lives; zombie processes have ended."""
+    try:
+        # pid (comm) state ppid pgrp session
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[3])
+
+
+def _last_lines(said: str) -> str:
+    return "\n".join(said.strip().splitlines()[-20:])

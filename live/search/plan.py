@@ -1,0 +1,218 @@
+"""Which faults a seed stands for: chosen by chance, and the same for the same seed on a lab of the same machines."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from config.machines import Role
+from live.cluster import Cluster, LiveMachine
+from live.drills.catalogue import containers_lack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One fault of a run.
+
+    Args:
+        seed: of the run.
+        number: its place in the run, from 1.
+        kind: one of KINDS.
+        machine: the name of the machine that it hits.
+        program: what is killed or frozen there; empty where the kind concerns none.
+        way: `in` or `out` of a one-way partition; whose program is killed at a promotion.
+        percent: of packets that are lost.
+        seconds: how long it lasts, or the delay before the kill.
+    """
+
+    seed: int
+    number: int
+    kind: str
+    machine: str
+    program: str = ""
+    way: str = ""
+    percent: int = 0
+    seconds: float = 0
+
+    def chance(self, who: object) -> random.Random:
+        """A generator for a part of this fault; it is the same when only this fault is repeated."""
+        return random.Random(f"{self.seed}/{self.number}/{who}")
+
+    def __str__(self) -> str:
+        return KINDS[self.kind].says(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of fault.
+
+    Args:
+        weight: how often it is chosen, compared with the others.
+        lacks: why a lab cannot have it; empty where it can.
+        choose: the parameters, by chance.
+        says: what it does, for people.
+    """
+
+    weight: int
+    lacks: Callable[[Cluster], str]
+    choose: Callable[[Cluster, random.Random], dict[str, object]]
+    says: Callable[[Planned], str]
+
+
+def _nothing(cluster: Cluster) -> str:
+    return ""
+
+
+def _units(cluster: Cluster) -> str:
+    return "etcd as a systemd unit" if cluster.by_kubeadm else ""
+
+
+def _replaceable(cluster: Cluster) -> str:
+    return "machines that Pulumi makes" if cluster.stack.substrate == "machines" else _units(cluster)
+
+
+def _data_path(cluster: Cluster) -> list[tuple[LiveMachine, str]]:
+    """What a write passes through."""
+    return [
+        *((machine, "etcd") for machine in cluster.etcd_members),
+        *((machine, "kube-apiserver") for machine in cluster.with_role(Role.CONTROLLER)),
+        *((machine, "haproxy") for machine in cluster.with_role(Role.LOAD_BALANCER)),
+    ]
+
+
+def _program(cluster: Cluster, chance: random.Random) -> dict[str, object]:
+    # By program first: a balancer is hit as often as three members of etcd together.
+    program = chance.choice(["etcd", "etcd", "kube-apiserver", "haproxy"])
+    candidates = [machine for machine, name in _data_path(cluster) if name == program]
+    if not candidates:
+        return _program(cluster, chance)
+    return {"machine": chance.choice(candidates).name, "program": program}
+
+
+def _frozen(cluster: Cluster, chance: random.Random) -> dict[str, object]:
+    return {**_program(cluster, chance), "seconds": _span(chance, 1, 6)}
+
+
+def _servers(cluster: Cluster) -> list[LiveMachine]:
+    return [each for each in cluster.machines if each in cluster.etcd_members or Role.CONTROLLER in each.roles]
+
+
+def _server(cluster: Cluster, chance: random.Random) -> dict[str, object]:
+    return {"machine": chance.choice(_servers(cluster)).name}
+
+
+def _loss(cluster: Cluster, chance: random.Random) -> dict[str, object]:
+    return {**_server(cluster, chance), "percent": chance.randrange(10, 71, 5), "seconds": _span(chance, 2, 6)}
+
+
+def _one_way(cluster: Cluster, chance: random.Random) -> dict[str, object]:
+    return {**_server(cluster, chance), "way": chance.choice(["in", "out"]), "seconds": _span(chance, 2, 6)}
+
+
+def _restart(cluster: Cluster, chance: random.Random) -> dict[str, object]:
+    machine = chance.choice([*_servers(cluster), *cluster.with_role(Role.LOAD_BALANCER)])
+    return {"machine": machine.name, "seconds": _span(chance, 0, 3)}
+
+
+def _member(cluster: Cluster, chance: random.Random) -> dict[str, object]:
+    return {"machine": chance.choice(cluster.etcd_members).name}
+
+
+def _full_disk(cluster: Cluster, chance: random.Random) -> dict[str, object]:
+    return {**_member(cluster, chance), "seconds": _span(chance, 2, 5)}
+
+
+def _promotion(cluster: Cluster, chance: random.Random) -> dict[str, object]:
+    return {
+        **_member(cluster, chance),
+        "way": chance.choice(["learner", "leader"]),
+        "seconds": round(chance.uniform(0, 0.3), 3),
+    }
+
+
+def _killed_replace(cluster: Cluster, chance: random.Random) -> dict[str, object]:
+    return {**_member(cluster, chance), "seconds": _span(chance, 2, 25)}
+
+
+def _span(chance: random.Random, low: float, high: float) -> float:
+    return round(chance.uniform(low, high), 1)
+
+
+KINDS: dict[str, Kind] = {
+    "kill": Kind(
+        weight=22,
+        lacks=_nothing,
+        choose=_program,
+        says=lambda each: f"SIGKILL of {each.program} on {each.machine}",
+    ),
+    "freeze": Kind(
+        weight=20,
+        lacks=_nothing,
+        choose=_frozen,
+        says=lambda each: f"SIGSTOP of {each.program} on {each.machine} for {each.seconds} s",
+    ),
+    "loss": Kind(
+        weight=16,
+        lacks=_nothing,
+        choose=_loss,
+        says=lambda each: f"{each.machine} loses {each.percent}% of the packets it gets for {each.seconds} s",
+    ),
+    "one-way": Kind(
+        weight=16,
+        lacks=_nothing,
+        choose=_one_way,
+        says=lambda each: (
+            f"{each.machine} {'gets' if each.way == 'in' else 'sends'} no packets for {each.seconds} s, "
+            f"and still {'sends' if each.way == 'in' else 'gets'}"
+        ),
+    ),
+    "restart": Kind(
+        weight=10,
+        lacks=containers_lack,
+        choose=_restart,
+        says=lambda each: f"power cut of {each.machine}, started again after {each.seconds} s",
+    ),
+    "full-disk": Kind(
+        weight=8,
+        lacks=_units,
+        choose=_full_disk,
+        says=lambda each: f"the disk with etcd's data on {each.machine} is full for {each.seconds} s",
+    ),
+    "promotion": Kind(
+        weight=5,
+        lacks=_units,
+        choose=_promotion,
+        says=lambda each: (
+            f"{each.machine} joins etcd again as a learner; SIGKILL of the {each.way} {each.seconds} s after its "
+            "promotion was asked for"
+        ),
+    ),
+    "killed-replace": Kind(
+        weight=3,
+        lacks=_replaceable,
+        choose=_killed_replace,
+        says=lambda each: f"SIGKILL of `make replace MACHINE={each.machine}` after {each.seconds} s, then `make up`",
+    ),
+}
+
+
+def plan(cluster: Cluster, seed: int, count: int) -> list[Planned]:
+    """The faults of a seed: the first `count` of them. Fault 17 is the same in a run of 20 and in one of 100."""
+    possible = {name: kind for name, kind in KINDS.items() if not kind.lacks(cluster)}
+    names, weights = list(possible), [kind.weight for kind in possible.values()]
+    planned = []
+    for number in range(1, count + 1):
+        chance = random.Random(f"{seed}/{number}")
+        kind = chance.choices(names, weights)[0]
+        chosen = possible[kind].choose(cluster, chance)
+        planned.append(Planned(seed=seed, number=number, kind=kind, **chosen))  # type: ignore[arg-type]
+    return planned
+
+
+def lacking(cluster: Cluster) -> dict[str, str]:
+    """The kinds that a lab cannot have: name -> what it would need."""
+    return {name: lack for name, kind in KINDS.items() if (lack := kind.lacks(cluster))}
+
+
+def kinds_of(planned: Sequence[Planned]) -> dict[str, int]:
+    """Kind -> how many there are."""
+    return {kind: sum(each.kind == kind for each in planned) for kind in KINDS}

@@ -1,0 +1,272 @@
+"""The order of one seeded fault: clients at work, the fault, its repair, all healthy; then the history is judged."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from config.machines import Role
+from live.cluster import Cluster
+from live.drills.api import Api, ApiError
+from live.drills.faults import Fault
+from live.drills.health import data_path_complaints
+from live.drills.probes import OWN_MEMBER
+from live.drills.run import undisturbed
+from live.search import clients, faults
+from live.search.checks import Checker, as_watched, in_order_of_versions
+from live.search.clients import Requests, Watch, Writer
+from live.search.history import Event, History, Operation, Outcome, acknowledged, write
+from live.search.plan import Planned
+from toolchain import operations
+from toolchain.errors import ToolchainError
+
+_CLIENTS, _KEYS = 4, 3
+_HEALTHY_WITHIN = 120
+_ANSWERS_WITHIN = 60
+_SEEN_WITHIN = 30
+_LOOK_EVERY = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How a fault went.
+
+    Args:
+        planned: the fault.
+        operations: how many there were of each outcome.
+        acknowledged: how many of those were writes that were acknowledged.
+        events: how many the watch told of.
+        seconds: from the fault to the healthy cluster.
+        violations: what no correct store does, a sentence each.
+        failure: why it could not be done to its end; empty where it was.
+    """
+
+    planned: Planned
+    operations: Mapping[str, int] = field(default_factory=dict)
+    acknowledged: int = 0
+    events: int = 0
+    seconds: float = 0
+    violations: list[str] = field(default_factory=list)
+    failure: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Nothing is wrong, and writes were acknowledged: without any, a history proves nothing."""
+        return not self.violations and not self.failure and self.acknowledged > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where faults are injected and judged.
+
+    Args:
+        cluster: the lab.
+        api: its API.
+        checker: judges histories.
+        directory: takes them.
+    """
+
+    cluster: Cluster
+    api: Api
+    checker: Checker
+    directory: Path
+
+
+def inject(planned: Planned, place: Place, make: Callable[[Planned, Cluster], Fault] = faults.of) -> Verdict:
+    """Inject a fault, repair it however that goes, and judge the history.
+
+    Args:
+        planned: the fault.
+        place: where.
+        make: makes it; another one in tests of the checks.
+    """
+    history, began = History(), time.monotonic()
+    run_name = f"s{planned.seed}-{planned.number}-{time.time_ns():x}"
+    watch: Watch | None = None
+    violations: list[str] = []
+    failure, healthy = "", 0.0
+    try:
+        _await_healthy(place)
+        watch = Watch(place.api, run_name, clients.newest_version(place.api))
+        with _alone(planned, place.cluster), watch:
+            with _writers(planned, place, history, run_name) as writers:
+                _await_answers(place, writers)
+                began = time.monotonic()
+                with _repaired(planned, place, make(planned, place.cluster)) as fault:
+                    fault.strike()
+                    if planned.kind not in ("promotion", "killed-replace"):
+                        time.sleep(planned.seconds)
+                _await_healthy(place)
+                healthy = time.monotonic()
+                _await_answers(place, writers)
+            _read_all(place, history, run_name)
+            _await_seen(place, watch, history)
+            violations += _different_members(place.cluster)
+    except subprocess.TimeoutExpired as error:
+        failure = f"a command on a machine has not ended within {error.timeout:.0f} s"
+    except (ToolchainError, ApiError) as error:
+        failure = str(error)
+    seconds = (healthy or time.monotonic()) - began
+    return _judge(planned, place, history.operations, watch, violations, failure, seconds)
+
+
+def repair_what_is_left(cluster: Cluster, say: Callable[[str], None]) -> None:
+    """Repair what a run that was killed has broken.
+
+    Raises:
+        ToolchainError: it cannot be repaired.
+    """
+    file = _mark(cluster)
+    if not file.exists():
+        return
+    planned = Planned(**json.loads(file.read_text()))
+    say(f"Repairing what a seeded drill left: it was killed during: {planned}.")
+    faults.of(planned, cluster).relieve()
+    file.unlink()
+
+
+def _judge(
+    planned: Planned,
+    place: Place,
+    done: list[Operation],
+    watch: Watch | None,
+    violations: list[str],
+    failure: str,
+    seconds: float,
+) -> Verdict:
+    events: list[Event] = watch.events if watch is not None else []
+    write(place.directory / f"{planned.number}.jsonl", done, events)
+    found = [*violations, *in_order_of_versions(done)]
+    # What the watch has not seen is known only where it could go on to the end.
+    if not failure:
+        found += as_watched(done, events)
+    try:
+        found += place.checker.violations(done, place.directory)
+    except ToolchainError as error:
+        failure = failure or str(error)
+    return Verdict(
+        planned=planned,
+        operations={outcome: sum(each.outcome == outcome for each in done) for outcome in Outcome},
+        acknowledged=acknowledged(done),
+        events=len(events),
+        seconds=seconds,
+        violations=found,
+        failure=failure,
+    )
+
+
+@contextmanager
+def _alone(planned: Planned, cluster: Cluster) -> Iterator[None]:
+    # `make replace` and `make up` hold the lab themselves.
+    if planned.kind == "killed-replace":
+        yield
+    else:
+        with operations.alone(cluster.stack, "make drill"):
+            yield
+
+
+@contextmanager
+def _writers(planned: Planned, place: Place, history: History, run_name: str) -> Iterator[list[Writer]]:
+    keys = clients.keys(run_name, _KEYS)
+    with ExitStack() as running:
+        yield [
+            running.enter_context(
+                Writer(Requests(place.api, history, run_name, number), keys, number, planned.chance(number))
+            )
+            for number in range(_CLIENTS)
+        ]
+
+
+@contextmanager
+def _repaired(planned: Planned, place: Place, fault: Fault) -> Iterator[Fault]:
+    """Have the fault repaired in the end; a mark tells the next run of it, should this one be killed."""
+    file = _mark(place.cluster)
+    file.write_text(json.dumps(asdict(planned)))
+    try:
+        yield fault
+    finally:
+        with undisturbed():
+            fault.relieve()
+        file.unlink()
+
+
+def _mark(cluster: Cluster) -> Path:
+    return cluster.stack.directory / "search.json"
+
+
+def _await_healthy(place: Place) -> None:
+    _await(
+        lambda: data_path_complaints(place.cluster, place.api),
+        place.cluster.allowed(_HEALTHY_WITHIN),
+        "The control plane is not healthy",
+    )
+
+
+def _await_answers(place: Place, writers: list[Writer]) -> None:
+    since = time.monotonic_ns()
+    _await(
+        lambda: [f"client {number}" for number, writer in enumerate(writers) if writer.last_ok < since],
+        place.cluster.allowed(_ANSWERS_WITHIN),
+        "There is no good answer for",
+    )
+
+
+def _read_all(place: Place, history: History, run_name: str) -> None:
+    """Read every object through every API server: each asks its own etcd member, with a quorum."""
+    for number, machine in enumerate(place.cluster.with_role(Role.CONTROLLER)):
+        requests = Requests(place.api, history, run_name, _CLIENTS + number, f"https://{machine.address}:6443")
+        for key in clients.keys(run_name, _KEYS):
+            _await(
+                lambda requests=requests, key=key: _unread(requests.get(key)),  # type: ignore[misc]
+                place.cluster.allowed(_ANSWERS_WITHIN),
+                f"The API server of {machine.name} does not answer:",
+            )
+        requests.disconnect()
+
+
+def _unread(read: Operation) -> list[str]:
+    return [read.key] if read.outcome not in (Outcome.OK, Outcome.MISSING) else []
+
+
+def _await_seen(place: Place, watch: Watch, history: History) -> None:
+    """Wait until the watch has told of all that was answered."""
+    newest = max((each.version for each in history.operations), default=0)
+    newest = max(newest, clients.newest_version(place.api))
+
+    def missing() -> list[str]:
+        if watch.failure:
+            raise ToolchainError(f"The watch ended: {watch.failure}.")
+        return [] if watch.version >= newest else [f"it is at {watch.version}, not {newest}"]
+
+    _await(missing, place.cluster.allowed(_SEEN_WITHIN), "The watch has not seen all changes:")
+
+
+def _await(missing: Callable[[], list[str]], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while left := missing():
+        if time.monotonic() > deadline:
+            raise ToolchainError(f"{what} within {seconds:.0f} s: {'; '.join(left)}")
+        time.sleep(_LOOK_EVERY)
+
+
+def _different_members(cluster: Cluster) -> list[str]:
+    """Whether all etcd members have the same data at the same revision.
+
+    Raises:
+        ToolchainError: they cannot be asked.
+    """
+    script = f"""{OWN_MEMBER}
+        set -e
+        revision=$(etcdctl endpoint status -w json | grep -o '"revision":[0-9]*')
+        etcdctl endpoint hashkv --cluster --rev "${{revision#*:}}" -w json"""
+    done = cluster.ssh(cluster.etcd_members[0], script)
+    if done.returncode != 0:
+        raise ToolchainError(f"The hashes of etcd's members cannot be had: {done.stderr.strip()}")
+    hashes: dict[str, Any] = {each["Endpoint"]: each["HashKV"]["hash"] for each in json.loads(done.stdout)}
+    if len(set(hashes.values())) == 1 and len(hashes) == len(cluster.etcd_members):
+        return []
+    return [f"etcd's members have different data at one revision: {hashes}"]

@@ -1,0 +1,139 @@
+"""The order of one fault, on an API in memory: it is repaired however it goes, and its history is judged."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import small_lab
+from memory_api import MemoryApi, serving
+
+from live.cluster import Cluster
+from live.drills.faults import Fault
+from live.search import faults
+from live.search import run as order
+from live.search.checks import Checker
+from live.search.plan import Planned
+from live.search.run import Place, Verdict, inject, repair_what_is_left
+from toolchain import linearizability, paths
+from toolchain.errors import ToolchainError
+from toolchain.progress import Report
+
+PLANNED = Planned(seed=1, number=3, kind="kill", machine="controller-0", program="etcd")
+
+
+class Injected(Fault):
+    """Does what a test wants, and counts its repairs."""
+
+    def __init__(self, cluster: Cluster, strike: Callable[[], None]) -> None:
+        super().__init__(cluster, [])
+        self._strike = strike
+        self.repairs = 0
+
+    def strike(self) -> float:
+        self._strike()
+        return 0.0
+
+    def relieve(self) -> None:
+        self.repairs += 1
+
+
+@pytest.fixture
+def api() -> Iterator[MemoryApi]:
+    with serving() as made:
+        yield made
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    monkeypatch.setattr(paths, "state", lambda: tmp_path)
+    made = small_lab.cluster(tmp_path)
+    made.stack.directory.mkdir(exist_ok=True)
+    return made
+
+
+@pytest.fixture
+def place(api: MemoryApi, lab: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setattr(order, "data_path_complaints", lambda cluster, api: [])
+    monkeypatch.setattr(order, "_different_members", lambda cluster: [])
+    with Report() as report:
+        checker = Checker(program=linearizability.ensure(report))
+    return Place(cluster=lab, api=api, checker=checker, directory=tmp_path)
+
+
+def injected(place: Place, strike: Callable[[], None] = lambda: None) -> tuple[Verdict, Injected]:
+    fault = Injected(place.cluster, strike)
+    return inject(PLANNED, place, lambda planned, cluster: fault), fault
+
+
+def test_a_fault_without_effect_passes(place: Place, lab: Cluster) -> None:
+    verdict, fault = injected(place)
+    assert verdict.violations == []
+    assert verdict.passed, verdict
+    assert fault.repairs == 1
+    assert verdict.events == verdict.acknowledged > 0
+    assert not (lab.stack.directory / "search.json").exists()
+    assert (place.directory / "3.jsonl").read_text().count("\n") == sum(verdict.operations.values()) + verdict.events
+
+
+def test_a_fault_that_cannot_be_injected_is_repaired_and_fails(place: Place, lab: Cluster) -> None:
+    def refuse() -> None:
+        assert json.loads((lab.stack.directory / "search.json").read_text()) == asdict(PLANNED)
+        raise ToolchainError("no such machine")
+
+    verdict, fault = injected(place, refuse)
+    assert verdict.failure == "no such machine"
+    assert not verdict.passed
+    assert fault.repairs == 1
+    assert not (lab.stack.directory / "search.json").exists()
+
+
+def test_data_of_before_are_found(api: MemoryApi, place: Place) -> None:
+    """Acknowledged writes are gone, and their versions are given again."""
+
+    def go_back() -> None:
+        with api.lock:
+            api.objects, api.version = {}, 100
+
+    verdict, _ = injected(place, go_back)
+    assert not verdict.passed
+    assert any("not linearizable" in each for each in verdict.violations), verdict
+
+
+def test_without_an_acknowledged_write_nothing_passes() -> None:
+    assert not Verdict(planned=PLANNED).passed
+    assert Verdict(planned=PLANNED, acknowledged=1).passed
+
+
+def test_the_next_run_repairs_what_is_left(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault, said = Injected(lab, lambda: None), list[str]()
+    monkeypatch.setattr(faults, "of", lambda planned, cluster: {PLANNED: fault}[planned])
+    repair_what_is_left(lab, said.append)
+    assert fault.repairs == 0
+    (lab.stack.directory / "search.json").write_text(json.dumps(asdict(PLANNED)))
+    repair_what_is_left(lab, said.append)
+    assert fault.repairs == 1
+    assert said == ["Repairing what a seeded drill left: it was killed during: SIGKILL of etcd on controller-0."]
+    assert not (lab.stack.directory / "search.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("hashes", "differ"),
+    [((7, 7, 7), False), ((7, 8, 7), True), ((7, 7), True)],
+)
+def test_members_are_compared(
+    lab: Cluster, monkeypatch: pytest.MonkeyPatch, hashes: tuple[int, ...], differ: bool
+) -> None:
+    said = json.dumps([{"Endpoint": f"m{number}", "HashKV": {"hash": each}} for number, each in enumerate(hashes)])
+    answer = subprocess.CompletedProcess([], 0, stdout=said, stderr="")
+    monkeypatch.setattr(Cluster, "ssh", lambda *_, **__: answer)
+    assert bool(order._different_members(lab)) == differ
+
+
+def test_members_that_cannot_be_compared_are_no_success(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = subprocess.CompletedProcess([], 1, stdout="", stderr="deadline exceeded")
+    monkeypatch.setattr(Cluster, "ssh", lambda *_, **__: answer)
+    with pytest.raises(ToolchainError, match="deadline exceeded"):
+        order._different_members(lab)
