@@ -27,6 +27,8 @@ from toolchain.progress import Report
 from toolchain.stack import Stack
 
 FAULTS = 20
+_NAMESPACE_SECONDS = 90
+_SHOWN = 10
 
 
 def main(
@@ -126,7 +128,7 @@ def _do(planned: Sequence[Planned], cluster: Cluster, checker: Checker) -> tuple
     try:
         with operations.alone(cluster.stack, "make drill"):
             repair_what_is_left(cluster, print)
-            clients.make_namespace(api)
+            clients.make_namespace(api, seconds=cluster.allowed(_NAMESPACE_SECONDS))
         for each in planned:
             verdicts.append(inject(each, place))
             print(line_of(verdicts[-1], len(planned)), flush=True)
@@ -151,7 +153,11 @@ def line_of(verdict: Verdict, count: int) -> str:
         f"{sum(seen.values())} operations, {verdict.acknowledged} writes acknowledged, "
         f"{seen.get('unknown', 0)} with unknown outcome, {verdict.events} events"
     )
-    problems = [*verdict.violations, *([verdict.failure] if verdict.failure else [])]
+    problems = verdict.violations[:_SHOWN]
+    if more := len(verdict.violations) - len(problems):
+        problems.append(f"and {more} violations more; --json FILE has all of them")
+    if verdict.failure:
+        problems.append(verdict.failure)
     if not problems and not verdict.passed:
         problems = ["no write was acknowledged"]
     return "\n".join([f"{said}: {'ok' if verdict.passed else 'FAILED'}", *(f"  - {problem}" for problem in problems)])

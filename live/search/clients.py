@@ -297,14 +297,34 @@ def newest_version(api: Api) -> int:
     return int(api.get(_CONFIG_MAPS + "?limit=1")["metadata"]["resourceVersion"])
 
 
-def make_namespace(api: Api) -> None:
-    """Have the namespace of the objects.
+def make_namespace(api: Api, *, seconds: float) -> None:
+    """Have the namespace of the objects; one that an earlier run has removed may still be going.
+
+    Args:
+        api: the lab's.
+        seconds: how long that may take.
 
     Raises:
-        ApiError: the API refuses.
+        ApiError: the API refuses, or the old namespace does not go.
     """
     document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-    _send(api, "POST", "/api/v1/namespaces", document, accepted=(409,))
+    deadline = time.monotonic() + seconds
+    while True:
+        _send(api, "POST", "/api/v1/namespaces", document, accepted=(409,))
+        if _is_active(api):
+            return
+        if time.monotonic() > deadline:
+            raise ApiError(f"The namespace {NAMESPACE} of an earlier run does not go within {seconds:.0f} s.")
+        time.sleep(_RETRY)
+
+
+def _is_active(api: Api) -> bool:
+    try:
+        return "deletionTimestamp" not in api.get(f"/api/v1/namespaces/{NAMESPACE}")["metadata"]
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return False
 
 
 def remove_objects(api: Api) -> None:

@@ -40,18 +40,20 @@ class Freeze(Fault):
     def strike(self) -> float:
         done = self._ssh(
             self._machine,
-            f"""pid=$({self._program.pid()})
-            [ -n "$pid" ] || {{ echo "{self._name} does not run" >&2; exit 1; }}
-            {_repairs_itself("kill -CONT $pid")}
-            kill -STOP $pid && echo $EPOCHREALTIME""",
+            f"""{self._processes}
+            [ -n "$all" ] || {{ echo "{self._name} does not run" >&2; exit 1; }}
+            {_repairs_itself("kill -CONT $all")}
+            kill -STOP $all && echo $EPOCHREALTIME""",
         )
         return float(done)
 
     def relieve(self) -> None:
-        self._ssh(
-            self._machine,
-            f'pid=$({self._program.pid()}); [ -z "$pid" ] || kill -CONT $pid\n{_NO_TIMER}',
-        )
+        self._ssh(self._machine, f'{self._processes}\n[ -z "$all" ] || kill -CONT $all\n{_NO_TIMER}')
+
+    @property
+    def _processes(self) -> str:
+        """The shell lines that have `all` its processes: HAProxy's main one serves nobody itself."""
+        return f"""main=$({self._program.pid()}); all=${{main:+$main $(pgrep -P "$main" | tr "\\n" " ")}}"""
 
 
 class Packets(Fault):

@@ -1,5 +1,6 @@
 """The order of one seeded fault: clients at work, the fault, its repair, all healthy; then the history is judged."""
 
+import itertools
 import json
 import subprocess
 import time
@@ -104,7 +105,7 @@ def inject(planned: Planned, place: Place, make: Callable[[Planned, Cluster], Fa
                 healthy = time.monotonic()
                 _await_answers(place, writers)
             _read_all(place, history, run_name)
-            _await_seen(place, watch, history)
+            _await_seen(place, watch, history, run_name)
             violations += _different_members(place.cluster)
     except subprocess.TimeoutExpired as error:
         failure = f"a command on a machine has not ended within {error.timeout:.0f} s"
@@ -140,14 +141,15 @@ def _judge(
 ) -> Verdict:
     events: list[Event] = watch.events if watch is not None else []
     write(place.directory / f"{planned.number}.jsonl", done, events)
-    found = [*violations, *in_order_of_versions(done)]
-    # What the watch has not seen is known only where it could go on to the end.
-    if not failure:
-        found += as_watched(done, events)
+    found: list[str] = []
     try:
         found += place.checker.violations(done, place.directory)
     except ToolchainError as error:
         failure = failure or str(error)
+    found += [*violations, *in_order_of_versions(done)]
+    # What the watch has not seen is known only where it could go on to the end.
+    if not failure:
+        found += as_watched(done, events)
     return Verdict(
         planned=planned,
         operations={outcome: sum(each.outcome == outcome for each in done) for outcome in Outcome},
@@ -232,17 +234,25 @@ def _unread(read: Operation) -> list[str]:
     return [read.key] if read.outcome not in (Outcome.OK, Outcome.MISSING) else []
 
 
-def _await_seen(place: Place, watch: Watch, history: History) -> None:
-    """Wait until the watch has told of all that was answered."""
-    newest = max((each.version for each in history.operations), default=0)
-    newest = max(newest, clients.newest_version(place.api))
+def _await_seen(place: Place, watch: Watch, history: History, run_name: str) -> None:
+    """Make a last object, and wait until the watch tells of it: by then it has told of all that came before."""
+    requests = Requests(place.api, history, run_name, _CLIENTS)
+    tries = itertools.count()
+    last: list[Operation] = []
 
-    def missing() -> list[str]:
+    def unmade() -> list[str]:
+        number = next(tries)
+        last.append(requests.create(f"{run_name}-end-{number}", f"end.{number}"))
+        return [] if last[-1].outcome == Outcome.OK else [f"the create of the last object: {last[-1].outcome}"]
+
+    def unseen() -> list[str]:
         if watch.failure:
             raise ToolchainError(f"The watch ended: {watch.failure}.")
-        return [] if watch.version >= newest else [f"it is at {watch.version}, not {newest}"]
+        return [] if watch.version >= last[-1].version else [f"it is at {watch.version}, not {last[-1].version}"]
 
-    _await(missing, place.cluster.allowed(_SEEN_WITHIN), "The watch has not seen all changes:")
+    _await(unmade, place.cluster.allowed(_ANSWERS_WITHIN), "There is no good answer to")
+    requests.disconnect()
+    _await(unseen, place.cluster.allowed(_SEEN_WITHIN), "The watch has not seen all changes")
 
 
 def _await(missing: Callable[[], list[str]], seconds: float, what: str) -> None:

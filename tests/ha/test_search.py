@@ -30,8 +30,9 @@ from live.search.run import Place, inject
 from toolchain import linearizability, stack
 from toolchain.progress import Report
 
-# Restart, one-way partition, SIGSTOP, SIGKILL, loss of packets.
-EVERY_RUN = (12, 5)
+# One of each kind that takes seconds: restart, SIGKILL, loss of packets, one-way partition, SIGSTOP.
+EVERY_RUN = (653, 5)
+FREEZE = ("--seed", "653", "--only", "5")
 SEED = int(os.environ.get("HARDWAY_SEED", str(random.SystemRandom().randrange(10**6))))
 FAULTS = int(os.environ.get("HARDWAY_FAULTS", "100"))
 _MARK = CHECKOUT / ".state" / STACK / "search.json"
@@ -94,11 +95,11 @@ def test_nothing_of_the_faults_is_left(cluster: Cluster) -> None:
 @pytest.mark.long
 def test_a_run_that_was_killed_is_repaired_by_the_next(cluster: Cluster, show: Show) -> None:
     """A frozen program that stays frozen."""
-    running = drill("", "--seed", str(EVERY_RUN[0]), "--only", "3", stack=STACK, show=show)
+    running = drill("", *FREEZE, stack=STACK, show=show)
     eventually("a fault", _MARK.exists, seconds=120, report=lambda: running.output, pause=0.05)
     running.kill_everything()
     running.wait()
-    ran = drill("", "--seed", str(EVERY_RUN[0]), "--only", "3", stack=STACK, show=show).wait()
+    ran = drill("", *FREEZE, stack=STACK, show=show).wait()
     assert ran.code == 0, ran.output
     assert "Repairing what a seeded drill left" in ran.output
 
@@ -110,7 +111,7 @@ def test_a_member_with_old_data_is_found(cluster: Cluster, tmp_path: Path) -> No
     api = Api(lab)
     with Report() as report:
         checker = Checker(program=linearizability.ensure(report))
-    clients.make_namespace(api)
+    clients.make_namespace(api, seconds=90)
     planned = Planned(seed=0, number=1, kind="restart", machine=lab.etcd_members[0].name)
     place = Place(cluster=lab, api=api, checker=checker, directory=tmp_path)
     verdict = inject(planned, place, lambda _, of: OldData(of))

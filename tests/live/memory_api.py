@@ -23,6 +23,7 @@ class MemoryApi(Api):
         ignores_versions: updates take effect whatever version the client has read: updates get lost.
         breaks_watch_after: how many events a watch tells before its connection ends within a line.
         forgets: watches of old versions are answered with 410.
+        goes_after: the namespace is there and on its way out, until it has been read so often.
     """
 
     def __init__(self) -> None:
@@ -32,6 +33,8 @@ class MemoryApi(Api):
         self.ignores_versions = False
         self.breaks_watch_after: int | None = None
         self.forgets = False
+        self.goes_after = 0
+        self.has_namespace = False
         self.version = 100
         self.lock = threading.Lock()
         self.port = 0
@@ -43,12 +46,25 @@ class MemoryApi(Api):
     def answer(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
         """What the API server says."""
         with self.lock:
+            if "configmaps" not in path:
+                return self._namespace(method)
             lists = method == "GET" and "configmaps?" in path
             status = self.statuses.pop(0) if self.statuses and not lists else None
             if status:
                 return status, {"message": "told to"}
             said = self._do(method, path.rpartition("/")[2], body)
             return (0, {}) if status == 0 else said
+
+    def _namespace(self, method: str) -> tuple[int, dict[str, Any]]:
+        if method == "POST":
+            status = 409 if self.has_namespace or self.goes_after else 201
+            self.has_namespace |= status == 201
+            return status, {}
+        assert method == "GET"
+        if self.goes_after:
+            self.goes_after -= 1
+            return 200, {"metadata": {"deletionTimestamp": "2026-11-28T10:00:00Z"}}
+        return (200, {"metadata": {}}) if self.has_namespace else (404, {"message": "not found"})
 
     def _do(self, method: str, name: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
         if name.startswith("configmaps") and method == "GET":

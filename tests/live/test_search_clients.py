@@ -8,8 +8,9 @@ from contextlib import ExitStack
 import pytest
 from memory_api import MemoryApi, serving
 
+from live.drills.api import ApiError
 from live.search.checks import Checker, as_watched, in_order_of_versions
-from live.search.clients import Requests, Watch, Writer, newest_version
+from live.search.clients import Requests, Watch, Writer, make_namespace, newest_version
 from live.search.history import Action, History, Outcome, acknowledged
 from toolchain import linearizability
 from toolchain.progress import Report
@@ -157,3 +158,17 @@ def test_a_watch_that_cannot_go_on_says_so(api: MemoryApi) -> None:
     with Watch(api, "run", 5) as watch:
         eventually(lambda: bool(watch.failure))
     assert watch.failure == "the API no longer has the changes after version 5"
+
+
+def test_a_namespace_that_is_going_is_waited_for(api: MemoryApi) -> None:
+    """Objects could not be made in it, and it would take with it what is made."""
+    api.goes_after = 3
+    make_namespace(api, seconds=20)
+    assert api.has_namespace
+    make_namespace(api, seconds=20)
+
+
+def test_a_namespace_that_does_not_go_is_an_error(api: MemoryApi) -> None:
+    api.goes_after = 1000
+    with pytest.raises(ApiError, match="does not go within 0 s"):
+        make_namespace(api, seconds=0)

@@ -6,7 +6,7 @@ import pytest
 from histories import create, delete, get, update
 
 from live.search.checks import Checker
-from live.search.history import Operation, Outcome
+from live.search.history import Operation, Outcome, read
 from toolchain import linearizability
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
@@ -142,6 +142,16 @@ def test_what_a_correct_store_can_do_is_accepted(checker: Checker, history: list
 def test_what_no_correct_store_does_is_refused(checker: Checker, history: list[Operation], tmp_path: Path) -> None:
     assert checker.violations(history, tmp_path) == ["object: its history is not linearizable"]
     assert (tmp_path / "object.html").exists()
+
+
+def test_the_recorded_history_of_a_member_with_old_data_is_refused(checker: Checker) -> None:
+    """As tests/ha/test_search.py recorded it on a lab: one object, up to the first answer that cannot be.
+
+    Reads and conflicts that change nothing of the verdict are left out.
+    """
+    operations, _ = read(Path(__file__).with_name("recorded") / "old-data.jsonl")
+    assert checker.violations(operations) == ["object: its history is not linearizable"]
+    assert checker.violations(operations[:-1]) == []
 
 
 def test_each_object_is_judged(checker: Checker) -> None:

@@ -1,0 +1,127 @@
+"""The shell lines of faults that can be run here, with false programs where the machine's own would be asked."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import small_lab
+
+from live.cluster import Cluster
+from live.drills.faults import TABLE
+from live.search.faults import Freeze, Packets, loss, one_way
+from toolchain.errors import ToolchainError
+
+
+class Machine:
+    """What scripts on a machine find: false programs, which note how they were called."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.noted = directory / "noted"
+        self.noted.touch()
+        for name in ("systemd-run", "nft", "systemctl"):
+            self.program(name, "")
+
+    def program(self, name: str, lines: str) -> None:
+        """A false program, which also does these lines."""
+        file = self._directory / name
+        file.write_text(f'#!/bin/bash\necho "{name} $*" >>{self.noted}\n{lines}\n')
+        file.chmod(0o755)
+
+    def ssh(self, *words: object, **_: object) -> subprocess.CompletedProcess[str]:
+        """Runs a script here."""
+        environment = os.environ | {
+            "PATH": f"{self._directory}:{os.environ['PATH']}",
+            "SSH_CONNECTION": "192.0.2.1 1234 192.0.2.10 22",
+        }
+        return subprocess.run(
+            ["bash", "-c", str(words[-1])], env=environment, capture_output=True, text=True, check=False
+        )
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine(tmp_path)
+    monkeypatch.setattr(Cluster, "ssh", made.ssh)
+    return made
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Cluster:
+    return small_lab.cluster(tmp_path)
+
+
+@pytest.fixture
+def processes() -> Iterator[list[int]]:
+    """A process and its child, as HAProxy has them."""
+    with subprocess.Popen(["sh", "-c", "sleep 300 & echo $!; wait"], stdout=subprocess.PIPE, text=True) as main:
+        assert main.stdout is not None
+        child = int(main.stdout.readline())
+        try:
+            yield [main.pid, child]
+        finally:
+            for pid in (child, main.pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def states(processes: list[int]) -> list[str]:
+    return [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in processes]
+
+
+def test_all_processes_of_a_program_are_frozen_and_go_on(lab: Cluster, machine: Machine, processes: list[int]) -> None:
+    machine.program("systemctl", f"[ $1 != show ] || echo {processes[0]}")
+    fault = Freeze(lab, lab.machine("load-balancer-0"), "haproxy")
+    assert fault.strike() > 0
+    assert states(processes) == ["T", "T"]
+    # Should this host be lost, the machine repairs it.
+    assert f"--on-active=120 kill -CONT {processes[0]} {processes[1]}" in machine.noted.read_text()
+    fault.relieve()
+    assert states(processes) == ["S", "S"]
+    assert "systemctl stop hardway-drill-repair.timer" in machine.noted.read_text().splitlines()[-1]
+
+
+def test_a_program_that_does_not_run_cannot_be_frozen(lab: Cluster, machine: Machine) -> None:
+    machine.program("systemctl", "[ $1 != -q ]")
+    fault = Freeze(lab, lab.machine("controller-0"), "etcd")
+    with pytest.raises(ToolchainError, match="controller-0: etcd does not run"):
+        fault.strike()
+    fault.relieve()
+
+
+@pytest.mark.parametrize("chains", [loss(35), one_way("in"), one_way("out")], ids=["loss", "in", "out"])
+def test_rules_spare_this_host_and_go_again(lab: Cluster, machine: Machine, chains: str, tmp_path: Path) -> None:
+    rules = tmp_path / "rules"
+    machine.program("nft", f'[ "$1" != -f ] || cat >{rules}')
+    fault = Packets(lab, lab.machine("controller-1"), chains)
+    assert fault.strike() > 0
+    said = rules.read_text()
+    assert said.startswith(f"table inet {TABLE} {{")
+    assert "addr 192.0.2.1 accept" in said
+    assert f"--on-active=120 nft delete table inet {TABLE}" in machine.noted.read_text()
+    fault.relieve()
+    assert f"nft delete table inet {TABLE}" in machine.noted.read_text().splitlines()
+    machine.program("nft", "exit 1")
+    fault.relieve()
+
+
+def test_rules_that_stay_are_an_error(lab: Cluster, machine: Machine) -> None:
+    machine.program("nft", "[ $1 = list ]")
+    with pytest.raises(ToolchainError, match="controller-1"):
+        Packets(lab, lab.machine("controller-1"), loss(35)).relieve()
+
+
+@pytest.mark.parametrize(
+    ("chains", "lines"),
+    [
+        (loss(35), ["hook input", "policy accept", "numgen random mod 100 < 35 drop"]),
+        (one_way("in"), ["hook input", "policy drop", "ip saddr $host"]),
+        (one_way("out"), ["hook output", "policy drop", "ip daddr $host"]),
+    ],
+    ids=["loss", "in", "out"],
+)
+def test_rules_concern_one_way(chains: str, lines: list[str]) -> None:
+    assert all(line in chains for line in lines)
+    assert chains.count("hook") == 1
