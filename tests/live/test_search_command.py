@@ -1,6 +1,7 @@
 """`make drill SEED=...` as a command: what it prints, writes and returns; what it refuses."""
 
 import json
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setattr(search, "Api", lambda cluster: None)
     for name in ("make_namespace", "remove_objects", "remove_namespace"):
         monkeypatch.setattr(clients, name, lambda *_, **__: None)
-    monkeypatch.setattr(search.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     yield made
 
 
