@@ -91,7 +91,7 @@ test: lint  ## lint, then the tests: unit, tool chain, live, engine, and real la
 	@$(TOOL) --stack lab-four-test setup
 	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTEST) -m "not long" tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/ha tests/upstream tests/docker tests/debian13 tests/engine tests/toolchain tests/live tests/unit
 
-# What takes minutes and repeats on another lab what `test` sees: kubeadm with Calico, recovery and drills.
+# What takes minutes: kubeadm with Calico, recovery, drills, 100 faults by chance (HARDWAY_SEED, HARDWAY_FAULTS).
 test-long: .venv-dev  ## further labs, for a run by hand before a release
 	@$(TOOL) --stack lab-four-test setup
 	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/lab_four
