@@ -50,17 +50,24 @@ class Api:
         finally:
             os.close(keys)
 
-    def connection(self, url: str | None = None, *, seconds: float = _SECONDS) -> HTTPSConnection:
+    def connection(
+        self, url: str | None = None, *, seconds: float = _SECONDS, proxy_port: int | None = None
+    ) -> HTTPSConnection:
         """A connection that is made with its first request.
 
         Args:
             url: https://address:port of one API server; the balancer's if not given.
             seconds: how long connecting, and each answer, may take, before the lab's `timeout_factor`.
+            proxy_port: of a proxy on this host that it goes through.
         """
         place = urlsplit(url or self._endpoint)
         assert place.hostname is not None
         allowed = self._cluster.allowed(seconds)
-        return HTTPSConnection(place.hostname, place.port, timeout=allowed, context=self._tls)
+        if proxy_port is None:
+            return HTTPSConnection(place.hostname, place.port, timeout=allowed, context=self._tls)
+        connection = HTTPSConnection("127.0.0.1", proxy_port, timeout=allowed, context=self._tls)
+        connection.set_tunnel(place.hostname, place.port)
+        return connection
 
     def get(self, path: str, *, seconds: float = 10) -> Any:
         """Objects, by a connection of its own.

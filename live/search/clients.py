@@ -43,10 +43,21 @@ class Requests:
         run: stands in the objects' label.
         client: the client's number.
         url: an API server; the balancer if not given.
+        proxy_port: of a proxy on this host that they go through.
     """
 
-    def __init__(self, api: Api, history: History, run: str, client: int, url: str | None = None) -> None:
-        self._api, self._history, self._run, self._client, self._url = api, history, run, client, url
+    def __init__(
+        self,
+        api: Api,
+        history: History,
+        run: str,
+        client: int,
+        *,
+        url: str | None = None,
+        proxy_port: int | None = None,
+    ) -> None:
+        self._api, self._history, self._run, self._client = api, history, run, client
+        self._url, self._proxy_port = url, proxy_port
         self._connection: HTTPConnection | None = None
 
     def create(self, key: str, value: str) -> Operation:
@@ -116,7 +127,7 @@ class Requests:
 
     def _answer(self, method: str, path: str, body: Any) -> tuple[Outcome, Any]:
         if self._connection is None:
-            connection = self._api.connection(self._url, seconds=_ANSWER_SECONDS)
+            connection = self._api.connection(self._url, seconds=_ANSWER_SECONDS, proxy_port=self._proxy_port)
             try:
                 connection.connect()
             except OSError:

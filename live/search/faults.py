@@ -19,6 +19,7 @@ from live.drills.engine import Engine
 from live.drills.faults import TABLE, Fault, Kill
 from live.drills.probes import OWN_MEMBER
 from live.programs import program
+from live.search.delay import DelayingProxy
 from live.search.plan import Planned
 from toolchain import access, paths
 from toolchain.errors import ToolchainError
@@ -103,6 +104,29 @@ def one_way(way: str) -> str:
     {interface} lo accept
     ip {address} $host accept
   }}"""
+
+
+class Delay(Fault):
+    """What the clients send to the balancer, and its answers, are delayed by a proxy on this host.
+
+    Args:
+        machine: the balancer.
+        proxy: the clients'; nothing where a run that was killed has left none.
+        delay: seconds.
+    """
+
+    def __init__(self, cluster: Cluster, machine: LiveMachine, proxy: DelayingProxy | None, delay: float) -> None:
+        super().__init__(cluster, [machine])
+        self._proxy, self._delay = proxy, delay
+
+    def strike(self) -> float:
+        assert self._proxy is not None
+        self._proxy.seconds = self._delay
+        return time.time()
+
+    def relieve(self) -> None:
+        if self._proxy is not None:
+            self._proxy.seconds = 0
 
 
 class Restart(Fault):
@@ -311,8 +335,14 @@ class KilledReplace(Fault):
         return [sys.executable, "-m", module, "--stack", self._cluster.stack.name, *words]
 
 
-def of(planned: Planned, cluster: Cluster) -> Fault:
-    """The fault that was planned."""
+def of(planned: Planned, cluster: Cluster, proxy: DelayingProxy | None = None) -> Fault:
+    """The fault that was planned.
+
+    Args:
+        planned: as it was planned.
+        cluster: the lab.
+        proxy: what the clients go through, where it is a delay.
+    """
     machine = cluster.machine(planned.machine)
     match planned.kind:
         case "kill":
@@ -321,6 +351,8 @@ def of(planned: Planned, cluster: Cluster) -> Fault:
             return Freeze(cluster, machine, planned.program)
         case "loss":
             return Packets(cluster, machine, loss(planned.percent))
+        case "delay":
+            return Delay(cluster, machine, proxy, planned.delay)
         case "one-way":
             return Packets(cluster, machine, one_way(planned.way))
         case "restart":

@@ -21,6 +21,7 @@ class Planned:
         program: what is killed or frozen there; empty where the kind concerns none.
         way: `in` or `out` of a one-way partition; whose program is killed at a promotion.
         percent: of packets that are lost.
+        delay: seconds for which everything is delayed on its way.
         seconds: how long it lasts, or the delay before the kill.
     """
 
@@ -31,6 +32,7 @@ class Planned:
     program: str = ""
     way: str = ""
     percent: int = 0
+    delay: float = 0
     seconds: float = 0
 
     def chance(self, who: object) -> random.Random:
@@ -104,6 +106,12 @@ def _loss(cluster: Cluster, chance: random.Random) -> dict[str, object]:
     return {**_server(cluster, chance), "percent": chance.randrange(10, 71, 5), "seconds": _span(chance, 2, 6)}
 
 
+def _delay(cluster: Cluster, chance: random.Random) -> dict[str, object]:
+    # Requests and answers: from what nobody notices to what no client waits for.
+    balancers = cluster.with_role(Role.LOAD_BALANCER) or cluster.with_role(Role.CONTROLLER)
+    return {"machine": balancers[0].name, "delay": _span(chance, 0.1, 1.5), "seconds": _span(chance, 3, 6)}
+
+
 def _one_way(cluster: Cluster, chance: random.Random) -> dict[str, object]:
     return {**_server(cluster, chance), "way": chance.choice(["in", "out"]), "seconds": _span(chance, 2, 6)}
 
@@ -145,19 +153,25 @@ KINDS: dict[str, Kind] = {
         says=lambda each: f"SIGKILL of {each.program} on {each.machine}",
     ),
     "freeze": Kind(
-        weight=20,
+        weight=18,
         lacks=_nothing,
         choose=_frozen,
         says=lambda each: f"SIGSTOP of {each.program} on {each.machine} for {each.seconds} s",
     ),
     "loss": Kind(
-        weight=16,
+        weight=14,
         lacks=_nothing,
         choose=_loss,
         says=lambda each: f"{each.machine} loses {each.percent}% of the packets it gets for {each.seconds} s",
     ),
+    "delay": Kind(
+        weight=6,
+        lacks=_nothing,
+        choose=_delay,
+        says=lambda each: f"what clients send and get is delayed by {each.delay} s, for {each.seconds} s",
+    ),
     "one-way": Kind(
-        weight=16,
+        weight=14,
         lacks=_nothing,
         choose=_one_way,
         says=lambda each: (

@@ -5,7 +5,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from live.drills.run import undisturbed
 from live.search import clients, faults
 from live.search.checks import Checker, as_watched, in_order_of_versions
 from live.search.clients import Requests, Watch, Writer
+from live.search.delay import DelayingProxy
 from live.search.history import Event, History, Operation, Outcome, acknowledged, write
 from live.search.plan import Planned
 from toolchain import operations
@@ -77,7 +78,12 @@ class Place:
     directory: Path
 
 
-def inject(planned: Planned, place: Place, make: Callable[[Planned, Cluster], Fault] = faults.of) -> Verdict:
+Make = Callable[[Planned, Cluster, DelayingProxy | None], Fault]
+
+
+def inject(
+    planned: Planned, place: Place, make: Callable[[Planned, Cluster, DelayingProxy | None], Fault] = faults.of
+) -> Verdict:
     """Inject a fault, repair it however that goes, and judge the history.
 
     Args:
@@ -93,11 +99,11 @@ def inject(planned: Planned, place: Place, make: Callable[[Planned, Cluster], Fa
     try:
         _await_healthy(place)
         watch = Watch(place.api, run_name, clients.newest_version(place.api))
-        with _alone(planned, place.cluster), watch:
-            with _writers(planned, place, history, run_name) as writers:
+        with _alone(planned, place.cluster), watch, _proxy(planned, place.cluster) as proxy:
+            with _writers(planned, place, history, run_name, proxy) as writers:
                 _await_answers(place, writers)
                 began = time.monotonic()
-                with _repaired(planned, place, make(planned, place.cluster)) as fault:
+                with _repaired(planned, place, make(planned, place.cluster, proxy)) as fault:
                     fault.strike()
                     if planned.kind not in ("promotion", "killed-replace"):
                         time.sleep(planned.seconds)
@@ -171,16 +177,22 @@ def _alone(planned: Planned, cluster: Cluster) -> Iterator[None]:
             yield
 
 
+def _proxy(planned: Planned, cluster: Cluster) -> AbstractContextManager[DelayingProxy | None]:
+    return DelayingProxy(cluster.endpoint) if planned.kind == "delay" else nullcontext()
+
+
 @contextmanager
-def _writers(planned: Planned, place: Place, history: History, run_name: str) -> Iterator[list[Writer]]:
+def _writers(
+    planned: Planned, place: Place, history: History, run_name: str, proxy: DelayingProxy | None
+) -> Iterator[list[Writer]]:
     keys = clients.keys(run_name, _KEYS)
+    port = proxy.port if proxy is not None else None
     with ExitStack() as running:
-        yield [
-            running.enter_context(
-                Writer(Requests(place.api, history, run_name, number), keys, number, planned.chance(number))
-            )
-            for number in range(_CLIENTS)
-        ]
+        writers = []
+        for number in range(_CLIENTS):
+            requests = Requests(place.api, history, run_name, number, proxy_port=port)
+            writers.append(running.enter_context(Writer(requests, keys, number, planned.chance(number))))
+        yield writers
 
 
 @contextmanager
@@ -220,7 +232,7 @@ def _await_answers(place: Place, writers: list[Writer]) -> None:
 def _read_all(place: Place, history: History, run_name: str) -> None:
     """Read every object through every API server: each asks its own etcd member, with a quorum."""
     for number, machine in enumerate(place.cluster.with_role(Role.CONTROLLER)):
-        requests = Requests(place.api, history, run_name, _CLIENTS + number, f"https://{machine.address}:6443")
+        requests = Requests(place.api, history, run_name, _CLIENTS + number, url=f"https://{machine.address}:6443")
         for key in clients.keys(run_name, _KEYS):
             _await(
                 lambda requests=requests, key=key: _unread(requests.get(key)),  # type: ignore[misc]

@@ -114,7 +114,7 @@ def test_a_member_with_old_data_is_found(cluster: Cluster, tmp_path: Path) -> No
     clients.make_namespace(api, seconds=90)
     planned = Planned(seed=0, number=1, kind="restart", machine=lab.etcd_members[0].name)
     place = Place(cluster=lab, api=api, checker=checker, directory=tmp_path)
-    verdict = inject(planned, place, lambda _, of: OldData(of))
+    verdict = inject(planned, place, lambda _, of, __: OldData(of))
     if kept := os.environ.get("HARDWAY_KEEP_HISTORY"):
         shutil.copy(tmp_path / "1.jsonl", kept)
     print(verdict)

@@ -39,9 +39,14 @@ class MemoryApi(Api):
         self.lock = threading.Lock()
         self.port = 0
 
-    def connection(self, url: str | None = None, *, seconds: float = 1.0) -> HTTPConnection:  # type: ignore[override]
+    def connection(  # type: ignore[override]
+        self, url: str | None = None, *, seconds: float = 1.0, proxy_port: int | None = None
+    ) -> HTTPConnection:
         """Without TLS."""
-        return HTTPConnection("127.0.0.1", self.port, timeout=seconds)
+        connection = HTTPConnection("127.0.0.1", proxy_port or self.port, timeout=seconds)
+        if proxy_port:
+            connection.set_tunnel("127.0.0.1", self.port)
+        return connection
 
     def answer(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
         """What the API server says."""

@@ -65,7 +65,7 @@ def place(api: MemoryApi, lab: Cluster, tmp_path: Path, monkeypatch: pytest.Monk
 
 def injected(place: Place, strike: Callable[[], None] = lambda: None) -> tuple[Verdict, Injected]:
     fault = Injected(place.cluster, strike)
-    return inject(PLANNED, place, lambda planned, cluster: fault), fault
+    return inject(PLANNED, place, lambda *_: fault), fault
 
 
 def test_a_fault_without_effect_passes(place: Place, lab: Cluster) -> None:
