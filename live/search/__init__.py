@@ -20,7 +20,7 @@ from live.drills.run import undisturbed
 from live.search import clients, plan
 from live.search.checks import Checker
 from live.search.plan import Planned
-from live.search.run import Place, Verdict, inject, repair_what_is_left
+from live.search.run import Place, Verdict, await_healthy, inject, repair_what_is_left
 from toolchain import linearizability, operations
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
@@ -128,6 +128,7 @@ def _do(planned: Sequence[Planned], cluster: Cluster, checker: Checker) -> tuple
     try:
         with operations.alone(cluster.stack, "make drill"):
             repair_what_is_left(cluster, print)
+            await_healthy(place)
             clients.make_namespace(api, seconds=cluster.allowed(_NAMESPACE_SECONDS))
         for each in planned:
             verdicts.append(inject(each, place))

@@ -97,7 +97,7 @@ def inject(
     violations: list[str] = []
     failure, healthy = "", 0.0
     try:
-        _await_healthy(place)
+        await_healthy(place)
         watch = Watch(place.api, run_name, clients.newest_version(place.api))
         with _alone(planned, place.cluster), watch, _proxy(planned, place.cluster) as proxy:
             with _writers(planned, place, history, run_name, proxy) as writers:
@@ -107,7 +107,7 @@ def inject(
                     fault.strike()
                     if planned.kind not in ("promotion", "killed-replace"):
                         time.sleep(planned.seconds)
-                _await_healthy(place)
+                await_healthy(place)
                 healthy = time.monotonic()
                 _await_answers(place, writers)
             _read_all(place, history, run_name)
@@ -119,6 +119,19 @@ def inject(
         failure = str(error)
     seconds = (healthy or time.monotonic()) - began
     return _judge(planned, place, history.operations, watch, violations, failure, seconds)
+
+
+def await_healthy(place: Place) -> None:
+    """Wait until all that a write passes through is healthy.
+
+    Raises:
+        ToolchainError: with what is not, after the deadline.
+    """
+    _await(
+        lambda: data_path_complaints(place.cluster, place.api),
+        place.cluster.allowed(_HEALTHY_WITHIN),
+        "The control plane is not healthy",
+    )
 
 
 def repair_what_is_left(cluster: Cluster, say: Callable[[str], None]) -> None:
@@ -210,14 +223,6 @@ def _repaired(planned: Planned, place: Place, fault: Fault) -> Iterator[Fault]:
 
 def _mark(cluster: Cluster) -> Path:
     return cluster.stack.directory / "search.json"
-
-
-def _await_healthy(place: Place) -> None:
-    _await(
-        lambda: data_path_complaints(place.cluster, place.api),
-        place.cluster.allowed(_HEALTHY_WITHIN),
-        "The control plane is not healthy",
-    )
 
 
 def _await_answers(place: Place, writers: list[Writer]) -> None:

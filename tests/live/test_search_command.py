@@ -30,6 +30,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setattr(stack, "read", lambda name: made.stack)
     monkeypatch.setattr(linearizability, "ensure", lambda report: tmp_path / "checker")
     monkeypatch.setattr(search, "Api", lambda cluster: None)
+    monkeypatch.setattr(search, "await_healthy", lambda place: None)
     for name in ("make_namespace", "remove_objects", "remove_namespace"):
         monkeypatch.setattr(clients, name, lambda *_, **__: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
