@@ -41,8 +41,10 @@ class LiveMachine:
 
         What it asks is on the lab's machines: a proxy of the host's (/etc/environment) is not used.
         """
+        # sudo resets the environment; scripts need to know where the connection comes from.
+        sudo = "" if self.user == "root" else 'sudo -n env "SSH_CONNECTION=$SSH_CONNECTION" '
         # By bash, whatever the login shell is. In the script, since sudo resets the environment.
-        return f"{'' if self.user == 'root' else 'sudo -n '}bash -c {quote(_NO_PROXY + script)}"
+        return f"{sudo}bash -c {quote(_NO_PROXY + script)}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from config.machines import Role
 from live import cluster as live_cluster
 from live.cluster import Cluster
 from live.drills import catalogue, report, run
 from live.drills.api import Api, ApiError
 from live.drills.catalogue import Drill, Scene
 from live.drills.engine import Engine
+from live.drills.faults import check_packet_filter
 from live.drills.probes import ETCD_PREFIX, OWN_MEMBER
 from live.drills.run import Outcome, undisturbed
 from live.drills.workload import Workload
@@ -47,6 +49,8 @@ def main(stack: Stack, names: Sequence[str], json_file: Path | None = None) -> i
     cluster = live_cluster.find(stack)
     drills, lacking = catalogue.split(chosen, cluster)
     refuse(cluster, names, drills, lacking)
+    if any(drill.name == "partition" for drill in drills):
+        check_packet_filter(cluster, cluster.with_role(Role.CONTROLLER))
     # Whoever ends this wants everything mended first, as after Ctrl-C.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)

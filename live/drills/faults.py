@@ -25,6 +25,27 @@ _SAID = "/run/hardway-drill-said"
 _FILL = f"{ETCD_PREFIX}fill/"
 
 
+def check_packet_filter(cluster: Cluster, machines: Sequence[LiveMachine]) -> None:
+    """See that machines have nft, by which packets are dropped: on existing hosts only workers get it with the lab.
+
+    Raises:
+        ToolchainError: with all that have none, or cannot be asked; nothing was changed.
+    """
+    problems = []
+    for machine in machines:
+        try:
+            done = cluster.ssh(machine, "command -v nft >/dev/null && echo yes || echo no")
+        except subprocess.TimeoutExpired as error:
+            problems.append(f"{machine.name} has not answered within {error.timeout:.0f} s")
+            continue
+        if done.returncode != 0:
+            problems.append(f"{machine.name} does not answer: {done.stderr.strip()}")
+        elif done.stdout.strip() != "yes":
+            problems.append(f"{machine.name} has no nft: install the package nftables there")
+    if problems:
+        raise ToolchainError("Nothing was changed:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
 def _https(port: int, path: str) -> str:
     # Not verified: it is the machine's own, and kubeadm's controller manager and scheduler sign for themselves.
     return f"curl -skf --max-time 2 https://127.0.0.1:{port}{path}"

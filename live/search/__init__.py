@@ -9,13 +9,16 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 
 from config.machines import Role
 from live import cluster as live_cluster
 from live.cluster import Cluster
 from live.drills.api import Api, ApiError
+from live.drills.faults import check_packet_filter
 from live.drills.run import undisturbed
 from live.search import clients, plan
 from live.search.checks import Checker
@@ -56,6 +59,8 @@ def main(
     """
     cluster = live_cluster.find(stack)
     planned = choose(cluster, seed, count=count, only=only)
+    filtered = {each.machine for each in planned if each.kind in ("loss", "one-way")}
+    check_packet_filter(cluster, [machine for machine in cluster.machines if machine.name in filtered])
     # Whoever ends this wants everything repaired first, as after Ctrl-C.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
@@ -126,16 +131,18 @@ def _do(planned: Sequence[Planned], cluster: Cluster, checker: Checker) -> tuple
     api, verdicts = Api(cluster), list[Verdict]()
     place = Place(cluster=cluster, api=api, checker=checker, directory=_empty(cluster.stack.directory / "search"))
     try:
-        with operations.alone(cluster.stack, "make drill"):
-            repair_what_is_left(cluster, print)
+        repair_what_is_left(cluster, print)
+        with _kept_out(cluster.stack):
             await_healthy(place)
             clients.make_namespace(api, seconds=cluster.allowed(_NAMESPACE_SECONDS))
-        for each in planned:
-            verdicts.append(inject(each, place))
-            print(line_of(verdicts[-1], len(planned)), flush=True)
-            if verdicts[-1].failure:
-                return verdicts, f"Fault {each.number} could not be done to its end; the run ends here."
-            clients.remove_objects(api)
+        for runs_pulumi, group in groupby(planned, key=lambda each: each.runs_pulumi):
+            with nullcontext() if runs_pulumi else _kept_out(cluster.stack):
+                for each in group:
+                    verdicts.append(inject(each, place))
+                    print(line_of(verdicts[-1], len(planned)), flush=True)
+                    if verdicts[-1].failure:
+                        return verdicts, f"Fault {each.number} could not be done to its end; the run ends here."
+                    clients.remove_objects(api)
     except (ToolchainError, ApiError) as error:
         return verdicts, str(error)
     except KeyboardInterrupt:
@@ -146,11 +153,15 @@ def _do(planned: Sequence[Planned], cluster: Cluster, checker: Checker) -> tuple
     return verdicts, ""
 
 
+def _kept_out(stack: Stack) -> AbstractContextManager[None]:
+    return operations.without_pulumi(stack, "make drill")
+
+
 def line_of(verdict: Verdict, count: int) -> str:
     """A verdict for people."""
-    seen = verdict.operations
+    seen, of = verdict.operations, "" if count == 1 else f" of {count}"
     said = (
-        f"{verdict.planned.number} of {count}: {verdict.planned}; {verdict.seconds:.1f} s, "
+        f"Fault {verdict.planned.number}{of}: {verdict.planned}; {verdict.seconds:.1f} s, "
         f"{sum(seen.values())} operations, {verdict.acknowledged} writes acknowledged, "
         f"{seen.get('unknown', 0)} with unknown outcome, {verdict.events} events"
     )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from components.etcd import PEER_PORT, USE_ETCD
 from components.step import LIBRARY
@@ -28,6 +29,9 @@ _REPAIRS_ITSELF = 120
 """Seconds after which a machine repairs what it can without this host."""
 _TIMER = "hardway-drill-repair"
 _HEALTHY_SECONDS = 90
+_START_SECONDS = 120
+_UP_SECONDS = 600
+_REPORTS_WITHIN = 10
 
 
 class Freeze(Fault):
@@ -284,52 +288,94 @@ class Promotion(Fault):
         )
 
 
-class KilledReplace(Fault):
-    """`make replace` of a machine is killed with all that it has started; `make up` then finishes what it began."""
+class KilledUp(Fault):
+    """`pulumi up` is killed while it replaces a machine; `make up` then finishes what it began.
 
-    def __init__(self, cluster: Cluster, machine: LiveMachine, after: float) -> None:
+    Args:
+        machine: which is replaced.
+        victim: `pulumi` for its process alone: its plugins learn of it by themselves; `all` for all that
+            `make replace` has started, and itself.
+        after: seconds from the start of `pulumi up` to the kill.
+    """
+
+    def __init__(self, cluster: Cluster, machine: LiveMachine, victim: str, after: float) -> None:
         super().__init__(cluster, [machine])
-        self._machine, self._after = machine, after
-        self._killed = False
+        self._machine, self._victim, self._after = machine, victim, after
+        self._is_finished = False
 
     def strike(self) -> float:
-        struck = time.time()
-        with subprocess.Popen(
-            self._command("live", "replace", self._machine.name),
-            cwd=paths.checkout(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        ) as replacing:
+        with (
+            TemporaryFile("w+", errors="replace") as said,
+            subprocess.Popen(
+                self._command("live", "replace", self._machine.name),
+                cwd=paths.checkout(),
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            ) as replacing,
+        ):
+            struck = time.time()
             try:
-                said, _ = replacing.communicate(timeout=self._after)
-            except subprocess.TimeoutExpired:
+                self._let_it_work(replacing)
+                if replacing.poll() is None:
+                    struck = time.time()
+                    self._kill(replacing)
+                    return struck
+            except BaseException:
                 _kill_session(replacing.pid)
-                self._killed = True
-                return struck
-        if replacing.returncode != 0:
-            raise ToolchainError(f"`make replace MACHINE={self._machine.name}` failed:\n{_last_lines(said)}")
+                raise
+            if replacing.returncode != 0:
+                said.seek(0)
+                raise ToolchainError(f"`make replace MACHINE={self._machine.name}` failed:\n{_last_lines(said.read())}")
+        self._is_finished = True
         return struck
 
     def relieve(self) -> None:
-        if not self._killed:
+        if self._is_finished:
             return
-        done = subprocess.run(
-            self._command("toolchain", "up"),
-            cwd=paths.checkout(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                self._command("toolchain", "up"),
+                cwd=paths.checkout(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=self._cluster.allowed(_UP_SECONDS),
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            said = error.output.decode(errors="replace") if isinstance(error.output, bytes) else ""
+            raise ToolchainError(
+                f"`make up` after a kill of `pulumi up` did not end within {error.timeout:.0f} s:\n{_last_lines(said)}"
+            ) from None
         if done.returncode != 0:
-            raise ToolchainError(f"`make up` after a killed `make replace` failed:\n{_last_lines(done.stdout)}")
-        self._killed = False
+            raise ToolchainError(f"`make up` after a kill of `pulumi up` failed:\n{_last_lines(done.stdout)}")
+        self._is_finished = True
+
+    def _let_it_work(self, replacing: subprocess.Popen[bytes]) -> None:
+        """Wait until `pulumi up` has run for a while, or all has ended."""
+        deadline = time.monotonic() + self._cluster.allowed(_START_SECONDS)
+        while replacing.poll() is None and _pulumi_up(replacing.pid) is None:
+            if time.monotonic() > deadline:
+                raise ToolchainError(f"`make replace` has not started `pulumi up` within {_START_SECONDS} s.")
+            time.sleep(0.05)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            replacing.wait(timeout=self._after)
+
+    def _kill(self, replacing: subprocess.Popen[bytes]) -> None:
+        if self._victim == "all":
+            _kill_session(replacing.pid)
+            return
+        if (pulumi := _pulumi_up(replacing.pid)) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pulumi, signal.SIGKILL)
+            # It reports the end of `pulumi up`, unless plugins go on: these are for `make up` to end.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                replacing.wait(timeout=_REPORTS_WITHIN)
+        replacing.kill()
 
     def _command(self, module: str, *words: str) -> list[str]:
         return [sys.executable, "-m", module, "--stack", self._cluster.stack.name, *words]
@@ -361,8 +407,8 @@ def of(planned: Planned, cluster: Cluster, proxy: DelayingProxy | None = None) -
             return FullDisk(cluster, machine)
         case "promotion":
             return Promotion(cluster, machine, planned.way, planned.seconds)
-        case "killed-replace":
-            return KilledReplace(cluster, machine, planned.seconds)
+        case "killed-up":
+            return KilledUp(cluster, machine, planned.way, planned.seconds)
     raise ToolchainError(f"There is no fault of the kind {planned.kind!r}.")
 
 
@@ -396,6 +442,17 @@ def _kill_session(leader: int) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
+
+
+def _pulumi_up(leader: int) -> int | None:
+    """The process of a session that is `pulumi up`."""
+    for pid in _processes():
+        if _session(pid) == leader:
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if Path(os.fsdecode(words[0])).name == "pulumi" and words[1:2] == [b"up"]:
+                    return pid
+    return None
 
 
 def _processes() -> list[int]:

@@ -19,7 +19,7 @@ class Planned:
         kind: one of KINDS.
         machine: the name of the machine that it hits.
         program: what is killed or frozen there; empty where the kind concerns none.
-        way: `in` or `out` of a one-way partition; whose program is killed at a promotion.
+        way: `in` or `out` of a one-way partition; whose program is killed at a promotion; `pulumi` alone, or `all`.
         percent: of packets that are lost.
         delay: seconds for which everything is delayed on its way.
         seconds: how long it lasts, or the delay before the kill.
@@ -34,6 +34,16 @@ class Planned:
     percent: int = 0
     delay: float = 0
     seconds: float = 0
+
+    @property
+    def runs_pulumi(self) -> bool:
+        """Whether it runs `pulumi` on the lab's stack: this run must not hold the stack's locks meanwhile."""
+        return self.kind == "killed-up"
+
+    @property
+    def lasts(self) -> bool:
+        """Whether `seconds` is how long it lasts."""
+        return self.kind not in ("promotion", "killed-up")
 
     def chance(self, who: object) -> random.Random:
         """A generator for a part of this fault; it is the same when only this fault is repeated."""
@@ -137,8 +147,8 @@ def _promotion(cluster: Cluster, chance: random.Random) -> dict[str, object]:
     }
 
 
-def _killed_replace(cluster: Cluster, chance: random.Random) -> dict[str, object]:
-    return {**_member(cluster, chance), "seconds": _span(chance, 2, 25)}
+def _killed_up(cluster: Cluster, chance: random.Random) -> dict[str, object]:
+    return {**_member(cluster, chance), "way": chance.choice(["pulumi", "all"]), "seconds": _span(chance, 1, 25)}
 
 
 def _span(chance: random.Random, low: float, high: float) -> float:
@@ -200,11 +210,14 @@ KINDS: dict[str, Kind] = {
             "promotion was asked for"
         ),
     ),
-    "killed-replace": Kind(
+    "killed-up": Kind(
         weight=3,
         lacks=_replaceable,
-        choose=_killed_replace,
-        says=lambda each: f"SIGKILL of `make replace MACHINE={each.machine}` after {each.seconds} s, then `make up`",
+        choose=_killed_up,
+        says=lambda each: (
+            f"SIGKILL of {'`pulumi up`' if each.way == 'pulumi' else '`pulumi up` and all its processes'} "
+            f"{each.seconds} s after `make replace MACHINE={each.machine}` started it, then `make up`"
+        ),
     ),
 }
 

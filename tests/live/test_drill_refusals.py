@@ -1,6 +1,7 @@
 """Drills that cannot be done are refused before anything is touched."""
 
 import json
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 
 from config.machines import Role
 from live import drills
-from live.cluster import Cluster
+from live.cluster import Cluster, LiveMachine
 from live.drills.catalogue import DRILLS, Drill
+from live.drills.faults import check_packet_filter
 from live.drills.run import Outcome
 from toolchain import paths
 from toolchain.errors import ToolchainError
@@ -34,6 +36,7 @@ def stack(tmp_path: Path, backend: Path, monkeypatch: pytest.MonkeyPatch) -> Sta
         raise AssertionError("the lab was touched")
 
     monkeypatch.setattr(drills, "_do", touched)
+    monkeypatch.setattr(drills, "check_packet_filter", lambda cluster, machines: None)
     return Stack(
         name="lab",
         project="hardway",
@@ -90,6 +93,26 @@ def test_what_needs_only_ssh_is_done_on_every_substrate(stack: Stack, monkeypatc
     monkeypatch.setattr(drills, "_do", do)
     drills.main(replace(stack, substrate="machines"), [])
     assert asked == [*(drill.name for drill in DRILLS if drill.quick), "partition", "fill-quota"]
+
+
+def test_machines_without_a_packet_filter_are_named_before_anything_is_changed(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Existing hosts: the lab installs nftables on workers alone."""
+    lab(stack, controllers=3)
+    said = {"controller-0": (0, "yes"), "controller-1": (0, "no"), "controller-2": (255, "")}
+
+    def ssh(_: Cluster, machine: LiveMachine, script: str) -> subprocess.CompletedProcess[str]:
+        status, out = said[machine.name]
+        return subprocess.CompletedProcess([], status, stdout=out, stderr="No route to host")
+
+    monkeypatch.setattr(Cluster, "ssh", ssh)
+    monkeypatch.setattr(drills, "check_packet_filter", check_packet_filter)
+    assert refusal(replace(stack, substrate="machines"), "partition") == (
+        "Nothing was changed:\n"
+        "  - controller-1 has no nft: install the package nftables there\n"
+        "  - controller-2 does not answer: No route to host"
+    )
 
 
 def test_a_name_that_does_not_exist(stack: Stack) -> None:

@@ -64,6 +64,22 @@ def test_questions_on_a_machine_go_past_its_proxy(
         assert (done.returncode, done.stdout) == (0, "ok"), done.stderr
 
 
+@pytest.mark.parametrize("user", ["root", "operator"])
+def test_scripts_know_where_their_connection_comes_from(
+    user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drills spare the packets of this host: sudo removes the variable that names it."""
+    sudo = tmp_path / "sudo"
+    sudo.write_text('#!/bin/sh\nshift; exec env -u SSH_CONNECTION "$@"\n')
+    sudo.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("SSH_CONNECTION", "192.0.2.1 1234 192.0.2.10 22")
+    machine = LiveMachine(name="node", roles=frozenset({Role.WORKER}), address="192.0.2.10", user=user)
+    command = machine.as_root('echo "${SSH_CONNECTION%% *}"')
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=30)
+    assert done.stdout == "192.0.2.1\n", done.stderr
+
+
 @pytest.mark.parametrize("substrate", ["containers", "machines"])
 def test_the_endpoint_is_asked_past_the_users_proxy(
     server: str, substrate: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

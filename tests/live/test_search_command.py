@@ -12,10 +12,11 @@ from live import __main__ as command
 from live import cluster as live_cluster
 from live import search
 from live.cluster import Cluster
-from live.search import clients
+from live.search import clients, plan
 from live.search.plan import Planned
 from live.search.run import Verdict
 from toolchain import linearizability, paths, stack
+from toolchain.recovery import locks_of
 
 Judge = Callable[[Planned], Verdict]
 
@@ -24,6 +25,7 @@ Judge = Callable[[Planned], Verdict]
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A lab that exists on paper, and an API that takes everything."""
     monkeypatch.setattr(paths, "state", lambda: tmp_path)
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}/backend")
     made = small_lab.cluster(tmp_path)
     made.stack.directory.mkdir()
     monkeypatch.setattr(live_cluster, "find", lambda _: made)
@@ -31,6 +33,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setattr(linearizability, "ensure", lambda report: tmp_path / "checker")
     monkeypatch.setattr(search, "Api", lambda cluster: None)
     monkeypatch.setattr(search, "await_healthy", lambda place: None)
+    monkeypatch.setattr(search, "check_packet_filter", lambda cluster, machines: None)
     for name in ("make_namespace", "remove_objects", "remove_namespace"):
         monkeypatch.setattr(clients, name, lambda *_, **__: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
@@ -65,6 +68,23 @@ def test_all_that_passes(
     written = json.loads((tmp_path / "verdicts.json").read_text())
     assert written["passed"] is True
     assert (written["seed"], len(written["faults"]), sum(written["kinds"].values())) == (7, 3, 3)
+
+
+def test_the_stack_is_held_but_for_faults_that_run_pulumi(
+    lab: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kinds = ["kill", "killed-up", "killed-up", "freeze"]
+    planned = [Planned(seed=7, number=n, kind=kind, machine="controller-0") for n, kind in enumerate(kinds, 1)]
+    monkeypatch.setattr(plan, "plan", lambda cluster, seed, count: planned)
+    held: list[list[str]] = []
+
+    def judge(one: Planned) -> Verdict:
+        held.append([lock.command for lock in locks_of(tmp_path / "backend", lab.stack)])
+        return Verdict(planned=one, acknowledged=30)
+
+    judged(monkeypatch, judge)
+    assert run("", "--seed", "7", "--faults", "4") == 0
+    assert held == [["make drill"], [], [], ["make drill"]]
 
 
 def test_a_violation_goes_on_and_says_how_to_repeat_it(

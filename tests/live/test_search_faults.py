@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ import small_lab
 
 from live.cluster import Cluster
 from live.drills.faults import TABLE
-from live.search.faults import Freeze, Packets, loss, one_way
+from live.search.faults import Freeze, KilledUp, Packets, loss, one_way
+from toolchain import paths
 from toolchain.errors import ToolchainError
 
 
@@ -46,7 +48,9 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine(tmp_path)
-    monkeypatch.setattr(Cluster, "ssh", made.ssh)
+    # Without the machine's lock, which has its own tests (test_machine_lock.py) and a fixed path.
+    for way in ("ssh", "change"):
+        monkeypatch.setattr(Cluster, way, made.ssh)
     return made
 
 
@@ -134,3 +138,105 @@ def test_rules_that_stay_are_an_error(lab: Cluster, machine: Machine) -> None:
 def test_rules_concern_one_way(chains: str, lines: list[str]) -> None:
     assert all(line in chains for line in lines)
     assert chains.count("hook") == 1
+
+
+REPLACE = """
+import os, subprocess, sys, time
+# Named as the CLI is; its plugin is a child of it, and both have a process group of their own.
+pulumi = subprocess.Popen(["bash", "-c", "exec -a pulumi {python} up"], process_group=0)
+status = pulumi.wait()
+open("replace.ended", "w").write(str(status))
+time.sleep({afterwards})
+sys.exit(1 if status else 0)
+"""
+UP = """
+import subprocess, time
+plugin = subprocess.Popen(["sleep", "600"])
+open("plugin", "w").write(str(plugin.pid))
+time.sleep({seconds})
+plugin.kill()
+plugin.wait()
+"""
+
+
+class Replaced(KilledUp):
+    """Runs what a test has written, instead of `make replace` and `make up`."""
+
+    def __init__(self, lab: Cluster, directory: Path, victim: str, after: float) -> None:
+        super().__init__(lab, lab.machine("controller-0"), victim, after)
+        self._directory = directory
+
+    def _command(self, module: str, *words: str) -> list[str]:
+        return [sys.executable, str(self._directory / module), *words]
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
+
+    def write(*, seconds: float, afterwards: float = 0, make_up: str = "") -> None:
+        (tmp_path / "live").write_text(REPLACE.format(python=sys.executable, afterwards=afterwards))
+        (tmp_path / "up").write_text(UP.format(seconds=seconds))
+        (tmp_path / "toolchain").write_text(f"open('made-up', 'a').write('x')\n{make_up}")
+
+    return write
+
+
+def plugin_runs(directory: Path) -> bool:
+    try:
+        stat = Path(f"/proc/{(directory / 'plugin').read_text()}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_kill_of_pulumi_up_with_all_its_processes(lab: Cluster, tmp_path: Path, written: Callable[..., None]) -> None:
+    written(seconds=600)
+    fault = Replaced(lab, tmp_path, "all", 0.3)
+    fault.strike()
+    assert (tmp_path / "plugin").exists()
+    assert not plugin_runs(tmp_path)
+    assert not (tmp_path / "replace.ended").exists()
+    fault.relieve()
+    fault.relieve()
+    assert (tmp_path / "made-up").read_text() == "x"
+
+
+def test_a_kill_of_pulumi_up_alone_leaves_its_plugins(
+    lab: Cluster, tmp_path: Path, written: Callable[..., None]
+) -> None:
+    written(seconds=600)
+    fault = Replaced(lab, tmp_path, "pulumi", 0.3)
+    fault.strike()
+    try:
+        assert plugin_runs(tmp_path)
+        assert (tmp_path / "replace.ended").read_text() == "-9"
+    finally:
+        os.kill(int((tmp_path / "plugin").read_text()), signal.SIGKILL)
+    fault.relieve()
+    assert (tmp_path / "made-up").read_text() == "x"
+
+
+def test_a_replace_that_ends_before_its_kill_needs_no_repair(
+    lab: Cluster, tmp_path: Path, written: Callable[..., None]
+) -> None:
+    written(seconds=0)
+    fault = Replaced(lab, tmp_path, "all", 60)
+    fault.strike()
+    fault.relieve()
+    assert not (tmp_path / "made-up").exists()
+
+
+def test_a_killed_drill_is_repaired_by_make_up(lab: Cluster, tmp_path: Path, written: Callable[..., None]) -> None:
+    """The next run makes the fault from its mark: what the killed run knew is gone."""
+    written(seconds=0)
+    Replaced(lab, tmp_path, "all", 60).relieve()
+    assert (tmp_path / "made-up").exists()
+
+
+def test_a_make_up_that_fails_is_an_error(lab: Cluster, tmp_path: Path, written: Callable[..., None]) -> None:
+    written(seconds=600, make_up="print('etcd has no quorum'); raise SystemExit(1)")
+    fault = Replaced(lab, tmp_path, "all", 0)
+    fault.strike()
+    with pytest.raises(ToolchainError, match=r"`make up` after a kill of `pulumi up` failed:\netcd has no quorum"):
+        fault.relieve()

@@ -61,9 +61,9 @@ def test_a_plan_survives_the_mark_of_a_run_that_was_killed(lab: Cluster) -> None
     ("substrate", "features", "kinds"),
     [
         ("containers", (), set()),
-        ("containers", ("kubeadm",), {"full-disk", "promotion", "killed-replace"}),
+        ("containers", ("kubeadm",), {"full-disk", "promotion", "killed-up"}),
         ("gcp", (), {"restart"}),
-        ("machines", (), {"restart", "killed-replace"}),
+        ("machines", (), {"restart", "killed-up"}),
     ],
 )
 def test_what_a_lab_cannot_have_is_not_planned(

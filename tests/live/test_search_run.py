@@ -20,6 +20,7 @@ from live.search.run import Place, Verdict, inject, repair_what_is_left
 from toolchain import linearizability, paths
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
+from toolchain.recovery import locks_of
 
 PLANNED = Planned(seed=1, number=3, kind="kill", machine="controller-0", program="etcd")
 
@@ -49,6 +50,7 @@ def api() -> Iterator[MemoryApi]:
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(paths, "state", lambda: tmp_path)
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}/backend")
     made = small_lab.cluster(tmp_path)
     made.stack.directory.mkdir(exist_ok=True)
     return made
@@ -57,7 +59,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 @pytest.fixture
 def place(api: MemoryApi, lab: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(order, "data_path_complaints", lambda cluster, api: [])
-    monkeypatch.setattr(order, "_different_members", lambda cluster: [])
+    monkeypatch.setattr(order, "_different_members", lambda place: [])
     with Report() as report:
         checker = Checker(program=linearizability.ensure(report))
     return Place(cluster=lab, api=api, checker=checker, directory=tmp_path)
@@ -119,21 +121,67 @@ def test_the_next_run_repairs_what_is_left(lab: Cluster, monkeypatch: pytest.Mon
     assert not (lab.stack.directory / "search.json").exists()
 
 
+@pytest.mark.parametrize(("kind", "held"), [("kill", ["make drill"]), ("killed-up", [])])
+def test_a_repair_that_runs_make_up_leaves_it_the_stacks_locks(
+    lab: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, held: list[str]
+) -> None:
+    planned = Planned(seed=1, number=1, kind=kind, machine="controller-0", program="etcd", way="all")
+    seen: list[str] = []
+
+    class Seeing(Injected):
+        def relieve(self) -> None:
+            seen.extend(lock.command for lock in locks_of(tmp_path / "backend", lab.stack))
+
+    monkeypatch.setattr(faults, "of", lambda planned, cluster: Seeing(lab, lambda: None))
+    (lab.stack.directory / "search.json").write_text(json.dumps(asdict(planned)))
+    repair_what_is_left(lab, lambda said: None)
+    assert seen == held
+
+
+def hashes(*each: int, compacted: tuple[int, ...] = (900, 900, 900)) -> subprocess.CompletedProcess[str]:
+    said = [
+        {"Endpoint": f"m{number}", "HashKV": {"hash": one, "compact_revision": compacted[number]}}
+        for number, one in enumerate(each)
+    ]
+    return subprocess.CompletedProcess([], 0, stdout=json.dumps(said), stderr="")
+
+
+def compared(place: Place, monkeypatch: pytest.MonkeyPatch, *said: subprocess.CompletedProcess[str]) -> list[str]:
+    """Compare members that say this, the last of it again and again."""
+    left = list(said)
+    monkeypatch.setattr(Cluster, "ssh", lambda *_, **__: left.pop(0) if len(left) > 1 else left[0])
+    monkeypatch.setattr(order, "_SEEN_WITHIN", 1)
+    return order._different_members(place)
+
+
+@pytest.fixture
+def paper(lab: Cluster, api: MemoryApi, tmp_path: Path) -> Place:
+    """A place whose members a test has say something."""
+    return Place(cluster=lab, api=api, checker=Checker(program=tmp_path), directory=tmp_path)
+
+
 @pytest.mark.parametrize(
-    ("hashes", "differ"),
-    [((7, 7, 7), False), ((7, 8, 7), True), ((7, 7), True)],
+    ("said", "differ"),
+    [(hashes(7, 7, 7), False), (hashes(7, 8, 7), True), (hashes(7, 7), True)],
+    ids=["equal", "one-differs", "one-is-missing"],
 )
 def test_members_are_compared(
-    lab: Cluster, monkeypatch: pytest.MonkeyPatch, hashes: tuple[int, ...], differ: bool
+    paper: Place, monkeypatch: pytest.MonkeyPatch, said: subprocess.CompletedProcess[str], differ: bool
 ) -> None:
-    said = json.dumps([{"Endpoint": f"m{number}", "HashKV": {"hash": each}} for number, each in enumerate(hashes)])
-    answer = subprocess.CompletedProcess([], 0, stdout=said, stderr="")
-    monkeypatch.setattr(Cluster, "ssh", lambda *_, **__: answer)
-    assert bool(order._different_members(lab)) == differ
+    assert bool(compared(paper, monkeypatch, said)) == differ
 
 
-def test_members_that_cannot_be_compared_are_no_success(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = subprocess.CompletedProcess([], 1, stdout="", stderr="deadline exceeded")
-    monkeypatch.setattr(Cluster, "ssh", lambda *_, **__: answer)
-    with pytest.raises(ToolchainError, match="deadline exceeded"):
-        order._different_members(lab)
+def test_members_that_have_not_compacted_alike_are_compared_later(
+    paper: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    between = hashes(7, 8, 7, compacted=(900, 800, 900))
+    assert compared(paper, monkeypatch, between, hashes(7, 7, 7)) == []
+    with pytest.raises(ToolchainError, match="800, 900"):
+        compared(paper, monkeypatch, between)
+
+
+def test_members_that_cannot_be_compared_are_no_success(paper: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = subprocess.CompletedProcess([], 1, stdout="", stderr="required revision is a future revision")
+    assert compared(paper, monkeypatch, failed, hashes(7, 7, 7)) == []
+    with pytest.raises(ToolchainError, match="future revision"):
+        compared(paper, monkeypatch, failed)
