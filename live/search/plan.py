@@ -148,7 +148,7 @@ def _promotion(cluster: Cluster, chance: random.Random) -> dict[str, object]:
 
 
 def _killed_up(cluster: Cluster, chance: random.Random) -> dict[str, object]:
-    return {**_member(cluster, chance), "way": chance.choice(["pulumi", "all"]), "seconds": _span(chance, 1, 25)}
+    return {**_member(cluster, chance), "way": chance.choice(["pulumi", "all"]), "seconds": _span(chance, 1, 15)}
 
 
 def _span(chance: random.Random, low: float, high: float) -> float:
@@ -157,31 +157,31 @@ def _span(chance: random.Random, low: float, high: float) -> float:
 
 KINDS: dict[str, Kind] = {
     "kill": Kind(
-        weight=22,
+        weight=20,
         lacks=_nothing,
         choose=_program,
         says=lambda each: f"SIGKILL of {each.program} on {each.machine}",
     ),
     "freeze": Kind(
-        weight=18,
+        weight=17,
         lacks=_nothing,
         choose=_frozen,
         says=lambda each: f"SIGSTOP of {each.program} on {each.machine} for {each.seconds} s",
     ),
     "loss": Kind(
-        weight=14,
+        weight=13,
         lacks=_nothing,
         choose=_loss,
         says=lambda each: f"{each.machine} loses {each.percent}% of the packets it gets for {each.seconds} s",
     ),
     "delay": Kind(
-        weight=6,
+        weight=7,
         lacks=_nothing,
         choose=_delay,
         says=lambda each: f"what clients send and get is delayed by {each.delay} s, for {each.seconds} s",
     ),
     "one-way": Kind(
-        weight=14,
+        weight=13,
         lacks=_nothing,
         choose=_one_way,
         says=lambda each: (
@@ -202,7 +202,7 @@ KINDS: dict[str, Kind] = {
         says=lambda each: f"the disk with etcd's data on {each.machine} is full for {each.seconds} s",
     ),
     "promotion": Kind(
-        weight=5,
+        weight=7,
         lacks=_units,
         choose=_promotion,
         says=lambda each: (
@@ -211,7 +211,7 @@ KINDS: dict[str, Kind] = {
         ),
     ),
     "killed-up": Kind(
-        weight=3,
+        weight=5,
         lacks=_replaceable,
         choose=_killed_up,
         says=lambda each: (

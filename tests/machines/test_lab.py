@@ -5,11 +5,17 @@ import pytest
 from hosts.reach import SSH_PASSWORD
 from lab.cluster import Cluster
 from lab.commands import Ran, Started, exported, toolchain
+from lab.drilling import drill
 from lab.polling import eventually
+from lab.session import Show
 from lab.workload import NODE_PORT, WEB, Workload
+from live import cluster as live_cluster
+from live.drills.faults import TABLE, Kill
+from live.search.faults import Packets, one_way
 from machines.conftest import BEHIND, HOSTS, JUMPBOX, KEY, STACK, SUDOER
 from machines.own_hosts import PASSWORD, OwnHost, OwnHosts, podman
 from machines.own_workload import OwnWorkload
+from toolchain import stack
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +99,25 @@ def _well() -> Ran:
     ran = Started("status", stack=STACK, module="live").wait()
     assert ran.code == 0, ran.output
     return ran
+
+
+def test_faults_need_only_ssh(cluster: Cluster) -> None:
+    """A user who is not root, whose sudo removes where the connection comes from; a host behind a jumpbox."""
+    lab = live_cluster.find(stack.read(STACK))
+    for host in (SUDOER, BEHIND):
+        machine = lab.machine(host.name)
+        killed = Kill(lab, machine, "kube-proxy")
+        killed.strike()
+        killed.relieve()
+        assert killed.served is not None
+        lost = Packets(lab, machine, one_way("in"))
+        lost.strike()
+        # This host's packets pass, or the repair cannot be made.
+        lost.relieve()
+        assert lab.ssh(machine, f"nft list table inet {TABLE}").returncode == 1
+
+
+def test_a_drill_that_needs_a_power_switch_is_refused(cluster: Cluster, show: Show) -> None:
+    ran = drill("stop-worker", stack=STACK, show=show).wait()
+    assert ran.code == 1
+    assert "cannot have the drill stop-worker: it needs machines that are containers of this host" in ran.output
