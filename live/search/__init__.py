@@ -70,7 +70,7 @@ def main(
         print(f"{kind}: not applicable, and not done: it needs {lack}.")
     verdicts, trouble = _do(planned, cluster, checker)
     failed = [each for each in verdicts if not each.passed]
-    print(_summary(verdicts))
+    print(f"\n{table(verdicts)}\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}.")
     for each in failed:
         print(f"Repeat fault {each.planned.number}: make drill STACK={stack.name} SEED={seed} ARGS='{_again(each)}'")
     if trouble:
@@ -175,15 +175,30 @@ def line_of(verdict: Verdict, count: int) -> str:
     return "\n".join([f"{said}: {'ok' if verdict.passed else 'FAILED'}", *(f"  - {problem}" for problem in problems)])
 
 
-def _summary(verdicts: Sequence[Verdict]) -> str:
-    violations = sum(len(each.violations) for each in verdicts)
-    writes = sum(each.acknowledged for each in verdicts)
-    kinds = ", ".join(
-        f"{kind} {count}" for kind, count in plan.kinds_of([v.planned for v in verdicts]).items() if count
-    )
-    return (
-        f"{len(verdicts)} faults ({kinds or 'none'}): {violations} violations, {writes} writes acknowledged; "
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}."
+def table(verdicts: Sequence[Verdict]) -> str:
+    """What was done, by the kinds of the faults."""
+    rows = [("kind", "faults", "seconds: mean", "longest", "writes acknowledged", "outcome unknown", "violations")]
+    groups = {kind: [each for each in verdicts if each.planned.kind == kind] for kind in plan.KINDS}
+    for name, group in {**groups, "all": list(verdicts)}.items():
+        if group:
+            seconds = [each.seconds for each in group]
+            rows.append(
+                (
+                    name,
+                    str(len(group)),
+                    f"{sum(seconds) / len(seconds):.1f}",
+                    f"{max(seconds):.1f}",
+                    str(sum(each.acknowledged for each in group)),
+                    str(sum(each.operations.get("unknown", 0) for each in group)),
+                    str(sum(len(each.violations) for each in group)),
+                )
+            )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
     )
 
 

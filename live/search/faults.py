@@ -234,7 +234,6 @@ class Promotion(Fault):
         super().__init__(cluster, [machine])
         self._machine, self._victim, self._delay = machine, victim, delay
         self._peer = f"https://{machine.address}:{PEER_PORT}"
-        self._etcd = program(cluster, "etcd")
         self._verbs = f"""{_library(cluster)}
             {USE_ETCD}"""
         self._join = f"""if [ ! -d "$ETCD_DATA/member" ]; then
@@ -272,7 +271,14 @@ class Promotion(Fault):
             text=True,
             start_new_session=True,
         )
-        self._ssh(victim, f"pid=$({self._etcd.pid()}); sleep {self._delay}; kill -9 $pid")
+        self._ssh(
+            victim,
+            # Of a unit that is only starting, too: a learner that has just joined may not have told systemd yet.
+            f"""pid=$(systemctl show --property MainPID --value etcd.service)
+            [ "$pid" -gt 0 ] || {{ echo "etcd does not run" >&2; exit 1; }}
+            sleep {self._delay}
+            kill -9 $pid""",
+        )
         return struck
 
     def relieve(self) -> None:
