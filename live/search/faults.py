@@ -271,14 +271,7 @@ class Promotion(Fault):
             text=True,
             start_new_session=True,
         )
-        self._ssh(
-            victim,
-            # Of a unit that is only starting, too: a learner that has just joined may not have told systemd yet.
-            f"""pid=$(systemctl show --property MainPID --value etcd.service)
-            [ "$pid" -gt 0 ] || {{ echo "etcd does not run" >&2; exit 1; }}
-            sleep {self._delay}
-            kill -9 $pid""",
-        )
+        self._ssh(victim, kill_etcd(self._delay))
         return struck
 
     def relieve(self) -> None:
@@ -385,6 +378,17 @@ class KilledUp(Fault):
 
     def _command(self, module: str, *words: str) -> list[str]:
         return [sys.executable, "-m", module, "--stack", self._cluster.stack.name, *words]
+
+
+def kill_etcd(delay: float) -> str:
+    """The script that kills a machine's etcd after a while.
+
+    Of a unit that is only starting, too: a learner that has just joined may not have told systemd that it is ready.
+    """
+    return f"""pid=$(systemctl show --property MainPID --value etcd.service)
+        [ "$pid" -gt 0 ] || {{ echo "etcd does not run" >&2; exit 1; }}
+        sleep {delay}
+        kill -9 $pid"""
 
 
 def of(planned: Planned, cluster: Cluster, proxy: DelayingProxy | None = None) -> Fault:

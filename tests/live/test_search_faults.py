@@ -13,7 +13,7 @@ import small_lab
 
 from live.cluster import Cluster
 from live.drills.faults import TABLE
-from live.search.faults import Freeze, KilledUp, Packets, loss, one_way
+from live.search.faults import Freeze, KilledUp, Packets, kill_etcd, loss, one_way
 from toolchain import paths
 from toolchain.errors import ToolchainError
 
@@ -102,6 +102,16 @@ def test_a_program_that_does_not_run_cannot_be_frozen(lab: Cluster, machine: Mac
     with pytest.raises(ToolchainError, match="controller-0: etcd does not run"):
         fault.strike()
     fault.relieve()
+
+
+def test_a_learner_that_is_only_starting_is_killed(machine: Machine) -> None:
+    """Its unit is of the type notify, and not active before it has told systemd."""
+    with subprocess.Popen(["sleep", "300"]) as etcd:
+        machine.program("systemctl", f"[ $1 = show ] && echo {etcd.pid}")
+        done = machine.ssh(kill_etcd(0.01))
+        assert (done.returncode, etcd.wait(timeout=20)) == (0, -signal.SIGKILL), done.stderr
+    machine.program("systemctl", "echo 0")
+    assert machine.ssh(kill_etcd(0)).stderr == "etcd does not run\n"
 
 
 @pytest.mark.parametrize("chains", [loss(35), one_way("in"), one_way("out")], ids=["loss", "in", "out"])
