@@ -11,7 +11,7 @@ __all__ = ["cluster", "empty_stack", "orphans_before", "settings", "show"]
 
 STACK = "ha-test"
 # What makes labs of its own on this stack comes before the lab that the others share.
-_ORDER = ("test_interrupted", "test_scale", "test_replace", "test_drills", "test_search")
+_ORDER = ("test_interrupted", "test_scale", "test_replace", "test_drills", "test_search", "test_restore")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,8 +17,9 @@ _EARLY, _LATE = "saved-early", "made-late"
 
 
 @pytest.fixture(scope="module")
-def snapshot(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A snapshot of the lab with one object in it that is deleted later."""
+def snapshot(workload: Workload, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A snapshot of the lab with its pods, and with one object in it that is deleted later."""
+    cluster = workload.cluster
     cluster.kubectl("create", "configmap", _EARLY)
     file = tmp_path_factory.mktemp("snapshots") / "lab.db"
     ran = live("snapshot", str(file))
