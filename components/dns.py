@@ -13,6 +13,7 @@ import pulumi
 from components.component import Component
 from components.machine import Machine
 from components.manifests import KUBECTL, apply_manifests
+from config import health
 from config.settings import Network
 from config.versions import pins
 
@@ -46,9 +47,8 @@ class Dns(Component):
 
 def wait_until_available() -> str:
     """The shell lines, for a controller, that wait until both replicas are."""
-    return (
-        f"{KUBECTL} -n {_NAMESPACE} rollout status deployment/coredns --timeout=$((120 * TIMEOUT_FACTOR))s >/dev/null"
-    )
+    rollout = f"{KUBECTL} -n {_NAMESPACE} rollout status deployment/{health.DNS}"
+    return f"{rollout} --timeout=$((120 * TIMEOUT_FACTOR))s >/dev/null"
 
 
 def corefile(network: Network) -> str:

@@ -18,6 +18,7 @@ from components.dns import wait_until_available
 from components.machine import Machine
 from components.manifests import KUBECTL
 from components.step import Step, StepArgs
+from config import health
 from config.settings import Network
 
 _CURL = "curl -sf --cacert /etc/kubernetes/pki/ca.crt"
@@ -80,11 +81,15 @@ def cluster_checks(args: ReadinessArgs, endpoint: str) -> str:
     nodes = " ".join(f"node/{worker.name}" for worker in args.workers)
     each_wait = 10 * args.controllers[0].timeout_factor
     api_servers = [f"https://{controller.address}:{API_PORT}" for controller in args.controllers]
-    checks = [f"wait_for 60 '/readyz of {url}' '{_CURL} {url}/readyz'" for url in (*api_servers, endpoint)]
+    checks = [
+        f"wait_for 60 '{health.API_READY} of {url}' '{_CURL} {url}{health.API_READY}'"
+        for url in (*api_servers, endpoint)
+    ]
     checks += [
         ". /etc/etcd/etcdctl.env",
-        "wait_for 60 'every etcd member healthy' 'etcdctl endpoint health --cluster'",
-        f"wait_for 60 'all nodes Ready' '{KUBECTL} wait --for=condition=Ready {nodes} --timeout={each_wait}s'",
+        f"wait_for 60 'every etcd member healthy' '{health.ETCD_MEMBERS}'",
+        f"wait_for 60 'all nodes Ready' '{KUBECTL} wait --for=condition={health.NODE_READY} {nodes} "
+        f"--timeout={each_wait}s'",
         *(calico.cluster_checks(args.workers) if args.network.pod_network == "calico" else []),
         wait_until_available(),
     ]

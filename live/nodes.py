@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from subprocess import TimeoutExpired
 from typing import Any
 
+from config import health
 from live.cluster import Cluster
 from toolchain.errors import ToolchainError
 
@@ -64,10 +65,9 @@ def _lacks(node: dict[str, Any] | None, lease: dict[str, Any] | None, since: dat
         return "it is not in the API"
     if lease is None or datetime.fromisoformat(lease["spec"]["renewTime"]) < since:
         return "its kubelet has not been heard"
-    for condition in node["status"].get("conditions", []):
-        if condition["type"] == "Ready":
-            return "" if condition["status"] == "True" else str(condition["message"])
-    return "it has never been ready"
+    if health.has_condition(node):
+        return ""
+    return str(health.condition_of(node).get("message", "it has never been ready"))
 
 
 def _get(cluster: Cluster, *what: str) -> list[dict[str, Any]] | None:

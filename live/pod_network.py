@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from config import health
 from live.cluster import Cluster
 from live.probe import Probe
 
@@ -142,7 +143,6 @@ def _dns_pods(objects: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]
     for item in objects:
         if item["kind"] != "Pod" or item["metadata"].get("labels", {}).get(label) != value:
             continue
-        status = item.get("status", {})
-        is_ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", []))
-        if is_ready and status.get("podIP") and "deletionTimestamp" not in item["metadata"]:
-            yield status["podIP"], item["spec"]["nodeName"]
+        is_ready = health.has_condition(item) and "deletionTimestamp" not in item["metadata"]
+        if is_ready and (address := item["status"].get("podIP")):
+            yield address, item["spec"]["nodeName"]

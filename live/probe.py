@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 
+from config import health
 from config.machines import Role
 from hosts import firewall
 from live.cluster import Cluster, LiveMachine
@@ -236,11 +237,11 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
     if Role.CONTROLLER in machine.roles:
         asked |= {
             "readyz": f"curl -sS --max-time {most} --cacert /etc/kubernetes/pki/ca.crt -w '\\n%{{http_code}}' "
-            f"'https://{machine.address}:6443/readyz?verbose'",
+            f"'https://{machine.address}:6443{health.API_READY}?verbose'",
             # Its own API server: the balancer may be what is broken.
             "objects": "kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --cache-dir /var/lib/hardway/kubectl "
             "--server https://127.0.0.1:6443 "
-            f"--request-timeout={most}s --namespace kube-system get nodes,leases,pods -o json",
+            f"--request-timeout={most}s --namespace kube-system get nodes,leases,pods,deployments -o json",
         }
     if cluster.by_kubeadm and Role.CONTROLLER in machine.roles:
         # By its files alone: without a kubeconfig it does not wait for an API that may be what is broken.

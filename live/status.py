@@ -14,6 +14,7 @@ from subprocess import TimeoutExpired
 from typing import Any
 from urllib.parse import urlsplit
 
+from config import health
 from config.machines import Role
 from live import etcd_data, firewalls, pod_network
 from live.cluster import Cluster
@@ -203,6 +204,19 @@ class NodeStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DnsStatus:
+    """The cluster's DNS.
+
+    Args:
+        available: how many of its replicas are.
+        replicas: how many there are to be; 0 where it is not in the API.
+    """
+
+    available: int = 0
+    replicas: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class CertificateStatus:
     """One certificate of the lab.
 
@@ -232,6 +246,7 @@ class Status:
         well: whether there are no problems.
         problems: each in one sentence.
         seen_by: the controller whose API server told of leases and nodes; null where none could.
+        dns: null likewise.
         renewal_days: a `make up` this many days before a certificate's end renews those that the stack made.
     """
 
@@ -247,6 +262,7 @@ class Status:
     backends: list[BackendStatus]
     seen_by: str | None
     nodes: list[NodeStatus]
+    dns: DnsStatus | None
     renewal_days: float
     certificates: list[CertificateStatus]
     firewalls: list[FirewallStatus]
@@ -326,9 +342,11 @@ def judge(
         ),
         *(each for probe in probes for each in _issued(probe, now, renewal)),
     ]
+    dns = None if seen_by is None else _dns(objects)
     ways = pod_network.judge(cluster, probes, objects)
     snapshots = [_snapshot(probe) for probe in probes if probe.reached and "snapshot" in probe.answers]
     walls = [*firewall_here, *firewalls.of_machines(cluster, probes)]
+    explained = _explained(machines, nodes, walls)
     # Of a machine that does not answer that alone is said.
     reached = {each.name for each in machines if each.reached}
     problems = [
@@ -343,7 +361,9 @@ def judge(
         *_object_problems(cluster, seen_by, leases, nodes),
         *_certificate_problems(probes, ends),
         *firewalls.problems(walls),
-        *pod_network.problems(ways, _explained(machines, nodes, walls)),
+        *pod_network.problems(ways, explained),
+        # Pods of a machine that has a line of its own are not available.
+        *(_dns_problems(dns) if dns and not explained else ()),
         *(f"the last snapshot of etcd on {each.machine} {each.message}" for each in snapshots if each.message),
     ]
     return Status(
@@ -359,6 +379,7 @@ def judge(
         backends=backends,
         seen_by=seen_by,
         nodes=nodes,
+        dns=dns,
         renewal_days=renewal / timedelta(days=1),
         certificates=ends,
         firewalls=walls,
@@ -527,14 +548,13 @@ def _lease(name: str, objects: Sequence[dict[str, Any]], clock: datetime) -> Lea
     for item in objects:
         if item["kind"] == "Lease" and item["metadata"]["name"] == name and item["spec"].get("renewTime"):
             spec = item["spec"]
-            age = (clock - datetime.fromisoformat(spec["renewTime"])).total_seconds()
             return LeaseStatus(
                 name=name,
                 # "controller-0_8a4e...": the machine and a number of its own
                 holder=(spec.get("holderIdentity") or "").partition("_")[0] or None,
                 renewed=spec["renewTime"],
-                age_seconds=round(max(age, 0.0), 1),
-                valid=bool(spec.get("holderIdentity")) and age <= spec.get("leaseDurationSeconds", 15),
+                age_seconds=round(max(health.lease_age(spec, clock.timestamp()), 0.0), 1),
+                valid=health.is_held(spec, clock.timestamp()),
             )
     return LeaseStatus(name=name)
 
@@ -566,7 +586,7 @@ def _backends(probe: Probe) -> Iterator[BackendStatus]:
                 balancer=probe.machine.name,
                 backend=row["pxname"],
                 server=row["svname"],
-                up=row["status"].startswith("UP"),
+                up=health.is_up(row["status"]),
                 status=row["status"],
                 # "* L7STS" while the next check is under way
                 check=(row["last_chk"] or row["check_status"]).removeprefix("* "),
@@ -584,16 +604,30 @@ def _endpoint(cluster: Cluster, probes: Sequence[Probe], says: str) -> EndpointS
 
 
 def _node(item: dict[str, Any]) -> NodeStatus:
-    conditions = {entry["type"]: entry for entry in item["status"].get("conditions", [])}
-    ready = conditions.get("Ready", {})
+    ready = health.condition_of(item)
     return NodeStatus(
         name=item["metadata"]["name"],
-        ready=ready.get("status") == "True",
+        ready=health.has_condition(item),
         since=ready.get("lastTransitionTime"),
         schedulable=not item["spec"].get("unschedulable", False),
         version=item["status"].get("nodeInfo", {}).get("kubeletVersion"),
-        message="" if ready.get("status") == "True" else ready.get("message", "it has never been ready"),
+        message="" if health.has_condition(item) else ready.get("message", "it has never been ready"),
     )
+
+
+def _dns(objects: Sequence[dict[str, Any]]) -> DnsStatus:
+    for item in objects:
+        if item["kind"] == "Deployment" and item["metadata"]["name"] == health.DNS:
+            available, wanted = health.replicas(item)
+            return DnsStatus(available=available, replicas=wanted)
+    return DnsStatus()
+
+
+def _dns_problems(dns: DnsStatus) -> Iterator[str]:
+    if not dns.replicas:
+        yield f"the Deployment {health.DNS} of the cluster's DNS is not in the API, or has no replicas"
+    elif dns.available != dns.replicas:
+        yield f"DNS has {dns.available} of {dns.replicas} replicas available"
 
 
 def _issued(probe: Probe, now: datetime, renewal: timedelta) -> Iterator[CertificateStatus]:
@@ -703,7 +737,7 @@ def _ask_endpoint(cluster: Cluster) -> str:
     seconds = 5
     try:
         request = f"--request-timeout={cluster.allowed(seconds):.0f}s"
-        done = cluster.kubectl("get", "--raw", "/readyz", request, seconds=2 * seconds)
+        done = cluster.kubectl("get", "--raw", health.API_READY, request, seconds=2 * seconds)
     except TimeoutExpired:
         return f"no answer within {cluster.allowed(2 * seconds):.0f} s"
     if done.returncode == 0:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from config import health
 from toolchain import access
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
@@ -45,7 +46,7 @@ def _machine_says(stack: Stack, machine: str) -> str:
 def _api_says(stack: Stack, *, seconds: float) -> str:
     """Why the API does not become ready within so many seconds, times `timeout_factor`; empty where it does."""
     allowed = 5 * stack.timeout_factor
-    ready = [*access.kubectl_command(stack), "get", "--raw", "/readyz", f"--request-timeout={allowed}s"]
+    ready = [*access.kubectl_command(stack), "get", "--raw", health.API_READY, f"--request-timeout={allowed}s"]
     deadline = time.monotonic() + seconds * stack.timeout_factor
     while why := _why(ready, 2 * allowed, access.kubectl_environment(stack)):
         if time.monotonic() >= deadline:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from config import health
 from config.machines import Role
 from live.cluster import Cluster, LiveMachine
 from live.drills.api import Api, ApiError, ask
@@ -15,8 +16,6 @@ from live.drills.workload import Workload
 from live.programs import LEADERS
 from toolchain.errors import ToolchainError
 
-_FRESH_LEASE = 15.0
-"""Seconds for which a leader holds its lease; it renews it every 2 s."""
 _FRESH_NODE = 40.0
 """Seconds for which a kubelet may not be heard: it renews its lease every 10 s, and the lease holds for 40."""
 
@@ -81,7 +80,7 @@ def _etcd(cluster: Cluster) -> list[str]:
     # Through the first member that answers: the one that is asked may be the one that is broken.
     members, said = cluster.etcd_members, ""
     for member in members:
-        script = f"{OWN_MEMBER}\netcdctl endpoint health --cluster -w json 2>/dev/null; echo; etcdctl alarm list"
+        script = f"{OWN_MEMBER}\n{health.ETCD_MEMBERS} -w json 2>/dev/null; echo; etcdctl alarm list"
         done = cluster.ssh(member, script, seconds=30)
         first, _, alarms = done.stdout.strip().partition("\n")
         if done.returncode == 0 and first:
@@ -97,7 +96,7 @@ def _etcd(cluster: Cluster) -> list[str]:
 def _api_server(api: Api, machine: LiveMachine) -> list[str]:
     connection = api.connection(f"https://{machine.address}:6443", seconds=3)
     try:
-        ask(connection, "GET", "/readyz")
+        ask(connection, "GET", health.API_READY)
         return []
     except ApiError as error:
         return [f"the API server of {machine.name} is not ready: {error}"]
@@ -114,8 +113,7 @@ def _balancer(cluster: Cluster, machine: LiveMachine) -> list[str]:
     return [
         f"{machine.name} has the backend {row['pxname']}/{row['svname']} {row['status']}"
         for row in servers
-        # "UP 1/2": a check has failed, and the server is still in use.
-        if row["status"] != "UP"
+        if not health.is_up(row["status"])
     ]
 
 
@@ -124,8 +122,8 @@ def _objects(cluster: Cluster, api: Api, heard_since: float | None) -> Iterator[
     for name in LEADERS:
         if not view.leaders[name]:
             yield f"{name} has no leader"
-        elif (age := view.at - view.renewed[name]) > _FRESH_LEASE:
-            yield f"the leader of {name} has not renewed its lease for {age:.0f} s"
+        elif name not in view.held:
+            yield f"the leader of {name} has not renewed its lease for {view.at - view.renewed[name]:.0f} s"
     for machine in cluster.with_role(Role.CONTROLLER):
         if machine.address not in view.api_servers:
             yield f"{machine.name} is not among the endpoints of the Service kubernetes"
@@ -134,7 +132,6 @@ def _objects(cluster: Cluster, api: Api, heard_since: float | None) -> Iterator[
             yield f"{machine.name} is not Ready"
         elif (heard := view.heard.get(machine.name, 0)) < (heard_since or view.at - _FRESH_NODE):
             yield f"the kubelet of {machine.name} was last heard {view.at - heard:.0f} s ago"
-    dns = api.get("/apis/apps/v1/namespaces/kube-system/deployments/coredns")
-    wanted, available = dns["spec"]["replicas"], dns["status"].get("availableReplicas", 0)
+    available, wanted = health.replicas(api.get(f"/apis/apps/v1/namespaces/kube-system/deployments/{health.DNS}"))
     if available != wanted:
         yield f"DNS has {available} replicas available of {wanted}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
+from config import health
 from live.cluster import Cluster, LiveMachine
 from live.drills.api import Api, ApiError, ask
 from live.drills.samples import Sample
@@ -278,6 +279,7 @@ class View:
         at: when the answers were there.
         leaders: program -> the identity that holds its lease: MACHINE_UUID.
         renewed: program -> when that lease was last renewed.
+        held: the programs whose lease is held, and was renewed in time.
         api_servers: their addresses, as the endpoints of the Service `kubernetes`.
         ready: the nodes that are Ready.
         heard: node -> when its kubelet last renewed its lease.
@@ -286,6 +288,7 @@ class View:
     at: float
     leaders: Mapping[str, str] = field(default_factory=dict)
     renewed: Mapping[str, float] = field(default_factory=dict)
+    held: frozenset[str] = frozenset()
     api_servers: frozenset[str] = frozenset()
     ready: frozenset[str] = frozenset()
     heard: Mapping[str, float] = field(default_factory=dict)
@@ -330,20 +333,18 @@ def look(get: Any) -> View:
     slice_ = get(_ENDPOINTS)
     nodes = get("/api/v1/nodes")["items"]
     heard = get(f"{_LEASES}/kube-node-lease/leases")["items"]
+    now = time.time()
     return View(
-        at=time.time(),
+        at=now,
         leaders={lease["metadata"]["name"]: lease["spec"].get("holderIdentity", "") for lease in leases},
         renewed={lease["metadata"]["name"]: _epoch(lease["spec"]["renewTime"]) for lease in leases},
+        held=frozenset(lease["metadata"]["name"] for lease in leases if health.is_held(lease["spec"], now)),
         api_servers=frozenset(
             address for endpoint in slice_.get("endpoints") or () for address in endpoint["addresses"]
         ),
-        ready=frozenset(node["metadata"]["name"] for node in nodes if _is_ready(node)),
+        ready=frozenset(node["metadata"]["name"] for node in nodes if health.has_condition(node)),
         heard={lease["metadata"]["name"]: _epoch(lease["spec"]["renewTime"]) for lease in heard},
     )
-
-
-def _is_ready(node: dict[str, Any]) -> bool:
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in node["status"].get("conditions", ()))
 
 
 def _epoch(text: str) -> float:

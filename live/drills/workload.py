@@ -8,6 +8,7 @@ import json
 import time
 from typing import Any
 
+from config import health
 from config.machines import Role
 from config.versions import pins
 from live.cluster import Cluster, LiveMachine
@@ -160,5 +161,4 @@ def _agnhost(name: str) -> dict[str, Any]:
 
 
 def _is_ready(item: dict[str, Any]) -> bool:
-    conditions = {entry["type"]: entry["status"] for entry in item["status"].get("conditions", [])}
-    return conditions.get("Ready") == "True" and "deletionTimestamp" not in item["metadata"]
+    return health.has_condition(item) and "deletionTimestamp" not in item["metadata"]

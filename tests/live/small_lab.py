@@ -132,9 +132,20 @@ def issued(**ends: str) -> str:
     return json.dumps({"kind": "CertificateExpirationInfo", "certificates": rows})
 
 
+def dns(available: int, replicas: int = 2) -> dict[str, Any]:
+    """The Deployment of the cluster's DNS."""
+    return {
+        "kind": "Deployment",
+        "metadata": {"name": "coredns"},
+        "spec": {"replicas": replicas},
+        "status": {"availableReplicas": available} if available else {},
+    }
+
+
 def objects(*items: dict[str, Any]) -> str:
-    """What kubectl says of nodes and leases."""
-    return json.dumps({"items": list(items)})
+    """What kubectl says of nodes and leases, and of a DNS that is available unless another is among them."""
+    given = any(item["kind"] == "Deployment" for item in items)
+    return json.dumps({"items": [*items, *([] if given else [dns(2)])]})
 
 
 HEALTHY_OBJECTS = objects(

@@ -66,6 +66,7 @@ def test_the_json_has_the_documented_shape(lab: Cluster) -> None:
         "backends",
         "seen_by",
         "nodes",
+        "dns",
         "renewal_days",
         "certificates",
         "firewalls",
