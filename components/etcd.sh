@@ -31,7 +31,7 @@ join() {
   systemctl -q is-active etcd.service || leave_aside_what_serves_no_more "$peer"
   if [ -d "$ETCD_DATA/member" ]; then
     return
-  elif [ -n "$founders" ] && [ ! -e "$ETCD_MARK" ]; then
+  elif [ -n "$founders" ] && [ ! -e "$ETCD_MARK" ] && ! others_serve; then
     join_with "$name" new "$founders"
   else
     join_what_answers "$name" "$peer"
@@ -40,6 +40,19 @@ join() {
 
 # founding FOUNDERS: whether this member is to found the cluster with others, and has not been seen to serve yet.
 founding() { [[ $1 == *,* ]] && [ ! -e "$ETCD_MARK" ]; }
+
+# others_serve: whether a member of the lab is healthy: then there is a cluster, and a machine without data joins it. Pulumi
+# may call a new machine a founder, after `pulumi up --replace` or `pulumi state delete` of etcd-founders. A member that
+# waits for the other founders has no leader yet.
+others_serve() {
+  local endpoints url
+  # shellcheck source=/dev/null
+  endpoints=$(. "$ETCD_CLIENT" && echo "$ETCDCTL_ENDPOINTS")
+  for url in ${endpoints//,/ }; do
+    ! member_is_healthy "$url" 2>/dev/null || return 0
+  done
+  return 1
+}
 
 # joined PEER-URL MEANS: wait until the member serves; from now on this machine founds no cluster.
 joined() {

@@ -2,7 +2,8 @@
 
 Made: one command on this host that remembers which machines carry a member, and how each is defined. When that
 changes, more than half of the machines must stay as they are: what they hold is the cluster. A removed member leaves by
-the etcd component's own way; a machine that is made anew has lost its data.
+the etcd component's own way; a machine that is made anew has lost its data. Where the substrate can ask them (`ask`),
+more than half must be healthy members that stay.
 
 What the lab was made with for good (config/choices.py) is remembered and guarded with them.
 """
@@ -15,7 +16,7 @@ from pulumi_command import local
 
 
 def quorum_guard(
-    name: str, definitions: Mapping[str, str], choices: str, opts: pulumi.ResourceOptions
+    name: str, definitions: Mapping[str, str], choices: str, opts: pulumi.ResourceOptions, ask: str = ""
 ) -> local.Command:
     """The command that everything which removes or replaces a machine comes after.
 
@@ -25,6 +26,8 @@ def quorum_guard(
             another machine.
         choices: what the lab is made with and cannot change, as one word; empty where all of it is the default.
         opts: of the resource.
+        ask: the shell function `state_of MACHINE`, which prints `healthy`, `none` for a machine without etcd's data, or
+            neither; empty where members cannot be asked.
 
     Raises, at `up`: a report that says what would go. The environment variable INSIST=yes lets it happen.
     """
@@ -38,7 +41,7 @@ def quorum_guard(
         create=remember(members),
         # An error shows a command, not its input.
         update="# quorum of etcd\nexec sh -s",
-        stdin=refuse(members, choices),
+        stdin=refuse(members, choices, ask),
         opts=opts,
     )
 
@@ -48,7 +51,7 @@ def remember(members: str) -> str:
     return f"# The machines that carry etcd, and their definitions.\nprintf '%s\\n' '{members}'"
 
 
-def refuse(members: str, choices: str = "") -> str:
+def refuse(members: str, choices: str = "", ask: str = "") -> str:
     """The shell lines that compare the members with those of the `up` before, and print them if enough stay.
 
     A lab that goes back to the defaults is refused by the quorum's rule: none of its members is what it was.
@@ -71,9 +74,35 @@ def refuse(members: str, choices: str = "") -> str:
             "END",
             "  exit 1",
             "fi",
+            *(_refuse_unhealthy(ask) if ask else ()),
             "printf '%s\\n' \"$wanted\"",
         ]
     )
+
+
+def _refuse_unhealthy(ask: str) -> list[str]:
+    return [
+        'if [ -n "$gone" ] && [ "${INSIST:-}" != yes ]; then',
+        ask,
+        "  healthy=0 silent='' data=''",
+        "  for machine in $(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | sed 's/[[ ].*//'); do",
+        "    state=$(state_of $machine)",
+        # No member has any data: what the lab was to be has failed, and nothing is lost with it.
+        '    [ "$state" = none ] || data=yes',
+        '    case " $(echo $gone | sed \'s/\\[[^ ]*//g\') " in *" $machine "*) continue ;; esac',
+        '    if [ "$state" = healthy ]; then healthy=$((healthy + 1)); else silent="$silent $machine"; fi',
+        "  done",
+        '  if [ "$data" = yes ] && [ $((2 * healthy)) -le "$before" ]; then',
+        "    cat >&2 <<END",
+        "Refused, and nothing was changed: this would remove or replace $gone, and the quorum of etcd with it:",
+        "$before members need $((before / 2 + 1)), and $healthy that stay are healthy.${silent:+ Not healthy:$silent.}",
+        "Repair these first (make status), or change fewer machines at once. To insist, save what is there (make",
+        "snapshot), set INSIST=yes in the environment (make up INSIST=yes), and restore it (make restore).",
+        "END",
+        "    exit 1",
+        "  fi",
+        "fi",
+    ]
 
 
 def _refuse_other_choices(choices: str) -> list[str]:

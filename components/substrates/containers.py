@@ -23,7 +23,8 @@ from pulumi_command import local, remote
 from components.machine import Machine
 from components.quorum import quorum_guard
 from components.substrates.containers_owner import IDENTITY, RECORDS, REMOVES, fingerprint, of_owner, owners_interpreter
-from components.substrates.this_host import host_routes, script
+from components.substrates.containers_quorum import UNLOCKED, check_removal, give_up_quorum, keep_quorum, states
+from components.substrates.this_host import AS_ROOT, host_routes, script
 from components.systemd import oneshot_unit
 from components.version_guard import version_guard
 from components.worker import HOST_RESOLV_CONF, HOST_RESOLVED, KUBELET_SYSCTLS
@@ -103,6 +104,7 @@ class Containers(pulumi.ComponentResource):
             {spec.name: made_from + create_container(lab, prefix, spec) for spec in lab.etcd_members},
             lab.choices,
             child,
+            ask="\n".join([AS_ROOT, states(engine, prefix, lab.settings.timeout_factor)]),
         )
         self.checks: Sequence[pulumi.Resource] = [preflight, guard, version_guard(f"{name}-versions", lab, child)]
         network = local.Command(
@@ -111,7 +113,12 @@ class Containers(pulumi.ComponentResource):
             # Where only the deletion differs from that of a running lab, nothing is to be made again.
             update=":",
             delete=of_owner(delete_network(engine, prefix, lab), lab.name),
-            interpreter=guarded,
+            # Its creation removes a network of its name, with all containers.
+            interpreter=owners_interpreter(
+                lab.name,
+                title=f"network {prefix}",
+                first=["set -eu", AS_ROOT, *last_data(lab, lab.etcd_members)],
+            ),
             environment=owner,
             opts=pulumi.ResourceOptions(
                 parent=self, depends_on=self.checks, replace_on_changes=["create"], delete_before_replace=True
@@ -133,6 +140,29 @@ class Containers(pulumi.ComponentResource):
         self.machines: Sequence[Machine] = [
             self._machine(name, lab, spec, key, owner, network, firewall) for spec in lab.machines
         ]
+        unchecked = of_owner(_removal(f"check of {prefix}'s removals", give_up_quorum(lab.name)), lab.name)
+        # Two: a run that is killed after the check was turned on has in its state what turns it off.
+        removals = local.Command(
+            f"{name}-removals",
+            create=f"# removals of {prefix}",
+            delete=unchecked,
+            interpreter=guarded,
+            environment=owner,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # Deleted before them by `pulumi destroy`.
+                depends_on=[network, *(machine.resource for machine in self.machines if machine.resource)],
+                delete_before_replace=True,
+            ),
+        )
+        local.Command(
+            f"{name}-removals-checked",
+            create=pulumi.Output.format("{0}\n# after {1}", keep_quorum(lab.name), removals.id),
+            delete=unchecked,
+            interpreter=guarded,
+            environment=owner,
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+        )
         routes = host_routes(lab.machines)
         unit = boot_unit(engine, prefix, [spec.name for spec in lab.machines], routes, lab.kernel_modules)
         local.Command(
@@ -172,12 +202,14 @@ class Containers(pulumi.ComponentResource):
             create=pulumi.Output.format("{0}\n# on network {1}", create_container(lab, prefix, spec), network.id),
             # A lab that runs may have other deletions and another interpreter: its machine stays as it is.
             update=f"# container {prefix}-{spec.name} stays\n{_SAY_AGAIN}",
-            delete=delete_container(lab.engine, f"{prefix}-{spec.name}"),
+            delete=delete_container(lab.engine, f"{prefix}-{spec.name}", last_data(lab, [spec])),
             # Keys come on standard input: no command line and no log shows them.
             stdin=pulumi.Output.format(
                 "{0}\n{1}", key.public_key_openssh.apply(str.strip), host_key.private_key_openssh.apply(str.strip)
             ),
-            interpreter=owners_interpreter(lab.name),
+            interpreter=owners_interpreter(
+                lab.name, title=f"container {prefix}-{spec.name}", first=remove_found(lab, prefix, spec)
+            ),
             environment=owner,
             logging=local.Logging.NONE,
             opts=pulumi.ResourceOptions(
@@ -234,6 +266,7 @@ def delete_network(engine: str, prefix: str, lab: Lab) -> str:
     """The shell lines that remove the network, with whatever container a killed run left in it."""
     return _removal(
         f"network {prefix}",
+        *last_data(lab, lab.etcd_members),
         f"left=$(as_root {engine} ps -aq --filter label=hardway.lab={lab.name})",
         f'[ -z "$left" ] || as_root {_remove(engine)} $left >/dev/null',
         *_remove_network(engine, prefix),
@@ -348,16 +381,46 @@ def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
     )
 
 
-def delete_container(engine: str, container: str) -> str:
+def last_data(lab: Lab, specs: Sequence[MachineSpec]) -> list[str]:
+    """The shell lines that end a script where etcd would lose its quorum, or its last data, without these machines."""
+    members = [spec.name for spec in lab.etcd_members]
+    removed = [spec.name for spec in specs if spec.name in members]
+    if not removed:
+        return []
+    return check_removal(lab.name, lab.engine, lab.settings.timeout_factor, members=members, removed=removed)
+
+
+def remove_found(lab: Lab, prefix: str, spec: MachineSpec) -> list[str]:
+    """The shell lines that remove what has a machine's name before it is made, where etcd goes on without it."""
+    checked = last_data(lab, [spec])
+    if not checked:
+        return []
+    return [
+        "set -eu",
+        AS_ROOT,
+        *checked,
+        f"as_root {_remove(lab.engine)} {prefix}-{spec.name} >/dev/null 2>&1 {UNLOCKED} || true",
+        f"exec {UNLOCKED}",
+    ]
+
+
+def delete_container(engine: str, container: str, checked: Sequence[str] = ()) -> str:
     """The shell lines that remove a machine with all it holds; it need not answer any more, or be there.
 
     By its id, which its first command has printed: another one may have its name by now.
+
+    Args:
+        engine: podman or docker.
+        container: its name.
+        checked: the lines that run before something is removed.
     """
     return _removal(
         f"container {container}",
         ': "${PULUMI_COMMAND_STDOUT:?the state has no id of this container}"',
         f"present=$(as_root {engine} ps -aq --no-trunc --filter id=$PULUMI_COMMAND_STDOUT)",
-        f'[ -z "$present" ] || as_root {_remove(engine)} "$present" >/dev/null',
+        '[ -n "$present" ] || exit 0',
+        *checked,
+        f'as_root {_remove(engine)} "$present" >/dev/null {UNLOCKED}',
     )
 
 

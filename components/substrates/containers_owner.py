@@ -20,9 +20,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 RECORDS = "/var/lib/hardway-labs"
 """A file for each lab of this host: identity, container engine, and the directory that made it, in one line."""
@@ -285,7 +286,7 @@ def _ask(*command: str) -> str:
     return done.stdout
 
 
-def owners_interpreter(lab: str, records: str = RECORDS) -> list[str]:
+def owners_interpreter(lab: str, records: str = RECORDS, *, title: str = "", first: Sequence[str] = ()) -> list[str]:
     """The interpreter of commands that make something of a lab's name: they run for the recorded lab only.
 
     It is no part of the command: another text of that would replace the machines of labs that run. What such a command
@@ -294,12 +295,17 @@ def owners_interpreter(lab: str, records: str = RECORDS) -> list[str]:
     Args:
         lab: the stack's name.
         records: the directory of the records.
+        title: of the script that makes something; others, as updates, have another first line.
+        first: the shell lines that run before that script.
     """
     lines = [
         # $0 is the command. What removes something decides by itself.
         f'case $0 in "{REMOVES}"*) exec /bin/bash -c "$0" ;; esac',
+        *(("newline=$'\\n'",) if first else ()),
         owner_of(lab, records),
-        f'if [ "${{owner:-none}}" = "${IDENTITY}" ]; then exec /bin/bash -c "$0"; fi',
+        f'if [ "${{owner:-none}}" = "${IDENTITY}" ]; then',
+        *((f'if [ "${{0%%$newline*}}" = {quote(f"# {title}")} ]; then', *first, "fi") if first else ()),
+        'exec /bin/bash -c "$0"; fi',
         f'echo "Refused: on this host the name hardway-{lab} is not the lab of this state, whose key is ${IDENTITY};'
         f' {records}/{lab} has ${{owner:-no key}} ${{rest#* }}." >&2',
         f'echo "\\`make up STACK={lab}\\` marks a lab that lost its record, and says how to go on with another." >&2',

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from config.machines import MachineSpec
 
-_AS_ROOT = 'as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }'
+AS_ROOT = 'as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }'
+"""The shell function `as_root COMMAND...`."""
 
 
 def script(title: str, *lines: str) -> str:
     """A script for this host, with `as_root` before what needs it; its first line names it in reports."""
-    return "\n".join([f"# {title}", "set -eu", _AS_ROOT, *lines])
+    return "\n".join([f"# {title}", "set -eu", AS_ROOT, *lines])
 
 
 def host_routes(machines: Sequence[MachineSpec]) -> list[tuple[str, str]]:

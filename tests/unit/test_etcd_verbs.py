@@ -150,6 +150,19 @@ def test_a_founder_founds_and_asks_nobody(machine: EtcdMachine) -> None:
     assert not machine.mark.exists()
 
 
+@pytest.mark.parametrize("listed", ["started", "unstarted"])
+def test_a_founder_joins_a_cluster_that_serves(machine: EtcdMachine, listed: str) -> None:
+    """etcd-founders is new after `pulumi up --replace` or `pulumi state delete`, and calls a new machine a founder."""
+    machine.cluster("1 started", "2 started", f"3 {listed}")
+    for number in (1, 3):
+        Path(f"{machine.environment['CURL_SAYS']}.{number}").write_text('{"health":"false"}\n')
+    Path(f"{machine.environment['CURL_SAYS']}.2").write_text('{"health":"true"}\n')
+    done = machine.run(f"join c {PEER.format(3)} {FOUNDERS}")
+    assert done.returncode == 0, done.stderr
+    assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "existing", "ETCD_INITIAL_CLUSTER": FOUNDERS}
+    assert machine.asked() == (["member remove id3", "member add c"] if listed == "started" else [])
+
+
 @pytest.mark.parametrize(
     ("founders", "was_a_member", "waits"),
     [(FOUNDERS, False, False), (FOUNDERS, True, True), ("a=https://10.0.0.1:2380", False, True), ("", False, True)],

@@ -1,6 +1,7 @@
 """The guard of etcd's quorum: its texts, run by a real shell."""
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -65,6 +66,36 @@ def test_what_would_lose_it_is_refused(before: str, after: str, gone: str, neede
     assert "nothing was touched" in done.stderr
     insisted = shell(refuse(after), before=before, insist="yes")
     assert (insisted.returncode, insisted.stdout.strip()) == (0, after)
+
+
+# Each member's state, in a variable of its name.
+ASK = 'state_of() { eval "echo \\$$1"; }'
+
+
+@pytest.mark.parametrize(
+    ("states", "after", "refused"),
+    [
+        ("a=healthy b=healthy c=healthy", "a 1\nb 2\nc 9", ""),
+        # It is the one that is replaced.
+        ("a=healthy b=healthy c=", "a 1\nb 2\nc 9", ""),
+        ("a=healthy b= c=healthy", "a 1\nb 2\nc 9", "1 that stay are healthy. Not healthy: b."),
+        ("a= b= c=", "a 1\nb 2", "0 that stay are healthy. Not healthy: a b."),
+        # Nothing goes.
+        ("a= b= c=", FIVE, ""),
+        # The first `up` has failed: no machine has data.
+        ("a=none b=none c=none", "a 1\nb 2\nc 9", ""),
+        ("a=none b=none c=", "a 1\nb 2\nc 9", "0 that stay are healthy. Not healthy: a b."),
+    ],
+)
+@pytest.mark.parametrize("choices", ["", "bootstrap=kubeadm"])
+def test_members_that_stay_must_be_healthy(states: str, after: str, refused: str, choices: str) -> None:
+    made_with = f"[{choices}]" if choices else ""
+    before, wanted = (re.sub("(?m)^(.)", rf"\1{made_with}", text) for text in (THREE, after))
+    text = refuse(wanted, choices, f"{states.replace(' ', ';')}\n{ASK}")
+    done = shell(text, before=before)
+    assert (done.returncode, refused in done.stderr) == (1 if refused else 0, True), done.stderr
+    assert not refused or "nothing was changed" in done.stderr
+    assert shell(text, before=before, insist="yes").returncode == 0
 
 
 def local(run: Run, name: str) -> Registered:

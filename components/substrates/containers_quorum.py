@@ -1,0 +1,110 @@
+"""Whether etcd keeps its quorum without a container: asked right before anything removes it.
+
+Pulumi's own commands remove machines past the guard of `up` (components/quorum.py): `--replace` of a machine or of the
+network runs their deletions, and after `pulumi state delete` the creation removes what has the machine's name. So these
+scripts ask the members themselves. They take turns: of two removals in one run the second sees what the first has left.
+
+A file on this host says that removals are checked. It belongs to a resource that comes after all machines: `pulumi
+destroy` deletes that first, and removes all machines then. INSIST=yes in the environment lets a removal pass.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from shlex import quote
+
+from components.substrates.containers_owner import RECORDS
+from components.substrates.this_host import script
+
+_HEALTH = Path(__file__).parents[1] / "etcd_health.sh"
+_DATA = ("/var/lib/etcd/member", "/var/lib/etcd-restore", "/etc/etcd/was-a-member")
+
+
+def keep_quorum(lab: str, records: str = RECORDS) -> str:
+    """The shell lines that have removals of a lab's machines checked from now on."""
+    return script(
+        f"removals of hardway-{lab}'s etcd members are checked",
+        f"as_root mkdir -p {records}",
+        f"as_root touch {_mark(lab, records)}",
+    )
+
+
+def give_up_quorum(lab: str, records: str = RECORDS) -> str:
+    """The shell line that is the reverse of `keep_quorum`."""
+    return f"as_root rm -f {_mark(lab, records)}"
+
+
+def states(engine: str, prefix: str, timeout_factor: int) -> str:
+    """The shell function `state_of MACHINE`, for sh: healthy, none (it has no data of etcd), or nothing of both."""
+    health = "\n".join(
+        [
+            f"TIMEOUT_FACTOR={timeout_factor}",
+            " && ".join(f"[ ! -e {path} ]" for path in _DATA) + " && echo none && exit",
+            _HEALTH.read_text().rstrip(),
+            "! member_is_healthy || echo healthy",
+        ]
+    )
+    # Standard input may be the script itself.
+    return "\n".join(
+        [
+            "state_of() {",
+            f"  there=$(as_root {engine} ps -aq --filter 'name=^{prefix.replace('.', '[.]')}-'\"$1\"'$') || return 0",
+            '  [ -n "$there" ] || { echo none; return 0; }',
+            f'  as_root timeout {30 * timeout_factor} {engine} exec {prefix}-"$1" bash -c {quote(health)} || true',
+            "} </dev/null 2>/dev/null",
+        ]
+    )
+
+
+def check_removal(
+    lab: str,
+    engine: str,
+    timeout_factor: int,
+    *,
+    members: Sequence[str],
+    removed: Sequence[str],
+    records: str = RECORDS,
+) -> list[str]:
+    """The shell lines, for bash, that end a script with an error where a removal would lose the quorum or the data.
+
+    Args:
+        lab: the stack's name.
+        engine: podman or docker.
+        timeout_factor: what deadlines are multiplied by.
+        members: all machines with an etcd member.
+        removed: those of them that would be removed.
+        records: the directory of the mark.
+    """
+    mark = _mark(lab, records)
+    stay = [name for name in members if name not in removed]
+    return [
+        f'if [ -e {mark} ] && [ "${{INSIST:-}}" != yes ]; then',
+        states(engine, f"hardway-{lab}", timeout_factor),
+        f"  exec 7<{mark}",
+        "  flock 7",
+        f"  members='{' '.join(members)}' stay='{' '.join(stay)}' healthy=0 silent='' data=''",
+        "  for machine in $members; do",
+        "    state=$(state_of $machine)",
+        '    [ "$state" = none ] || data=yes',
+        '    case " $stay " in *" $machine "*) ;; *) continue ;; esac',
+        '    if [ "$state" = healthy ]; then healthy=$((healthy + 1)); else silent="$silent $machine"; fi',
+        "  done",
+        f'  if [ "$data" = yes ] && [ $((2 * healthy)) -le {len(members)} ]; then',
+        "    cat >&2 <<END",
+        f"Refused: this would remove {', '.join(removed)}. etcd has {len(members)} "
+        f"member{'s' if len(members) > 1 else ''}, needs {len(members) // 2 + 1}, and $healthy would be healthy."
+        "${silent:+ Not healthy:$silent.}",
+        f"Nothing was removed here. See: make status STACK={lab}. To insist, save what is there (make snapshot), set",
+        "INSIST=yes in the environment, and restore it afterwards (make restore).",
+        "END",
+        "    exit 1",
+        "  fi",
+        "fi",
+    ]
+
+
+UNLOCKED = "7<&-"
+"""For commands after `check_removal`: what they start must not keep its lock."""
+
+
+def _mark(lab: str, records: str) -> str:
+    return f"{records}/{lab}.keeps-quorum"
