@@ -140,6 +140,22 @@ class Containers(pulumi.ComponentResource):
         self.machines: Sequence[Machine] = [
             self._machine(name, lab, spec, key, owner, network, firewall) for spec in lab.machines
         ]
+        machines = [machine.resource for machine in self.machines if machine.resource]
+        # Where the network is replaced, the machines are deleted before it, one by one; this is deleted before them.
+        kept = local.Command(
+            f"{name}-network-kept",
+            create=pulumi.Output.format("# network {0} stays\n# {1}", prefix, network.id),
+            # A running lab may have another deletion.
+            update=":",
+            delete=of_owner(_removal(f"all machines of {prefix}", "exec bash -s"), lab.name),
+            interpreter=guarded,
+            environment=owner,
+            # An error shows a command, not its input.
+            stdin="\n".join([AS_ROOT, *last_data(lab, lab.etcd_members)]),
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=machines, replace_on_changes=["create"], delete_before_replace=True
+            ),
+        )
         unchecked = of_owner(_removal(f"check of {prefix}'s removals", give_up_quorum(lab.name)), lab.name)
         # Two: a run that is killed after the check was turned on has in its state what turns it off.
         removals = local.Command(
@@ -151,7 +167,7 @@ class Containers(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 # Deleted before them by `pulumi destroy`.
-                depends_on=[network, *(machine.resource for machine in self.machines if machine.resource)],
+                depends_on=[network, *machines, kept],
                 delete_before_replace=True,
             ),
         )
@@ -174,7 +190,7 @@ class Containers(pulumi.ComponentResource):
             stdin=unit,
             opts=pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[machine.resource for machine in self.machines if machine.resource],
+                depends_on=machines,
                 # Replaced, not updated: the route of a removed worker must go.
                 replace_on_changes=["create", "stdin"],
                 delete_before_replace=True,

@@ -4,7 +4,7 @@ import json
 
 from ha.conftest import STACK
 from lab.cluster import Cluster
-from lab.commands import Ran, Started
+from lab.commands import Ran, Started, pulumi
 from lab.footprint import podman, running
 from lab.polling import eventually
 from lab.session import Show
@@ -45,6 +45,15 @@ def test_what_would_lose_the_quorum_is_refused(cluster: Cluster, show: Show) -> 
     assert ran.code == 1
     assert "etcd has 3 members and needs 2 to work" in ran.output
     assert "Nothing was touched" in ran.output
+    assert running(STACK) == before
+
+
+def test_a_network_is_not_replaced_by_plain_pulumi(cluster: Cluster) -> None:
+    """Its machines are deleted before it, one by one: the first of them would go before one is refused."""
+    before = running(STACK)
+    ran = pulumi("up", "--yes", "--skip-preview", "--replace", "**::machines-network", stack=STACK)
+    assert ran.code != 0
+    assert "Refused: this would remove controller-0, controller-1, controller-2. etcd has 3 members" in ran.output
     assert running(STACK) == before
 
 
