@@ -233,6 +233,7 @@ class Worker(Component):
                     for program in ("kubelet", "kube-proxy")
                 ],
                 files=[*kubelet, *proxy],
+                before_start=f"register_again {own_node(machine)}",
                 units=[
                     Unit(
                         name="kubelet.service",

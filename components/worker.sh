@@ -8,6 +8,13 @@ CHAINS='KUBE-|CNI-HOSTPORT-|CNI-DN-'
 # note_tables: which nftables tables there are before the kubelet makes those of iptables.
 note_tables() { [ -e "$NOTED_TABLES" ] || nft list tables >"$NOTED_TABLES"; }
 
+# register_again COMMAND...: a kubelet registers its Node when it starts, and at no other time. Where the API answers curl
+# that there is none, it is stopped; the step starts it.
+register_again() {
+  systemctl -q is-active kubelet.service || return 0
+  [ "$("$@" -w '%{http_code}')" != 404 ] || systemctl stop kubelet.service
+}
+
 # end_pods: no kubelet, and no container that it had. Most have ended in order before, by the API.
 end_pods() {
   local task

@@ -897,6 +897,28 @@ def test_nodes_that_cannot_be_listed_are_no_empty_list(machine: Machine, fails: 
     assert fails == 1 or "the list of the lab's Nodes cannot be had" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("active", "answer", "stopped"),
+    [(True, "404", True), (True, "200", False), (True, "000", False), (False, "404", False)],
+    ids=["no Node", "a Node", "no answer", "not running"],
+)
+def test_a_kubelet_without_a_node_is_started_again(machine: Machine, active: bool, answer: str, stopped: bool) -> None:
+    """It registers at its start alone: after the Node was deleted, `make up` waited for it in vain, in every run."""
+    program(
+        machine,
+        "systemctl",
+        f"""case "$*" in
+  "-q is-active kubelet.service") {"exit 0" if active else "exit 3"} ;;
+  "stop kubelet.service") touch "$R/stopped" ;;
+esac""",
+    )
+    # With -f, an answer of 400 or more is a failure.
+    program(machine, "curl", f'[ "${{*: -2}}" != "-w %{{http_code}}" ] || printf {answer}; [ {answer} = 200 ]')
+    done = machine.bash(f". {LIBRARY.with_name('worker.sh')}\nregister_again curl -sf https://api/node")
+    assert done.returncode == 0, done.stderr
+    assert (machine.root / "stopped").exists() == stopped
+
+
 CREATED, UPDATED = "succeeded unit on worker-0", "succeeded unit on worker-0, updated"
 LEAVES = "last_owner unit || exit 0\nundo unit"
 
