@@ -12,6 +12,9 @@ from typing import Any
 
 import asyncssh
 
+ENDS_AT_ONCE = "exit 0 # before its input comes"
+"""A command that ends together with the answer that it has begun."""
+
 _PASSWORD = "correct horse"
 _SIGNALS = {"TERM": signal.SIGTERM, "KILL": signal.SIGKILL}
 
@@ -119,8 +122,13 @@ class _Session(asyncssh.SSHServerSession[bytes]):
 
     def exec_requested(self, command: str) -> bool:
         self._host.commands.append(command)
-        self._task = asyncio.ensure_future(self._run(command))
+        if command != ENDS_AT_ONCE:
+            self._task = asyncio.ensure_future(self._run(command))
         return True
+
+    def session_started(self) -> None:
+        if self._host.commands[-1] == ENDS_AT_ONCE:
+            self._channel.exit(0)
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         self._stdin.append(data)

@@ -1,5 +1,6 @@
 """The `command` stand-in: lives of local and remote commands, connections, and what is left when the engine dies."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -7,11 +8,15 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pulumi_command
+import pytest
 
 from engine.project import Project
-from engine.ssh_host import SshHost, free_port
+from engine.ssh_host import ENDS_AT_ONCE, SshHost, free_port
+from toolchain.standins import provider, ssh
+from toolchain.standins.transcript import Transcript
 
 _SECONDS = 60.0
 _SECRET = "a secret for stdin only"
@@ -157,6 +162,27 @@ def test_a_remote_command_lives_as_the_official_one(project: Project, host: SshH
     project.destroy()
 
     assert host.commands == [create, "exit 4", "echo gone"]
+
+
+def test_a_remote_command_may_end_before_its_input_is_sent(host: SshHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step's deletion that removed nothing was an error now and then: "Channel not open for sending"."""
+    start = ssh._Channel.start
+
+    async def started_late(channel: ssh._Channel, session: ssh._Session, text: str) -> None:
+        await start(channel, session, text)
+        async with asyncio.timeout(30):
+            while channel._send_state == "open":
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(ssh._Channel, "start", started_late)
+    names = {"private_key": "privateKey", "host_key": "hostKey", "dial_error_limit": "dialErrorLimit"}
+    inputs = {
+        "connection": {names.get(name, name): value for name, value in host.connection.items()},
+        "stdin": _SECRET,
+    }
+    log = provider.Log(Mock(), Mock(), "it")
+    assert asyncio.run(ssh.run(ENDS_AT_ONCE, inputs, {}, Transcript(print, "none"), log)) is None
+    assert host.commands == [ENDS_AT_ONCE]
 
 
 def test_a_preview_bears_that_nothing_of_a_connection_is_known(project: Project) -> None:

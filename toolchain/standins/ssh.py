@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -53,7 +53,9 @@ async def run(text: str, inputs: Properties, previous: dict[str, str], transcrip
             channel = _Channel(connection, inputs.get("environment", {}), previous, log)
             await channel.start(session, text)
             try:
-                channel.write((inputs.get("stdin") or "").encode())
+                # A command may end without reading its input.
+                with suppress(BrokenPipeError):
+                    channel.write((inputs.get("stdin") or "").encode())
                 channel.write_eof()
                 await channel.wait_closed()
             except asyncio.CancelledError:
