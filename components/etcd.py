@@ -125,6 +125,7 @@ class Etcd(Component):
                         )
                     ],
                     run="" if len(args.members) > 1 else joined(member),
+                    undo=keep_data(member) if member.resource else "",
                 ),
                 self.child(),
             )
@@ -215,6 +216,22 @@ def join(member: Machine, members: Sequence[Machine], founders: Sequence[str]) -
     if member.name in founders:
         words.append(",".join(f"{each.name}={peer_url(each)}" for each in members if each.name in founders))
     return f"{USE_ETCD}\n{' '.join(words)}"
+
+
+def keep_data(member: Machine) -> str:
+    """The shell lines that end the step's deletion where a machine has etcd's data and stays.
+
+    A machine's steps are not deleted with it (`deleted_with`): only `pulumi destroy --target` asks for this, and takes
+    with one machine the etcd steps of all others, since they depend on it.
+    """
+    return " ".join(
+        [
+            f"[ ! -e {_DATA}/member ] ||",
+            f"die 'Refused: this would remove the data of etcd from {member.name}, which stays.'",
+            "'To remove a machine, take it out of the configuration (make up). To remove all: pulumi destroy without"
+            " --target'",
+        ]
+    )
 
 
 def joined(member: Machine) -> str:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from components.step import LIBRARY
 from components.substrates.containers import delete_container
 from components.substrates.containers_owner import IDENTITY, REMOVES, fingerprint, owners_interpreter
 from components.substrates.containers_quorum import check_removal, give_up_quorum, keep_quorum
 from components.substrates.this_host import AS_ROOT, script
-from unit.mocked_engine import Run
+from unit.mocked_engine import Run, lab_of, run_program
 
 KEY = "ssh-ed25519 QUFB"
 MEMBERS = ["c-0", "c-1", "c-2"]
@@ -186,3 +187,27 @@ def test_a_network_that_is_replaced_asks_for_all_machines_before_one_is_removed(
     assert str(kept.inputs["delete"]).endswith("\nexec bash -s")
     # `pulumi destroy` turns the check off before.
     assert "machines-network-kept" in ha.before(ha.named("machines-removals", "command:local:Command"))
+
+
+@pytest.mark.parametrize("data", [True, False])
+def test_a_step_is_not_deleted_under_data_of_etcd_whose_machine_stays(ha: Run, tmp_path: Path, data: bool) -> None:
+    """`pulumi destroy --target` of one container, with all that depends on it: the data of all three members went."""
+    (tmp_path / "step.sh").write_text(
+        'last_owner() { :; }\nundo() { echo "undone $1"; }\ndie() { echo "$*"; exit 1; }\n'
+    )
+    (tmp_path / "etcd" / "member").mkdir(parents=True) if data else None
+    deletion = str(ha.named("etcd-controller-1").inputs["delete"])
+    moved = deletion.replace(LIBRARY, str(tmp_path / "step.sh")).replace("/var/lib/etcd/", f"{tmp_path}/etcd/")
+    done = subprocess.run(["bash", "-c", moved], capture_output=True, text=True, check=False, timeout=60)
+    if data:
+        assert done.returncode == 1
+        assert done.stdout.startswith("Refused: this would remove the data of etcd from controller-1, which stays. To ")
+    else:
+        assert (done.returncode, done.stdout) == (0, "undone etcd\n")
+
+
+def test_an_existing_host_that_leaves_gives_up_its_data(no_output_in_a_string: None) -> None:
+    """Its steps are deleted one by one; it stays."""
+    steps = run_program("own-test", lab_of("own-test")).resources
+    deletions = [str(step.inputs["delete"]) for step in steps if "undo etcd" in str(step.inputs.get("delete"))]
+    assert deletions and not any("Refused" in deletion for deletion in deletions)
