@@ -135,6 +135,14 @@ def test_what_the_stand_in_lacks_is_refused(project: Project) -> None:
     assert "not supported by this stand-in" in project.preview(ok=False).output
 
 
+def test_an_import_is_refused(project: Project) -> None:
+    """It left a protected resource without a command, and the next `up` failed."""
+    project.program("")
+    refused = project.pulumi("import", "command:local:Command", "it", "an-id", "--yes", ok=False)
+    assert "import is not supported by this stand-in" in refused.output
+    assert not any("Command" in urn for urn in project.resources())
+
+
 def test_a_remote_command_lives_as_the_official_one(project: Project, host: SshHost) -> None:
     common: dict[str, Any] = {"add_previous_output_in_env": False, "logging": "none"}
     create = "echo made; wc -c; echo err >&2"

@@ -162,6 +162,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.CreateResponse(id=identity, properties=encode(outputs))
 
     def Read(self, request: provider_pb2.ReadRequest, context: grpc.ServicerContext) -> Any:
+        if not request.properties.fields:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "import is not supported by this stand-in")
         outputs = self._resource(request.type, context).read(decode(request.properties))
         return provider_pb2.ReadResponse(id=request.id, properties=encode(outputs), inputs=request.inputs)
 
