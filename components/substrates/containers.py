@@ -86,7 +86,12 @@ class Containers(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         engine = lab.engine
         prefix = f"hardway-{lab.name}"
-        key = tls.PrivateKey(f"{name}-ssh", algorithm="ED25519", opts=child)
+        key = tls.PrivateKey(
+            f"{name}-ssh",
+            algorithm="ED25519",
+            # Deletions come first, and are refused: with another key nothing opens the machines.
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+        )
         # Another text of what makes a machine would replace it: whose it is stands beside.
         owner = key.public_key_openssh.apply(lambda known: {IDENTITY: fingerprint(known)})
         guarded = owners_interpreter(lab.name)
@@ -141,10 +146,10 @@ class Containers(pulumi.ComponentResource):
             self._machine(name, lab, spec, key, owner, network, firewall) for spec in lab.machines
         ]
         machines = [machine.resource for machine in self.machines if machine.resource]
-        # Where the network is replaced, the machines are deleted before it, one by one; this is deleted before them.
+        # Where network or key are replaced, the machines are deleted before, one by one; this is deleted before them.
         kept = local.Command(
             f"{name}-network-kept",
-            create=pulumi.Output.format("# network {0} stays\n# {1}", prefix, network.id),
+            create=pulumi.Output.format("# network {0} stays\n# {1}\n# {2}", prefix, network.id, owner[IDENTITY]),
             # A running lab may have another deletion.
             update=":",
             delete=of_owner(_removal(f"all machines of {prefix}", "exec bash -s"), lab.name),

@@ -173,15 +173,20 @@ def test_removals_are_checked_until_the_lab_is_destroyed(ha: Run) -> None:
     assert "keeps-quorum" not in ha.named("machines-worker-0", "command:local:Command").inputs["delete"]
 
 
-def test_a_network_that_is_replaced_asks_for_all_machines_before_one_is_removed(ha: Run) -> None:
+def test_a_network_or_key_that_is_replaced_asks_for_all_machines_before_one_is_removed(ha: Run) -> None:
     """The engine deletes the machines before the network: what comes after all machines is deleted first."""
     kept = ha.named("machines-network-kept", "command:local:Command")
     machines = {f"machines-{name}" for name in ("controller-0", "controller-1", "controller-2", "worker-0")}
     assert machines < ha.before(kept)
     assert "create" in kept.request.replaceOnChanges and kept.request.deleteBeforeReplace
-    network = ha.named("machines-network", "command:local:Command")
-    # By this the engine deletes it with the network; the ID of another network is not known before that is there.
-    assert network.urn in kept.request.propertyDependencies["create"].urns
+    # By this the engine deletes it with network and key; what another one has is not known before that is there.
+    for name, type_ in (
+        ("machines-network", "command:local:Command"),
+        ("machines-ssh", "tls:index/privateKey:PrivateKey"),
+    ):
+        replaced = ha.named(name, type_)
+        assert replaced.urn in kept.request.propertyDependencies["create"].urns
+        assert replaced.request.deleteBeforeReplace
     removed = next(line for line in str(kept.inputs["stdin"]).split("\n") if line.startswith("Refused"))
     assert "controller-0, controller-1, controller-2" in removed and "worker" not in removed
     assert str(kept.inputs["delete"]).endswith("\nexec bash -s")
