@@ -2,8 +2,8 @@
 
 Made: one command on this host that remembers which machines carry a member, and how each is defined. When that
 changes, more than half of the machines must stay as they are: what they hold is the cluster. A removed member leaves by
-the etcd component's own way; a machine that is made anew has lost its data. Where the substrate can ask them (`ask`),
-more than half must be healthy members that stay.
+the etcd component's own way; a machine that is made anew has lost its data. Members are asked, too (members.py): more
+than half must be healthy ones that stay.
 
 What the lab was made with for good (config/choices.py) is remembered and guarded with them.
 """
@@ -16,7 +16,7 @@ from pulumi_command import local
 
 
 def quorum_guard(
-    name: str, definitions: Mapping[str, str], choices: str, opts: pulumi.ResourceOptions, ask: str = ""
+    name: str, definitions: Mapping[str, str], choices: str, opts: pulumi.ResourceOptions, ask: str
 ) -> local.Command:
     """The command that everything which removes or replaces a machine comes after.
 
@@ -26,8 +26,7 @@ def quorum_guard(
             another machine.
         choices: what the lab is made with and cannot change, as one word; empty where all of it is the default.
         opts: of the resource.
-        ask: the shell function `state_of MACHINE`, which prints `healthy`, `none` for a machine without etcd's data, or
-            neither; empty where members cannot be asked.
+        ask: the shell functions `can_ask` and `state_of MACHINE`, see members.py.
 
     Raises, at `up`: a report that says what would go. The environment variable INSIST=yes lets it happen.
     """
@@ -82,8 +81,8 @@ def refuse(members: str, choices: str = "", ask: str = "") -> str:
 
 def _refuse_unhealthy(ask: str) -> list[str]:
     return [
-        'if [ -n "$gone" ] && [ "${INSIST:-}" != yes ]; then',
         ask,
+        'if [ -n "$gone" ] && [ "${INSIST:-}" != yes ] && can_ask; then',
         "  healthy=0 silent='' data=''",
         "  for machine in $(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | sed 's/[[ ].*//'); do",
         "    state=$(state_of $machine)",

@@ -9,14 +9,11 @@ destroy` deletes that first, and removes all machines then. INSIST=yes in the en
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from shlex import quote
 
+from components.members import question
 from components.substrates.containers_owner import RECORDS
 from components.substrates.this_host import script
-
-_HEALTH = Path(__file__).parents[1] / "etcd_health.sh"
-_DATA = ("/var/lib/etcd/member", "/var/lib/etcd-restore", "/etc/etcd/was-a-member")
 
 
 def keep_quorum(lab: str, records: str = RECORDS) -> str:
@@ -34,22 +31,16 @@ def give_up_quorum(lab: str, records: str = RECORDS) -> str:
 
 
 def states(engine: str, prefix: str, timeout_factor: int) -> str:
-    """The shell function `state_of MACHINE`, for sh: healthy, none (it has no data of etcd), or nothing of both."""
-    health = "\n".join(
-        [
-            f"TIMEOUT_FACTOR={timeout_factor}",
-            " && ".join(f"[ ! -e {path} ]" for path in _DATA) + " && echo none && exit",
-            _HEALTH.read_text().rstrip(),
-            "! member_is_healthy || echo healthy",
-        ]
-    )
+    """The functions `can_ask` and `state_of MACHINE`, for sh, see components/members.py."""
+    ask = question(timeout_factor)
     # Standard input may be the script itself.
     return "\n".join(
         [
+            "can_ask() { :; }",
             "state_of() {",
             f"  there=$(as_root {engine} ps -aq --filter 'name=^{prefix.replace('.', '[.]')}-'\"$1\"'$') || return 0",
             '  [ -n "$there" ] || { echo none; return 0; }',
-            f'  as_root timeout {30 * timeout_factor} {engine} exec {prefix}-"$1" bash -c {quote(health)} || true',
+            f'  as_root timeout {30 * timeout_factor} {engine} exec {prefix}-"$1" bash -c {quote(ask)} || true',
             "} </dev/null 2>/dev/null",
         ]
     )

@@ -22,6 +22,7 @@ from pulumi_gcp import compute, serviceaccount
 from components.control_plane import API_PORT
 from components.first_login import first_login
 from components.machine import Machine
+from components.members import asked_by_ssh
 from components.quorum import quorum_guard
 from components.substrates.gcp_balancer import GcpBalancer, GcpBalancerArgs, described
 from components.substrates.gcp_identity import KEY_LABEL, LAB_LABEL, description, identity_of
@@ -70,7 +71,11 @@ class Gcp(pulumi.ComponentResource):
                 opts=child,
             ),
             quorum_guard(
-                f"{name}-quorum", {spec.name: definition(lab, spec) for spec in lab.etcd_members}, lab.choices, child
+                f"{name}-quorum",
+                {spec.name: definition(lab, spec) for spec in lab.etcd_members},
+                lab.choices,
+                child,
+                asked_by_ssh(lab.name, lab.settings.timeout_factor),
             ),
             version_guard(f"{name}-versions", lab, child),
         ]

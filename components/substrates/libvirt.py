@@ -19,6 +19,7 @@ import yaml
 from pulumi_command import local, remote
 
 from components.machine import Machine
+from components.members import asked_by_ssh
 from components.quorum import quorum_guard
 from components.substrates.libvirt_owner import forget
 from components.substrates.this_host import host_routes, script
@@ -81,7 +82,11 @@ class Libvirt(pulumi.ComponentResource):
             opts=child,
         )
         guard = quorum_guard(
-            f"{name}-quorum", {spec.name: definition(lab, spec, image) for spec in lab.etcd_members}, lab.choices, child
+            f"{name}-quorum",
+            {spec.name: definition(lab, spec, image) for spec in lab.etcd_members},
+            lab.choices,
+            child,
+            asked_by_ssh(lab.name, lab.settings.timeout_factor),
         )
         self.checks: Sequence[pulumi.Resource] = [preflight, guard, version_guard(f"{name}-versions", lab, child)]
         # What the preflight prints: the provider connects as soon as it knows where to. It would fail before the report

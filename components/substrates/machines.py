@@ -21,6 +21,7 @@ from pulumi_command import local, remote
 from components.calico import CALICO_IMAGES
 from components.kubeadm import PROGRAMS, kubeadm_images
 from components.machine import Machine
+from components.members import asked_by_ssh
 from components.quorum import quorum_guard
 from components.version_guard import version_guard
 from config import trust
@@ -57,6 +58,7 @@ class Machines(pulumi.ComponentResource):
             lab.choices,
             # What a lab that was refused was to be made of is nothing to remember.
             pulumi.ResourceOptions(parent=self, depends_on=[preflight]),
+            asked_by_ssh(lab.name, lab.settings.timeout_factor),
         )
         versions = version_guard(f"{name}-versions", lab, pulumi.ResourceOptions(parent=self, depends_on=[preflight]))
         self.checks: Sequence[pulumi.Resource] = [preflight, guard, versions]

@@ -69,7 +69,7 @@ def test_what_would_lose_it_is_refused(before: str, after: str, gone: str, neede
 
 
 # Each member's state, in a variable of its name.
-ASK = 'state_of() { eval "echo \\$$1"; }'
+ASK = 'can_ask() { :; }\nstate_of() { eval "echo \\$$1"; }'
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,11 @@ def test_members_that_stay_must_be_healthy(states: str, after: str, refused: str
     assert (done.returncode, refused in done.stderr) == (1 if refused else 0, True), done.stderr
     assert not refused or "nothing was changed" in done.stderr
     assert shell(text, before=before, insist="yes").returncode == 0
+
+
+def test_a_checkout_that_cannot_ask_compares_the_definitions() -> None:
+    done = shell(refuse("a 1\nb 2\nc 9", ask="can_ask() { false; }\nstate_of() { :; }"), before=THREE)
+    assert (done.returncode, done.stdout.strip()) == (0, "a 1\nb 2\nc 9")
 
 
 def local(run: Run, name: str) -> Registered:
