@@ -133,9 +133,9 @@ def nothing_of_kubernetes(lab: StepLab) -> None:
 
 
 def run_again(lab: StepLab) -> None:
-    """The step, as it stands in the state; the engine would leave alone what has not changed."""
+    """The step as an update, as it stands in the state; the engine would leave alone what has not changed."""
     script = script_of(lab.project.resources()[STEP]["inputs"]["stdin"])
-    lab.host.bash(f"bash -c {quote(script)} </dev/null")
+    lab.host.bash(f"bash -c {quote(script)} step updated </dev/null")
 
 
 def test_a_port_that_is_taken_is_shown_in_a_table(lab: StepLab) -> None:
