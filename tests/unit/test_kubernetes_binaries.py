@@ -45,6 +45,10 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+# 1.4.1 looks for this flag on the scheduler's command line alone.
+_READ_BY_THE_CIS_BENCHMARK = {"kube-scheduler": {"profiling"}}
+
+
 @cache
 def help_of(program: Path) -> dict[str, str]:
     """Flag -> what a program says about it."""
@@ -65,7 +69,8 @@ def check_flags(given: dict[str, str], program: Path) -> None:
     known = help_of(program)
     unknown = sorted(set(given) - set(known))
     assert not unknown, f"{program.name} has no such flags: {unknown}"
-    deprecated = sorted(name for name in given if "DEPRECATED" in known[name])
+    allowed = _READ_BY_THE_CIS_BENCHMARK.get(program.name, set())
+    deprecated = sorted(name for name in set(given) - allowed if "DEPRECATED" in known[name])
     assert not deprecated, f"{program.name} is about to lose: {deprecated}"
 
 
