@@ -15,9 +15,14 @@ RECORD = Path("/var/lib/hardway-labs") / STACK
 
 
 @pytest.fixture
-def other_state(tmp_path: Path) -> dict[str, str]:
+def other_state(tmp_path: Path) -> Iterator[dict[str, str]]:
     """An empty state, as a second checkout has, a `.state` that was moved away, and another login."""
-    return {"PULUMI_BACKEND_URL": f"file://{tmp_path}", "PULUMI_CONFIG_PASSPHRASE": "another"}
+    file = CHECKOUT / f"Pulumi.{STACK}.yaml"
+    kept = file.read_text()
+    # Plain pulumi writes a salt there, which is of one passphrase.
+    file.write_text("".join(line for line in kept.splitlines(keepends=True) if not line.startswith("encryptionsalt:")))
+    yield {"PULUMI_BACKEND_URL": f"file://{tmp_path}", "PULUMI_CONFIG_PASSPHRASE": "another"}
+    file.write_text(kept)
 
 
 def test_another_state_is_refused(
