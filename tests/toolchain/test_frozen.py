@@ -169,7 +169,9 @@ def test_a_run_that_ignores_the_first_interrupt_gets_a_second(monkeypatch: pytes
     monkeypatch.setattr(operations, "_INTERRUPT_SECONDS", 0.3)
     ignores = "n=0; trap 'n=$((n+1)); [ $n -lt 2 ] || exit 7' INT; echo ready; while :; do sleep 0.05; done"
     for script, status in ((ignores, 7), ("trap '' INT; echo ready; while :; do sleep 0.05; done", -signal.SIGKILL)):
-        with subprocess.Popen(["bash", "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        # Tests may be started in the background, where SIGINT is ignored: bash could not trap it.
+        command = ["env", "--default-signal=INT", "bash", "-c", script]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None and process.stdout.readline() == "ready\n"
             operations._interrupt(process)
             assert process.returncode == status
