@@ -10,7 +10,22 @@ from shlex import quote
 _HEALTH = Path(__file__).with_name("etcd_health.sh")
 _DATA = ("/var/lib/etcd/member", "/var/lib/etcd-restore", "/etc/etcd/was-a-member")
 _CONNECT_SECONDS = 10
-_ANSWER_SECONDS = 30
+ANSWER_SECONDS = 30
+"""How long one machine may take to answer; times `timeout_factor`."""
+
+COUNT = """count_healthy() {
+  healthy=0 silent='' data=''
+  for machine in $1; do
+    state=$(state_of $machine)
+    [ "$state" = none ] || data=yes
+    case " $2 " in *" $machine "*) continue ;; esac
+    if [ "$state" = healthy ]; then healthy=$((healthy + 1)); else silent="$silent $machine"; fi
+  done
+}"""
+"""The function `count_healthy MEMBERS GONE`, for sh. Of the members that stay, `healthy` is how many are healthy, and
+`silent` names the others. `data` is empty where no member has any: what the lab was to be has failed, and nothing is
+lost with it.
+"""
 
 
 def question(timeout_factor: int) -> str:
@@ -43,7 +58,7 @@ def asked_by_ssh(lab: str, timeout_factor: int) -> str:
         [
             f"can_ask() {{ [ -e {directory}/ssh_config ] && [ -e {directory}/ssh_key ]; }}",
             "state_of() {",
-            f"  timeout {_ANSWER_SECONDS * timeout_factor} ssh -F {directory}/ssh_config -i {directory}/ssh_key "
+            f"  timeout {ANSWER_SECONDS * timeout_factor} ssh -F {directory}/ssh_config -i {directory}/ssh_key "
             f'-o BatchMode=yes -o ConnectTimeout={_CONNECT_SECONDS * timeout_factor} "$1" {quote(command)} || true',
             # Standard input may be the script itself.
             "} </dev/null 2>/dev/null",

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 import pulumi
 from pulumi_command import local
 
+from components.members import COUNT
+
 
 def quorum_guard(
     name: str, definitions: Mapping[str, str], choices: str, opts: pulumi.ResourceOptions, ask: str
@@ -82,15 +84,10 @@ def refuse(members: str, choices: str = "", ask: str = "") -> str:
 def _refuse_unhealthy(ask: str) -> list[str]:
     return [
         ask,
+        COUNT,
         'if [ -n "$gone" ] && [ "${INSIST:-}" != yes ] && can_ask; then',
-        "  healthy=0 silent='' data=''",
-        "  for machine in $(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | sed 's/[[ ].*//'); do",
-        "    state=$(state_of $machine)",
-        # No member has any data: what the lab was to be has failed, and nothing is lost with it.
-        '    [ "$state" = none ] || data=yes',
-        '    case " $(echo $gone | sed \'s/\\[[^ ]*//g\') " in *" $machine "*) continue ;; esac',
-        '    if [ "$state" = healthy ]; then healthy=$((healthy + 1)); else silent="$silent $machine"; fi',
-        "  done",
+        "  members=$(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | sed 's/[[ ].*//')",
+        '  count_healthy "$members" "$(echo $gone | sed \'s/\\[[^ ]*//g\')"',
         '  if [ "$data" = yes ] && [ $((2 * healthy)) -le "$before" ]; then',
         "    cat >&2 <<END",
         "Refused, and nothing was changed: this would remove or replace $gone, and the quorum of etcd with it:",

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolchain import paths
+from toolchain import lab_key, paths
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
@@ -53,7 +53,7 @@ def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
     operations = [each for each in state.get("pending_operations") or [] if each.get("type") == "creating"]
     pending = list(_named(each["resource"] for each in operations))
     known = list(_named(resources))
-    fingerprint = _fingerprint(resources)
+    fingerprint = lab_key.output_of(resources, "publicKeyFingerprintSha256")
     # Before the first of Google's resources there is nothing that a run could have left.
     if not fingerprint or not (known or pending):
         return []
@@ -84,11 +84,3 @@ def _named(resources: Sequence[Mapping[str, Any]] | Iterator[Mapping[str, Any]])
         name = inputs.get("name") or inputs.get("accountId")
         if (kind := _KINDS.get(str(resource.get("type")))) and isinstance(name, str):
             yield kind, name
-
-
-def _fingerprint(resources: Sequence[Mapping[str, Any]]) -> str:
-    """That of the lab's key; empty where the state has none."""
-    for resource in resources:
-        if str(resource["urn"]).endswith("::machines-ssh"):
-            return str((resource.get("outputs") or {}).get("publicKeyFingerprintSha256") or "")
-    return ""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolchain import paths
+from toolchain import lab_key, paths
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
@@ -80,7 +80,7 @@ def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
 
 def _check_owner(uri: str, resources: Sequence[Mapping[str, Any]], stack: Stack) -> None:
     """Refuse what is another lab's by its record; mark a lab that was made before there were records."""
-    key = _of_key(resources, "publicKeyFingerprintSha256")
+    key = lab_key.output_of(resources, "publicKeyFingerprintSha256")
     if not key:
         return
     ask = [sys.executable, "-B", str(_OWNER), "--uri", uri, "--lab", stack.name, "--key", key]
@@ -100,17 +100,9 @@ def _is_there(uri: str, resource: Mapping[str, Any]) -> bool:
     )
 
 
-def _of_key(resources: Sequence[Mapping[str, Any]], output: str) -> str:
-    """What the state has of the lab's SSH key; empty where it has none."""
-    for resource in resources:
-        if str(resource["urn"]).endswith("::machines-ssh"):
-            return str((resource.get("outputs") or {}).get(output) or "").strip()
-    return ""
-
-
 def _drafts(resources: Sequence[Mapping[str, Any]]) -> Iterator[Path]:
     """The directories in which the provider was making cloud-init disks of the lab: they hold SSH host keys."""
-    key = _of_key(resources, "publicKeyOpenssh")
+    key = lab_key.output_of(resources, "publicKeyOpenssh")
     if not key:
         return
     # As Go finds the directory for temporary files.

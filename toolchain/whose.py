@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolchain import paths
+from toolchain import lab_key, paths
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
@@ -19,7 +19,6 @@ _OWNER = Path(__file__).parents[1] / "components" / "substrates" / "containers_o
 _LIBVIRT_OWNER = _OWNER.with_name("libvirt_owner.py")
 # As that program writes them: the identity first.
 _RECORDS = Path("/var/lib/hardway-labs")
-_KEY = "::machines-ssh"
 _NETWORK = "::machines-network"
 
 
@@ -108,7 +107,7 @@ def _not_in_the_state(stack: Stack, anothers: str) -> str:
 
 def _is_recorded(deployment: Mapping[str, Any], stack: Stack) -> bool:
     """Whether the record of this host says that the lab is that of the state: then no container need be asked."""
-    identity = _of_key(deployment, "publicKeyFingerprintSha256")
+    identity = lab_key.output_of(_resources(deployment), "publicKeyFingerprintSha256")
     try:
         return bool(identity) and (_RECORDS / stack.name).read_text().split()[:1] == [identity]
     except (OSError, ValueError):
@@ -137,15 +136,7 @@ def _anothers(stack: Stack, key: str, *, take: bool) -> str:
 
 def _key(deployment: Mapping[str, Any]) -> str:
     """The lab's public key in a state; empty where there is none."""
-    return " ".join(_of_key(deployment, "publicKeyOpenssh").split()[:2])
-
-
-def _of_key(deployment: Mapping[str, Any], output: str) -> str:
-    """What the state has of the lab's SSH key; empty where there is none."""
-    for resource in _resources(deployment):
-        if str(resource["urn"]).endswith(_KEY):
-            return str((resource.get("outputs") or {}).get(output, ""))
-    return ""
+    return " ".join(lab_key.output_of(_resources(deployment), "publicKeyOpenssh").split()[:2])
 
 
 def _has(deployment: Mapping[str, Any], name: str) -> bool:

@@ -11,7 +11,7 @@ destroy` deletes that first, and removes all machines then. INSIST=yes in the en
 from collections.abc import Sequence
 from shlex import quote
 
-from components.members import question
+from components.members import ANSWER_SECONDS, COUNT, question
 from components.substrates.containers_owner import RECORDS
 from components.substrates.this_host import script
 
@@ -32,7 +32,7 @@ def give_up_quorum(lab: str, records: str = RECORDS) -> str:
 
 def states(engine: str, prefix: str, timeout_factor: int) -> str:
     """The functions `can_ask` and `state_of MACHINE`, for sh, see components/members.py."""
-    ask = question(timeout_factor)
+    ask, seconds = question(timeout_factor), ANSWER_SECONDS * timeout_factor
     # Standard input may be the script itself.
     return "\n".join(
         [
@@ -40,7 +40,7 @@ def states(engine: str, prefix: str, timeout_factor: int) -> str:
             "state_of() {",
             f"  there=$(as_root {engine} ps -aq --filter 'name=^{prefix.replace('.', '[.]')}-'\"$1\"'$') || return 0",
             '  [ -n "$there" ] || { echo none; return 0; }',
-            f'  as_root timeout {30 * timeout_factor} {engine} exec {prefix}-"$1" bash -c {quote(ask)} || true',
+            f'  as_root timeout {seconds} {engine} exec {prefix}-"$1" bash -c {quote(ask)} || true',
             "} </dev/null 2>/dev/null",
         ]
     )
@@ -66,19 +66,13 @@ def check_removal(
         records: the directory of the mark.
     """
     mark = _mark(lab, records)
-    stay = [name for name in members if name not in removed]
     return [
         f'if [ -e {mark} ] && [ "${{INSIST:-}}" != yes ]; then',
         states(engine, f"hardway-{lab}", timeout_factor),
         f"  exec 7<{mark}",
         "  flock 7",
-        f"  members='{' '.join(members)}' stay='{' '.join(stay)}' healthy=0 silent='' data=''",
-        "  for machine in $members; do",
-        "    state=$(state_of $machine)",
-        '    [ "$state" = none ] || data=yes',
-        '    case " $stay " in *" $machine "*) ;; *) continue ;; esac',
-        '    if [ "$state" = healthy ]; then healthy=$((healthy + 1)); else silent="$silent $machine"; fi',
-        "  done",
+        COUNT,
+        f"  count_healthy '{' '.join(members)}' '{' '.join(removed)}'",
         f'  if [ "$data" = yes ] && [ $((2 * healthy)) -le {len(members)} ]; then',
         "    cat >&2 <<END",
         f"Refused: this would remove {', '.join(removed)}. etcd has {len(members)} "
