@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from config import trust
+from config.lab import Lab
 from unit.mocked_engine import Run, lab_of, run_program, shipped_stacks
 from unit.node_tools import NodeTools, node_tools
 
@@ -55,6 +57,15 @@ def nobody_is_trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     nowhere = tmp_path_factory.mktemp("trust")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trust, "file_of", lambda stack: nowhere / f"{stack}.known_hosts")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_was_interrupted() -> Iterator[None]:
+    """No stack has updates to run again, also while another process of the tests kills runs of such a lab."""
+    nowhere = Path("/nonexistent/unfinished.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lab, "unfinished_updates", property(lambda lab: nowhere))
         yield
 
 
