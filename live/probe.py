@@ -142,9 +142,15 @@ def ask_more(cluster: Cluster, probes: Sequence[Probe], asked: Mapping[str, Mapp
         return list(threads.map(more, probes))
 
 
-def probe(cluster: Cluster, machine: LiveMachine) -> Probe:
-    """Ask one machine everything that its roles can answer."""
-    answers = _ask(cluster, machine, questions(cluster, machine))
+def probe(cluster: Cluster, machine: LiveMachine, asked: Mapping[str, str] | None = None) -> Probe:
+    """Ask one machine.
+
+    Args:
+        cluster: the lab.
+        machine: which.
+        asked: question -> shell command; everything that its roles can answer if not given.
+    """
+    answers = _ask(cluster, machine, questions(cluster, machine) if asked is None else asked)
     return answers if isinstance(answers, Probe) else Probe(machine=machine, answers=answers)
 
 
@@ -190,6 +196,14 @@ def _pods_running(names: Sequence[str]) -> str:
     )
 
 
+def unit_questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
+    """Name -> shell command: whether the programs of a machine's roles run."""
+    asked = {"units": f"systemctl is-active {' '.join(expected_units(cluster, machine))} || true"}
+    if pods := expected_pods(cluster, machine):
+        asked["pods"] = _pods_running(pods)
+    return asked
+
+
 def firewall_question(cluster: Cluster, machine: LiveMachine) -> str | None:
     """The shell lines that print a machine's own rules; nothing where no packets of pods pass through it."""
     if machine not in cluster.nodes:
@@ -218,14 +232,12 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
     command_timeout = 3 * cluster.timeout_factor
     etcdctl = own_etcdctl(cluster)
     asked = {
+        **unit_questions(cluster, machine),
         "clock": "date +%s.%N",
-        "units": f"systemctl is-active {' '.join(expected_units(cluster, machine))} || true",
         "failed": "systemctl list-units --state=failed --plain --no-legend",
         "addresses": "ip -4 -o address show",
         "routes": _ROUTES,
     }
-    if pods := expected_pods(cluster, machine):
-        asked["pods"] = _pods_running(pods)
     if machine in cluster.etcd_members:
         asked |= {
             "etcd": f"{etcdctl} endpoint status",

@@ -277,7 +277,7 @@ class Status:
 def gather(cluster: Cluster) -> Status:
     """Ask everything at once; what does not answer within seconds is part of the status."""
     with ThreadPoolExecutor(max_workers=2) as threads:
-        asked = threads.submit(_ask_endpoint, cluster)
+        asked = threads.submit(ask_endpoint, cluster)
         read = threads.submit(firewalls.of_this_host, cluster)
         probes = _ask_what_depends(cluster, probe_all(cluster))
         said, here = asked.result(), read.result()
@@ -326,7 +326,7 @@ def judge(
         now: this host's time.
     """
     renewal = timedelta(hours=cluster.stack.early_renewal_hours)
-    machines = [_machine(cluster, probe) for probe in probes]
+    machines = [machine_status(cluster, probe) for probe in probes]
     etcd = members(cluster, probes)
     seen_by, objects, clock = _objects(probes)
     leases = [_lease(name, objects, clock or now) for name in _LEASES]
@@ -334,7 +334,7 @@ def judge(
     balancers = [probe for probe in probes if Role.LOAD_BALANCER in probe.machine.roles]
     backends = [row for probe in balancers for row in _backends(probe)]
     endpoint = _endpoint(cluster, probes, endpoint_says)
-    nodes = [_node(item) for item in objects if item["kind"] == "Node"]
+    nodes = [node_status(item) for item in objects if item["kind"] == "Node"]
     ends = [
         *(
             _certificate(each["name"], each["subject"], each["not_after"], "make up", now, renewal)
@@ -350,7 +350,7 @@ def judge(
     # Of a machine that does not answer that alone is said.
     reached = {each.name for each in machines if each.reached}
     problems = [
-        *_machine_problems(machines),
+        *machine_problems(machines),
         *_etcd_problems(etcd, reached),
         *(
             f"the API server on {each.machine}: {_api_problem(each)}"
@@ -509,12 +509,15 @@ def _etcdctl_says(why: str) -> str:
         return why
 
 
-def _machine(cluster: Cluster, probe: Probe) -> MachineStatus:
+def machine_status(cluster: Cluster, probe: Probe) -> MachineStatus:
+    """A machine, by what it said: see `probe.unit_questions`."""
     down: list[str] = []
     if probe.reached:
         expected = expected_units(cluster, probe.machine)
         states = probe.answer("units").out.split()
-        down = [unit for unit, state in zip(expected, states, strict=False) if state != "active"]
+        if probe.answer("units").status != 0 or len(states) != len(expected):
+            down.append("systemd, which tells nothing of units,")
+        down += [unit for unit, state in zip(expected, states, strict=False) if state != "active"]
         pods = zip(expected_pods(cluster, probe.machine), probe.answer("pods").out.split(), strict=False)
         down += [f"the pod {pod}" for pod, state in pods if state != "active"]
         if expected_pods(cluster, probe.machine) and probe.answer("pods").status != 0:
@@ -603,7 +606,8 @@ def _endpoint(cluster: Cluster, probes: Sequence[Probe], says: str) -> EndpointS
     )
 
 
-def _node(item: dict[str, Any]) -> NodeStatus:
+def node_status(item: dict[str, Any]) -> NodeStatus:
+    """A Node, by its object in the API."""
     ready = health.condition_of(item)
     return NodeStatus(
         name=item["metadata"]["name"],
@@ -653,7 +657,8 @@ def _certificate(
     )
 
 
-def _machine_problems(machines: Sequence[MachineStatus]) -> Iterator[str]:
+def machine_problems(machines: Sequence[MachineStatus]) -> Iterator[str]:
+    """What is wrong with the machines."""
     for machine in machines:
         if machine.foreign:
             yield (
@@ -713,6 +718,11 @@ def _object_problems(
             yield f"nobody has ever held the lease {lease.name}"
         elif not lease.valid:
             yield f"the lease {lease.name} was last renewed {lease.age_seconds} s ago, by {lease.holder or 'nobody'}"
+    yield from node_problems(cluster, nodes)
+
+
+def node_problems(cluster: Cluster, nodes: Sequence[NodeStatus]) -> Iterator[str]:
+    """What is wrong with the Nodes, given all that the API has."""
     for node in nodes:
         if not node.ready:
             yield f"the node {node.name} is not Ready: {node.message}"
@@ -733,7 +743,8 @@ def _certificate_problems(probes: Sequence[Probe], ends: Sequence[CertificateSta
             yield f"the certificate {each.name} {ending} on {each.not_after}: `{each.renewed_by}` renews it"
 
 
-def _ask_endpoint(cluster: Cluster) -> str:
+def ask_endpoint(cluster: Cluster) -> str:
+    """What the endpoint says of itself: "ok", or why it is not ready."""
     seconds = 5
     try:
         request = f"--request-timeout={cluster.allowed(seconds):.0f}s"

@@ -6,7 +6,8 @@ import shlex
 import sys
 import time
 
-from toolchain import access, answers, free, operations, owner, pins, prepare, stack, trust
+from live import answers, cluster
+from toolchain import access, free, operations, owner, pins, prepare, stack, trust
 from toolchain.errors import ToolchainError, needs_sudo
 from toolchain.prepare import Workshop
 from toolchain.progress import Report
@@ -119,7 +120,7 @@ def _up(chosen: Stack) -> int:
         made = time.monotonic()
         outputs = operations.outputs(workshop, chosen)
         access.write(chosen, outputs)
-        answers.check(chosen, outputs)
+        answers.check(cluster.find(chosen))
         access.show(chosen, outputs)
     ended = time.monotonic()
     print(

@@ -12,14 +12,13 @@ from small_lab import NOW, cluster, dns, lease, node, objects, ok, saying, well
 
 from components import readiness
 from config import health
-from live import nodes, pod_network, probe
+from live import nodes, pod_network, probe, status
 from live.cluster import Cluster
 from live.drills import health as drills
 from live.drills import probes, workload
 from live.probe import Probe
 from live.programs import LEADERS
 from live.status import Status, judge
-from toolchain import access, answers
 
 EPOCH = NOW.timestamp()
 
@@ -122,14 +121,14 @@ def test_all_ask_an_api_server_and_etcd_for_the_same(lab: Cluster, monkeypatch: 
     machine = next(each for each in lab.machines if each.name == "controller-0")
     assert ":6443/is-it?verbose" in probe.questions(lab, machine)["readyz"]
     asked: list[str] = []
-    monkeypatch.setattr(access, "kubectl_environment", lambda _: {})
 
-    def why(command: Sequence[str], *_: Any) -> str:
-        asked.extend(command)
-        return ""
+    def kubectl(_: Cluster, *words: str, **__: Any) -> subprocess.CompletedProcess[str]:
+        asked.extend(words)
+        return subprocess.CompletedProcess((), 0, stdout="ok", stderr="")
 
-    monkeypatch.setattr(answers, "_why", why)
-    answers._api_says(lab.stack, seconds=0)
+    monkeypatch.setattr(Cluster, "kubectl", kubectl)
+    # `make up` at its end and `make status`.
+    status.ask_endpoint(lab)
     assert "/is-it" in asked
     ran: list[str] = []
 

@@ -100,4 +100,4 @@ def test_the_endpoint_is_asked_past_the_users_proxy(
     kubectl.chmod(0o755)
     assert access.kubectl_command(stack)[0] == str(kubectl)
     cluster = Cluster(stack=stack, endpoint=f"https://{server}", machines=[])
-    assert status._ask_endpoint(cluster) == "ok"
+    assert status.ask_endpoint(cluster) == "ok"

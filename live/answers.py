@@ -1,0 +1,90 @@
+"""Whether a lab answers and runs, at the end of `make up`: the engine asks no machine where nothing has changed.
+
+Of what `make status` tells, this is the part without which the lab does no work: each machine answers, the units of
+its roles run, the API is ready, and every Node is Ready.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from subprocess import TimeoutExpired
+
+from live import status
+from live.cluster import Cluster, LiveMachine
+from live.probe import probe, unit_questions
+from toolchain.errors import ToolchainError
+
+# An API server that has just been restarted, or a balancer that has just taken over, is waited for.
+_SECONDS = 15
+_PAUSE_SECONDS = 0.5
+
+
+def check(cluster: Cluster) -> None:
+    """See that every machine and the API answer, that all units run, and that all Nodes are Ready.
+
+    Args:
+        cluster: the lab; its files are there (`access.write`).
+
+    Raises:
+        ToolchainError: one line with what does not answer or run, and what to run.
+    """
+    deadline = time.monotonic() + cluster.allowed(_SECONDS)
+    while True:
+        silent, api, problems = _found(cluster)
+        if not (silent or api or problems):
+            return
+        # A machine that does not answer is not about to.
+        if silent or time.monotonic() >= deadline:
+            break
+        time.sleep(_PAUSE_SECONDS)
+    missing = [f"{machine.name} ({machine.message})" for machine in silent]
+    missing += [f"the API at {cluster.endpoint} ({api})"] if api else []
+    how = "does not answer" if missing else "is not healthy"
+    names = [machine.name for machine in silent]
+    raise ToolchainError(
+        f"The lab {cluster.stack.name} {how}: {'; '.join([*missing, *problems])}. {_advice(cluster, names)}"
+    )
+
+
+def _found(cluster: Cluster) -> tuple[list[status.MachineStatus], str, list[str]]:
+    """The machines that do not answer, why the API does not, and what else is wrong."""
+    with ThreadPoolExecutor(max_workers=len(cluster.machines) + 2) as threads:
+        endpoint = threads.submit(status.ask_endpoint, cluster)
+        nodes = threads.submit(_node_problems, cluster)
+        machines = list(threads.map(lambda machine: _machine(cluster, machine), cluster.machines))
+        api = "" if endpoint.result() == "ok" else endpoint.result()
+        silent = [machine for machine in machines if not machine.reached]
+        problems = list(status.machine_problems([machine for machine in machines if machine.reached]))
+        # An API that does not answer tells of no Nodes.
+        return silent, api, problems if api else [*problems, *nodes.result()]
+
+
+def _machine(cluster: Cluster, machine: LiveMachine) -> status.MachineStatus:
+    return status.machine_status(cluster, probe(cluster, machine, unit_questions(cluster, machine)))
+
+
+def _node_problems(cluster: Cluster) -> list[str]:
+    """What is wrong with the Nodes."""
+    seconds = 5
+    try:
+        request = f"--request-timeout={cluster.allowed(seconds):.0f}s"
+        done = cluster.kubectl("get", "nodes", "-o", "json", request, seconds=2 * seconds)
+    except TimeoutExpired:
+        return [f"the API does not list the Nodes within {cluster.allowed(2 * seconds):.0f} s"]
+    if done.returncode != 0:
+        return [f"the API does not list the Nodes: {(done.stderr.strip().splitlines() or ['kubectl failed'])[-1]}"]
+    nodes = [status.node_status(item) for item in json.loads(done.stdout)["items"]]
+    return list(status.node_problems(cluster, nodes))
+
+
+def _advice(cluster: Cluster, silent: Sequence[str]) -> str:
+    at = f"STACK={cluster.stack.name}"
+    if not silent:
+        return f"Run `make status {at}`: it says more."
+    if cluster.stack.substrate == "machines":
+        return f"Start {' and '.join(silent)}, then run `make status {at}`."
+    return (
+        f'Start what has stopped; machines that are gone: `make replace {at} MACHINE="{" ".join(silent)}"`. '
+        f"`make status {at}` says more."
+    )
