@@ -73,7 +73,7 @@ class KilledRuns:
     def __init__(self, show: Show, directory: Path) -> None:
         self.failures: list[str] = []
         self._show = show
-        self._snapshot = directory / "lab.db"
+        self._directory = directory
         self._killer = Killer(chance=random.Random(SEED))
         self._size = SMALLER
         # What was written last, and acknowledged.
@@ -83,7 +83,7 @@ class KilledRuns:
         """A command that is killed, and the next run of it."""
         kind = ("up", "scale", "replace", "restore")[number % 4]
         # Before the kill, as after it: a lab as the kind wants it.
-        words, module = self._prepare(kind)
+        words, module = self._prepare(kind, number)
         with lab_settings(STACK, **self._size):
             killed = self._killer.kill(
                 kind, lambda: _start(*words, module=module), lambda: self._prepare_again(kind), whole=True
@@ -107,8 +107,8 @@ class KilledRuns:
                 healthy = time.monotonic() - started
                 self._report(number, kind, words, killed, seconds, f"healthy after {healthy:.1f} s")
 
-    def _prepare(self, kind: str) -> tuple[list[str], str]:
-        """Have the lab as a kind wants it before; return the command."""
+    def _prepare(self, kind: str, number: int) -> tuple[list[str], str]:
+        """Have the lab as a kind wants it before; return the command and the module that it is of."""
         chance = self._killer.chance
         match kind:
             case "up":
@@ -124,10 +124,11 @@ class KilledRuns:
                     machines = [each.name for each in session.settings_of(STACK).machines]
                 return ["replace", chance.choice(machines)], "live"
             case _:
-                self._snapshot.unlink(missing_ok=True)
+                # A snapshot never replaces another file.
+                snapshot = str(self._directory / f"lab-{number}.db")
                 with lab_settings(STACK, **self._size):
-                    _run("snapshot", str(self._snapshot), module="live")
-                return ["restore", str(self._snapshot)], "live"
+                    _run("snapshot", snapshot, module="live")
+                return ["restore", snapshot], "live"
 
     def _prepare_again(self, kind: str) -> None:
         """The command was quicker than its kill: have the lab as before."""
