@@ -66,6 +66,7 @@ def refuse(members: str, choices: str = "", ask: str = "") -> str:
             "before=$(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | grep -c .)",
             "gone=$(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | grep -vxF \"$wanted\" | cut -d ' ' -f 1 | xargs)",
             "kept=$((before - $(echo $gone | wc -w)))",
+            *_refuse_other_machines(),
             'if [ $((2 * kept)) -le "$before" ] && [ "${INSIST:-}" != yes ]; then',
             "  cat >&2 <<END",
             "Refused, and nothing was touched: this would remove or make anew $gone, and the quorum of etcd with it:",
@@ -79,6 +80,21 @@ def refuse(members: str, choices: str = "", ask: str = "") -> str:
             "printf '%s\\n' \"$wanted\"",
         ]
     )
+
+
+def _refuse_other_machines() -> list[str]:
+    """Also with INSIST: new members find none of the old ones by the new list, and a restore would not find them."""
+    return [
+        "names() { printf '%s\\n' \"$1\" | sed 's/[[ ].*//'; }",
+        "if ! names \"$PULUMI_COMMAND_STDOUT\" | grep -qxF \"$(names \"$wanted\")\"; then",
+        "  cat >&2 <<END",
+        "Refused, and nothing was removed or replaced: etcd cannot move to other machines while the lab is up, and none",
+        "of its machines, $(names \"$PULUMI_COMMAND_STDOUT\" | xargs), would carry a member. Put the configuration back;",
+        "or make the lab again: save what is there (make snapshot), make destroy, make up, make restore.",
+        "END",
+        "  exit 1",
+        "fi",
+    ]
 
 
 def _refuse_unhealthy(ask: str) -> list[str]:

@@ -52,9 +52,7 @@ def test_what_keeps_the_quorum_may_happen(before: str, after: str) -> None:
         (THREE, "a 1\nb 8\nc 9", "b c", 2),
         (FIVE, "a 1", "b c d e", 3),
         (FIVE, "a 1\nb 2\nf 6", "c d e", 3),
-        # The only member: made anew, or another in its place.
         ("a 1", "a 2", "a", 1),
-        ("a 1", "b 1", "a", 1),
     ],
 )
 def test_what_would_lose_it_is_refused(before: str, after: str, gone: str, needed: int) -> None:
@@ -66,6 +64,16 @@ def test_what_would_lose_it_is_refused(before: str, after: str, gone: str, neede
     assert "nothing was touched" in done.stderr
     insisted = shell(refuse(after), before=before, insist="yes")
     assert (insisted.returncode, insisted.stdout.strip()) == (0, after)
+
+
+@pytest.mark.parametrize("insist", ["", "yes"])
+@pytest.mark.parametrize(
+    ("before", "after"), [("a 1", "b 1"), (THREE, "d 1\ne 2\nf 3"), ("a[x=y] 1\nb[x=y] 2", "c[x=y] 1\nab[x=y] 2")]
+)
+def test_etcd_on_other_machines_is_refused_also_with_insist(before: str, after: str, insist: str) -> None:
+    done = shell(refuse(after), before=before, insist=insist)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "etcd cannot move to other machines while the lab is up" in done.stderr
 
 
 # Each member's state, in a variable of its name.
