@@ -1,20 +1,30 @@
-"""Encryption at rest: the key that Secrets are encrypted with in etcd, and the API server's configuration for it.
+"""Encryption at rest: the keys that Secrets are encrypted with in etcd, and the API server's configuration for them.
 
 Source: https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/
 """
 
 import base64
+from collections.abc import Sequence
 
 import pulumi
 import pulumi_tls as tls
 import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from pulumi_command import local
 
 _PROVIDERS = ("secretbox", "aescbc")
 
 
+# Its input, then what it printed before, each line once. In no command line: the keys are secret.
+_KEEP = """\
+# The encryption keys of Secrets, the newest first
+{ cat; printf '%s\\n' "${PULUMI_COMMAND_STDOUT:-}"; } | awk 'NF && !seen[$0]++'"""
+
+
 class Encryption(pulumi.ComponentResource):
-    """A random key of 32 bytes, kept secret in the state.
+    """A random key of 32 bytes, and those before it, kept secret in the state.
+
+    A key that Pulumi replaces (`pulumi up --replace`, `pulumi state delete`) still reads the Secrets that it encrypted.
 
     Attributes:
         configuration: the EncryptionConfiguration, YAML, secret.
@@ -25,18 +35,26 @@ class Encryption(pulumi.ComponentResource):
         # An Ed25519 private key is 32 bytes straight from the system's random source (RFC 8032, 5.1.5): just what both
         # providers want, and no plugin is needed for it that the lab does not have anyway.
         seed = tls.PrivateKey(f"{name}-key", algorithm="ED25519", opts=pulumi.ResourceOptions(parent=self))
-        self.configuration = seed.private_key_pem.apply(lambda pem: encryption_configuration(provider, _seed(pem)))
+        keys = local.Command(
+            f"{name}-keys",
+            create=_KEEP,
+            stdin=seed.private_key_pem.apply(lambda pem: f"{base64.b64encode(_seed(pem)).decode()}\n"),
+            logging=local.Logging.NONE,
+            opts=pulumi.ResourceOptions(parent=self, additional_secret_outputs=["stdout"]),
+        )
+        self.configuration = keys.stdout.apply(lambda printed: encryption_configuration(provider, printed.split()))
         self.register_outputs({})
 
 
-def encryption_configuration(provider: str, key: bytes) -> str:
+def encryption_configuration(provider: str, keys: Sequence[str]) -> str:
     """The EncryptionConfiguration for Secrets.
 
     Args:
         provider: secretbox or aescbc.
-        key: 32 bytes.
+        keys: 32 bytes each, in base64; the newest first.
     """
-    encoded = base64.b64encode(key).decode()
+    # By age: a key keeps its name when another comes.
+    named = [{"name": f"key{len(keys) - index}", "secret": key} for index, key in enumerate(keys)]
     return yaml.safe_dump(
         {
             "apiVersion": "apiserver.config.k8s.io/v1",
@@ -45,9 +63,9 @@ def encryption_configuration(provider: str, key: bytes) -> str:
                 {
                     "resources": ["secrets"],
                     "providers": [
-                        # The first one writes. The other reads what was written before the lab changed over.
+                        # The first key of the first one writes. The others read what was written before.
                         *(
-                            {each: {"keys": [{"name": "key1", "secret": encoded}]}}
+                            {each: {"keys": [dict(key) for key in named]}}
                             for each in sorted(_PROVIDERS, key=lambda each: each != provider)
                         ),
                         # Reads what was written before encryption was on; last, so that nothing is written so.

@@ -86,10 +86,10 @@ def _refuse_other_machines() -> list[str]:
     """Also with INSIST: new members find none of the old ones by the new list, and a restore would not find them."""
     return [
         "names() { printf '%s\\n' \"$1\" | sed 's/[[ ].*//'; }",
-        "if ! names \"$PULUMI_COMMAND_STDOUT\" | grep -qxF \"$(names \"$wanted\")\"; then",
+        'if ! names "$PULUMI_COMMAND_STDOUT" | grep -qxF "$(names "$wanted")"; then',
         "  cat >&2 <<END",
         "Refused, and nothing was removed or replaced: etcd cannot move to other machines while the lab is up, and none",
-        "of its machines, $(names \"$PULUMI_COMMAND_STDOUT\" | xargs), would carry a member. Put the configuration back;",
+        'of its machines, $(names "$PULUMI_COMMAND_STDOUT" | xargs), would carry a member. Put the configuration back;',
         "or make the lab again: save what is there (make snapshot), make destroy, make up, make restore.",
         "END",
         "  exit 1",

@@ -385,6 +385,8 @@ def _computed(resource: Registered) -> dict[str, Any]:
     name = resource.name
     if resource.type in COMMANDS:
         local = resource.type.startswith("command:local")
+        if name == "encryption-keys":
+            return {"stdout": resource.inputs["stdin"], "stderr": ""}
         if name.endswith("-login"):
             return {"stdout": str(resource.inputs["create"]).rsplit(" ", 1)[-1], "stderr": ""}
         if name.endswith("-founders") and isinstance(create := resource.inputs.get("create"), str):

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import os
 import re
+import subprocess
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -66,13 +68,17 @@ def test_any_name_survives_a_kubeconfig(cluster: str, user: str, key: str) -> No
 
 
 @pytest.mark.parametrize("provider", ["secretbox", "aescbc"])
-@given(key=st.binary(min_size=32, max_size=32))
-def test_the_encryption_configuration_holds_the_key_and_reads_what_is_older(provider: str, key: bytes) -> None:
-    document = yaml.safe_load(encryption_configuration(provider, key))
+def test_the_encryption_configuration_writes_by_the_newest_key_and_reads_what_is_older(provider: str) -> None:
+    document = yaml.safe_load(encryption_configuration(provider, ["newest", "older", "oldest"]))
     (resource,) = document["resources"]
     assert resource["resources"] == ["secrets"]
     first, second, last = resource["providers"]
-    assert base64.b64decode(first[provider]["keys"][0]["secret"]) == key
+    # A key keeps its name when another comes.
+    assert first[provider]["keys"] == [
+        {"name": "key3", "secret": "newest"},
+        {"name": "key2", "secret": "older"},
+        {"name": "key1", "secret": "oldest"},
+    ]
     # What was written before a change of provider.
     assert {*first, *second} == {"secretbox", "aescbc"}
     assert [*second.values()] == [*first.values()]
@@ -82,11 +88,38 @@ def test_the_encryption_configuration_holds_the_key_and_reads_what_is_older(prov
 def test_the_encryption_key_is_32_random_bytes_of_its_own(hard_way: Run) -> None:
     document = yaml.safe_load(hard_way.secret_file(CONTROLLER, "/etc/kubernetes/config/encryption.yaml"))
     (provider,) = document["resources"][0]["providers"][0].values()
-    key = base64.b64decode(provider["keys"][0]["secret"])
+    (only,) = provider["keys"]
+    assert only["name"] == "key1"
+    key = base64.b64decode(only["secret"])
     assert key == seed_of("encryption-key")
     assert len(key) == 32
     assert load_pem_private_key(ed25519_pem("encryption-key").encode(), password=None).private_bytes_raw() == key  # type: ignore[union-attr]
     assert hard_way.named("encryption-key", "tls:index/privateKey:PrivateKey").inputs == {"algorithm": "ED25519"}
+
+
+def test_a_replaced_encryption_key_still_reads_its_secrets(hard_way: Run) -> None:
+    """`pulumi up --replace`, or a key that is gone from the state: the old one is kept."""
+    keeper = hard_way.named("encryption-keys", "command:local:Command")
+    assert keeper.secret == {"stdin"} and list(keeper.request.additionalSecretOutputs) == ["stdout"]
+    assert keeper.inputs["logging"] == "none" and "update" not in keeper.inputs
+
+    def printed(key: str, before: str = "") -> str:
+        environment = {**os.environ, "PULUMI_COMMAND_STDOUT": before}
+        return subprocess.run(
+            ["/bin/sh", "-c", keeper.inputs["create"]],
+            env=environment,
+            input=f"{key}\n",
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    first = printed("old+key=")
+    assert first == "old+key="
+    assert printed("old+key=", first) == first
+    assert printed("new/key=", first) == "new/key=\nold+key="
+    # An update that is run again.
+    assert printed("new/key=", "new/key=\nold+key=") == "new/key=\nold+key="
 
 
 def test_every_controller_has_the_same_encryption_key(ha: Run) -> None:
