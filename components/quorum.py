@@ -88,7 +88,7 @@ def _refuse_other_machines() -> list[str]:
         "names() { printf '%s\\n' \"$1\" | sed 's/[[ ].*//'; }",
         'if ! names "$PULUMI_COMMAND_STDOUT" | grep -qxF "$(names "$wanted")"; then',
         "  cat >&2 <<END",
-        "Refused, and nothing was removed or replaced: etcd cannot move to other machines while the lab is up, and none",
+        "Refused, and nothing was removed or replaced: etcd cannot move to other machines while the lab is up. None",
         'of its machines, $(names "$PULUMI_COMMAND_STDOUT" | xargs), would carry a member. Put the configuration back;',
         "or make the lab again: save what is there (make snapshot), make destroy, make up, make restore.",
         "END",
