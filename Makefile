@@ -1,11 +1,10 @@
-# One lab on this machine: `make up`, `make destroy`. Everything here is a command of `python -m toolchain`.
+# Targets for those who are used to make: each is a command of `./hardway`, which has more (`./hardway --help`).
 
 STACK ?= dev
 export STACK
 
+HARDWAY := ./hardway
 PYTHON := .venv/bin/python
-TOOL := $(PYTHON) -m toolchain
-LIVE := $(PYTHON) -m live
 
 # As it was typed: make would expand the $ of a jsonpath, or of a variable that a machine's shell is to expand.
 override ARGS := $(value ARGS)
@@ -30,53 +29,53 @@ help:  ## this list
 .venv-dev:
 	@toolchain/bootstrap.sh dev
 
-setup: .venv  ## prepare this machine and nothing else: then plain `pulumi up -s dev` works, see `make env`
-	@$(TOOL) setup
+setup:  ## prepare this host and nothing else: then plain `pulumi up -s dev` works, see `make env`
+	@$(HARDWAY) setup
 
-# What would lose etcd's quorum is refused without it.
+# Without it a change is refused by which etcd would lose its quorum.
 export INSIST
 
-up: .venv  ## make the lab, or bring it up to date; ends with its nodes, endpoint and kubeconfig
-	@$(TOOL) up
+up:  ## make the lab, or bring it up to date; ends with its nodes, endpoint and kubeconfig
+	@$(HARDWAY) up
 
-preview: .venv  ## what `make up` would change
-	@$(TOOL) preview
+preview:  ## what `make up` would change
+	@$(HARDWAY) preview
 
-destroy: .venv  ## take the lab away
-	@$(TOOL) destroy
+destroy:  ## take the lab away
+	@$(HARDWAY) destroy
 
-trust: .venv  ## existing machines: show their host keys, and pin them: no others are connected to
-	@$(TOOL) trust
+trust:  ## existing hosts: show their host keys, and pin them: no others are connected to
+	@$(HARDWAY) trust
 
-free: .venv  ## existing machines: take a lab off one that destroy cannot take back: make free MACHINE=node-0 [KEY=...]
-	@$(TOOL) free "$(MACHINE)" $(KEY)
+free:  ## existing hosts: take a lab off one where destroy cannot: make free MACHINE=node-0 [KEY=...]
+	@$(HARDWAY) free "$(MACHINE)" $(KEY)
 
-kubectl: .venv  ## the lab's kubectl: make kubectl ARGS="get nodes -o wide"
-	@$(TOOL) kubectl "$$ARGS"
+kubectl:  ## the lab's kubectl: make kubectl ARGS="get nodes -o wide"
+	@$(HARDWAY) kubectl-line "$$ARGS"
 
-ssh: .venv  ## a shell on a machine: make ssh MACHINE=worker-1 [ARGS="uptime"]
-	@$(TOOL) ssh "$(MACHINE)" "$$ARGS"
+ssh:  ## a shell on a machine: make ssh MACHINE=worker-1 [ARGS="uptime"]
+	@$(HARDWAY) ssh "$(MACHINE)" -- "$$ARGS"
 
-status: .venv  ## how the lab is: etcd, leaders, API servers, balancers, nodes, certificates [ARGS=--json]
-	@$(LIVE) status $$ARGS
+status:  ## whether the lab is healthy: etcd, leaders, API servers, balancers, nodes, certificates [ARGS=--json]
+	@$(HARDWAY) status $$ARGS
 
-snapshot: .venv  ## save the cluster's whole content on this host: [ARGS=FILE]
-	@$(LIVE) snapshot $$ARGS
+snapshot:  ## save the content of the cluster on this host: [ARGS=FILE]
+	@$(HARDWAY) snapshot $$ARGS
 
-restore: .venv  ## make the cluster what a snapshot says: make restore SNAPSHOT=FILE
-	@$(LIVE) restore "$(SNAPSHOT)"
+restore:  ## restore the cluster from a snapshot: make restore SNAPSHOT=FILE
+	@$(HARDWAY) restore $(if $(SNAPSHOT),"$(SNAPSHOT)")
 
-replace: .venv  ## make machines anew, dead ones too: make replace MACHINE="controller-1" [INSIST=yes]
-	@$(LIVE) replace $(MACHINE)
+replace:  ## create machines again, also dead ones: make replace MACHINE="controller-1" [INSIST=yes]
+	@$(HARDWAY) replace $(MACHINE)
 
-drill: .venv  ## break parts of the lab, and measure what that costs: [DRILL=name,...] [SEED=number] [ARGS="--json FILE"]
-	@$(LIVE) drill "$(DRILL)" $(if $(SEED),--seed "$(SEED)") $$ARGS
+drill:  ## inject faults, and measure their effect: [DRILL=name,...] [SEED=number] [ARGS="--json FILE"]
+	@$(HARDWAY) $(if $(SEED),search --seed "$(SEED)",drill) $(if $(DRILL),"$(DRILL)") $$ARGS
 
-cis: .venv  ## the CIS Kubernetes Benchmark by kube-bench: make cis KUBE_BENCH=CHECKOUT (one with cfg/cis-1.12)
-	@$(LIVE) cis "$(KUBE_BENCH)"
+cis:  ## the CIS Kubernetes Benchmark by kube-bench: make cis KUBE_BENCH=CHECKOUT (one with cfg/cis-1.12)
+	@$(HARDWAY) cis $(if $(KUBE_BENCH),"$(KUBE_BENCH)")
 
-env: .venv  ## variables for plain pulumi: eval "$(make -s env)"
-	@$(TOOL) env
+env:  ## variables for plain pulumi: eval "$(make -s env)"
+	@$(HARDWAY) env
 
 lint: .venv-dev  ## ruff and mypy
 	$(PYTHON) -m ruff check .
@@ -88,22 +87,22 @@ PYTEST := $(PYTHON) -m pytest --verbose --durations=60 -p tests.side_by_side --n
 # One run of pytest in two processes (see tests/side_by_side.py), the labs on this host's network first: they take longest.
 # What only some labs have takes minutes where it is built: here it says how far it is.
 test: lint  ## lint, then the tests: unit, tool chain, live, engine, and real labs of each kind
-	@$(TOOL) --stack lab-four-test setup
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTEST) -m "not long" tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/ha tests/upstream tests/docker tests/debian13 tests/engine tests/toolchain tests/live tests/unit
+	@$(HARDWAY) --stack lab-four-test setup
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTEST) -m "not long" tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/ha tests/upstream tests/docker tests/debian13 tests/engine tests/toolchain tests/live tests/unit
 
 # What takes minutes: kubeadm with Calico, recovery, drills, 100 faults by chance (HARDWAY_SEED, HARDWAY_FAULTS).
 test-long: .venv-dev  ## further labs, for a run by hand before a release
-	@$(TOOL) --stack lab-four-test setup
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/lab_four
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long tests/kubeadm tests/ha
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long --capture=no tests/upstream/test_first_run.py
+	@$(HARDWAY) --stack lab-four-test setup
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/lab_four
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long tests/kubeadm tests/ha
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long --capture=no tests/upstream/test_first_run.py
 
 # Emulated: about an hour. The disk stays below HARDWAY_CACHE, or in HARDWAY_HOSTS.
 test-hosts: .venv  ## labs on a virtual machine with Debian 13: cgroup v2, AppArmor, reboot; podman, then Docker
-	@variables=$$($(TOOL) env) && eval "$$variables" && PYTHONPATH=tests $(PYTHON) -m debian13
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && PYTHONPATH=tests $(PYTHON) -m debian13
 
-compare: .venv  ## the hard way and kubeadm on the same machines: seconds, memory, processes, files [ARGS=--files]
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m benchmarks.compare $$ARGS
+compare:  ## the hard way and kubeadm on the same machines: seconds, memory, processes, files [ARGS=--files]
+	@$(HARDWAY) compare $$ARGS
 
-bench: .venv  ## measure the lab against plain shell, side by side: [ARGS="--lab ha --rounds 5 --json FILE"]
-	@variables=$$($(TOOL) env) && eval "$$variables" && $(PYTHON) -m benchmarks $$ARGS
+bench:  ## measure the lab against plain shell, side by side: [ARGS="--lab ha --rounds 5 --json FILE"]
+	@$(HARDWAY) bench $$ARGS

@@ -1,9 +1,8 @@
-"""`make compare`: the hard way and kubeadm on the same containers, one after the other; prints what each costs.
+"""`hardway compare`: the hard way and kubeadm on the same containers, one after the other; prints what each costs.
 
 Everything it makes is removed at the end, also after Ctrl-C and errors.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -76,21 +75,22 @@ class Cost:
     files: Mapping[str, Sequence[str]]
 
 
-def main(arguments: list[str]) -> int:
-    """Measure both, print the table, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=1, help="default: 1")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
-    parser.add_argument("--files", action="store_true", help="list the files, too")
-    options = parser.parse_args(arguments)
+def main(*, rounds: int, json_file: Path | None = None, files: bool = False) -> int:
+    """Measure both, print the table, and return the exit status.
+
+    Args:
+        rounds: how many.
+        json_file: takes all figures, too.
+        files: list the files, too.
+    """
     if os.geteuid() != 0 or shutil.which("pulumi") is None:
-        print("error: the labs are privileged containers: run `make compare` as root.", file=sys.stderr)
+        print("error: the labs are privileged containers: run `hardway compare` as root.", file=sys.stderr)
         return 1
     load = os.getloadavg()
     costs: dict[str, list[Cost]] = {way: [] for way in WAYS}
     try:
         with tempfile.TemporaryDirectory(prefix="hw-compare-") as name:
-            for turn in range(max(1, options.rounds)):
+            for turn in range(rounds):
                 for way, lab in WAYS.items():
                     costs[way].append(measure(lab, Path(name) / f"{turn}-{lab.stack}"))
     except BenchmarkError as failure:
@@ -102,12 +102,12 @@ def main(arguments: list[str]) -> int:
     console = Console(highlight=False)
     console.print(table(costs))
     console.print(f"{os.cpu_count()} cores; load before {load[0]:.1f}, after {os.getloadavg()[0]:.1f}.")
-    if options.files:
-        for way, rounds in costs.items():
-            for kind, paths in rounds[-1].files.items():
+    if files:
+        for way, measured in costs.items():
+            for kind, paths in measured[-1].files.items():
                 console.print(f"\n{way}, {kind}:", *sorted(paths), sep="\n  ")
-    if options.json:
-        options.json.write_text(json.dumps({way: [asdict(cost) for cost in of] for way, of in costs.items()}, indent=2))
+    if json_file is not None:
+        json_file.write_text(json.dumps({way: [asdict(cost) for cost in of] for way, of in costs.items()}, indent=2))
     return 0
 
 
@@ -187,7 +187,3 @@ def table(costs: Mapping[str, Sequence[Cost]]) -> Table:
     for kind in _KINDS:
         row(kind, (len(cost.files[kind]) for cost in last))
     return shown
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -97,7 +97,7 @@ def toolchain(lab: MeasuredLab, command: str, log: Path) -> Ran:
     Raises:
         BenchmarkError: it fails, or is not done in time.
     """
-    return run([sys.executable, "-m", "toolchain", "--stack", lab.stack, command], log=log)
+    return run([sys.executable, "-m", "cli", "--stack", lab.stack, command], log=log)
 
 
 def _pulumi(lab: MeasuredLab, *arguments: str, log: Path) -> Ran:

@@ -151,13 +151,12 @@ def show(found: Mapping[str, Sequence[Check]]) -> None:
 
 def _data(checkout: str) -> Path:
     if not checkout:
-        raise ToolchainError(f"KUBE_BENCH is not set: name a checkout of kube-bench that has cfg/{BENCHMARK}.")
+        raise ToolchainError(f"No checkout is named: name one of kube-bench that has cfg/{BENCHMARK}.")
     directory = Path(checkout) / "cfg"
     names = ("config.yaml", *(f"{BENCHMARK}/{name}.yaml" for name in (*_TARGETS, "config")))
     if missing := [name for name in names if not (directory / name).is_file()]:
         raise ToolchainError(
-            f"KUBE_BENCH={checkout!r}: {directory} lacks {', '.join(missing)}. "
-            f"Name a checkout of kube-bench that has cfg/{BENCHMARK}."
+            f"{directory} lacks {', '.join(missing)}. Name a checkout of kube-bench that has cfg/{BENCHMARK}."
         )
     return directory
 

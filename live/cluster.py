@@ -83,7 +83,9 @@ class Cluster:
         for machine in self.machines:
             if machine.name == name:
                 return machine
-        raise ToolchainError(f"MACHINE={name!r}: must be one of {', '.join(each.name for each in self.machines)}.")
+        raise ToolchainError(
+            f"There is no machine {name!r}: it must be one of {', '.join(each.name for each in self.machines)}."
+        )
 
     @property
     def by_kubeadm(self) -> bool:

@@ -62,11 +62,10 @@ def check_names(cluster: Cluster, names: Sequence[str]) -> None:
     """
     right = [machine.name for machine in cluster.machines]
     if not names:
-        raise ToolchainError(f"MACHINE is not set: name one or more of {', '.join(right)}.")
+        raise ToolchainError(f"No machine is named: name one or more of {', '.join(right)}.")
     if wrong := [name for name in dict.fromkeys(names) if name not in right]:
         raise ToolchainError(
-            f"MACHINE={' '.join(names)!r}: no machine is called {' or '.join(wrong)}. Nothing was touched.\n"
-            f"The machines are {', '.join(right)}."
+            f"No machine is called {' or '.join(wrong)}. Nothing was changed.\nThe machines are {', '.join(right)}."
         )
 
 

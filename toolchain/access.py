@@ -53,7 +53,7 @@ def read(stack: Stack) -> dict[str, Any]:
     Raises:
         ToolchainError: the lab is not up.
     """
-    _check_up(stack)
+    check_up(stack)
     facts: dict[str, Any] = json.loads((stack.directory / "lab.json").read_text())
     return facts
 
@@ -88,19 +88,25 @@ def kubectl(stack: Stack, arguments: Sequence[str]) -> None:
     Raises:
         ToolchainError: the lab is not up.
     """
-    _check_up(stack)
+    check_up(stack)
     command = kubectl_command(stack)
     os.environ.update(kubectl_environment(stack))
     _become(command[0], [*command, *arguments])
 
 
-def ssh(stack: Stack, machine: str, remote: str | None) -> None:
+def ssh(stack: Stack, machine: str, remote: str | None, *, terminal: bool = False) -> None:
     """Become an ssh to a machine of the lab, as its ssh_config names it: a shell there, or one command.
+
+    Args:
+        stack: the lab.
+        machine: where.
+        remote: the command, for the shell there.
+        terminal: whether the command gets a terminal there.
 
     Raises:
         ToolchainError: the lab is not up, there is no such machine, or no ssh.
     """
-    _check_up(stack)
+    check_up(stack)
     program = shutil.which("ssh")
     if program is None:
         raise ToolchainError("ssh is not installed: `make setup` installs it.")
@@ -113,14 +119,17 @@ def ssh(stack: Stack, machine: str, remote: str | None) -> None:
         if "*" not in word
     ]
     if machine not in hosts:
-        raise ToolchainError(f"MACHINE={machine!r}: must be one of {', '.join(hosts)}.")
+        raise ToolchainError(f"There is no machine {machine!r}: it must be one of {', '.join(hosts)}.")
     # Relative names in the lab's ssh_config mean files beside it.
     os.chdir(stack.directory)
-    command = [program, "-F", str(config), "-i", str(key), machine]
+    command = [program, "-F", str(config), "-i", str(key), *(["-tt"] if terminal else []), machine]
     _become(program, [*command, remote] if remote else command)
 
 
-def _check_up(stack: Stack) -> None:
+def check_up(stack: Stack) -> None:
+    """Raises:
+    ToolchainError: the lab is not up.
+    """
     try:
         (stack.directory / "kubeconfig").stat()  # `exists` answers no where the directory may not be read
     except FileNotFoundError:

@@ -68,6 +68,11 @@ class Stack:
         return paths.state() / self.name
 
 
+def names() -> list[str]:
+    """The names of all stacks that have a settings file."""
+    return sorted(path.name.split(".")[1] for path in paths.checkout().glob("Pulumi.*.yaml"))
+
+
 def read(name: str) -> Stack:
     """Read a stack's settings file, as far as set-up needs it. Wrong values are the program's to report.
 
@@ -76,8 +81,7 @@ def read(name: str) -> Stack:
     """
     file = paths.checkout() / f"Pulumi.{name}.yaml"
     if not file.exists():
-        known = sorted(path.name.split(".")[1] for path in paths.checkout().glob("Pulumi.*.yaml"))
-        raise ToolchainError(f"There is no {file.name}. STACK must be one of: {', '.join(known)}.")
+        raise ToolchainError(f"There is no {file.name}. The stack must be one of: {', '.join(names())}.")
     project = _mapping(yaml.safe_load((paths.checkout() / "Pulumi.yaml").read_text())).get("name", "")
     lab = _mapping(lab_of(file, str(project)))
     network = _mapping(lab.get("network"))

@@ -90,7 +90,7 @@ def refuse(cluster: Cluster, names: Sequence[str], drills: Sequence[Drill], lack
         instead = catalogue.split(catalogue.DRILLS, cluster)[0]
         raise ToolchainError(
             f"The lab {cluster.stack.name} cannot have the drill {impossible[0]}: it needs {lacking[impossible[0]]}. "
-            f"Nothing was touched.\nBy DRILL=name this lab can have: {catalogue.names_of(instead)}."
+            f"Nothing was touched.\nBy name this lab can have: {catalogue.names_of(instead)}."
         )
 
 

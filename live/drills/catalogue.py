@@ -72,7 +72,7 @@ def choose(names: Sequence[str]) -> list[Drill]:
         ToolchainError: a name is not that of a drill.
     """
     if unknown := [name for name in names if name not in {drill.name for drill in DRILLS}]:
-        raise ToolchainError(f"DRILL={','.join(unknown)!r}: must be one or more of {names_of(DRILLS)}.")
+        raise ToolchainError(f"There is no drill {', '.join(unknown)}: it must be one or more of {names_of(DRILLS)}.")
     return [drill for drill in DRILLS if not names or drill.name in names]
 
 

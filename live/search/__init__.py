@@ -72,7 +72,7 @@ def main(
     failed = [each for each in verdicts if not each.passed]
     print(f"\n{table(verdicts)}\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}.")
     for each in failed:
-        print(f"Repeat fault {each.planned.number}: make drill STACK={stack.name} SEED={seed} ARGS='{_again(each)}'")
+        print(f"Repeat fault {each.planned.number}: hardway search -s {stack.name} --seed {seed} {_again(each)}")
     if trouble:
         print(f"\nerror: {trouble}", file=sys.stderr)
     passed = bool(verdicts) and not failed and not trouble

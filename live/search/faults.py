@@ -306,7 +306,7 @@ class KilledUp(Fault):
         with (
             TemporaryFile("w+", errors="replace") as said,
             subprocess.Popen(
-                self._command("live", "replace", self._machine.name),
+                self._command("replace", self._machine.name),
                 cwd=paths.checkout(),
                 stdin=subprocess.DEVNULL,
                 stdout=said,
@@ -335,7 +335,7 @@ class KilledUp(Fault):
             return
         try:
             done = subprocess.run(
-                self._command("toolchain", "up"),
+                self._command("up"),
                 cwd=paths.checkout(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -376,8 +376,8 @@ class KilledUp(Fault):
                 replacing.wait(timeout=_REPORTS_WITHIN)
         replacing.kill()
 
-    def _command(self, module: str, *words: str) -> list[str]:
-        return [sys.executable, "-m", module, "--stack", self._cluster.stack.name, *words]
+    def _command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "cli", "--stack", self._cluster.stack.name, *words]
 
 
 def kill_etcd(delay: float) -> str:

@@ -18,7 +18,7 @@ from lab.commands import CHECKOUT
 from lab.polling import eventually
 
 PREFIX = f"hardway-{STACK}"
-TOOLCHAIN, LIVE = ("toolchain", "--stack", STACK), ("live", "--stack", STACK)
+HARDWAY = ("cli", "--stack", STACK)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def settings() -> config.Lab:
 def up(host: DockerHost, before: dict[str, str]) -> str:
     """What `up` printed."""
     assert "-P FORWARD DROP" in before["rules"]
-    return host.python(*TOOLCHAIN, "up")
+    return host.python(*HARDWAY, "up")
 
 
 def traces(host: DockerHost) -> dict[str, str]:
@@ -72,7 +72,7 @@ def works(host: DockerHost, settings: config.Lab) -> None:
     dns = str(settings.network.dns_service)
 
     def is_ready() -> bool:
-        nodes = json.loads(host.python(*TOOLCHAIN, "kubectl", "get nodes -o json"))["items"]
+        nodes = json.loads(host.python(*HARDWAY, "kubectl", "get", "nodes", "-o", "json"))["items"]
         ready = [c["status"] for node in nodes for c in node["status"]["conditions"] if c["type"] == "Ready"]
         return ready == ["True"]
 
@@ -99,7 +99,7 @@ def test_rules_for_the_labs_bridge_stand_first(host: DockerHost, up: str) -> Non
 
 
 def test_a_second_up_changes_nothing(host: DockerHost, up: str) -> None:
-    resources = host.python(*TOOLCHAIN, "up").partition("Resources:\n")[2].splitlines()
+    resources = host.python(*HARDWAY, "up").partition("Resources:\n")[2].splitlines()
     assert re.fullmatch(r" +\d+ unchanged", resources[0]), resources
     assert resources[1] == ""
 
@@ -120,7 +120,7 @@ def test_the_lab_works_again_after_the_daemons_restart(host: DockerHost, up: str
 
 def test_a_worker_is_replaced(host: DockerHost, up: str, settings: config.Lab) -> None:
     before = host.run("docker", "inspect", "-f", "{{.Id}}", f"{PREFIX}-worker-0")
-    host.python(*LIVE, "replace", "worker-0")
+    host.python(*HARDWAY, "replace", "worker-0")
     assert host.run("docker", "inspect", "-f", "{{.Id}}", f"{PREFIX}-worker-0") != before
     works(host, settings)
 
@@ -135,7 +135,7 @@ def test_destroy_leaves_nothing_also_where_the_state_holds_an_older_script(
     assert older.count("docker rm -f -t 0 -v") > 3
     json.loads(older)
     state.write_text(older)
-    host.python(*TOOLCHAIN, "destroy")
+    host.python(*HARDWAY, "destroy")
     assert traces(host) == before
     resources: list[Any] = json.loads(state.read_text())["checkpoint"]["latest"].get("resources") or []
     assert resources == []

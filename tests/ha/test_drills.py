@@ -93,7 +93,7 @@ def test_a_killed_drill_is_mended_by_the_next(cluster: Cluster, show: Show) -> N
 def test_a_drill_that_does_not_exist(cluster: Cluster, show: Show) -> None:
     ran = drill("kill-all-humans", stack=STACK, show=show).wait()
     assert ran.code == 1
-    assert "DRILL='kill-all-humans': must be one or more of kill-etcd, " in ran.output
+    assert "There is no drill kill-all-humans: it must be one or more of kill-etcd, " in ran.output
 
 
 def test_a_drill_that_needs_two_balancers(cluster: Cluster, show: Show) -> None:

@@ -83,13 +83,11 @@ class KilledRuns:
         """A command that is killed, and the next run of it."""
         kind = ("up", "scale", "replace", "restore")[number % 4]
         # Before the kill, as after it: a lab as the kind wants it.
-        words, module = self._prepare(kind, number)
+        words = self._prepare(kind, number)
         with lab_settings(STACK, **self._size):
-            killed = self._killer.kill(
-                kind, lambda: _start(*words, module=module), lambda: self._prepare_again(kind), whole=True
-            )
+            killed = self._killer.kill(kind, lambda: _start(*words), lambda: self._prepare_again(kind), whole=True)
             started = time.monotonic()
-            finished = _start(*words, module=module).wait()
+            finished = _start(*words).wait()
             seconds = time.monotonic() - started
             try:
                 assert finished.code == 0, finished.output
@@ -107,28 +105,28 @@ class KilledRuns:
                 healthy = time.monotonic() - started
                 self._report(number, kind, words, killed, seconds, f"healthy after {healthy:.1f} s")
 
-    def _prepare(self, kind: str, number: int) -> tuple[list[str], str]:
-        """Have the lab as a kind wants it before; return the command and the module that it is of."""
+    def _prepare(self, kind: str, number: int) -> list[str]:
+        """Have the lab as a kind wants it before; return the command."""
         chance = self._killer.chance
         match kind:
             case "up":
                 with lab_settings(STACK, **self._size):
                     _run("destroy")
                 self._size, self._written = chance.choice([SMALLER, LARGER]), ""
-                return ["up"], "toolchain"
+                return ["up"]
             case "scale":
                 self._size = LARGER if self._size == SMALLER else SMALLER
-                return ["up"], "toolchain"
+                return ["up"]
             case "replace":
                 with lab_settings(STACK, **self._size):
                     machines = [each.name for each in session.settings_of(STACK).machines]
-                return ["replace", chance.choice(machines)], "live"
+                return ["replace", chance.choice(machines)]
             case _:
                 # A snapshot never replaces another file.
                 snapshot = str(self._directory / f"lab-{number}.db")
                 with lab_settings(STACK, **self._size):
-                    _run("snapshot", snapshot, module="live")
-                return ["restore", snapshot], "live"
+                    _run("snapshot", snapshot)
+                return ["restore", snapshot]
 
     def _prepare_again(self, kind: str) -> None:
         """The command was quicker than its kill: have the lab as before."""
@@ -166,14 +164,14 @@ def _back_to_before(kind: str) -> None:
         _run(before)
 
 
-def _start(*words: str, module: str = "toolchain") -> Started:
-    return Started(*words, stack=STACK, module=module)
+def _start(*words: str) -> Started:
+    return Started(*words, stack=STACK)
 
 
-def _run(*words: str, module: str = "toolchain") -> None:
-    done = _start(*words, module=module).wait()
+def _run(*words: str) -> None:
+    done = _start(*words).wait()
     assert done.code == 0, done.output
 
 
 def _status() -> Ran:
-    return _start("status", module="live").wait()
+    return _start("status").wait()

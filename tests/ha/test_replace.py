@@ -14,7 +14,7 @@ VICTIM = "controller-1"
 
 def replace(*machines: str, show: Show) -> Ran:
     """`make replace MACHINE=...`."""
-    return Started("replace", *machines, show=show, stack=STACK, module="live").wait()
+    return Started("replace", *machines, show=show, stack=STACK).wait()
 
 
 def test_a_dead_controller_is_made_anew_and_nothing_is_lost(cluster: Cluster, show: Show) -> None:
@@ -58,4 +58,4 @@ def test_a_network_is_not_replaced_by_plain_pulumi(cluster: Cluster) -> None:
 
 
 def _status(*arguments: str) -> Ran:
-    return Started("status", *arguments, stack=STACK, module="live").wait()
+    return Started("status", *arguments, stack=STACK).wait()

@@ -23,7 +23,7 @@ _LATER = "/hardway-test/later"
 
 def live(*words: str, show: Show = lambda line: None) -> Ran:
     """`make snapshot`, `make restore`, `make status`."""
-    return Started(*words, show=show, stack=STACK, module="live").wait()
+    return Started(*words, show=show, stack=STACK).wait()
 
 
 def test_members_whose_restore_failed_stay_down_until_it_is_run_again(

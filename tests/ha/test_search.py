@@ -17,7 +17,7 @@ from ha.conftest import STACK
 from ha.old_data import OldData
 from lab.cluster import Cluster
 from lab.commands import CHECKOUT, Ran, Started
-from lab.drilling import drill
+from lab.drilling import search
 from lab.polling import eventually
 from lab.session import Show
 from live import cluster as live_cluster
@@ -61,7 +61,7 @@ def searched(
     file = tmp_path_factory.mktemp("search") / "verdicts.json"
     show(f"\n{count} faults, HARDWAY_SEED={seed}\n")
     words = ("--seed", str(seed), "--faults", str(count), "--json", str(file))
-    ran = drill("", *words, stack=STACK, show=show).wait(seconds=_MINUTES)
+    ran = search(*words, stack=STACK, show=show).wait(seconds=_MINUTES)
     return Searched(count=count, ran=ran, document=json.loads(file.read_text()))
 
 
@@ -85,7 +85,7 @@ def test_nothing_of_the_faults_is_left(cluster: Cluster) -> None:
         echo seen"""
     for machine in cluster.machines:
         assert cluster.ssh(machine.name, look) == "seen\n", machine.name
-    eventually("a healthy lab", lambda: Started("status", stack=STACK, module="live").wait().code == 0, seconds=120)
+    eventually("a healthy lab", lambda: Started("status", stack=STACK).wait().code == 0, seconds=120)
     eventually(
         "no namespace of the drill",
         lambda: cluster.try_kubectl("get", "namespace", clients.NAMESPACE).returncode != 0,
@@ -96,11 +96,11 @@ def test_nothing_of_the_faults_is_left(cluster: Cluster) -> None:
 @pytest.mark.long
 def test_a_run_that_was_killed_is_repaired_by_the_next(cluster: Cluster, show: Show) -> None:
     """A frozen program that stays frozen."""
-    running = drill("", *FREEZE, stack=STACK, show=show)
+    running = search(*FREEZE, stack=STACK, show=show)
     eventually("a fault", _MARK.exists, seconds=120, report=lambda: running.output, pause=0.05)
     running.kill_everything()
     running.wait()
-    ran = drill("", *FREEZE, stack=STACK, show=show).wait()
+    ran = search(*FREEZE, stack=STACK, show=show).wait()
     assert ran.code == 0, ran.output
     assert "Repairing what a seeded drill left" in ran.output
 

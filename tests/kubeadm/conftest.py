@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def live(*words: str, show: Show = lambda line: None) -> Ran:
     """Run a command for the lab, which is up, to its end."""
-    return Started(*words, show=show, stack=STACK, module="live").wait()
+    return Started(*words, show=show, stack=STACK).wait()
 
 
 @pytest.fixture(scope="session")

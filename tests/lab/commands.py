@@ -1,4 +1,4 @@
-"""The commands that a person types: `python -m toolchain ...` and plain `pulumi`, for the stack `test` or another."""
+"""The commands that a person types: `hardway ...` and plain `pulumi`, for the stack `test` or another."""
 
 import json
 import os
@@ -45,18 +45,17 @@ class Ran:
 
 
 class Started:
-    """A command at work, of the tool chain or of another `module`; every process that it starts is of its session."""
+    """A command of `hardway` at work; every process that it starts is of its session."""
 
     def __init__(
         self,
         *arguments: str,
         show: Callable[[str], None] = lambda line: None,
         stack: str = STACK,
-        module: str = "toolchain",
     ) -> None:
         self._process = subprocess.Popen(
             # A shell's background jobs, and all that they start, are deaf to Ctrl-C: tests may be such a job.
-            ["env", "--default-signal=INT", sys.executable, "-m", module, "--stack", stack, *arguments],
+            ["env", "--default-signal=INT", sys.executable, "-m", "cli", "--stack", stack, *arguments],
             cwd=CHECKOUT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -161,7 +160,7 @@ def toolchain(*arguments: str, stack: str = STACK) -> Ran:
 def live(*arguments: str) -> Ran:
     """Run a command for a lab that is up to its end."""
     done = subprocess.run(
-        [sys.executable, "-m", "live", "--stack", STACK, *arguments],
+        [sys.executable, "-m", "cli", "--stack", STACK, *arguments],
         cwd=CHECKOUT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -215,7 +214,7 @@ def resources(*, stack: str = STACK) -> list[dict[str, Any]]:
 @cache
 def _environment(stack: str) -> dict[str, str]:
     # As the README says: eval "$(make -s env)".
-    script = f'eval "$({sys.executable} -m toolchain --stack {stack} env)" && env -0'
+    script = f'eval "$({sys.executable} -m cli --stack {stack} env)" && env -0'
     done = subprocess.run(["bash", "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     return dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
 

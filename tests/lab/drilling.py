@@ -10,14 +10,19 @@ from lab.session import Show
 
 
 def drill(*arguments: str, stack: str, show: Show) -> Started:
-    """`make drill`, begun."""
-    return Started("drill", *arguments, show=show, stack=stack, module="live")
+    """`hardway drill`, begun."""
+    return Started("drill", *arguments, show=show, stack=stack)
+
+
+def search(*arguments: str, stack: str, show: Show) -> Started:
+    """`hardway search`, begun."""
+    return Started("search", *arguments, show=show, stack=stack)
 
 
 def figures_of(names: Sequence[str], *, stack: str, show: Show, directory: Path) -> tuple[Ran, dict[str, Any]]:
     """Do drills: how the command ended, and its JSON."""
     file = directory / "figures.json"
-    ran = drill(",".join(names), "--json", str(file), stack=stack, show=show).wait(seconds=15 * 60)
+    ran = drill(*names, "--json", str(file), stack=stack, show=show).wait(seconds=15 * 60)
     return ran, json.loads(file.read_text())
 
 

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 
 import yaml
 
@@ -59,18 +58,19 @@ def test_outputs_tell_how_to_reach_the_lab(cluster: Cluster) -> None:
     assert outputs["readiness"]["dns_answer"].endswith(str(cluster.settings.network.api_service))
 
 
-def test_make_kubectl_and_make_ssh_reach_it(cluster: Cluster) -> None:
+def test_kubectl_and_ssh_reach_it(cluster: Cluster) -> None:
     """Commands of the tool chain that lose their arguments or do not find the lab."""
 
-    def toolchain(*arguments: str) -> str:
-        command = [sys.executable, "-m", "toolchain", "--stack", STACK, *arguments]
+    def hardway(*arguments: str) -> str:
+        command = [str(CHECKOUT / "hardway"), "--stack", STACK, *arguments]
         done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True, timeout=60)
         return done.stdout
 
     path = "jsonpath={.items[*].metadata.name}"
-    assert toolchain("kubectl", f"get nodes -o '{path}'").split() == [worker.name for worker in cluster.workers]
+    assert hardway("kubectl", "get", "nodes", "-o", path).split() == [worker.name for worker in cluster.workers]
     machine = cluster.workers[0].name
-    assert toolchain("ssh", machine, 'echo "$(hostname) $(id -u)"') == f"{machine} 0\n"
+    assert hardway("ssh", machine, "--", 'echo "$(hostname) $(id -u)"') == f"{machine} 0\n"
+    assert hardway("ssh", machine, "--", "printf", "<%s>", "a b", "$HOME") == "<a b><$HOME>"
 
 
 def test_ssh_trusts_the_labs_host_keys_and_no_other(cluster: Cluster) -> None:

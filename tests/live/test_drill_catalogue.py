@@ -66,5 +66,5 @@ def test_the_named_are_done_in_the_catalogues_order() -> None:
 def test_an_unknown_name_is_answered_with_the_right_ones() -> None:
     with pytest.raises(ToolchainError) as refused:
         choose(["kill-etcd", "kill-ectd"])
-    assert "DRILL='kill-ectd'" in str(refused.value)
+    assert "There is no drill kill-ectd" in str(refused.value)
     assert all(drill.name in str(refused.value) for drill in DRILLS)

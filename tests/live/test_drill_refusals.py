@@ -134,7 +134,7 @@ def test_all_drills_on_a_lab_without_high_availability(stack: Stack) -> None:
     lab(stack, controllers=1)
     said = refusal(stack)
     assert "three controllers" in said
-    assert "By DRILL=name this lab can have: kill-kubelet, kill-containerd, kill-kube-proxy, kill-haproxy" in said
+    assert "By name this lab can have: kill-kubelet, kill-containerd, kill-kube-proxy, kill-haproxy" in said
 
 
 def test_a_single_etcd_member_beside_three_controllers(stack: Stack) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from small_lab import cluster, dead, member_state, ok, saying, well
 
-from live import __main__ as commands
+from cli import main as commands
 from live import nodes, replace
 from live.cluster import Cluster
 from live.status import members
@@ -113,9 +113,9 @@ def test_a_pulumi_at_work_is_not_disturbed(lab: Cluster, told: list[list[str]], 
 def test_all_wrong_names_are_reported_with_the_right_ones(lab: Cluster, told: list[list[str]]) -> None:
     with pytest.raises(ToolchainError) as error:
         replace.replace(lab, ["worker-7", "worker-0", "foo"], insist=True)
-    assert "no machine is called worker-7 or foo. Nothing was touched." in str(error.value)
+    assert "No machine is called worker-7 or foo. Nothing was changed." in str(error.value)
     assert "load-balancer-0, controller-0, controller-1, controller-2, worker-0." in str(error.value)
-    with pytest.raises(ToolchainError, match="MACHINE is not set"):
+    with pytest.raises(ToolchainError, match="No machine is named"):
         replace.replace(lab, [], insist=True)
     assert told == []
 
@@ -204,5 +204,5 @@ def test_a_wrong_insist_is_reported(
     monkeypatch.setenv("INSIST", "maybe")
     assert commands.main(["--stack", "paper", "replace", "worker-0"]) == 1
     assert "INSIST='maybe': must be 'yes', or not set." in capsys.readouterr().err
-    assert commands.main(["--stack", "paper", "restore", ""]) == 1
-    assert "SNAPSHOT is not set" in capsys.readouterr().err
+    assert commands.main(["--stack", "paper", "restore"]) == 2
+    assert capsys.readouterr().err == "error: Missing argument 'FILE'. See `hardway restore --help`.\n"

@@ -176,8 +176,8 @@ class Replaced(KilledUp):
         super().__init__(lab, lab.machine("controller-0"), victim, after)
         self._directory = directory
 
-    def _command(self, module: str, *words: str) -> list[str]:
-        return [sys.executable, str(self._directory / module), *words]
+    def _command(self, *words: str) -> list[str]:
+        return [sys.executable, str(self._directory / f"hardway-{words[0]}"), *words]
 
 
 @pytest.fixture
@@ -185,9 +185,9 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
 
     def write(*, seconds: float, afterwards: float = 0, make_up: str = "") -> None:
-        (tmp_path / "live").write_text(REPLACE.format(python=sys.executable, afterwards=afterwards))
+        (tmp_path / "hardway-replace").write_text(REPLACE.format(python=sys.executable, afterwards=afterwards))
         (tmp_path / "up").write_text(UP.format(seconds=seconds))
-        (tmp_path / "toolchain").write_text(f"open('made-up', 'a').write('x')\n{make_up}")
+        (tmp_path / "hardway-up").write_text(f"open('made-up', 'a').write('x')\n{make_up}")
 
     return write
 

@@ -10,7 +10,7 @@ import pytest
 import small_lab
 from memory_api import MemoryApi, serving
 
-from live import __main__ as command
+from cli import main as command
 from live import cluster as live_cluster
 from live import search
 from live.cluster import Cluster
@@ -75,16 +75,16 @@ def asked(lab: Cluster) -> dict[int, list[str]]:
 
 def test_a_failure_is_repeated_by_the_command_that_is_printed(lab: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     does = [str(each) for each in plan(lab, SEED, COUNT)]
-    assert command.main(["--stack", "paper", "drill", "", "--seed", str(SEED), "--faults", str(COUNT)]) == 1
+    assert command.main(["--stack", "paper", "search", "--seed", str(SEED), "--faults", str(COUNT)]) == 1
     said, first = capsys.readouterr().out, asked(lab)
     assert f"Fault {FAILS} of {COUNT}: {does[FAILS - 1]}; " in said
     assert "its history is not linearizable" in said
-    printed = re.search(r"^Repeat fault (\d+): make drill STACK=paper SEED=(\d+) ARGS='(.*)'$", said, re.MULTILINE)
+    printed = re.search(r"^Repeat fault (\d+): hardway search -s paper --seed (\d+) (.*)$", said, re.MULTILINE)
     assert printed is not None
     number, seed, words = printed.groups()
     assert (number, seed) == (str(FAILS), str(SEED))
     # As the Makefile calls it.
-    assert command.main(["--stack", "paper", "drill", "", "--seed", seed, *shlex.split(words)]) == 1
+    assert command.main(["--stack", "paper", "search", "--seed", seed, *shlex.split(words)]) == 1
     again, second = capsys.readouterr().out, asked(lab)
     assert f"Fault {FAILS}: {does[FAILS - 1]}; " in again
     assert "its history is not linearizable" in again

@@ -96,7 +96,7 @@ def test_people_reach_every_machine_as_root(cluster: Cluster) -> None:
 
 
 def _well() -> Ran:
-    ran = Started("status", stack=STACK, module="live").wait()
+    ran = Started("status", stack=STACK).wait()
     assert ran.code == 0, ran.output
     return ran
 

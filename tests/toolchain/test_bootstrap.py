@@ -1,4 +1,4 @@
-"""`toolchain/bootstrap.sh` in a checkout of its own, with requirements that pip has nothing to do for.
+"""`toolchain/bootstrap.sh`, and `hardway` by it, in a checkout of its own, with requirements that install nothing.
 
 Most of the time that an empty virtual environment takes is ensurepip's: the tests copy one that was made before, except
 where the files that venv itself writes are what is tested.
@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 import zipfile
@@ -206,3 +207,85 @@ def test_a_checkout_that_belongs_to_root_says_so_to_a_user(checkout: Path) -> No
         assert done.returncode != 0
         assert "Run the command with sudo, like: sudo make up" in done.stderr
         assert not (Path(made) / ".venv").exists()
+
+
+# What stands in for the command line: it says how it was called.
+SAYS = """import os, sys
+print(os.getcwd(), sys.argv[1:], [name for name in sys.path if name in ("", os.getcwd())])
+sys.exit(7)
+"""
+
+
+class TestHardway:
+    @pytest.fixture
+    def link(self, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A link to `hardway` in a directory of its own, by way of another link."""
+        shutil.copy(SCRIPT.parents[1] / "hardway", checkout / "hardway")
+        (checkout / "cli").mkdir()
+        (checkout / "cli" / "__main__.py").write_text(SAYS)
+        directory = tmp_path_factory.mktemp("the user's programs")
+        (directory / "first").symlink_to(checkout / "hardway")
+        (directory / "hardway").symlink_to("first")
+        return directory / "hardway"
+
+    @staticmethod
+    def start(link: Path, *words: str, path: str = "", **environment: str) -> subprocess.Popen[str]:
+        """Start it as a user does: by its name, from the directory of the link."""
+        return subprocess.Popen(
+            ["sh", "-c", 'exec hardway "$@"', "sh", *words],
+            cwd=link.parent,
+            env=os.environ | {"PATH": f"{link.parent}:{path or os.environ['PATH']}"} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, link: Path, *words: str, **environment: str) -> tuple[int, str, str]:
+        process = self.start(link, *words, **environment)
+        out, err = process.communicate(timeout=240)
+        return process.returncode, out, err
+
+    def test_the_first_run_installs_and_then_runs_the_command(self, checkout: Path, link: Path) -> None:
+        """Beside a run of the Makefile's: one of them installs, the other waits for it."""
+        words = ["ssh", "worker-0", "--", "a b", "$HOME", ""]
+        said = f"{link.parent} {words} []\n"
+        runs = [start(checkout), self.start(link, *words)]
+        (makes, made), (out, err) = (run.communicate(timeout=240) for run in runs)
+        assert [run.returncode for run in runs] == [0, 7]
+        assert (makes, out) == ("", said)
+        assert (made + err).count("Making the virtual environment") == 1
+        assert self.run(link, *words) == (7, said, "")
+        assert bootstrap(checkout) == (0, "")
+
+    def test_a_killed_installation_is_completed_by_the_next_run(
+        self, checkout: Path, link: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        slow = tmp_path_factory.mktemp("slow") / "python3"
+        pipe = slow.with_name("pipe")
+        os.mkfifo(pipe)
+        slow.write_text(
+            f'#!/bin/sh\n[ "$2" != venv ] || {{ mkdir -p .venv/bin; ln -s {slow} .venv/bin/python; cat {pipe}; }}\n'
+            f'exec {shutil.which("python3")} "$@"\n'
+        )
+        slow.chmod(0o755)
+        process = self.start(link, "up", path=f"{slow.parent}:{os.environ['PATH']}")
+        # Opened only once the other end is: the environment is half made then.
+        with pipe.open("w"):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate(timeout=60)
+        assert (checkout / ".venv" / "bin" / "python").is_symlink()
+        code, out, err = self.run(link, "up")
+        assert (code, out) == (7, f"{link.parent} ['up'] []\n")
+        assert "Making the virtual environment" in err
+
+    def test_a_failed_installation_runs_no_command(self, checkout: Path, link: Path) -> None:
+        (checkout / "requirements.txt").write_text("./no-such-directory\n")
+        code, out, err = self.run(link, "up")
+        assert code not in (0, 7)
+        assert out == ""
+        assert "no-such-directory" in err
+
+    def test_a_completion_installs_nothing(self, checkout: Path, link: Path) -> None:
+        assert self.run(link, _HARDWAY_COMPLETE="bash_complete") == (0, "", "")
+        assert not (checkout / ".venv").exists()

@@ -1,14 +1,15 @@
-"""The commands that people type: `make` and `python -m toolchain`."""
+"""The commands that people type: `hardway` and `make`."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from cli import main as commands
 from live import answers, cluster
-from toolchain import __main__ as commands
 from toolchain import access, operations, paths, prepare
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
@@ -54,11 +55,24 @@ def test_env_prints_exports_on_stdout_and_all_else_on_stderr(
     assert "something that takes its time" in said.err
 
 
-def test_kubectl_gets_its_words_as_a_shell_would_cut_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubectl_gets_every_word_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[str, tuple[str, ...]]] = []
+    monkeypatch.setattr(access, "kubectl", lambda stack, words: called.append((stack.name, words)))
+    words = ["-n", "default", "exec", "-s", "a b", "--", "--help", "$HOME", ""]
+    commands.main(["-s", "ha", "kubectl", *words])
+    commands.main(["kubectl", "--help"])
+    assert called == [("ha", tuple(words)), ("dev", ("--help",))]
+
+
+def test_make_kubectl_gets_its_words_as_a_shell_would_cut_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     called: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(access, "kubectl", lambda stack, words: called.append((stack.name, words)))
-    commands.main(["--stack", "ha", "kubectl", "get pods -o jsonpath='{.items[*].metadata.name} x'; ls"])
+    commands.main(["-s", "ha", "kubectl-line", "get pods -o jsonpath='{.items[*].metadata.name} x'; ls"])
     assert called == [("ha", ["get", "pods", "-o", "jsonpath={.items[*].metadata.name} x;", "ls"])]
+    assert commands.main(["kubectl-line", "get 'pods"]) == 1
+    assert capsys.readouterr().err == 'error: ARGS="get \'pods": No closing quotation.\n'
 
 
 def test_up_writes_the_files_only_if_pulumi_succeeded(
@@ -113,7 +127,7 @@ def test_up_of_a_lab_that_does_not_answer_fails(
     monkeypatch.setattr(cluster, "find", lambda _: None)
     monkeypatch.setattr(answers, "check", refuse)
     assert commands.main(["up"]) == 1
-    assert capsys.readouterr().err == "\nerror: it does not answer\n"
+    assert capsys.readouterr().err == "error: it does not answer\n"
 
 
 @pytest.mark.parametrize(("status", "remains"), [(0, False), (1, True)])
@@ -136,7 +150,7 @@ def test_what_is_wrong_is_said_in_one_message(
 
     monkeypatch.setattr(operations, "up", refuse)
     assert commands.main(["up"]) == 1
-    assert capsys.readouterr().err == "\nerror: it is wrong; do this\n"
+    assert capsys.readouterr().err == "error: it is wrong; do this\n"
 
 
 def test_an_interrupted_set_up_says_that_it_can_go_on(
@@ -147,22 +161,130 @@ def test_an_interrupted_set_up_says_that_it_can_go_on(
 
     monkeypatch.setattr(prepare, "everything", interrupt)
     assert commands.main(["setup"]) == 130
-    assert "goes on from here" in capsys.readouterr().err
+    assert "run the same command again to continue" in capsys.readouterr().err
+
+
+def test_the_stack_may_stand_before_the_command_or_behind_it(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> None:
+    asked: list[tuple[str, str, str | None]] = []
+    monkeypatch.setattr(access, "ssh", lambda stack, machine, remote: asked.append((stack.name, machine, remote)))
+    monkeypatch.setenv("STACK", "dev")
+    for words in (["-s", "ha", "ssh", "m"], ["ssh", "--stack", "ha", "m"], ["ssh", "m", "-s", "ha"], ["ssh", "m"]):
+        commands.main(words)
+    commands.main(["--stack=dev", "ssh", "-s", "ha", "m"])
+    assert [name for name, *_ in asked] == ["ha", "ha", "ha", "dev", "ha"]
+
+
+@pytest.mark.parametrize(
+    ("words", "remote"),
+    [
+        ([], ""),
+        (["--"], ""),
+        (["--", ""], ""),
+        (["--", "systemctl status etcd | head"], "systemctl status etcd | head"),
+        (["--", "printf", "%s", "a b", "-s", "--", "$HOME"], "printf %s 'a b' -s -- '$HOME'"),
+    ],
+)
+def test_words_behind_ssh_arrive_as_they_are(monkeypatch: pytest.MonkeyPatch, words: list[str], remote: str) -> None:
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(access, "ssh", lambda stack, machine, remote: asked.append((machine, remote)))
+    commands.main(["ssh", "worker-0", *words])
+    assert asked == [("worker-0", remote)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["upp"], "No such command 'upp'"),
+        (["ssh", "worker-0", "uptime"], "Got unexpected extra argument (uptime)"),
+        (["up", "--no-such"], "No such option"),
+        (["replace"], "Missing argument 'MACHINE...'"),
+        (["bench", "--rounds", "0"], "0 is not in the range x>=1"),
+        (["completion", "tcsh"], "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1
+    assert "hardway" in error.rpartition("See `")[2]
+
+
+def test_an_error_of_the_system_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", str(tmp_path / "figures"))
+
+    monkeypatch.setattr("benchmarks.compare.main", fail)
+    monkeypatch.setattr(prepare, "for_plain_pulumi", lambda *_: Workshop(pulumi=Path(), state=None, environment={}))  # type: ignore[arg-type]
+    assert commands.main(["compare"]) == 1
+    assert capsys.readouterr().err == f"error: [Errno 2] No such file or directory: '{tmp_path}/figures'\n"
+
+
+def test_an_unknown_stack_is_named_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(["status", "-s", "haa"]) == 1
+    assert capsys.readouterr().err == "error: There is no Pulumi.haa.yaml. The stack must be one of: dev, ha.\n"
+
+
+def test_files_are_those_of_the_users_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkout: Path
+) -> None:
+    """The commands themselves run in the checkout."""
+    seen: list[tuple[Path, Path]] = []
+    monkeypatch.setattr("live.cluster.find", lambda _: None)
+    monkeypatch.setattr("live.restore.restore", lambda _, file: seen.append((file, Path.cwd())))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert commands.main(["restore", "a.db"]) == 0
+    assert seen == [(here / "a.db", checkout)]
+    assert Path.cwd() == here
+
+
+def test_env_as_json(prepared: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(["env", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == prepared.environment
+
+
+@pytest.mark.parametrize(
+    ("words", "before", "said"), [(["--insist"], None, "yes"), ([], "yes", "yes"), ([], None, None)]
+)
+def test_who_insists_says_so_to_pulumi(
+    prepared: Workshop, monkeypatch: pytest.MonkeyPatch, words: list[str], before: str | None, said: str | None
+) -> None:
+    monkeypatch.setenv("INSIST", before) if before else monkeypatch.delenv("INSIST", raising=False)
+    found: list[str | None] = []
+
+    def fails(*_: object) -> int:
+        found.append(os.environ.get("INSIST"))
+        return 7
+
+    monkeypatch.setattr(operations, "up", fails)
+    assert commands.main(["up", *words]) == 7
+    monkeypatch.delenv("INSIST", raising=False)
+    assert found == [said]
+
+
+def test_help_has_every_command_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main([]) == commands.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    for name, command in commands.group.commands.items():
+        assert command.hidden != (f"\n  {name} " in said), name
+    assert "Exit codes:" in said
+    for name in commands.group.commands:
+        assert commands.main([name, "--help"]) == 0 if name != "kubectl" else True
 
 
 class TestMake:
     @pytest.fixture
     def make(self, tmp_path: Path) -> Path:
         directory = tmp_path / "make"
-        (directory / ".venv" / "bin").mkdir(parents=True)
-        (directory / "toolchain").mkdir()
+        directory.mkdir()
         shutil.copy(MAKEFILE, directory / "Makefile")
-        for name, script in (
-            ("toolchain/bootstrap.sh", ""),
-            (".venv/bin/python", 'printf "STACK=$STACK"; printf "<%s>" "$@"'),
-        ):
-            (directory / name).write_text(f"#!/bin/sh\n{script}\n")
-            (directory / name).chmod(0o755)
+        (directory / "hardway").write_text('#!/bin/sh\nprintf "STACK=$STACK"; printf \'<%s>\' "$@"\n')
+        (directory / "hardway").chmod(0o755)
         return directory
 
     def said(self, make: Path, *arguments: str) -> str:
@@ -171,16 +293,29 @@ class TestMake:
         ).stdout
 
     def test_the_stack_is_dev_unless_another_is_named(self, make: Path) -> None:
-        assert self.said(make, "up") == "STACK=dev<-m><toolchain><up>"
-        assert self.said(make, "destroy", "STACK=ha") == "STACK=ha<-m><toolchain><destroy>"
+        assert self.said(make, "up") == "STACK=dev<up>"
+        assert self.said(make, "destroy", "STACK=ha") == "STACK=ha<destroy>"
 
     def test_arguments_arrive_as_they_were_typed(self, make: Path) -> None:
         typed = "get pods -o jsonpath='{$.items}' \"a b\"; echo $(id) $HOME `id` $$"
-        assert self.said(make, "kubectl", f"ARGS={typed}") == f"STACK=dev<-m><toolchain><kubectl><{typed}>"
-        assert (
-            self.said(make, "ssh", "MACHINE=worker-1", f"ARGS={typed}")
-            == f"STACK=dev<-m><toolchain><ssh><worker-1><{typed}>"
-        )
+        assert self.said(make, "kubectl", f"ARGS={typed}") == f"STACK=dev<kubectl-line><{typed}>"
+        ssh = self.said(make, "ssh", "MACHINE=worker-1", f"ARGS={typed}")
+        assert ssh == f"STACK=dev<ssh><worker-1><--><{typed}>"
+
+    @pytest.mark.parametrize(
+        ("typed", "called"),
+        [
+            (["drill"], "<drill>"),
+            (["drill", "DRILL=a,b", "ARGS=--json x"], "<drill><a,b><--json><x>"),
+            (["drill", "SEED=7", "ARGS=--only 2"], "<search><--seed><7><--only><2>"),
+            (["restore", "SNAPSHOT=a b"], "<restore><a b>"),
+            (["restore"], "<restore>"),
+            (["replace", "MACHINE=a b"], "<replace><a><b>"),
+            (["status", "ARGS=--json"], "<status><--json>"),
+        ],
+    )
+    def test_variables_of_make_become_words(self, make: Path, typed: list[str], called: str) -> None:
+        assert self.said(make, *typed) == f"STACK=dev{called}"
 
     def test_help_is_the_default_and_lists_every_target(self, make: Path) -> None:
         targets = {line.split(":")[0] for line in MAKEFILE.read_text().splitlines() if "  ## " in line}

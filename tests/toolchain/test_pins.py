@@ -13,9 +13,9 @@ import yaml
 from registry_server import Registry
 from upstream_server import Upstream
 
+from cli.main import main
 from config.versions import pins as pinned
 from toolchain import node_image, pins, system
-from toolchain.__main__ import main
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
 from toolchain.versions import tools

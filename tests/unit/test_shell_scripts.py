@@ -12,11 +12,14 @@ from toolchain import paths
 from unit.conftest import LABS, program
 from unit.mocked_engine import COMMANDS
 
-FILES = sorted(
-    path.relative_to(paths.checkout())
-    for folder in ("components", "hosts", "toolchain", "config", "benchmarks")
-    for path in (paths.checkout() / folder).rglob("*.sh")
-)
+FILES = [
+    Path("hardway"),
+    *sorted(
+        path.relative_to(paths.checkout())
+        for folder in ("components", "hosts", "toolchain", "config", "benchmarks")
+        for path in (paths.checkout() / folder).rglob("*.sh")
+    ),
+]
 # Scripts that are rendered are read with the library that they are written in: what it defines is not unknown.
 EXCUSED = ",".join(
     [

@@ -134,7 +134,7 @@ class UpstreamHost:
 
     def toolchain(self, *arguments: str) -> str:
         """What a command of the project prints."""
-        return self.run(".venv/bin/python", "-m", "toolchain", "--stack", STACK, *arguments)
+        return self.run("./hardway", "--stack", STACK, *arguments)
 
     def requests(self) -> list[dict[str, Any]]:
         """All that the server was asked for, in order."""

@@ -1,9 +1,8 @@
-"""`make bench`: the same lab by plain shell and by the program, in turn; prints what each took, beside the bars.
+"""`hardway bench`: the same lab by plain shell and by the program, in turn; prints what each took, beside the bars.
 
 Everything it makes is removed at the end, also after Ctrl-C and errors. A missed bar is no failure: it measures.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -28,23 +27,21 @@ _PREFLIGHT = paths.checkout() / "components" / "substrates" / "containers_prefli
 _console = Console(highlight=False)
 
 
-def main(arguments: list[str]) -> int:
-    """Measure, print, and return the exit status: 1 where something could not be measured."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--lab", choices=LABS, default="dev", help="which of them; default: dev")
-    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
-    options = parser.parse_args(arguments)
-    if options.rounds < 1:
-        parser.error(f"--rounds {options.rounds}: there must be one at least")
-    lab = LABS[options.lab]
+def main(lab: MeasuredLab, *, rounds: int, json_file: Path | None = None) -> int:
+    """Measure, print, and return the exit status: 1 where something could not be measured.
+
+    Args:
+        lab: which one.
+        rounds: how many, one at least.
+        json_file: takes all figures, too.
+    """
     # SIGINT as well: a shell that put us into the background has it ignored.
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     load_before = os.getloadavg()
     try:
         refuse_what_is_taken(lab)
-        rounds = measure(lab, options.rounds)
+        measured = measure(lab, rounds)
     except BenchmarkError as failure:
         # Where removing fails too, the first reason comes first.
         for reason in (failure.__context__, failure):
@@ -55,16 +52,16 @@ def main(arguments: list[str]) -> int:
         print("\nInterrupted; everything is removed.", file=sys.stderr)
         return 130
     load_after = os.getloadavg()
-    title = f"Median of {len(rounds)} rounds (least - most)" if len(rounds) > 1 else "One round"
-    _console.print(table(rows(rounds, lab.bars), title=f"The lab {lab.name}. {title}"))
+    title = f"Median of {rounds} rounds (least - most)" if rounds > 1 else "One round"
+    _console.print(table(rows(measured, lab.bars), title=f"The lab {lab.name}. {title}"))
     _console.print(
         f"{os.cpu_count()} cores; load before {_load(load_before)}, after {_load(load_after)}. "
         "Memory: cgroup usage without inactive files."
     )
-    if options.json:
+    if json_file is not None:
         surroundings = {"cores": os.cpu_count(), "load_before": load_before, "load_after": load_after}
-        report = {"lab": lab.name, **document(rounds, lab.bars), **surroundings}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        report = {"lab": lab.name, **document(measured, lab.bars), **surroundings}
+        json_file.write_text(json.dumps(report, indent=2) + "\n")
     return 0
 
 
@@ -156,7 +153,3 @@ def _lines(*command: str) -> list[str]:
 
 def _load(averages: tuple[float, float, float]) -> str:
     return " ".join(f"{average:.1f}" for average in averages)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

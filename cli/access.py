@@ -1,0 +1,166 @@
+"""The commands by which a person reaches a lab: kubectl, ssh, logs, kubeconfig."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import click
+from click.shell_completion import CompletionItem
+
+from cli import stacks
+from toolchain.errors import ToolchainError
+
+_COMPLETION_SECONDS = 5
+_PROGRAMS = (
+    "containerd",
+    "etcd",
+    "haproxy",
+    "keepalived",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-proxy",
+    "kube-scheduler",
+    "kubelet",
+    "nginx",
+)
+
+
+class _Kubectl(click.Command):
+    """Takes every word behind `kubectl` as it is: `-s`, `--help` and `--` are kubectl's there."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the words."""
+        ctx.params["words"] = tuple(args)
+        return []
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Have kubectl complete its own options; the words are completed by `_complete_kubectl`."""
+        return _complete_kubectl(ctx, self.params[0], incomplete)
+
+
+def _complete_kubectl(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from toolchain import access
+
+    chosen = stacks.chosen(ctx)
+    try:
+        said = subprocess.run(
+            [*access.kubectl_command(chosen), "__complete", *ctx.params["words"], incomplete],
+            env=access.kubectl_environment(chosen),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_COMPLETION_SECONDS,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    # A line for each word, with its description behind a tab; the last line says how to go on.
+    lines = [line.partition("\t") for line in said.splitlines() if not line.startswith((":", "_activeHelp_"))]
+    return [CompletionItem(word, help=description or None) for word, _, description in lines]
+
+
+@click.command(cls=_Kubectl, params=[click.Argument(["words"], nargs=-1, shell_complete=_complete_kubectl)])
+@click.pass_context
+def kubectl(ctx: click.Context, words: Sequence[str]) -> None:
+    """Run the lab's kubectl as its administrator.
+
+    Every word behind `kubectl` is kubectl's, as it is: give `-s NAME` before it.
+    """
+    from toolchain import access
+
+    access.kubectl(stacks.chosen(ctx), words)
+
+
+@click.command(hidden=True)
+@stacks.option
+@click.argument("line")
+@click.pass_context
+def kubectl_line(ctx: click.Context, line: str) -> None:
+    """For `make kubectl ARGS=...`: the words of kubectl in one string, quoted in it as for a shell."""
+    from toolchain import access
+
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise ToolchainError(f"ARGS={line!r}: {error}.") from None
+    access.kubectl(stacks.chosen(ctx), words)
+
+
+class _Ssh(click.Command):
+    """Takes every word behind `--` as it is."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Split the words at the first `--`."""
+        end = args.index("--") if "--" in args else len(args)
+        rest = super().parse_args(ctx, args[:end])
+        ctx.params["command"] = tuple(args[end + 1 :])
+        return rest
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Show the command in the usage."""
+        return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]
+
+
+@click.command(cls=_Ssh)
+@stacks.option
+@click.argument("machine", shell_complete=stacks.complete_machine)
+@click.pass_context
+def ssh(ctx: click.Context, machine: str, command: Sequence[str]) -> None:
+    """Open a shell on a machine, or run one command there.
+
+    The words behind `--` arrive on the machine as they are: they are quoted for its shell. A single word is a line for
+    that shell: hardway ssh worker-0 -- 'systemctl status kubelet | head'.
+    """
+    from toolchain import access
+
+    words = [word for word in command if word] if len(command) == 1 else list(command)
+    access.ssh(stacks.chosen(ctx), machine, words[0] if len(words) == 1 else shlex.join(words))
+
+
+def _complete_program(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in _PROGRAMS if name.startswith(incomplete)]
+
+
+@click.command()
+@stacks.option
+@click.argument("machine", shell_complete=stacks.complete_machine)
+@click.argument("program", required=False, shell_complete=_complete_program)
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines until Ctrl-C.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="How many lines.")
+@click.pass_context
+def logs(ctx: click.Context, machine: str, program: str | None, *, follow: bool, lines: int) -> None:
+    """Show the log of a machine, or of one program there.
+
+    PROGRAM is a systemd unit, such as kubelet or etcd. In a lab of kubeadm etcd, the control plane and kube-proxy are
+    pods: the log of their container is shown.
+    """
+    from live import cluster
+    from live import logs as showing
+    from toolchain import access
+
+    found = cluster.find(stacks.chosen(ctx))
+    where = found.machine(machine)
+    script = showing.script(found, where, program, follow=follow, lines=lines)
+    # With a terminal there, Ctrl-C here ends the program there.
+    access.ssh(found.stack, machine, where.as_root(script), terminal=follow and sys.stdout.isatty())
+
+
+@click.command()
+@stacks.option
+@click.option("--merge", is_flag=True, help="Merge it into KUBECONFIG, else ~/.kube/config, and use it from now on.")
+@click.pass_context
+def kubeconfig(ctx: click.Context, *, merge: bool) -> None:
+    """Print the administrator's kubeconfig, or merge it into yours.
+
+    Its cluster, user and context are called hardway-NAME. `destroy` removes these entries again, where they still are
+    this lab's.
+    """
+    from toolchain import kubeconfig as files
+
+    chosen = stacks.chosen(ctx)
+    if not merge:
+        print(files.text(chosen), end="")
+        return
+    file = files.merge(chosen)
+    print(f"The context {files.context(chosen)} is in {file}, and is the current one: kubectl get nodes")

@@ -1,0 +1,69 @@
+"""The commands for work on the project itself: pins, bench, compare."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from cli import stacks
+from toolchain.stack import Stack
+
+LABS = ("dev", "ha", "kubeadm")
+"""The keys of benchmarks.labs.LABS, which takes its time to load."""
+
+
+@click.command(cls=stacks.LabCommand)
+@click.argument("products", nargs=-1, metavar="[PRODUCT]...")
+@click.argument("version")
+def pins(products: Sequence[str], version: str) -> None:
+    """Write a version and its checksums into config/versions.yaml.
+
+    PRODUCT is kubernetes (the default), etcd, pulumi, plugin/tls, image/coredns ...; VERSION is such as 1.36.5.
+    """
+    from toolchain import pins as pinning
+    from toolchain.progress import Report
+
+    names = list(products) or ["kubernetes"]
+    with Report() as report:
+        file = pinning.write(report, names, version)
+    print(f"{file} has the checksums of {', '.join(names)} {version}: read `git diff` before you use them.")
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.option("--lab", type=click.Choice(LABS), default="dev", show_default=True, help="Which lab is measured.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--json", "json_file", type=stacks.FILE, metavar="FILE", help="Write all figures to this file, too.")
+@click.pass_context
+def bench(ctx: click.Context, *, lab: str, rounds: int, json_file: Path | None) -> int:
+    """Measure the lab against plain shell, side by side."""
+    from benchmarks import bench as measuring
+    from benchmarks import labs
+
+    _use_pulumi(stacks.chosen(ctx))
+    return measuring.main(labs.LABS[lab], rounds=rounds, json_file=json_file)
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.option("--rounds", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--json", "json_file", type=stacks.FILE, metavar="FILE", help="Write all figures to this file, too.")
+@click.option("--files", is_flag=True, help="List the files, too.")
+@click.pass_context
+def compare(ctx: click.Context, *, rounds: int, json_file: Path | None, files: bool) -> int:
+    """Compare the hard way and kubeadm on the same containers: seconds, memory, processes, files."""
+    from benchmarks import compare as comparing
+
+    _use_pulumi(stacks.chosen(ctx))
+    return comparing.main(rounds=rounds, json_file=json_file, files=files)
+
+
+def _use_pulumi(chosen: Stack) -> None:
+    """Put Pulumi and what it needs into this process's environment, as `eval "$(hardway env)"` does in a shell."""
+    from toolchain import prepare
+    from toolchain.progress import Report
+
+    with Report(sys.stderr) as report:
+        os.environ.update(prepare.for_plain_pulumi(report, chosen).environment)

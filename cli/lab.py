@@ -1,0 +1,133 @@
+"""The commands that make a lab, change it and take it away: setup, up, preview, destroy, env."""
+
+import json
+import os
+import shlex
+import sys
+import time
+
+import click
+
+from cli import stacks
+from toolchain.errors import ToolchainError
+
+insist_option = click.option(
+    "--insist", is_flag=True, help="Go on also where etcd loses its quorum, or versions cannot change like that."
+)
+"""The option --insist, of `up` and `replace`."""
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.pass_context
+def setup(ctx: click.Context) -> None:
+    """Prepare this host and nothing else."""
+    from toolchain import prepare
+    from toolchain.progress import Report
+
+    chosen = stacks.chosen(ctx)
+    with Report() as report:
+        prepare.everything(report, chosen, retry=True)
+    print(f"Everything is set up for the stack {chosen.name}: `hardway up -s {chosen.name}`.")
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@insist_option
+@click.pass_context
+def up(ctx: click.Context, *, insist: bool) -> int:
+    """Make the lab, or bring it up to date."""
+    from live import answers, cluster
+    from toolchain import access, operations, prepare
+    from toolchain.progress import Report
+
+    chosen = stacks.chosen(ctx)
+    insist_by_variable(insist)
+    started = time.monotonic()
+    with operations.alone(chosen, "hardway up"):
+        operations.check_settings(chosen)
+        with Report() as report:
+            workshop = prepare.everything(report, chosen)
+        ready = time.monotonic()
+        status = operations.up(workshop, chosen)
+        if status != 0:
+            return status
+        made = time.monotonic()
+        outputs = operations.outputs(workshop, chosen)
+        access.write(chosen, outputs)
+        answers.check(cluster.find(chosen))
+        access.show(chosen, outputs)
+    ended = time.monotonic()
+    print(
+        f"time taken  {ended - started:.1f} s: set-up {ready - started:.1f} s, "
+        f"pulumi up {made - ready:.1f} s, kubeconfig and nodes {ended - made:.1f} s"
+    )
+    return 0
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.pass_context
+def preview(ctx: click.Context) -> int:
+    """Show what `up` would change."""
+    from toolchain import operations, prepare
+    from toolchain.progress import Report
+
+    chosen = stacks.chosen(ctx)
+    with Report() as report:
+        workshop = prepare.for_preview(report, chosen)
+    return operations.preview(workshop, chosen)
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.pass_context
+def destroy(ctx: click.Context) -> int:
+    """Take the lab away: machines, network, routes, kubeconfig. Snapshots stay."""
+    from toolchain import access, kubeconfig, operations, prepare
+    from toolchain.progress import Report
+
+    chosen = stacks.chosen(ctx)
+    with operations.alone(chosen, "hardway destroy"):
+        merged = kubeconfig.entries(chosen)
+        with Report() as report:
+            workshop = prepare.everything(report, chosen)
+        status = operations.destroy(workshop, chosen)
+        if status == 0:
+            for problem in kubeconfig.forget(chosen, merged):
+                print(problem, file=sys.stderr)
+            access.remove(chosen)
+    return status
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.pass_context
+def env(ctx: click.Context, *, as_json: bool) -> None:
+    """Print the variables of plain `pulumi`: eval "$(hardway env)"."""
+    from toolchain import prepare
+    from toolchain.progress import Report
+
+    # The variables alone go to standard output: a shell evaluates it.
+    with Report(sys.stderr) as report:
+        workshop = prepare.for_plain_pulumi(report, stacks.chosen(ctx))
+    if as_json:
+        print(json.dumps(workshop.environment, indent=2))
+        return
+    for name, value in workshop.environment.items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+def insist_by_variable(insist: bool) -> bool:
+    """Whether the user insists, by the option or by INSIST=yes, which the Pulumi program and its commands read.
+
+    Raises:
+        ToolchainError: the variable has another value.
+    """
+    if insist:
+        os.environ["INSIST"] = "yes"
+    said = os.environ.get("INSIST", "")
+    if said not in ("", "yes"):
+        raise ToolchainError(f"INSIST={said!r}: must be 'yes', or not set.")
+    return said == "yes"

@@ -1,0 +1,136 @@
+"""The commands for a lab that is up: status, snapshot, restore, replace, drill, search, cis."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from cli import stacks
+from cli.lab import insist_by_variable, insist_option
+
+# What each command needs is imported in it: the other commands start sooner, and load nothing that builds programs.
+_json_file = click.option(
+    "--json", "json_file", type=stacks.FILE, metavar="FILE", help="Write all figures to this file, too."
+)
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object: the dataclass Status in live/status.py.")
+@click.pass_context
+def status(ctx: click.Context, *, as_json: bool) -> int:
+    """Show whether the lab is healthy: etcd, leaders, API servers, nodes, certificates."""
+    from live import cluster, status_table
+    from live import status as health
+
+    found = health.gather(cluster.find(stacks.chosen(ctx)))
+    if as_json:
+        print(found.json())
+    else:
+        status_table.show(found)
+    return 0 if found.well else 1
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.argument("file", type=stacks.FILE, required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print what the snapshot is as one JSON object.")
+@click.pass_context
+def snapshot(ctx: click.Context, file: Path | None, *, as_json: bool) -> None:
+    """Save etcd, the content of the whole cluster, in a file on this host.
+
+    FILE must be new; without it the snapshot is a new file in .state/NAME/snapshots.
+    """
+    from live import cluster
+    from live import snapshot as snapshots
+    from live.snapshot_file import sidecar_of
+
+    found = cluster.find(stacks.chosen(ctx))
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        taken = snapshots.take(found, file)
+    if as_json:
+        print(json.dumps({"file": str(taken), **json.loads(sidecar_of(taken).read_text())}, indent=2))
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.argument("file", type=stacks.FILE)
+@click.pass_context
+def restore(ctx: click.Context, file: Path) -> None:
+    """Restore the cluster from a snapshot.
+
+    FILE is what `snapshot` wrote, or a file of /var/lib/etcd-snapshots on a machine with etcd.
+    """
+    from live import cluster
+    from live import restore as restoring
+
+    restoring.restore(cluster.find(stacks.chosen(ctx)), file)
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@insist_option
+@click.argument("machines", nargs=-1, required=True, metavar="MACHINE...", shell_complete=stacks.complete_machine)
+@click.pass_context
+def replace(ctx: click.Context, machines: Sequence[str], *, insist: bool) -> int:
+    """Destroy machines and create them again, also when they do not answer."""
+    from live import cluster
+    from live import replace as replacing
+
+    insists = insist_by_variable(insist)
+    return replacing.replace(cluster.find(stacks.chosen(ctx)), machines, insist=insists)
+
+
+def _complete_drill(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from live.drills.catalogue import DRILLS
+
+    return [CompletionItem(each.name, help=each.does) for each in DRILLS if each.name.startswith(incomplete)]
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.argument("names", nargs=-1, metavar="[DRILL]...", shell_complete=_complete_drill)
+@_json_file
+@click.pass_context
+def drill(ctx: click.Context, names: Sequence[str], json_file: Path | None) -> int:
+    """Inject faults, and measure their effect: docs/drills.md.
+
+    Without a name: all drills. Names may also be separated by commas.
+    """
+    from live import drills
+
+    words = [name for word in names for name in word.split(",") if name]
+    return drills.main(stacks.chosen(ctx), words, json_file)
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.option("--seed", type=int, required=True, help="Which faults: the same seed gives the same ones.")
+@click.option("--faults", type=int, metavar="COUNT", help="How many.  [default: 20]")
+@click.option("--only", type=int, metavar="NUMBER", help="Only this one of them.")
+@_json_file
+@click.pass_context
+def search(ctx: click.Context, *, seed: int, faults: int | None, only: int | None, json_file: Path | None) -> int:
+    """Inject random faults, and check what clients saw for linearizability."""
+    from live import search as searching
+
+    return searching.main(stacks.chosen(ctx), seed, count=faults, only=only, json_file=json_file)
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.argument("checkout", type=stacks.FILE)
+@click.pass_context
+def cis(ctx: click.Context, checkout: Path) -> int:
+    """Check the lab by the CIS Kubernetes Benchmark with kube-bench.
+
+    CHECKOUT is a clone of kube-bench with the directory cfg/cis-1.12.
+    """
+    from live import cis as benchmark
+    from live import cluster
+
+    return 0 if benchmark.check(cluster.find(stacks.chosen(ctx)), str(checkout)) else 1
