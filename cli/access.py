@@ -42,10 +42,11 @@ class _Kubectl(click.Command):
 def _complete_kubectl(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from toolchain import access
 
-    chosen = stacks.chosen(ctx)
     try:
+        chosen = stacks.chosen(ctx)
+        program, *options = access.kubectl_command(chosen)
         said = subprocess.run(
-            [*access.kubectl_command(chosen), "__complete", *ctx.params["words"], incomplete],
+            [program, "__complete", *options, *ctx.params["words"], incomplete],
             env=access.kubectl_environment(chosen),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -53,7 +54,7 @@ def _complete_kubectl(ctx: click.Context, _: click.Parameter, incomplete: str) -
             timeout=_COMPLETION_SECONDS,
             check=False,
         ).stdout
-    except (OSError, subprocess.TimeoutExpired):
+    except (ToolchainError, OSError, subprocess.TimeoutExpired):
         return []
     # A line for each word, with its description behind a tab; the last line says how to go on.
     lines = [line.partition("\t") for line in said.splitlines() if not line.startswith((":", "_activeHelp_"))]

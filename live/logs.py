@@ -32,8 +32,8 @@ def script(cluster: Cluster, machine: LiveMachine, name: str | None, *, follow: 
     return "\n".join(
         [
             f"systemctl cat -- {unit} >/dev/null 2>&1 || {{",
-            f"  echo {quote(f'error: {machine.name} has no unit {name}. Those that the lab made there:')}"
-            " $(cd /etc/systemd/system && ls -- *.service *.timer 2>/dev/null) >&2",
+            f"  echo {quote(f'error: {machine.name} has no unit {name}. Units that are files there:')}"
+            " $(find /etc/systemd/system -maxdepth 1 -type f -name '*.service' -printf '%f\n' | sort) >&2",
             "  exit 1",
             "}",
             f"{journal} --unit={unit}",

@@ -1,5 +1,6 @@
 """The cluster is the one that was asked for, and says so in its outputs."""
 
+import json
 import os
 import subprocess
 
@@ -71,6 +72,8 @@ def test_kubectl_and_ssh_reach_it(cluster: Cluster) -> None:
     machine = cluster.workers[0].name
     assert hardway("ssh", machine, "--", 'echo "$(hostname) $(id -u)"') == f"{machine} 0\n"
     assert hardway("ssh", machine, "--", "printf", "<%s>", "a b", "$HOME") == "<a b><$HOME>"
+    assert " kubelet[" in hardway("logs", machine, "kubelet", "-n", "5")
+    assert json.loads(hardway("status", "--json"))["stack"] == STACK
 
 
 def test_ssh_trusts_the_labs_host_keys_and_no_other(cluster: Cluster) -> None:

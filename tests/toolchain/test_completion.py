@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 
 from cli import development
 from cli import main as commands
@@ -63,6 +64,24 @@ def test_machines_of_a_lab_that_is_up_are_those_that_it_has(monkeypatch: pytest.
     assert stacks.machine_names("ha") == ["controller-7"]
     (tmp_path / "ha" / "lab.json").write_text("")
     assert "controller-2" in stacks.machine_names("ha")
+
+
+def test_kubectl_completes_its_own_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the lab's kubeconfig; where the lab is not up there is nothing to offer."""
+    monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
+    (tmp_path / "Pulumi.yaml").write_text("name: toy\n")
+    (tmp_path / "Pulumi.dev.yaml").write_text("config: {}\n")
+    complete = ShellComplete(commands.group, {}, "hardway", "_HARDWAY_COMPLETE").get_completions
+    assert complete(["kubectl", "get"], "no") == complete(["-s", "absent", "kubectl"], "") == []
+    lab = tmp_path / ".state" / "dev"
+    lab.mkdir(parents=True)
+    (lab / "kubeconfig").touch()
+    (lab / "kubectl").write_text('#!/bin/sh\nprintf "%s\\tdescribed\\n" "$@"; echo :4\n')
+    (lab / "kubectl").chmod(0o755)
+    for last in ("no", "--na"):
+        offered = complete(["kubectl", "-s", "x", "get", "--", "-h"], last)
+        words = ["__complete", "--kubeconfig", str(lab / "kubeconfig"), "-s", "x", "get", "--", "-h", last]
+        assert [(item.value, item.help) for item in offered] == [(word, "described") for word in words]
 
 
 @pytest.mark.parametrize(
