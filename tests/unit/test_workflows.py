@@ -1,6 +1,9 @@
 """The workflows of GitHub Actions: what they run is what the README says, on every stack, with no right to spare."""
 
+import json
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +35,25 @@ def test_there_are_two() -> None:
 
 
 @pytest.mark.parametrize("job", ["preview", "first-preview"])
-def test_every_shipped_stack_is_previewed(job: str) -> None:
-    assert workflow("preview")["jobs"][job]["strategy"]["matrix"]["stack"] == shipped_stacks()
-    assert workflow("preview")["jobs"][job]["strategy"]["fail-fast"] is False
+def test_every_stack_of_the_one_list_is_previewed(job: str) -> None:
+    previews = workflow("preview")["jobs"][job]
+    assert previews["strategy"]["matrix"]["stack"] == "${{ fromJSON(needs.stacks.outputs.names) }}"
+    assert previews["needs"] == "stacks"
+    assert previews["strategy"]["fail-fast"] is False
+
+
+def test_the_list_has_every_shipped_stack(tmp_path: Path) -> None:
+    job = workflow("preview")["jobs"]["stacks"]
+    assert job["outputs"] == {"names": "${{ steps.list.outputs.names }}"}
+    (listing,) = (step for step in job["steps"] if step.get("id") == "list")
+    for stack in shipped_stacks():
+        (tmp_path / f"Pulumi.{stack}.yaml").touch()
+    output = tmp_path / "output"
+    subprocess.run(
+        ["bash", "-e", "-c", listing["run"]], cwd=tmp_path, env={**os.environ, "GITHUB_OUTPUT": str(output)}, check=True
+    )
+    name, _, value = output.read_text().partition("=")
+    assert (name, json.loads(value)) == ("names", shipped_stacks())
 
 
 def test_the_preview_is_pulumis_own_action_and_becomes_a_comment() -> None:
