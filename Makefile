@@ -88,18 +88,18 @@ PYTEST := $(PYTHON) -m pytest --verbose --durations=60 -p tests.side_by_side --n
 # What only some labs have takes minutes where it is built: here it says how far it is.
 test: lint  ## lint, then the tests: unit, tool chain, live, engine, and real labs of each kind
 	@$(HARDWAY) --stack lab-four-test setup
-	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTEST) -m "not long" tests/machines tests/droplets tests/lab tests/kubeadm tests/calico tests/ha tests/upstream tests/docker tests/debian13 tests/engine tests/toolchain tests/live tests/unit
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTEST) -m "not long" tests/labs/machines tests/labs/droplets tests/labs/dev tests/labs/kubeadm tests/labs/calico tests/labs/ha tests/labs/upstream tests/labs/docker tests/labs/debian13 tests/engine tests/toolchain tests/live tests/unit
 
 # What takes minutes: kubeadm with Calico, recovery, drills, 100 faults by chance (HARDWAY_SEED, HARDWAY_FAULTS).
 test-long: .venv-dev  ## further labs, for a run by hand before a release
 	@$(HARDWAY) --stack lab-four-test setup
-	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/lab_four
-	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long tests/kubeadm tests/ha
-	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long --capture=no tests/upstream/test_first_run.py
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/labs/kubeadm_calico
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long tests/labs/kubeadm tests/labs/ha
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long --capture=no tests/labs/upstream/test_first_run.py
 
 # Emulated: about an hour. The disk stays below HARDWAY_CACHE, or in HARDWAY_HOSTS.
 test-hosts: .venv  ## labs on a virtual machine with Debian 13: cgroup v2, AppArmor, reboot; podman, then Docker
-	@variables=$$($(HARDWAY) env) && eval "$$variables" && PYTHONPATH=tests $(PYTHON) -m debian13
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && PYTHONPATH=tests $(PYTHON) -m labs.debian13
 
 compare:  ## the hard way and kubeadm on the same machines: seconds, memory, processes, files [ARGS=--files]
 	@$(HARDWAY) compare $$ARGS

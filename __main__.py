@@ -1,15 +1,15 @@
-"""A lab: read the configuration, make the machines, build a cluster on them one way or the other, export the facts."""
+"""A lab: read the configuration, make the machines, build a cluster on them, export the facts."""
 
 import pulumi
 
+from bootstrap.hard_way import hard_way
+from bootstrap.kubeadm import kubeadm
+from bootstrap.shared import Site
 from components import language_host, substrates
 from components.ssh import ssh_config
 from components.unfinished_updates import UnfinishedUpdates
 from config import lab as config
 from config.problems import ConfigError
-from ways.easy_way import easy_way
-from ways.hard_way import hard_way
-from ways.site import Site
 
 
 def build(lab: config.Lab) -> None:
@@ -17,7 +17,7 @@ def build(lab: config.Lab) -> None:
     UnfinishedUpdates(lab.unfinished_updates).run_again()
     substrate = substrates.create("machines", lab)
     site = Site(lab=lab, substrate=substrate)
-    cluster = easy_way(site) if lab.settings.bootstrap == "kubeadm" else hard_way(site)
+    cluster = kubeadm(site) if lab.settings.bootstrap == "kubeadm" else hard_way(site)
 
     pulumi.export("endpoint", site.endpoint)
     pulumi.export("ca_certificate", cluster.authority)

@@ -23,7 +23,7 @@ from benchmarks.labs import LABS, MeasuredLab
 from benchmarks.table import number, table
 from toolchain import node_image, paths
 
-_PREFLIGHT = paths.checkout() / "components" / "substrates" / "containers_preflight.py"
+_PREFLIGHT = paths.checkout() / "components" / "substrates" / "containers" / "preflight.py"
 _console = Console(highlight=False)
 
 

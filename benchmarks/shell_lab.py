@@ -9,7 +9,7 @@ from benchmarks.commands import BenchmarkError, run
 from benchmarks.figures import ShellRound
 from benchmarks.labs import MeasuredLab
 from benchmarks.memory import working_set
-from components.substrates.containers import delete_network
+from components.substrates.containers.substrate import delete_network
 from toolchain import node_image, paths
 
 PREFIX = "hw-bench"

@@ -22,8 +22,8 @@ def pins(products: Sequence[str], version: str) -> None:
 
     PRODUCT is kubernetes (the default), etcd, pulumi, plugin/tls, image/coredns ...; VERSION is such as 1.36.5.
     """
-    from toolchain import pins as pinning
     from toolchain.progress import Report
+    from toolchain.releases import pins as pinning
 
     names = list(products) or ["kubernetes"]
     with Report() as report:

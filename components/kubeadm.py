@@ -19,6 +19,7 @@ import pulumi
 import yaml
 
 from components.component import Component
+from components.container_runtime import WORKER_VERBS
 from components.control_plane import AUDIT_LOGS, AUDIT_POLICY, audit_policy
 from components.etcd import CLIENT_PORT, LEFT_ASIDE, USE_ETCD, etcd_client, fetch_etcd, founders_of
 from components.kubeadm_config import (
@@ -30,11 +31,11 @@ from components.kubeadm_config import (
 )
 from components.kubeadm_pki import Authorities
 from components.kubeconfigs import Credentials, KubeconfigError, credentials_of
+from components.kubelet import KEPT_SYSCTLS, RESOLV_CONF, resolv_conf_command
 from components.machine import Machine
 from components.manifests import KUBECTL_CACHE
 from components.pki import KeyPair
 from components.step import LIBRARY, Fetch, File, Step, StepArgs
-from components.worker import KEPT_SYSCTLS, RESOLV_CONF, WORKER_VERBS, resolv_conf_command
 from config.artifacts import ArtifactSource
 from config.machines import MachineSpec, Role
 from config.ports import PORTS

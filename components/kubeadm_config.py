@@ -12,9 +12,11 @@ from typing import Any
 
 import yaml
 
+from components.container_runtime import CONTAINERD_SOCKET
 from components.control_plane import AUDIT_FLAGS, AUDIT_LOGS, AUDIT_POLICY, LEASE_RETRY
+from components.kube_proxy import SHARED_CONNTRACK
+from components.kubelet import RESOLV_CONF, SHARED_KERNEL
 from components.machine import Machine
-from components.worker import CONTAINERD_SOCKET, RESOLV_CONF, SHARED_CONNTRACK, SHARED_KERNEL
 from config.machines import Role
 from config.settings import Network, PkiSettings
 from config.versions import pins
@@ -128,7 +130,7 @@ def kubelet_configuration(machine: Machine, network: Network) -> dict[str, Any]:
         "kind": "KubeletConfiguration",
         "clusterDomain": network.cluster_domain,
         "maxPods": network.max_pods,
-        # Without the machine's search domains, see components/worker.py.
+        # Without the machine's search domains, see components/kubelet.py.
         "resolvConf": RESOLV_CONF,
         **(SHARED_KERNEL if machine.shares_kernel else {}),
     }

@@ -1,8 +1,8 @@
 """`make cis`: the CIS Kubernetes Benchmark 1.12 on the machines of a lab that is up, checked by kube-bench.
 
-kube-bench is built from its Go module (toolchain/modules/kube-bench). The benchmark's data come from a checkout of
-kube-bench that the user names: the module's release does not have this version yet. On a machine all of it is in one
-directory, which is removed again.
+kube-bench is built from its Go module (toolchain/from_source/modules/kube-bench). The benchmark's data come from a
+checkout of kube-bench that the user names: the module's release does not have this version yet. On a machine all of it
+is in one directory, which is removed again.
 """
 
 import gzip
@@ -20,10 +20,11 @@ from rich.table import Table
 
 from config.machines import Role
 from live.cluster import Cluster, LiveMachine
-from toolchain import access, gomodule, paths
+from toolchain import access, paths
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
-from toolchain.gomodule import Programs
+from toolchain.from_source import gomodule
+from toolchain.from_source.gomodule import Programs
 from toolchain.progress import Report
 
 BENCHMARK = "cis-1.12"

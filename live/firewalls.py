@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
-from hosts import firewall
+from components.substrates.existing import firewall
 from live.cluster import Cluster
 from live.probe import Probe, firewall_question
 from toolchain import paths
 
-_CHECK = "components/substrates/containers_firewall_check.py"
+_CHECK = "components/substrates/containers/firewall_check.py"
 _SECONDS = 10
 
 

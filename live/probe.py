@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 
+from components.substrates.existing import firewall
 from config import health
 from config.machines import Role
-from hosts import firewall
 from live.cluster import Cluster, LiveMachine
 
 _EACH_SECONDS = 5

@@ -13,7 +13,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-_LABS_ON_THIS_HOST = ("machines", "droplets", "lab", "lab_four", "kubeadm", "calico", "ha")
+_LABS_ON_THIS_HOST = ("machines", "droplets", "dev", "kubeadm_calico", "kubeadm", "calico", "ha")
 
 
 class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # without types
@@ -24,11 +24,11 @@ class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # without types
 
 
 def group(nodeid: str) -> str:
-    """The group of a test: `tests/lab/test_cluster.py::test_x` is one of the labs."""
+    """The group of a test: `tests/labs/dev/test_cluster.py::test_x` is one of the labs on this host."""
     file = PurePath(nodeid.partition("::")[0])
     if file.parts[1] == "unit":
         return str(file)
-    return "labs" if file.parts[1] in _LABS_ON_THIS_HOST else "hosts"
+    return "labs" if file.parts[1:2] == ("labs",) and file.parts[2] in _LABS_ON_THIS_HOST else "hosts"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SideBySide:

@@ -14,14 +14,16 @@ from pathlib import Path
 
 from config.artifacts import UPSTREAM
 from config.versions import pins
-from toolchain import build_times, gomodule, origin, paths, release_archive, sources
-from toolchain.download import download
+from toolchain import origin, paths
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
-from toolchain.gomodule import SourceFile
-from toolchain.ledger import Ledger
+from toolchain.from_source import build_times, gomodule, sources
+from toolchain.from_source.gomodule import SourceFile
+from toolchain.ledger import Ledger, is_of_recipe
 from toolchain.origin import Origin
 from toolchain.progress import Part, Report
+from toolchain.releases import release_archive
+from toolchain.releases.download import download
 from toolchain.versions import architecture
 
 _DOWNLOADS_AT_ONCE = 4
@@ -125,12 +127,12 @@ def _serves(ledger: Ledger, file: Wanted) -> bool:
         return False
     if entry.origin is Origin.UPSTREAM:
         return file.pin in (None, entry.sha256)
-    return entry.made_of == _made_of(file)
+    return is_of_recipe(entry.made_of, sources.recipe(file.product, file.version).recipe())
 
 
 def _made_of(file: Wanted) -> str:
     recipe = sources.recipe(file.product, file.version)
-    return f"toolchain/modules/{recipe.module}, recipe {recipe.recipe()}"
+    return f"toolchain/from_source/modules/{recipe.module}, recipe {recipe.recipe()}"
 
 
 def _fill(report: Report, whole: Part, ledger: Ledger, files: list[Wanted], base_url: str) -> None:

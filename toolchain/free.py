@@ -2,8 +2,8 @@
 
 import asyncio
 
-from hosts import free as hosts_free
-from hosts.reach import Credentials, HostError
+from components.substrates.existing import free as hosts_free
+from components.substrates.existing.reach import Credentials, HostError
 from toolchain import trust
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack

@@ -2,7 +2,7 @@
 
 The provider does not take over what is there already, so that the next `up` would fail on the name. What carries the
 lab's key is deleted; what another state has made under the lab's names is refused, also where this state has resources
-of these names: the provider finds them by name (components/substrates/gcp_owner.py).
+of these names: the provider finds them by name (components/substrates/gcp/owner.py).
 """
 
 import json
@@ -16,7 +16,7 @@ from toolchain import lab_key, paths
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
-_OWNER = Path(__file__).parents[1] / "components" / "substrates" / "gcp_owner.py"
+_OWNER = Path(__file__).parents[1] / "components" / "substrates" / "gcp" / "owner.py"
 _KINDS = {
     "gcp:compute/address:Address": "addresses",
     "gcp:compute/firewall:Firewall": "firewalls",

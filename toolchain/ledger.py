@@ -33,6 +33,11 @@ class Entry:
     """In nanoseconds."""
 
 
+def is_of_recipe(made_of: str, recipe: str) -> bool:
+    """Whether a built file was built by a recipe: its hash counts, wherever the recipe was then."""
+    return made_of.endswith(f", recipe {recipe}")
+
+
 class Ledger:
     """The record of one mirror. Threads may share it; processes take turns (see `exclusive`)."""
 

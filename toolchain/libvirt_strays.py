@@ -1,7 +1,7 @@
 """What libvirt has of a lab and Pulumi's state has not: a run was killed, or failed, between making and noting it.
 
 The provider does not take over what is there already, so that the next `up` would fail on the name: it is removed. What
-another lab has made is none of that, see components/substrates/libvirt_owner.py.
+another lab has made is none of that, see components/substrates/libvirt/owner.py.
 """
 
 import os
@@ -16,7 +16,7 @@ from toolchain import lab_key, paths
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
-_OWNER = Path(__file__).parents[1] / "components" / "substrates" / "libvirt_owner.py"
+_OWNER = Path(__file__).parents[1] / "components" / "substrates" / "libvirt" / "owner.py"
 _TYPES = {
     "libvirt:index/domain:Domain": "domain",
     "libvirt:index/volume:Volume": "volume",

@@ -13,10 +13,11 @@ import subprocess
 from pathlib import Path
 
 from config.versions import Image
-from toolchain import build_times, debian, origin, paths
+from toolchain import origin, paths
 from toolchain.command import run
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
+from toolchain.from_source import build_times, debian
 from toolchain.progress import Part, Report
 from toolchain.versions import tools
 

@@ -1,7 +1,8 @@
 """What labs that were made by earlier versions have in their state, and cannot be removed with.
 
 Pulumi removes a resource by the script that is in the state, not by the program's. Docker refuses two that were:
-`docker rm` knows no -t, and `docker network rm` no -f before Docker 23. They are repaired in the state.
+`docker rm` knows no -t, and `docker network rm` no -f before Docker 23. The program for existing hosts was the module
+`hosts`. They are repaired in the state.
 """
 
 import json
@@ -12,6 +13,10 @@ _LOCAL = "command:local:Command"
 _REPAIRS = (
     (re.compile(r"\bdocker rm -f -t 0 -v "), "docker rm -f -v "),
     (re.compile(r"\bdocker network rm -f "), "docker network rm "),
+    (
+        re.compile(r"\.venv/bin/python -m hosts (?=leave |close-way |withdraw )"),
+        ".venv/bin/python -m components.substrates.existing ",
+    ),
 )
 
 

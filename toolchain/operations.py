@@ -223,7 +223,7 @@ def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
                 f"`pulumi refresh` ended with status {status}; its output above says why. "
                 "When that is repaired, run this again."
             )
-    if stack.substrate == "containers" and older_labs.needs_repair(deployment):
+    if older_labs.needs_repair(deployment):
         deployment = _repair_scripts(workshop, stack)
     if stack.substrate == "libvirt" and (gone := libvirt_strays.remove(deployment, stack)):
         print(f"Removed what an earlier run has left half made: {', '.join(gone)}.", flush=True)
@@ -238,14 +238,14 @@ def _repair_state(workshop: Workshop, stack: Stack) -> None:
 
 
 def _repair_scripts(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
-    """Have scripts in the state that Docker takes (see `older_labs`); return the state."""
+    """Have scripts in the state that work (see `older_labs`); return the state."""
     exported = _ask(workshop, stack, "stack", "export")
     if exported.returncode != 0:
         raise ToolchainError(f"The state of the stack {stack.name} cannot be read: {exported.stderr.strip()}")
     deployment: dict[str, Any] = json.loads(exported.stdout)
     if (better := older_labs.repaired(deployment)) is None:
         return deployment
-    print("The state has scripts of an earlier version, which Docker refuses: repairing them.", flush=True)
+    print("The state has scripts of an earlier version that fail today: repairing them.", flush=True)
     imported = _ask(workshop, stack, "stack", "import", told=json.dumps(better))
     if imported.returncode != 0:
         raise ToolchainError(f"The state of the stack {stack.name} cannot be written: {imported.stderr.strip()}")

@@ -14,8 +14,8 @@ from enum import Enum
 from functools import cache
 from urllib.parse import urlsplit
 
-from toolchain.download import is_rate_limit, untrusted
 from toolchain.errors import ToolchainError
+from toolchain.releases.download import is_rate_limit, untrusted
 
 # To connect, and again for an answer. Some release hosts take 5 s for a HEAD.
 _PROBE_SECONDS = 15.0

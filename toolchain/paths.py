@@ -80,4 +80,4 @@ def state() -> Path:
 
 def modules() -> Path:
     """The Go modules (go.mod and go.sum) that binaries are built from where no release can be had."""
-    return checkout() / "toolchain" / "modules"
+    return checkout() / "toolchain" / "from_source" / "modules"

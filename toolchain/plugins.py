@@ -15,15 +15,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from toolchain import origin, paths
-from toolchain.download import ChecksumError, DownloadError, download, first_download
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
 from toolchain.ledger import Ledger
 from toolchain.origin import Origin
 from toolchain.progress import Part, Report
+from toolchain.releases.download import ChecksumError, DownloadError, download, first_download
 from toolchain.versions import Plugin, architecture
 
-_STANDINS = Path(__file__).parent / "standins" / "bin"
+_STANDINS = Path(__file__).parent / "from_source" / "standins" / "bin"
 _LANGUAGE_HOST = "pulumi-language-python"
 _INSTALL_SECONDS = 180.0
 RELEASES = "https://github.com/pulumi"
@@ -84,8 +84,8 @@ def ensure(
     _link(on_path(), needed)
     if needed - in_use:
         report.note(
-            f"Stand-ins from toolchain/standins serve for {', '.join(sorted(needed))}: {_reason(official.problems)} "
-            "`make setup` asks again."
+            f"Stand-ins from toolchain/from_source/standins serve for {', '.join(sorted(needed))}: "
+            f"{_reason(official.problems)} `make setup` asks again."
         )
 
 

@@ -11,7 +11,6 @@ from config.versions import pins
 from toolchain import (
     apparmor,
     artifacts,
-    images,
     node_image,
     origin,
     paths,
@@ -22,6 +21,7 @@ from toolchain import (
     vm_image,
 )
 from toolchain.errors import ToolchainError
+from toolchain.from_source import images
 from toolchain.origin import Origin
 from toolchain.progress import Report
 from toolchain.stack import Stack

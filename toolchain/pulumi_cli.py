@@ -7,12 +7,13 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from toolchain import build_times, gomodule, origin, paths, sources
-from toolchain.download import download
+from toolchain import origin, paths
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
+from toolchain.from_source import build_times, gomodule, sources
 from toolchain.origin import Origin
 from toolchain.progress import Part, Report
+from toolchain.releases.download import download
 from toolchain.versions import architecture, tools
 
 RELEASES = "https://github.com/pulumi/pulumi/releases/download"

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 
+from components.substrates.existing.plan import Host
+from components.substrates.existing.reach import Credentials
+from components.substrates.existing.trust import Shown, ask, fingerprints
 from config import lab, trust
 from config.problems import ConfigError
-from hosts.plan import Host
-from hosts.reach import Credentials
-from hosts.trust import Shown, ask, fingerprints
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack, lab_of
 
@@ -84,7 +84,7 @@ def hosts(described_lab: lab.Lab) -> Sequence[Host]:
     if not described_lab.own_machines:
         return []
     # Imported here: the substrate needs Pulumi, which takes its time to load.
-    from components.substrates.machines import hosts_of
+    from components.substrates.existing.substrate import hosts_of
 
     return hosts_of(described_lab)
 

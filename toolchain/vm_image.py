@@ -10,11 +10,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain import debian, node_image, paths
+from toolchain import node_image, paths
 from toolchain.command import run
-from toolchain.download import download
 from toolchain.exclusive import exclusive
+from toolchain.from_source import debian
 from toolchain.progress import Part, Report
+from toolchain.releases.download import download
 from toolchain.versions import architecture
 
 _RECIPE = Path(__file__).with_name("vm-image")

@@ -1,7 +1,7 @@
 """Whose lab it is that has a stack's name, asked before Pulumi is run: what another state has made is left alone.
 
 Plain `pulumi up` is refused by the preflight, and the scripts of its resources spare what is another lab's
-(components/substrates/containers_owner.py). Here is what those cannot see: a state without the lab, and scripts of
+(components/substrates/containers/owner.py). Here is what those cannot see: a state without the lab, and scripts of
 earlier versions in the state.
 """
 
@@ -15,8 +15,9 @@ from toolchain import lab_key, paths
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
-_OWNER = Path(__file__).parents[1] / "components" / "substrates" / "containers_owner.py"
-_LIBVIRT_OWNER = _OWNER.with_name("libvirt_owner.py")
+_SUBSTRATES = Path(__file__).parents[1] / "components" / "substrates"
+_OWNER = _SUBSTRATES / "containers" / "owner.py"
+_LIBVIRT_OWNER = _SUBSTRATES / "libvirt" / "owner.py"
 # As that program writes them: the identity first.
 _RECORDS = Path("/var/lib/hardway-labs")
 _NETWORK = "::machines-network"

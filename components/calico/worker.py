@@ -18,10 +18,10 @@ from components.calico.arguments import CalicoArgs
 from components.calico.node import HEALTH_PORT
 from components.calico.rights import PLUGIN_USER
 from components.component import Component
+from components.container_runtime import WORKER_VERBS
 from components.kubeconfigs import kubeconfig
 from components.machine import Machine
 from components.step import LIBRARY, File, Step, StepArgs
-from components.worker import WORKER_VERBS
 from config.artifacts import ArtifactSource
 from config.calico import CalicoSettings
 from config.versions import pins

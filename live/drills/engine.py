@@ -5,7 +5,7 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 
-from components.substrates.containers import boot_unit
+from components.substrates.containers.substrate import boot_unit
 from live.cluster import Cluster, LiveMachine
 from toolchain.errors import ToolchainError
 

@@ -24,8 +24,9 @@ from live.search import clients, plan
 from live.search.checks import Checker
 from live.search.plan import Planned
 from live.search.run import Place, Verdict, await_healthy, inject, repair_what_is_left
-from toolchain import linearizability, operations
+from toolchain import operations
 from toolchain.errors import ToolchainError
+from toolchain.from_source import linearizability
 from toolchain.progress import Report
 from toolchain.stack import Stack
 

@@ -19,7 +19,7 @@ class Checker:
     """The program that checks for linearizability.
 
     Args:
-        program: its path, see toolchain/linearizability.py.
+        program: its path, see toolchain/from_source/linearizability.py.
     """
 
     program: Path

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import asyncssh
 
-from components.substrates.containers import _PODMAN_FLAGS, _RUN_FLAGS
+from components.substrates.containers.substrate import _PODMAN_FLAGS, _RUN_FLAGS
 from engine.listing import listing
 from lab.polling import eventually
 from toolchain import node_image

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _CHECKOUT = Path(__file__).parents[2]
-_PLUGINS = _CHECKOUT / "toolchain" / "standins" / "bin"
+_PLUGINS = _CHECKOUT / "toolchain" / "from_source" / "standins" / "bin"
 _SECONDS = 300
 _NAME = "engine-test"
 _STACK = "test"

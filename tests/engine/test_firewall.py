@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from components.substrates import containers_firewall_check as check
-from components.substrates.containers import close_firewall, firewall_program, firewall_script, open_firewall
+from components.substrates.containers import firewall_check as check
+from components.substrates.containers.substrate import close_firewall, firewall_program, firewall_script, open_firewall
+from components.substrates.existing import firewall as own
 from engine.firewalled_host import BRIDGE, NODES, PODS, FirewalledHost
-from hosts import firewall as own
 
 PREFIX = "hardway-firewall-test"
 SCRIPT = firewall_script("podman", PREFIX)
@@ -152,10 +152,11 @@ def test_what_the_lab_cannot_open_is_named_with_what_helps(host: FirewalledHost,
     assert named(host) == [f"inet mine f: {what}"]
     program = Path(check.__file__)
     script = (
-        "import sys; from ipaddress import IPv4Network as N; import containers_firewall_check as c; "
+        "import sys; from ipaddress import IPv4Network as N; "
+        "from components.substrates.containers import firewall_check as c; "
         f"print(*c.problems(c.Lab([N('{NODES}'), N('{PODS}')], None)), sep='\\n')"
     )
-    (problem,) = host.run("env", f"PYTHONPATH={program.parent}", sys.executable, "-B", "-c", script).splitlines()
+    (problem,) = host.run("env", f"PYTHONPATH={program.parents[3]}", sys.executable, "-B", "-c", script).splitlines()
     commands = [part for part in problem.split("`") if part.startswith("nft insert rule inet mine f ")]
     assert len(commands) == 2, problem
     host.nft(*(command.removeprefix("nft ") for command in commands))

@@ -6,7 +6,7 @@ from shlex import quote
 
 import pytest
 
-from components.worker import RESOLV_CONF
+from components.kubelet import RESOLV_CONF
 from config.versions import AptRepository, pins
 from engine.apt_repository import Key, Signer, cni_plugins, kubernetes, program, publish
 from engine.artifact_server import Artifacts, serving

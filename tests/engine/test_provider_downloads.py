@@ -20,7 +20,7 @@ exec "$HARDWAY_PYTHON" -c '
 import sys
 sys.path[0] = "{_CHECKOUT}"
 from pulumi.runtime.proto import language_pb2, plugin_pb2
-from toolchain.standins import language
+from toolchain.from_source.standins import language
 named = plugin_pb2.PackageDependency(name="gcp", kind="resource", version="10.2.0")
 answer = language_pb2.GetRequiredPackagesResponse(packages=[named])
 language.LanguageHost.GetRequiredPackages = lambda *_: answer

@@ -64,7 +64,7 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
         if name == "language" and name in at_work:
             at_work.pop(name).__exit__(None, None, None)
         if name not in at_work:
-            executable = str(_CHECKOUT / "toolchain" / "standins" / "bin" / _PLUGINS[name])
+            executable = str(_CHECKOUT / "toolchain" / "from_source" / "standins" / "bin" / _PLUGINS[name])
             at_work[name] = Places(tmp_path_factory.mktemp(name), [executable]).__enter__()
         return at_work[name]
 

@@ -15,8 +15,8 @@ import pytest
 
 from engine.project import Project
 from engine.ssh_host import ENDS_AT_ONCE, SshHost, free_port
-from toolchain.standins import provider, ssh
-from toolchain.standins.transcript import Transcript
+from toolchain.from_source.standins import provider, ssh
+from toolchain.from_source.standins.transcript import Transcript
 
 _SECONDS = 60.0
 _SECRET = "a secret for stdin only"

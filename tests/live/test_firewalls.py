@@ -98,7 +98,7 @@ def test_the_host_of_containers_is_read_by_the_preflights_program(
 
     monkeypatch.setattr(subprocess, "run", run)
     (found,) = firewalls.of_this_host(lab)
-    assert commands[0][2].endswith("containers_firewall_check.py") and Path(commands[0][2]).exists()
+    assert commands[0][2].endswith("containers/firewall_check.py") and Path(commands[0][2]).exists()
     assert commands[0][3:] == [
         "--engine",
         "podman",

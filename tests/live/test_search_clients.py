@@ -12,7 +12,7 @@ from live.drills.api import ApiError
 from live.search.checks import Checker, as_watched, in_order_of_versions
 from live.search.clients import Requests, Watch, Writer, make_namespace, newest_version
 from live.search.history import Action, History, Outcome, acknowledged
-from toolchain import linearizability
+from toolchain.from_source import linearizability
 from toolchain.progress import Report
 
 KEYS = ["run-0", "run-1"]

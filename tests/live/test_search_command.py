@@ -16,7 +16,8 @@ from live.cluster import Cluster
 from live.search import clients, plan
 from live.search.plan import Planned
 from live.search.run import Verdict
-from toolchain import linearizability, paths, stack
+from toolchain import paths, stack
+from toolchain.from_source import linearizability
 from toolchain.recovery import locks_of
 
 Judge = Callable[[Planned], Verdict]

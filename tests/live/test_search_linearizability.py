@@ -7,8 +7,8 @@ from histories import create, delete, get, update
 
 from live.search.checks import Checker
 from live.search.history import Operation, Outcome, read
-from toolchain import linearizability
 from toolchain.errors import ToolchainError
+from toolchain.from_source import linearizability
 from toolchain.progress import Report
 
 
@@ -145,7 +145,7 @@ def test_what_no_correct_store_does_is_refused(checker: Checker, history: list[O
 
 
 def test_the_recorded_history_of_a_member_with_old_data_is_refused(checker: Checker) -> None:
-    """As tests/ha/test_search.py recorded it on a lab: one object, up to the first answer that cannot be.
+    """As tests/labs/ha/test_search.py recorded it on a lab: one object, up to the first answer that cannot be.
 
     Reads and conflicts that change nothing of the verdict are left out.
     """

@@ -17,8 +17,9 @@ from live.search import run as order
 from live.search.checks import Checker
 from live.search.plan import Planned
 from live.search.run import Place, Verdict, inject, repair_what_is_left
-from toolchain import linearizability, paths
+from toolchain import paths
 from toolchain.errors import ToolchainError
+from toolchain.from_source import linearizability
 from toolchain.progress import Report
 from toolchain.recovery import locks_of
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.substrates import libvirt_preflight
+from components.substrates.libvirt import preflight as libvirt_preflight
 from toolchain import apparmor
 from toolchain.progress import Report
 

@@ -11,10 +11,11 @@ from upstream_server import Upstream
 
 from config.artifacts import read_checksums
 from config.versions import pins
-from toolchain import artifacts, gomodule, paths, sources
+from toolchain import artifacts, paths
 from toolchain.artifacts import Wanted, plan
 from toolchain.errors import ToolchainError
-from toolchain.gomodule import Programs
+from toolchain.from_source import gomodule, sources
+from toolchain.from_source.gomodule import Programs
 from toolchain.progress import Part, Report
 
 VERSION = pins().products["kubernetes"].default

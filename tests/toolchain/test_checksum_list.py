@@ -1,4 +1,4 @@
-from toolchain.checksum_list import sum_of
+from toolchain.releases.checksum_list import sum_of
 
 A, B = "a" * 64, "b" * 64
 

@@ -12,9 +12,9 @@ import pytest
 from upstream_server import Upstream
 
 from toolchain import paths
-from toolchain.download import download
 from toolchain.errors import ToolchainError
 from toolchain.progress import Part, Report
+from toolchain.releases.download import download
 
 PATH = "dl.k8s.io/v1.36.4/bin/linux/amd64/kubelet"
 CONTENT = os.urandom(3_000_000)
@@ -23,7 +23,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 ALONE = """
 import sys
 from pathlib import Path
-from toolchain.download import download
+from toolchain.releases.download import download
 from toolchain.progress import Report
 with Report() as report, report.part("kubelet") as part:
     download(sys.argv[1], Path(sys.argv[2]), sha256=sys.argv[3], part=part)
@@ -174,7 +174,7 @@ def test_a_server_that_asks_to_wait_for_an_hour_is_an_error_at_once(
 def test_a_server_that_limits_the_rate_for_ever_is_given_up(
     url: str, place: Path, part: Part, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolchain.download._LONGEST_WAIT", 3.0)
+    monkeypatch.setattr("toolchain.releases.download._LONGEST_WAIT", 3.0)
     upstream.failures[PATH] = [429] * 100
     upstream.failure_headers["Retry-After"] = "1"
     with pytest.raises(ToolchainError, match="asks to wait 1 s"):
@@ -184,7 +184,7 @@ def test_a_server_that_limits_the_rate_for_ever_is_given_up(
 def test_a_transfer_that_stalls_is_gone_on_with(
     url: str, place: Path, part: Part, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolchain.download._SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr("toolchain.releases.download._SILENCE_SECONDS", 0.5)
     upstream.stalls[PATH] = [1_000_000]
     download(url, place, sha256=SHA256, part=part)
     assert place.read_bytes() == CONTENT

@@ -156,7 +156,7 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         api.url = f"http://127.0.0.1:{server.server_port}"
         # The program itself, which asks here instead of Google.
-        program = paths.checkout() / "components" / "substrates" / "gcp_owner.py"
+        program = paths.checkout() / "components" / "substrates" / "gcp" / "owner.py"
         asks_here = tmp_path / "owner.py"
         asks_here.write_text(
             f"import runpy, sys\nsys.path[0] = {str(program.parent)!r}\n"

@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from config.versions import pins
-from toolchain import golang, gomodule, linearizability, paths, sources
+from toolchain import paths
 from toolchain.errors import ToolchainError
-from toolchain.gomodule import Programs
+from toolchain.from_source import golang, gomodule, linearizability, sources
+from toolchain.from_source.gomodule import Programs
 from toolchain.progress import Report
 from toolchain.versions import tools
 
@@ -102,7 +103,10 @@ def test_what_does_not_compile_says_why(module: Path, tmp_path: Path, report: Re
 
 def test_a_version_without_a_module_is_named(module: Path, tmp_path: Path, report: Report) -> None:
     absent = Programs(module="etcd-9.9.9", packages={"etcd": "example.org/etcd"})
-    with pytest.raises(ToolchainError, match=r"no toolchain/modules/etcd-9\.9\.9"), report.part("etcd") as part:
+    with (
+        pytest.raises(ToolchainError, match=r"no toolchain/from_source/modules/etcd-9\.9\.9"),
+        report.part("etcd") as part,
+    ):
         gomodule.build(part, absent, tmp_path, arch="amd64")
 
 

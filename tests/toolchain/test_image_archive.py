@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from toolchain.image_archive import File, Image, Link, copy_layer, write, write_layer
+from toolchain.from_source.image_archive import File, Image, Link, copy_layer, write, write_layer
 
 REFERENCE = "registry.k8s.io/coredns/coredns:v1.14.7"
 

@@ -9,9 +9,11 @@ import pytest
 
 from config.artifacts import read_checksums
 from config.versions import Image, pins
-from toolchain import debian, gomodule, images, paths, registry
-from toolchain.gomodule import Programs
+from toolchain import paths
+from toolchain.from_source import debian, gomodule, images
+from toolchain.from_source.gomodule import Programs
 from toolchain.progress import Part, Report
+from toolchain.releases import registry
 
 _SOURCES = {
     "build/pause/linux/pause.c": "int main(void) { return 0; }",

@@ -252,7 +252,12 @@ def test_the_lock_is_that_of_kubectl(lab: Stack, file: Path, monkeypatch: pytest
     assert (file.read_text(), lock.exists()) == (THEIRS, True)
     monkeypatch.setattr(kubeconfig, "_LOCK_SECONDS", 60.0)
     waits = threading.Event()
-    monkeypatch.setattr(kubeconfig.time, "sleep", lambda _: (waits.set(), threading.Event().wait(0.01)))
+
+    def sleep(_: float) -> None:
+        waits.set()
+        threading.Event().wait(0.01)
+
+    monkeypatch.setattr("toolchain.kubeconfig.time.sleep", sleep)
     merging = threading.Thread(target=kubeconfig.merge, args=(lab,))
     merging.start()
     assert waits.wait(30)

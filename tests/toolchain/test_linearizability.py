@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from toolchain import gomodule, linearizability, paths
+from toolchain import paths
 from toolchain.errors import ToolchainError
-from toolchain.gomodule import Programs
+from toolchain.from_source import gomodule, linearizability
+from toolchain.from_source.gomodule import Programs
 from toolchain.progress import Part, Report
 
 
@@ -52,7 +53,7 @@ def test_a_build_that_failed_is_not_taken_for_one(
 
 def test_no_other_command_has_it() -> None:
     """`make setup` and `make up`, and `make status`: they load nothing that could build it."""
-    code = "import cli.main, sys; print('toolchain.linearizability' in sys.modules)"
+    code = "import cli.main, sys; print('toolchain.from_source.linearizability' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=paths.checkout(), capture_output=True, text=True, check=False, timeout=60
     )

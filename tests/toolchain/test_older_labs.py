@@ -24,6 +24,18 @@ def test_what_podman_takes_stays() -> None:
     assert not older_labs.needs_repair({"resources": [{"inputs": {"delete": "as_root podman rm -f -t 0 -v x"}}]})
 
 
+def test_program_for_existing_hosts_has_its_new_name_in_what_deletes() -> None:
+    enter, leave = (f".venv/bin/python -m {{}} {verb} '{{{{}}}}'" for verb in ("enter", "leave"))
+    values = {"create": enter.format("hosts"), "delete": leave.format("hosts")}
+    before = {"deployment": {"resources": [{"type": "command:local:Command", "inputs": dict(values)}]}}
+    assert older_labs.needs_repair(before)
+    found = older_labs.repaired(before)
+    assert found is not None
+    (resource,) = found["deployment"]["resources"]
+    assert resource["inputs"] == values | {"delete": leave.format("components.substrates.existing")}
+    assert not older_labs.needs_repair(found), "what made it is never run again"
+
+
 def test_secrets_and_other_resources_stay() -> None:
     assert older_labs.repaired(lab(delete="docker rm -f -t 0 -v x", type_="command:remote:Command")) is None
     sealed: dict[str, Any] = {"4dabf18193072939515e22adb298388d": "...", "ciphertext": "v1:docker rm -f -t 0 -v "}

@@ -15,9 +15,10 @@ from upstream_server import Upstream
 
 from cli.main import main
 from config.versions import pins as pinned
-from toolchain import node_image, pins, system
+from toolchain import node_image, system
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
+from toolchain.releases import pins
 from toolchain.versions import tools
 
 _ARCHITECTURES = ("amd64", "arm64")
@@ -30,7 +31,7 @@ _TLS = "github.com/pulumi/pulumi-tls/releases/download/v5.9.9"
 def file(tmp_path: Path, cache: Path) -> Path:
     """A copy of versions.yaml."""
     copy = tmp_path / "versions.yaml"
-    copy.write_text((Path(pins.__file__).parents[1] / "config" / "versions.yaml").read_text())
+    copy.write_text((Path(pins.__file__).parents[2] / "config" / "versions.yaml").read_text())
     return copy
 
 

@@ -10,10 +10,10 @@ import pytest
 from upstream_server import Upstream
 
 from toolchain import origin, paths, plugins
-from toolchain.download import ChecksumError
 from toolchain.errors import ToolchainError
 from toolchain.origin import Origin
 from toolchain.progress import Report
+from toolchain.releases.download import ChecksumError
 from toolchain.versions import Plugin, architecture
 
 PROVIDERS = {"command": Plugin(version="1.2.1", archive={}), "tls": Plugin(version="5.6.2", archive={})}
@@ -184,7 +184,7 @@ def test_without_a_pin_what_a_killed_run_has_left_is_not_used(cli: Cli, upstream
 
 def test_stand_ins_serve_where_there_are_no_official_ones_and_it_is_said_once(cli: Cli, upstream: Upstream) -> None:
     said = ensure(cli, upstream)
-    assert "Stand-ins from toolchain/standins serve for pulumi-language-python" in said
+    assert "Stand-ins from toolchain/from_source/standins serve for pulumi-language-python" in said
     assert "cannot be had from here" in said
     assert in_use() == ALL
     asked = len(upstream.asked)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from upstream_server import Upstream
 
-from toolchain import gomodule, pulumi_cli
+from toolchain import pulumi_cli
 from toolchain.errors import ToolchainError
-from toolchain.gomodule import Programs
+from toolchain.from_source import gomodule
+from toolchain.from_source.gomodule import Programs
 from toolchain.progress import Part, Report
 from toolchain.versions import tools
 

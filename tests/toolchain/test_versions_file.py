@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from toolchain.errors import ToolchainError
-from toolchain.versions_file import Edit, changed
+from toolchain.releases.versions_file import Edit, changed
 
 TEXT = """# What is pinned.
 

@@ -41,7 +41,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host whose podman has a lab `dev` that nobody knows; without a record."""
     monkeypatch.setattr(whose, "_RECORDS", tmp_path / "records")
     owner = tmp_path / "owner.py"
-    program = paths.checkout() / "components" / "substrates" / "containers_owner.py"
+    program = paths.checkout() / "components" / "substrates" / "containers" / "owner.py"
     # The records of a test, not those of this host.
     owner.write_text(
         f"import sys, runpy\nsys.argv[1:1] = ['--records', {str(tmp_path / 'records')!r}]\n"

@@ -166,7 +166,7 @@ class Run:
                 found[".".join(str(int(byte, 16)) for byte in mac[2:])] = each
             elif each.type == "command:local:Command" and (ip := re.search(r"--ip=(\S+) ", each.inputs["create"])):
                 found[ip[1]] = each
-            elif " -m hosts enter " in str(each.inputs.get("create")):
+            elif " -m components.substrates.existing enter " in str(each.inputs.get("create")):
                 found[each.inputs["triggers"][0]] = each
         return found
 

@@ -18,7 +18,7 @@ from benchmarks.figures import Bar, ProgramRound, Round, Row, ShellRound, docume
 from benchmarks.labs import LABS, MeasuredLab
 from benchmarks.program_lab import one_worker_more
 from benchmarks.table import number, table
-from components.substrates.containers import create_container
+from components.substrates.containers.substrate import create_container
 from config import lab as config
 from toolchain import paths
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from components.substrates.containers import delete_container
-from components.substrates.containers_owner import IDENTITY, REMOVES, fingerprint, of_owner, owners_interpreter
+from components.substrates.containers.owner import IDENTITY, REMOVES, fingerprint, of_owner, owners_interpreter
+from components.substrates.containers.substrate import delete_container
 from toolchain import paths
 from unit.mocked_engine import Run
 
-PROGRAM = paths.checkout() / "components" / "substrates" / "containers_owner.py"
+PROGRAM = paths.checkout() / "components" / "substrates" / "containers" / "owner.py"
 MINE, THEIRS = (f"ssh-ed25519 {b64encode(name).decode()}" for name in (b"the key of this state", b"another key"))
 NAMES = ("hardway-dev-controller-0", "hardway-dev-worker-0")
 
@@ -293,7 +293,7 @@ def test_all_that_has_the_labs_name_is_guarded(dev: Run) -> None:
         assert str(each.inputs["delete"]).startswith(REMOVES), each.name
         assert each.inputs["environment"] == {IDENTITY: identity}, each.name
         if each.name != "machines-preflight":
-            # Some look at etcd's quorum besides (containers_quorum.py).
+            # Some look at etcd's quorum besides (quorum.py).
             plain = owners_interpreter("dev")[-1]
             assert each.inputs["interpreter"][-1].startswith(plain.partition("\n")[0]), each.name
             assert each.inputs["interpreter"][-1].endswith(plain.partition('exec /bin/bash -c "$0"; fi')[2]), each.name

@@ -1,6 +1,5 @@
 """The report of what is in the way of a lab of containers, with an engine and an ip that say what they are told to."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from components.substrates.containers import preflight
 from toolchain import paths
 from unit.mocked_engine import Run
 
-PROGRAM = paths.checkout() / "components" / "substrates" / "containers_preflight.py"
+PROGRAM = paths.checkout() / "components" / "substrates" / "containers" / "preflight.py"
 
 FAKE = """#!{python}
 import json, pathlib, sys
@@ -211,16 +211,7 @@ def test_firewalld_is_told_by_its_own_command(host: Host) -> None:
     ],
 )
 def test_a_name_server_that_pods_can_ask(server: str, is_reachable: bool) -> None:
-    specification = importlib.util.spec_from_file_location("containers_preflight", PROGRAM)
-    assert specification
-    assert specification.loader
-    sys.path.insert(0, str(PROGRAM.parent))
-    try:
-        program = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(program)
-    finally:
-        sys.path.remove(str(PROGRAM.parent))
-    assert program._is_reachable(server) is is_reachable
+    assert preflight._is_reachable(server) is is_reachable
 
 
 def test_a_range_of_ipv6_is_in_nobodys_way(host: Host) -> None:
@@ -281,6 +272,6 @@ def test_the_substrate_asks_for_exactly_what_the_program_takes(dev: Run) -> None
         assert option in words
     assert words[words.index("--machines") + 1] == "4"
     assert words[words.index("--network") + 1] == "hardway-dev"
-    script = next(word for word in words if word.endswith("containers_preflight.py"))
+    script = next(word for word in words if word.endswith("containers/preflight.py"))
     assert (paths.checkout() / script).exists()
     assert Path(words[words.index("--mirror") + 1]).is_absolute()

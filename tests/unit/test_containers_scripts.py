@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from components.substrates.containers import (
+from components.substrates.containers.substrate import (
     boot_unit,
     close_firewall,
     create_container,
@@ -93,6 +93,6 @@ def test_dockers_machines_see_the_hosts_resolvers() -> None:
 
 def test_the_firewall_is_closed_by_a_script_that_does_not_need_the_installed_one() -> None:
     assert "as_root sh -s close" in close_firewall(PREFIX).splitlines()
-    assert (paths.checkout() / "components/substrates/containers_firewall.sh").read_text() in firewall_script(
+    assert (paths.checkout() / "components/substrates/containers/firewall.sh").read_text() in firewall_script(
         "podman", PREFIX
     )

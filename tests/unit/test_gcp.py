@@ -10,7 +10,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.substrates.gcp_identity import mark_of
+from components.substrates.gcp.identity import mark_of
 from config.artifacts import UPSTREAM
 from config.lab import load, parse
 from config.problems import ConfigError, Problem
@@ -28,7 +28,7 @@ DESCRIBED = (
     *("RegionBackendService", "HttpHealthCheck", "TargetPool"),
 )
 """Kinds that have no labels."""
-STARTUP = Path(__file__).parents[2] / "components" / "substrates" / "gcp_startup.sh"
+STARTUP = Path(__file__).parents[2] / "components" / "substrates" / "gcp" / "startup.sh"
 
 
 @pytest.fixture
@@ -610,7 +610,7 @@ def test_a_lab_without_a_project_is_refused(project: str | None, missing: bool) 
 def test_a_preview_runs_no_preflight_and_an_up_runs_it_with_all_that_the_lab_needs(gcp: Run) -> None:
     script = gcp.named("machines-preflight", "command:local:Command").inputs["create"]
     command = shlex.split(script.splitlines()[1])
-    assert command[:3] == ["exec", ".venv/bin/python", "components/substrates/gcp_preflight.py"]
+    assert command[:3] == ["exec", ".venv/bin/python", "components/substrates/gcp/preflight.py"]
     given = " ".join(command[3:])
     assert given == (
         "--project a-project --lab gcp --region us-central1 --sources 203.0.113.0/24 --machines "

@@ -1,6 +1,5 @@
 """The preflight of a lab on Google Cloud, against a local server with the layout of Google's API."""
 
-import importlib.util
 import json
 import os
 import re
@@ -15,8 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from components.substrates.gcp import preflight as program
+
 CHECKOUT = Path(__file__).parents[2]
-PROGRAM = CHECKOUT / "components" / "substrates" / "gcp_preflight.py"
+PROGRAM = CHECKOUT / "components" / "substrates" / "gcp" / "preflight.py"
 TOKEN = "a-secret-token"
 KEY = "ab" * 20
 MACHINES = {f"hardway-gcp-{name}": "e2-standard-2" for name in ("controller-0", "worker-0", "worker-1")}
@@ -129,7 +130,7 @@ def preflight(
     """Run it as the substrate does; return its exit status and the problems."""
     done = subprocess.run(
         [
-            *(sys.executable, "components/substrates/gcp_preflight.py"),
+            *(sys.executable, "components/substrates/gcp/preflight.py"),
             *("--project", project, "--lab", "gcp", "--region", "us-central1", "--sources", sources),
             *("--machines", *(f"{name}={machine_type}" for name, machine_type in machines.items())),
             *("--static", *static),
@@ -149,20 +150,6 @@ def preflight(
     first, *found = done.stderr.splitlines() or [""]
     assert first == ("The lab cannot be made; nothing was touched." if done.returncode else "")
     return done.returncode, [line.split(". ", 1)[1] for line in found]
-
-
-def program() -> Any:
-    """The preflight as a module, which finds others beside itself."""
-    specification = importlib.util.spec_from_file_location("gcp_preflight", PROGRAM)
-    assert specification
-    assert specification.loader
-    sys.path.insert(0, str(PROGRAM.parent))
-    try:
-        module = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(PROGRAM.parent))
-    return module
 
 
 NEW = ("--key", KEY, "--names", "hardway-gcp", "hardway-gcp-api", "hardway-gcp-worker-0")
@@ -351,11 +338,11 @@ def test_a_host_with_neither_ssh_nor_gcloud(google: Google, tmp_path: Path) -> N
     [("e2-standard-2", 2), ("n2-highmem-8", 8), ("e2-custom-4-8192", 4), ("e2-medium", 2), ("e2-micro", 2)],
 )
 def test_the_cpus_of_a_machine_type(machine_type: str, cpus: int) -> None:
-    assert program().cpus_of(machine_type) == cpus
+    assert program.cpus_of(machine_type) == cpus
 
 
 def test_families_with_a_quota_of_their_own() -> None:
-    counted = program().needs(
+    counted = program.needs(
         {"a": "n2-standard-4", "b": "n1-standard-1", "c": "e2-medium"}, ["x-api", "x-a"], spot=False
     )
     assert counted == {

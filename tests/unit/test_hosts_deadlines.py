@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from hosts import reach, trust
-from hosts.plan import Host, Login
-from hosts.reach import Credentials, HostError
+from components.substrates.existing import reach, trust
+from components.substrates.existing.plan import Host, Login
+from components.substrates.existing.reach import Credentials, HostError
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDi27qEletVlQp85DdPdtoGXyyPRU012cOU3ERg6Xog5"
 

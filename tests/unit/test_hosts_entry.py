@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hosts import entry
+from components.substrates.existing import entry
 
 STACK, MACHINE = "entry", "node-0"
 MARK = f"{STACK} SHA256:{'a' * 43} {MACHINE}"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from hosts import preflight, reach
-from hosts.plan import Host, Login, Plan, from_json
-from hosts.preflight import Findings
-from hosts.reach import Credentials
+from components.substrates.existing import preflight, reach
+from components.substrates.existing.plan import Host, Login, Plan, from_json
+from components.substrates.existing.preflight import Findings
+from components.substrates.existing.reach import Credentials
 
 LAB = "own SHA256:mine"
 MARKS = {name: f"{LAB} {name}" for name in ("balancer", "server", "node")}

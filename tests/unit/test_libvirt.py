@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.substrates.libvirt import mirror_unit, serve, wait_for_ssh
+from components.substrates.libvirt.substrate import mirror_unit, serve, wait_for_ssh
 from config.lab import Lab, parse
 from config.settings import LabSettings
 from toolchain import paths, vm_image
@@ -166,7 +166,7 @@ def test_keys_are_for_root_and_qemu_alone_before_they_are_used(libvirt: Run) -> 
     pool = "/var/lib/libvirt/hardway/libvirt"
     closed = libvirt.named("machines-pool-closed", COMMAND)
     assert (
-        f"\nas_root python3 components/substrates/libvirt_keys.py --uri 'qemu:///system' {pool}\n"
+        f"\nas_root python3 components/substrates/libvirt/keys.py --uri 'qemu:///system' {pool}\n"
         in (closed.inputs["create"])
     )
     assert closed.inputs["create"].endswith("\n# the pool id-machines-pool") and "update" not in closed.inputs
@@ -293,9 +293,9 @@ def test_what_the_host_was_given_goes_again(libvirt: Run) -> None:
 
 def test_the_preflight_asks_for_what_the_lab_takes(libvirt: Run, plain: Lab) -> None:
     command = libvirt.named("machines-preflight", COMMAND)
-    (line,) = [line for line in command.inputs["create"].splitlines() if "libvirt_preflight.py" in line]
+    (line,) = [line for line in command.inputs["create"].splitlines() if "libvirt/preflight.py" in line]
     words = shlex.split(line)
-    script = Path(next(word for word in words if word.endswith("libvirt_preflight.py")))
+    script = Path(next(word for word in words if word.endswith("libvirt/preflight.py")))
     assert (paths.checkout() / script).exists()
 
     def after(option: str, count: int = 1) -> list[str]:
@@ -316,7 +316,7 @@ def test_the_preflight_asks_for_what_the_lab_takes(libvirt: Run, plain: Lab) -> 
     assert "--new" in words
     *lines, last = command.inputs["create"].splitlines()
     assert command.inputs["update"] == "\n".join(lines).replace(" --new", "")
-    owner = "as_root python3 components/substrates/libvirt_owner.py --uri 'qemu:///system' --lab libvirt --key "
+    owner = "as_root python3 components/substrates/libvirt/owner.py --uri 'qemu:///system' --lab libvirt --key "
     assert last == f"{owner}'{fingerprint('machines-ssh')}' take", "when all else is right"
     assert lines.index(line) == len(lines) - 1
     assert lines[-2].endswith(f" || {owner}'{fingerprint('machines-ssh')}' check")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.substrates.libvirt import close_to_others
+from components.substrates.libvirt.substrate import close_to_others
 from config.libvirt import LibvirtSettings
 from toolchain import paths
 
@@ -40,7 +40,7 @@ def run(path: Path, tmp_path: Path, *, said: str = CAPABILITIES.format(user=f"+{
     )
     virsh.chmod(0o755)
     lines = close_to_others("hardway-dev", LibvirtSettings(), str(path))
-    assert f"libvirt_keys.py --uri 'qemu:///system' {shlex.quote(str(path))}" in lines
+    assert f"libvirt/keys.py --uri 'qemu:///system' {shlex.quote(str(path))}" in lines
     done = subprocess.run(
         ["bash", "-c", lines],
         cwd=paths.checkout(),

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from components.substrates.libvirt_owner import forget
+from components.substrates.libvirt.owner import forget
 from components.substrates.this_host import script
 from toolchain import paths
 
-PROGRAM = paths.checkout() / "components" / "substrates" / "libvirt_owner.py"
+PROGRAM = paths.checkout() / "components" / "substrates" / "libvirt" / "owner.py"
 MINE, ANOTHERS = "SHA256:mine+/", "SHA256:anothers"
 LAB = {
     "net-list --all --name": "default\nhardway-dev\nhardway-dev-two\n",

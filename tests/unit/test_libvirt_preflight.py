@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from components.substrates import libvirt_preflight
+from components.substrates.libvirt import preflight as libvirt_preflight
 from toolchain import paths
 
-PROGRAM = paths.checkout() / "components" / "substrates" / "libvirt_preflight.py"
+PROGRAM = paths.checkout() / "components" / "substrates" / "libvirt" / "preflight.py"
 QEMU = "qemu-system-x86_64"
 
 FAKE = """#!{python}

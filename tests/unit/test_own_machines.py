@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from components.substrates.existing import plan
 from config import trust
-from hosts import plan
 from unit.conftest import LABS
 from unit.mocked_engine import Registered, Run, run_program
 
@@ -22,7 +22,7 @@ HOSTS = {"10.246.0.11", "10.246.0.12", "10.246.0.13", "[10.246.0.14]:2222", "10.
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """The lab that tests/machines makes, its hosts trusted."""
+    """The lab that tests/labs/machines makes, its hosts trusted."""
     file = tmp_path_factory.mktemp("trust") / "own-test.known_hosts"
     file.write_text(trust.text_of({host: [f"{key}{host}" for key in KEYS] for host in HOSTS}))
     with pytest.MonkeyPatch.context() as patch:
@@ -96,10 +96,10 @@ def test_another_host_key_is_another_machine(own: Run) -> None:
 def test_every_command_says_what_it_does_without_a_secret_and_knows_its_way_back(own: Run) -> None:
     back = {"enter": "leave", "open-way": "close-way", "upload": "withdraw"}
     for each in own.of_type(LOCAL):
-        if "-m hosts" not in each.inputs.get("create", ""):
+        if "-m components.substrates.existing" not in each.inputs.get("create", ""):
             continue
         line = words(each.inputs["create"])
-        assert line[:3] == [".venv/bin/python", "-m", "hosts"]
+        assert line[:3] == [".venv/bin/python", "-m", "components.substrates.existing"]
         plan.from_json(line[4])
         assert "stdin" in each.secret and "PRIVATE-KEY" not in each.inputs["create"]
         if line[3] in back:

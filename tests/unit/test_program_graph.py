@@ -307,7 +307,7 @@ def test_an_error_of_a_local_command_repeats_few_lines(lab: Run) -> None:
 
 def test_two_labs_share_no_name_where_they_stand(lab: Run) -> None:
     if lab.substrate == "Machines":
-        # Whose a machine is stands on the machine (hosts/entry.py).
+        # Whose a machine is stands on the machine (components/substrates/existing/entry.py).
         return
     name = re.compile(r"--name=(\S+)")
     mine = {

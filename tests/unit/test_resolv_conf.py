@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.worker import HOST_RESOLV_CONF, HOST_RESOLVED, RESOLV_CONF, resolv_conf_command
+from components.kubelet import HOST_RESOLV_CONF, HOST_RESOLVED, RESOLV_CONF, resolv_conf_command
 
 OWN, ENGINES = "/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"
 NOBODY = "nameserver 192.0.2.53\n"

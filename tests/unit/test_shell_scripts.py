@@ -16,7 +16,7 @@ FILES = [
     Path("hardway"),
     *sorted(
         path.relative_to(paths.checkout())
-        for folder in ("components", "hosts", "toolchain", "config", "benchmarks")
+        for folder in ("components", "toolchain", "config", "benchmarks")
         for path in (paths.checkout() / folder).rglob("*.sh")
     ),
 ]

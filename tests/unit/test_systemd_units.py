@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.substrates.containers import boot_unit
-from components.substrates.libvirt import mirror_unit
+from components.substrates.containers.substrate import boot_unit
+from components.substrates.libvirt.substrate import mirror_unit
 from components.systemd import oneshot_unit, systemd_unit
 from config.lab import parse
 from unit.mocked_engine import Run, lab_of

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hosts.plan import from_json
+from components.substrates.existing.plan import from_json
 from toolchain import paths
 from unit.conftest import LABS, program
 from unit.mocked_engine import Registered, Run, run_program
@@ -18,7 +18,7 @@ DEADLINE = re.compile(
     r"|timeout check (\d+)s|timeout (\d+) (?:podman|docker|ssh) |ssh_key -o BatchMode=yes -o ConnectTimeout=(\d+)"
 )
 
-# What `python -m hosts` is given, in a shell's quotes.
+# What `python -m components.substrates.existing` is given, in a shell's quotes.
 PLAN = re.compile(r"'(\{\"stack\":.*?\})'")
 
 

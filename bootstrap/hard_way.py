@@ -1,0 +1,138 @@
+"""The bootstrap method `hard-way`: every program a unit, every flag and every certificate written down."""
+
+from functools import partial
+
+import pulumi
+
+from bootstrap.shared import Cluster, Site, acquainted, administrator, after, calico_of, entrance_of, prepared
+from components.calico import CALICO_IMAGES, Calico, CalicoArgs, CalicoNetwork, CalicoPlugin
+from components.container_runtime import ContainerRuntime, ContainerRuntimeArgs
+from components.control_plane import ControlPlane, ControlPlaneArgs, KubeletAccess
+from components.dns import Dns, DnsArgs
+from components.encryption import Encryption
+from components.etcd import Etcd, EtcdArgs, EtcdMembership
+from components.etcd_snapshots import EtcdSnapshots
+from components.machine import Machine
+from components.nodes import FormerWorkers
+from components.pki import Pki, PkiArgs
+from components.readiness import Readiness, ReadinessArgs
+from components.worker import Worker, WorkerArgs
+from config.machines import Role
+
+
+def hard_way(site: Site) -> Cluster:
+    """Build a cluster: authorities, etcd, control plane, balancer, workers, proof."""
+    lab, substrate, machines = site.lab, site.substrate, site.machines
+    controllers, workers = site.having(Role.CONTROLLER), site.having(Role.WORKER)
+    members = [machines[spec.name] for spec in lab.etcd_members]
+    balancing = lab.settings.load_balancing
+
+    pki = Pki(
+        "pki",
+        PkiArgs(
+            settings=lab.settings.pki,
+            controllers=lab.with_role(Role.CONTROLLER),
+            workers=lab.with_role(Role.WORKER),
+            etcd_members=lab.etcd_members,
+            load_balancers=lab.with_role(Role.LOAD_BALANCER),
+            api_address=substrate.api_address,
+            domain=balancing.domain,
+            terminates=balancing.mode == "terminate",
+            calico=lab.calico,
+            api_service=str(lab.network.api_service),
+            cluster_domain=lab.network.cluster_domain,
+        ),
+        after(*substrate.checks),
+    )
+    encryption = Encryption("encryption", provider=lab.settings.encryption)
+    hosts = prepared(site, not_before=pki.kubernetes.not_before)
+    etcd = Etcd(
+        "etcd",
+        EtcdArgs(members=members, pki=pki, artifacts=lab.artifacts, cluster_token=site.cluster),
+        after(*(hosts[machine.name] for machine in members)),
+    )
+    EtcdSnapshots("etcd-snapshots", members, after(etcd))
+    control_plane = ControlPlane(
+        "control-plane",
+        ControlPlaneArgs(
+            controllers=controllers,
+            pki=pki,
+            encryption=encryption.configuration,
+            etcd=etcd,
+            endpoint=site.endpoint,
+            network=lab.network,
+            cluster=site.cluster,
+            artifacts=lab.artifacts,
+        ),
+        after(etcd, *(hosts[machine.name] for machine in controllers)),
+    )
+    membership = EtcdMembership("etcd-membership", members, after(control_plane))
+    entrance = entrance_of(site, hosts, authority=pki.kubernetes.certificate, certificate=pki.load_balancer)
+    former_workers = FormerWorkers("former-workers", controllers[0], workers, after(control_plane, *entrance))
+    # Those that are there hear of a new machine while it is being made.
+    neighbours = acquainted(site, hosts, former_workers)
+    kubelet_access = KubeletAccess("kubelet-access", controllers[0], after(control_plane, *entrance))
+    dns = Dns(
+        "dns",
+        DnsArgs(controller=controllers[0], network=lab.network, workers=len(workers)),
+        after(control_plane, *entrance),
+    )
+    nodes: list[pulumi.Resource] = []
+    calico = calico_of(site, pki.calico, controllers[0], workers, etcd.endpoints)
+    in_cluster = [Calico("calico", calico, after(control_plane, *entrance, former_workers))] if calico else []
+
+    def calico_network(arguments: CalicoArgs, machine: Machine, kubelet: pulumi.Resource) -> pulumi.Resource:
+        return CalicoNetwork(f"calico-network-{machine.name}", arguments, machine, after(kubelet, *in_cluster))
+
+    for worker in workers:
+        runtime = ContainerRuntime(
+            f"container-runtime-{worker.name}",
+            ContainerRuntimeArgs(
+                machine=worker,
+                artifacts=lab.artifacts,
+                images=(*(CALICO_IMAGES if calico else ()), "coredns"),
+                bridge=calico is None,
+            ),
+            after(hosts[worker.name]),
+        )
+        plugin = (
+            [CalicoPlugin(f"calico-plugin-{worker.name}", calico, worker, after(runtime.runtime))] if calico else []
+        )
+        node = Worker(
+            worker.name,
+            WorkerArgs(
+                machine=worker,
+                controller=controllers[0],
+                pki=pki,
+                endpoint=site.endpoint,
+                network=lab.network,
+                cluster=site.cluster,
+                artifacts=lab.artifacts,
+                plugin=partial(calico_network, calico, worker) if calico else None,
+            ),
+            after(
+                runtime.runtime,
+                control_plane,
+                *entrance,
+                *plugin,
+                *(in_cluster if lab.settings.calico.datastore == "etcd" else ()),
+            ),
+        )
+        nodes += [runtime, node]
+    readiness = Readiness(
+        "readiness",
+        ReadinessArgs(
+            controllers=controllers,
+            workers=workers,
+            etcd_members=len(members),
+            endpoint=site.endpoint,
+            network=lab.network,
+        ),
+        after(*nodes, membership, *neighbours, kubelet_access, dns),
+    )
+    return Cluster(
+        authority=pki.kubernetes.certificate,
+        kubeconfig=administrator(site, authority=pki.kubernetes.certificate, certificate=pki.admin),
+        certificates=pki.certificates(),
+        readiness=readiness,
+    )

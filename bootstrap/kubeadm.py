@@ -1,0 +1,117 @@
+"""The bootstrap method `kubeadm`: it makes the control plane on the same machines, and the others join."""
+
+import pulumi
+
+from bootstrap.shared import Cluster, Site, acquainted, administrator, after, calico_of, entrance_of, prepared
+from components.calico import CALICO_IMAGES, Calico, CalicoNetwork, CalicoPlugin
+from components.container_runtime import ContainerRuntime, ContainerRuntimeArgs
+from components.etcd import CLIENT_PORT, EtcdMembership
+from components.etcd_snapshots import EtcdSnapshots
+from components.kubeadm import Kubeadm, KubeadmArgs, KubeadmNode, KubeadmNodeArgs, kubeadm_images
+from components.kubeadm_pki import KubeadmPki, KubeadmPkiArgs
+from components.nodes import FormerWorkers
+from components.readiness import Readiness, ReadinessArgs
+from config.machines import Role
+from config.versions import pins
+
+
+def kubeadm(site: Site) -> Cluster:
+    """Build a cluster: balancer, kubeadm on every machine, init, joins, proof."""
+    lab, substrate = site.lab, site.substrate
+    controllers, workers = site.having(Role.CONTROLLER), site.having(Role.WORKER)
+    balancing, chosen = lab.settings.load_balancing, lab.settings.kubeadm
+
+    pki = KubeadmPki(
+        "pki",
+        KubeadmPkiArgs(
+            settings=lab.settings.pki,
+            makes_authorities=chosen.authorities == "stack",
+            terminated_domain=balancing.domain if balancing.mode == "terminate" else None,
+            calico=lab.calico,
+        ),
+        after(*substrate.checks),
+    )
+    given = pki.authorities
+    hosts = prepared(site, not_before=given.kubernetes.not_before if given else None)
+    entrance = entrance_of(
+        site,
+        hosts,
+        authority=given.kubernetes.certificate if given else None,
+        certificate=pki.load_balancer,
+        health_proxies=False,
+    )
+    members = (*controllers, *workers)
+    endpoints = [f"https://{controller.address}:{CLIENT_PORT}" for controller in controllers]
+    calico = calico_of(site, pki.calico, controllers[0], members, endpoints)
+    runtimes = {
+        machine.name: ContainerRuntime(
+            f"container-runtime-{machine.name}",
+            ContainerRuntimeArgs(
+                machine=machine,
+                artifacts=lab.artifacts,
+                images=(*kubeadm_images(machine.spec), *(CALICO_IMAGES if calico else ())),
+                bridge=calico is None,
+                at_once=True,
+            ),
+            after(hosts[machine.name]),
+        )
+        for machine in members
+    }
+    # On all machines, before kubeadm does anything on one of them.
+    nodes = [
+        KubeadmNode(
+            f"kubeadm-node-{machine.name}",
+            KubeadmNodeArgs(
+                machine=machine,
+                artifacts=lab.artifacts,
+                repository=pins().packages if chosen.packages == "apt" else None,
+                controllers=controllers,
+            ),
+            after(hosts[machine.name]),
+        )
+        for machine in members
+    ]
+    cluster = Kubeadm(
+        "kubeadm",
+        KubeadmArgs(
+            controllers=controllers,
+            workers=workers,
+            authorities=given,
+            join_token=pki.join_token,
+            endpoint=site.endpoint,
+            domains=[balancing.domain] if balancing.domain else [],
+            network=lab.network,
+            pki=lab.settings.pki,
+            runtimes=runtimes,
+        ),
+        after(*nodes, *entrance),
+    )
+    EtcdSnapshots("etcd-snapshots", controllers, after(cluster))
+    membership = EtcdMembership("etcd-membership", controllers, after(cluster))
+    former_nodes = FormerWorkers("former-workers", controllers[0], members, after(cluster.made))
+    neighbours = acquainted(site, hosts, former_nodes)
+    network: list[pulumi.Resource] = []
+    if calico:
+        network.append(Calico("calico", calico, after(cluster.made, former_nodes)))
+        for machine in members:
+            runtime = runtimes[machine.name].runtime
+            plugin = CalicoPlugin(f"calico-plugin-{machine.name}", calico, machine, after(runtime))
+            made = after(plugin, cluster.nodes[machine.name], *network[:1])
+            network.append(CalicoNetwork(f"calico-network-{machine.name}", calico, machine, made))
+    readiness = Readiness(
+        "readiness",
+        ReadinessArgs(
+            controllers=controllers,
+            workers=[*workers, *controllers],
+            etcd_members=len(controllers),
+            endpoint=site.endpoint,
+            network=lab.network,
+        ),
+        after(cluster, membership, *neighbours, *network),
+    )
+    return Cluster(
+        authority=cluster.authority,
+        kubeconfig=administrator(site, authority=cluster.authority, certificate=cluster.administrator),
+        certificates=pki.certificates(),
+        readiness=readiness,
+    )

@@ -1,0 +1,161 @@
+"""What both bootstrap methods begin and end with: the site that it is built on, its entrance, who may enter."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pulumi
+
+from components.calico import CalicoArgs
+from components.control_plane import API_PORT
+from components.host import Host, HostArgs
+from components.kubeconfigs import kubeconfig
+from components.load_balancer import LoadBalancer, LoadBalancerArgs
+from components.machine import Machine
+from components.neighbours import Neighbours, NeighboursArgs
+from components.nodes import FormerWorkers
+from components.pki import CalicoIdentities, KeyPair
+from components.readiness import Readiness
+from components.substrate import Substrate
+from components.virtual_address import VirtualAddress, VirtualAddressArgs
+from config import lab as config
+from config.machines import Role
+
+
+def after(*resources: pulumi.Resource) -> pulumi.ResourceOptions:
+    """An ordering: a resource is made when these are there."""
+    return pulumi.ResourceOptions(depends_on=list(resources))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where a cluster is built: the lab's machines, and the address that its API gets."""
+
+    lab: config.Lab
+    substrate: Substrate
+
+    @property
+    def cluster(self) -> str:
+        """The name kubeconfigs give the cluster."""
+        return f"hardway-{self.lab.name}"
+
+    @cached_property
+    def endpoint(self) -> pulumi.Output[str]:
+        """https://address:6443"""
+        return pulumi.Output.format("https://{0}:{1}", self.substrate.api_address, API_PORT)
+
+    @cached_property
+    def machines(self) -> Mapping[str, Machine]:
+        """By name, in the configuration's order."""
+        return {machine.name: machine for machine in self.substrate.machines}
+
+    def having(self, role: Role) -> list[Machine]:
+        """The machines of one role."""
+        return [machine for machine in self.machines.values() if machine.has(role)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A cluster that was built: who it is, and when it is ready."""
+
+    authority: pulumi.Input[str]
+    kubeconfig: pulumi.Output[str]
+    certificates: pulumi.Output[list[dict[str, str]]]
+    readiness: Readiness
+
+
+def prepared(site: Site, *, not_before: pulumi.Input[str] | None) -> Mapping[str, Host]:
+    """Every machine with what it needs before it is anything in particular."""
+    return {
+        name: Host(
+            f"host-{name}",
+            HostArgs(
+                machine=machine,
+                lab=site.lab.machines,
+                not_before=not_before,
+                modules=site.lab.kernel_modules if machine.spec.pod_cidr else (),
+            ),
+        )
+        for name, machine in site.machines.items()
+    }
+
+
+def entrance_of(
+    site: Site,
+    hosts: Mapping[str, Host],
+    *,
+    authority: pulumi.Input[str] | None,
+    certificate: KeyPair | None,
+    health_proxies: bool = True,
+) -> Sequence[pulumi.Resource]:
+    """What makes the API answer at the endpoint."""
+    balancers = site.having(Role.LOAD_BALANCER)
+    entrance: list[pulumi.Resource] = [
+        *site.substrate.entrance,
+        *(
+            LoadBalancer(
+                balancer.name,
+                LoadBalancerArgs(
+                    machine=balancer,
+                    controllers=site.lab.with_role(Role.CONTROLLER),
+                    authority=authority,
+                    certificate=certificate,
+                    health_proxies=health_proxies,
+                ),
+                after(hosts[balancer.name]),
+            )
+            for balancer in balancers
+        ),
+    ]
+    if len(balancers) > 1:
+        sharing = VirtualAddressArgs(balancers=balancers, address=site.lab.api_address)
+        entrance.append(VirtualAddress("virtual-address", sharing, after(*entrance)))
+    return entrance
+
+
+def acquainted(site: Site, hosts: Mapping[str, Host], former: FormerWorkers) -> Sequence[Neighbours]:
+    """Every machine with the names of the others, and the ways to their pods."""
+    lab, domain = site.lab, site.lab.settings.load_balancing.domain
+    return [
+        Neighbours(
+            f"neighbours-{name}",
+            NeighboursArgs(
+                machine=machine,
+                lab=lab.machines,
+                network=lab.network,
+                api=(site.substrate.api_address, domain) if domain else None,
+                calico=lab.calico,
+            ),
+            after(hosts[name], former),
+        )
+        for name, machine in site.machines.items()
+    ]
+
+
+def calico_of(
+    site: Site,
+    identities: CalicoIdentities | None,
+    controller: Machine,
+    nodes: Sequence[Machine],
+    etcd_endpoints: Sequence[str],
+) -> CalicoArgs | None:
+    """What Calico has to know, where it is the pod network."""
+    if site.lab.calico is None or identities is None:
+        return None
+    return CalicoArgs(
+        settings=site.lab.calico,
+        controller=controller,
+        workers=nodes,
+        etcd_endpoints=etcd_endpoints,
+        identities=identities,
+        endpoint=site.endpoint,
+        cluster=site.cluster,
+        artifacts=site.lab.artifacts,
+    )
+
+
+def administrator(site: Site, *, authority: pulumi.Input[str], certificate: KeyPair) -> pulumi.Output[str]:
+    """The kubeconfig for people."""
+    return kubeconfig(
+        cluster=site.cluster, server=site.endpoint, authority=authority, user="admin", certificate=certificate
+    )

@@ -1,0 +1,219 @@
+"""containerd and runc on a worker, the CNI plugins, and the images that every node needs.
+
+It needs no cluster, and is made beside the control plane.
+
+Source: https://github.com/containerd/containerd/blob/main/docs/cri/config.md
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+import pulumi
+
+from components.component import Component
+from components.machine import Machine
+from components.step import LIBRARY, Fetch, File, Step, StepArgs, Unit
+from components.systemd import systemd_unit
+from config.artifacts import ArtifactSource
+from config.versions import Image, pins
+
+_CNI = "/etc/cni/net.d"
+WORKER_VERBS = str(Path(LIBRARY).with_name("worker.sh"))
+"""On every worker; a step sources it after the library."""
+CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerRuntimeArgs:
+    """Args:
+    machine: the worker.
+    artifacts: where programs and images come from.
+    images: names in versions.yaml of the images besides pause that are imported where the mirror has them.
+    bridge: whether pods are on a bridge of the worker's; else somebody else brings the network's configuration.
+    at_once: whether images are imported side by side: many large ones wait for the disk, and others for them.
+    """
+
+    machine: Machine
+    artifacts: ArtifactSource
+    images: tuple[str, ...] = ("coredns",)
+    at_once: bool = False
+    bridge: bool = True
+
+
+class ContainerRuntime(Component):
+    """containerd, runc and the CNI plugins on a worker, with the images every node needs.
+
+    Attributes:
+        runtime: the step after which containers can be started; the images may still be on their way.
+    """
+
+    def __init__(self, name: str, args: ContainerRuntimeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("ContainerRuntime", name, opts)
+        machine, artifacts = args.machine, args.artifacts
+        config = File(
+            path="/etc/containerd/config.toml",
+            content=containerd_configuration(pins().images["pause"]),
+            mode="0600",
+        )
+        pod_cidr = machine.spec.pod_cidr
+        if pod_cidr is None:
+            raise ValueError(f"{machine.name} has no pod range")
+
+        def imports(*images: str) -> str:
+            wanted = [_import(artifacts, image, machine.arch) for image in images if artifacts.has_images]
+            if len(wanted) < 2 or not args.at_once:
+                return "\n".join(wanted)
+            return "\n".join(
+                [
+                    "imports=()",
+                    *(f"{each} & imports+=($!)" for each in wanted),
+                    'for each in "${imports[@]}"; do wait "$each"; done',
+                ]
+            )
+
+        self.runtime = Step(
+            name,
+            StepArgs(
+                machine=machine,
+                name="container-runtime",
+                prepare="data /var/lib/containerd /run/containerd /var/lib/cni /opt/containerd /run/nri"
+                # containerd makes the directory where no file of ours does.
+                + ("" if args.bridge else f"\nparents {_CNI}/any"),
+                fetches=[
+                    Fetch(
+                        artifact=artifacts.artifact("containerd", arch=machine.arch),
+                        destination="/usr/local/bin",
+                        members=[f"bin/{program}" for program in ("containerd", "containerd-shim-runc-v2", "ctr")],
+                    ),
+                    Fetch(artifact=artifacts.artifact("runc", arch=machine.arch), destination="/usr/local/sbin/runc"),
+                    Fetch(
+                        artifact=artifacts.artifact("cni-plugins", arch=machine.arch),
+                        destination="/opt/cni/bin",
+                        members=[*(["bridge", "host-local"] if args.bridge else []), "loopback", "portmap"],
+                    ),
+                ],
+                files=[
+                    config,
+                    File(path=WORKER_VERBS, content=Path(__file__).with_name("worker.sh").read_text()),
+                    *(_bridge_files(str(pod_cidr)) if args.bridge else []),
+                ],
+                units=[
+                    Unit(
+                        name="containerd.service",
+                        content=systemd_unit(
+                            description="containerd",
+                            documentation="https://containerd.io",
+                            program="/usr/local/bin/containerd",
+                            service={
+                                "Type": "notify",
+                                # Containers outlive a restart of containerd.
+                                "KillMode": "process",
+                                "Delegate": "yes",
+                                "LimitNOFILE": "infinity" if not machine.shares_kernel else 20000,
+                                "TasksMax": "infinity",
+                            },
+                        ),
+                        restarts_on=[config.path],
+                        ready=f"ctr --address {CONTAINERD_SOCKET} version >/dev/null",
+                        ready_means="containerd answers",
+                    )
+                ],
+                run=imports("pause"),
+                undo=f"[ ! -e {WORKER_VERBS} ] || {{ . {WORKER_VERBS}; end_runtime; }}",
+            ),
+            self.child(),
+        )
+        # A step of its own, beside the kubelet's start: only pods that use them need these.
+        Step(
+            f"{name}-images",
+            StepArgs(machine=machine, name="images", run=imports(*args.images)),
+            self.child(self.runtime),
+        )
+        self.register_outputs({})
+
+
+def containerd_configuration(pause: Image) -> str:
+    """config.toml, version 3 (containerd 2).
+
+    Source: https://github.com/containerd/containerd/blob/main/docs/cri/config.md
+    """
+    return _CONTAINERD.substitute(pause=pause.reference)
+
+
+_CONTAINERD = Template("""\
+version = 3
+
+[plugins.'io.containerd.cri.v1.images']
+  snapshotter = 'overlayfs'
+
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = '$pause'
+
+[plugins.'io.containerd.cri.v1.runtime']
+  # A machine that is a container may not lower the score of a process below its own.
+  restrict_oom_score_adj = true
+
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+  bin_dirs = ['/opt/cni/bin']
+  conf_dir = '/etc/cni/net.d'
+
+[plugins.'io.containerd.cri.v1.runtime'.containerd]
+  default_runtime_name = 'runc'
+
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+  runtime_type = 'io.containerd.runc.v2'
+
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+  BinaryName = '/usr/local/sbin/runc'
+  SystemdCgroup = true
+""")
+
+
+def bridge_configuration(pod_cidr: str) -> str:
+    """The CNI configuration of a worker's pods: a bridge, an address out of the worker's range, and host ports.
+
+    Source: https://www.cni.dev/plugins/current/main/bridge/
+    """
+    return json.dumps(
+        {
+            "cniVersion": "1.0.0",
+            "name": "bridge",
+            "plugins": [
+                {
+                    "type": "bridge",
+                    "bridge": "cni0",
+                    "isGateway": True,
+                    # Pods keep their addresses towards the other pods; pod_network.py masquerades what leaves the lab.
+                    "ipMasq": False,
+                    # A pod may reach itself through its own Service.
+                    "hairpinMode": True,
+                    "ipam": {
+                        "type": "host-local",
+                        "ranges": [[{"subnet": pod_cidr}]],
+                        "routes": [{"dst": "0.0.0.0/0"}],
+                    },
+                },
+                {"type": "portmap", "capabilities": {"portMappings": True}},
+            ],
+        },
+        indent=2,
+    )
+
+
+def loopback_configuration() -> str:
+    """The CNI configuration of a pod's own loopback interface."""
+    return json.dumps({"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}, indent=2)
+
+
+def _bridge_files(pod_cidr: str) -> list[File]:
+    return [
+        File(path=f"{_CNI}/10-bridge.conflist", content=bridge_configuration(pod_cidr), mode="0600"),
+        File(path=f"{_CNI}/99-loopback.conf", content=loopback_configuration(), mode="0600"),
+    ]
+
+
+def _import(artifacts: ArtifactSource, image: str, arch: str) -> str:
+    archive = artifacts.image(image, arch=arch)
+    return f"import_image {archive.url} {archive.sha256} {pins().images[image].reference}"

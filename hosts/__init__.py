@@ -1,4 +1,0 @@
-"""What is done to hosts that exist already, before and after the lab's steps: `python -m hosts`.
-
-Started by the substrate `machines` (and by `make trust`), each time as a program of its own.
-"""

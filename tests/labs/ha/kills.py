@@ -1,0 +1,127 @@
+"""kill -9 of a command at a random moment, and what the next run of it has to leave: a lab that is whole."""
+
+import json
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from config import lab as config
+from lab import footprint
+from lab.cluster import Cluster
+from lab.commands import Ran, Started, exported
+from lab.polling import eventually
+from labs.ha.conftest import STACK
+
+LARGER = {"controllers": 5, "workers": 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Killed:
+    """A run that was killed.
+
+    Args:
+        whole: whether all its processes were, or the Pulumi CLI alone.
+        after: seconds.
+        done: the resources that it had made, changed or deleted.
+        last: its last line.
+    """
+
+    whole: bool
+    after: float
+    done: int
+    last: str
+
+    def __str__(self) -> str:
+        what = "all of it" if self.whole else "its engine"
+        return f"{what} after {self.after:.1f} s, {self.done} resources done"
+
+
+@dataclass(kw_only=True)
+class Killer:
+    """Kills commands at random moments.
+
+    Args:
+        chance: which moments.
+        seconds: of one run of each kind, on an idle machine: a first guess, replaced by what the runs took.
+    """
+
+    chance: random.Random
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"up": 30.0, "scale": 40.0, "destroy": 6.0, "replace": 35.0, "restore": 25.0}
+    )
+
+    def kill(
+        self, kind: str, start: Callable[[], Started], before: Callable[[], None], *, whole: bool | None = None
+    ) -> Killed:
+        """Start a command and kill it before it has ended.
+
+        Args:
+            kind: of the command.
+            start: starts it.
+            before: brings the lab back to where it was, if the command was quicker.
+            whole: kill all its processes; False for the Pulumi CLI alone, None for either.
+        """
+        while True:
+            after = self.chance.uniform(0.3, self.seconds[kind])
+            everything = self.chance.random() < 0.5 if whole is None else whole
+            started = time.monotonic()
+            run = start()
+            while time.monotonic() < started + after and run.is_at_work:
+                time.sleep(0.05)
+            if run.is_at_work:
+                # Before it has an engine there is nothing else to kill.
+                everything = everything or not run.kill_cli()
+                if everything:
+                    run.kill_everything()
+            if run.wait().code != 0:
+                done = sum(bool(re.search(r" (created|updated|deleted) \(", line)) for line in run.lines)
+                last = next((line.strip() for line in reversed(run.lines) if line.strip()), "")
+                return Killed(whole=everything, after=after, done=done, last=last)
+            # It was quicker than thought: choose from a shorter time.
+            self.seconds[kind] = (time.monotonic() - started) * 0.9
+            before()
+
+
+def check_gone(settings: config.Lab) -> None:
+    """Assert that nothing is left of a lab."""
+    assert '"pending_operations"' not in exported(stack=STACK)
+    eventually(
+        "a host without any trace of the lab",
+        lambda: not any(footprint.of_lab(settings).values()),
+        seconds=30,
+        report=lambda: str(footprint.of_lab(settings)),
+    )
+
+
+def check_whole(settings: config.Lab, finished: Ran) -> Cluster:
+    """Assert that a lab has all that it is to have, once; return it."""
+    assert '"pending_operations"' not in exported(stack=STACK)
+    cluster = Cluster(settings=settings, up=finished, command_lines=frozenset())
+    names = sorted(machine.name for machine in settings.machines)
+    assert footprint.named(f"hardway-{STACK}", "ps", "--format", "{{.Names}}") == [
+        f"hardway-{STACK}-{n}" for n in names
+    ]
+    members = [line.split(", ") for line in _etcdctl(cluster, "member list").splitlines()]
+    wanted = sorted(member.name for member in settings.etcd_members)
+    assert sorted(member[2] for member in members) == wanted
+    assert {(member[1], member[5]) for member in members} == {("started", "false")}
+    # A machine that is busy may just be choosing another leader.
+    eventually("every member healthy", lambda: _health(cluster) == [True] * len(wanted), seconds=60)
+    nodes = cluster.get("nodes")["items"]
+    ready = [
+        node["metadata"]["name"]
+        for node in nodes
+        if any(each["type"] == "Ready" and each["status"] == "True" for each in node["status"]["conditions"])
+    ]
+    assert sorted(ready) == sorted(worker.name for worker in cluster.workers)
+    return cluster
+
+
+def _health(cluster: Cluster) -> list[bool]:
+    return [each["health"] for each in json.loads(_etcdctl(cluster, "endpoint health --cluster -w json"))]
+
+
+def _etcdctl(cluster: Cluster, words: str) -> str:
+    return cluster.ssh(cluster.controller.name, f". /etc/etcd/etcdctl.env && etcdctl {words}")

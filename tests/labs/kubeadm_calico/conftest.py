@@ -1,0 +1,23 @@
+"""Lab 4 as it was written down, kubeadm's cluster with Calico: the tests of tests/labs/calico, on `lab-four-test`."""
+
+from pathlib import Path
+
+import pytest
+
+from lab import session
+from lab.fixtures import cluster, empty_stack, orphans_before, settings, show, workload
+
+__all__ = ["cluster", "empty_stack", "orphans_before", "settings", "show", "workload"]
+
+STACK = "lab-four-test"
+_ORDER = ("test_calico", "test_end")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    session.in_order(items, Path(__file__).parent, _ORDER)
+
+
+@pytest.fixture(scope="session")
+def stack() -> str:
+    """Which lab."""
+    return STACK

@@ -1,0 +1,24 @@
+"""A stack on hosts of a user's own: it comes with them, trusting nobody, and goes with them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from config import trust
+from lab import session
+from labs.machines.own_hosts import OwnHost, OwnHosts
+
+
+@contextmanager
+def users_hosts(stack: str, hosts: Sequence[OwnHost], key: Path) -> Iterator[OwnHosts]:
+    """The hosts, and a stack without a state; `key` is the user's."""
+    key.parent.mkdir(exist_ok=True)
+    key.unlink(missing_ok=True)
+    trust.file_of(stack).unlink(missing_ok=True)
+    with OwnHosts(hosts, key) as made:
+        # What an earlier run has left in the state was on hosts that are no more.
+        session.forget(stack)
+        yield made
+        session.forget(stack)
+    key.unlink()
+    trust.file_of(stack).unlink(missing_ok=True)

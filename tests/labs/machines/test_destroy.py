@@ -1,0 +1,44 @@
+"""After `destroy` every host is what it was before the first command, but for a short list that is known."""
+
+import pytest
+
+from components.substrates.existing.reach import SSH_PASSWORD
+from lab.cluster import Cluster
+from lab.commands import resources, toolchain
+from lab.polling import eventually
+from lab.session import Show
+from labs.machines.conftest import HOSTS, STACK
+from labs.machines.own_hosts import OwnHost, OwnHosts
+from labs.machines.traces import traces
+
+
+def test_destroy_needs_no_password(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A way out that is closed once the way in is."""
+    monkeypatch.delenv(SSH_PASSWORD, raising=False)
+    destroy = toolchain("destroy", stack=STACK)
+    assert destroy.code == 0, destroy.output
+    assert resources(stack=STACK) == []
+
+
+def test_every_host_is_what_it_was(
+    cluster: Cluster, trusted: OwnHosts, before: dict[OwnHost, set[str]], show: Show
+) -> None:
+    """Whatever a lab, or a test before, leaves behind or takes away."""
+    for host in HOSTS:
+        # The kernel and systemd take away some time later what nobody uses any more.
+        eventually(
+            f"{host.name} as it was",
+            lambda host=host: not _left(host, trusted, before[host], show),  # type: ignore[misc]
+            seconds=60,
+            report=lambda host=host: "\n".join(_left(host, trusted, before[host], show)),  # type: ignore[misc]
+            pause=2,
+        )
+
+
+def _left(host: OwnHost, hosts: OwnHosts, before: set[str], show: Show) -> list[str]:
+    """What differs on a host, and has no known cause."""
+    after = hosts.listing(host)
+    mine = list(traces(before, after))
+    show(f"\n{host.name}: {len(before)} things before, {len(after)} after, {len(before ^ after)} differ, ")
+    show(f"{len(mine)} of them not by a known cause")
+    return mine

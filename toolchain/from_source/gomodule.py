@@ -1,0 +1,145 @@
+"""Building programs from a Go module of `modules/`, whose go.mod and go.sum pin every source file."""
+
+import hashlib
+import json
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+from toolchain import paths
+from toolchain.command import run
+from toolchain.errors import ToolchainError
+from toolchain.from_source import golang
+from toolchain.progress import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Programs:
+    """Some programs of one module."""
+
+    module: str
+    """The directory in `modules/`."""
+    packages: Mapping[str, str]
+    """Name of the program -> Go package with its main function."""
+    linked: tuple[str, ...] = ()
+    """What the linker gets beside `-s -w`: version stamps, mostly."""
+    tags: tuple[str, ...] = ()
+    cgo: bool = False
+
+    def recipe(self) -> str:
+        """A hash of all that decides what comes out, but for the version of Go."""
+        return _recipe(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """A file that upstream publishes as it stands in the sources."""
+
+    module: str
+    """The directory in `modules/`."""
+    of: str
+    """The path of the required module that has it."""
+    path: str
+    """Its place in there."""
+
+    def recipe(self) -> str:
+        """A hash of all that decides what it says."""
+        return _recipe(self)
+
+
+def _recipe(what: Programs | SourceFile) -> str:
+    directory = _directory(what.module)
+    recipe = hashlib.sha256(json.dumps(asdict(what), sort_keys=True).encode())
+    # A module may have a program of the project's own.
+    for file in ("go.mod", "go.sum", *sorted(each.name for each in directory.glob("*.go"))):
+        recipe.update((directory / file).read_bytes())
+    return recipe.hexdigest()[:12]
+
+
+def build(part: Part, programs: Programs, destination: Path, *, arch: str) -> None:
+    """Build programs into a directory, each under its name; one call compiles what they share once.
+
+    Args:
+        part: shows the progress.
+        programs: what to build.
+        destination: an existing directory.
+        arch: amd64 or arm64.
+
+    Raises:
+        ToolchainError: the sources cannot be had, or do not compile.
+    """
+    directory = _directory(programs.module)
+    compiled = 0
+
+    def describe(line: str) -> str:
+        nonlocal compiled
+        if line.startswith("go: downloading "):
+            return line.removeprefix("go: ")
+        compiled += 1
+        return f"compiling: {compiled} packages so far, {line.strip()}"
+
+    # go names a program after its package; where two names meet, e.g. two `server`s, they would need two calls.
+    run(
+        part,
+        [
+            golang.command(part, needed=_needed(directory)),
+            *("build", "-v", "-o", f"{destination}/"),
+            *("-ldflags", " ".join(("-s", "-w", *programs.linked)), "-tags", ",".join(programs.tags)),
+            *programs.packages.values(),
+        ],
+        directory=directory,
+        environment=golang.environment(arch=arch, cgo=programs.cgo),
+        describe=describe,
+    )
+    for name, package in programs.packages.items():
+        (destination / _built_as(package)).replace(destination / name)
+
+
+def sources(part: Part, module: str, *, of: str) -> Path:
+    """The directory with a required module's own files, fetched if need be.
+
+    Args:
+        part: shows the progress.
+        module: the directory in `modules/`.
+        of: the path of the required module, e.g. k8s.io/kubernetes.
+
+    Raises:
+        ToolchainError: it cannot be had.
+    """
+    directory = _directory(module)
+    part.say(f"downloading {of}")
+    answer = subprocess.run(
+        [golang.command(part, needed=_needed(directory)), "mod", "download", "-json", of],
+        cwd=directory,
+        env=golang.environment(arch="amd64", cgo=False),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode != 0:
+        raise ToolchainError(f"The Go module {of} cannot be had: {(answer.stderr or answer.stdout).strip()}")
+    return Path(json.loads(answer.stdout)["Dir"])
+
+
+def _directory(module: str) -> Path:
+    directory = paths.modules() / module
+    if not (directory / "go.mod").exists():
+        raise ToolchainError(
+            f"{module} cannot be built from source: there is no toolchain/from_source/modules/{module}. "
+            "Take a version that has one, or run where official releases can be reached."
+        )
+    return directory
+
+
+def _needed(directory: Path) -> str:
+    found = re.search(r"^go (\S+)$", (directory / "go.mod").read_text(), re.MULTILINE)
+    if not found:
+        raise ToolchainError(f"{directory}/go.mod has no `go` line; add one.")
+    return found[1]
+
+
+def _built_as(package: str) -> str:
+    last = PurePosixPath(package)
+    return last.parent.name if re.fullmatch(r"v\d+", last.name) else last.name
