@@ -37,7 +37,7 @@ class ConfigError(Exception):
 
 # What pydantic calls an error -> what is wrong, and what would be right. Anything else: pydantic's words.
 _WORDS = {
-    "extra_forbidden": ("unknown key", "see the keys in Pulumi.yaml and README.md, mind the spelling"),
+    "extra_forbidden": ("unknown key", "see the keys in Pulumi.yaml and docs/configuration.md, mind the spelling"),
     "missing": ("not there", "add this key"),
     "model_type": ("no map", "write its keys below it"),
     "dict_type": ("no map", "write its keys below it"),
@@ -60,7 +60,8 @@ def from_validation(error: ValidationError) -> list[Problem]:
 
 def described(detail: ErrorDetails) -> tuple[str, str]:
     """What is wrong with one value, and what would be right."""
-    what, fix = _WORDS.get(detail["type"], (detail["msg"], "see this key's description in Pulumi.yaml and README.md"))
+    described = "see this key's description in Pulumi.yaml and docs/configuration.md"
+    what, fix = _WORDS.get(detail["type"], (detail["msg"], described))
     if detail["type"] != "missing":
         given = repr(detail["input"])
         what += f" ({given if len(given) <= _LONGEST_INPUT else given[:_LONGEST_INPUT] + '...'})"

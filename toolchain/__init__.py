@@ -1,1 +1,1 @@
-"""Everything that `make up` and `make test` need on a bare machine: `python -m toolchain`."""
+"""Everything that `make up` and `make test` need on a bare machine: the commands of `./hardway` call it."""

@@ -58,14 +58,19 @@ SINGLE: dict[str, tuple[Any, str, str, str]] = {
         {"timeout_factor": 0},
         "lab.timeout_factor",
         "greater than or equal to 1 (0)",
-        "README.md",
+        "docs/configuration.md",
     ),
-    "a timeout factor in words": ({"timeout_factor": "ten"}, "lab.timeout_factor", "valid integer", "README.md"),
+    "a timeout factor in words": (
+        {"timeout_factor": "ten"},
+        "lab.timeout_factor",
+        "valid integer",
+        "docs/configuration.md",
+    ),
     "a timeout factor with a fraction": (
         {"timeout_factor": 1.5},
         "lab.timeout_factor",
         "valid integer (1.5)",
-        "README.md",
+        "docs/configuration.md",
     ),
     "unknown key of a machine": (
         workers({"name": "worker-0"}, {"name": "worker-1", "adress": "10.240.0.30"}),

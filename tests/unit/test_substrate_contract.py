@@ -1,4 +1,4 @@
-"""What every substrate owes the rest of the program (docs/architecture.md, "A new substrate"), over all of them."""
+"""What every substrate owes the rest of the program (docs/add-a-substrate.md), over all of them."""
 
 import re
 
