@@ -11,6 +11,7 @@ from cli import stacks
 from cli.access import kubeconfig, kubectl, kubectl_line, logs, ssh
 from cli.completion import completion
 from cli.development import bench, compare, pins
+from cli.explain import explain
 from cli.lab import destroy, env, preview, setup, up
 from cli.machines import free, trust
 from cli.operations import cis, drill, replace, restore, search, snapshot, status
@@ -25,7 +26,7 @@ _SECTIONS: Mapping[str, Sequence[click.Command]] = {
     "Access": (kubectl, ssh, logs, kubeconfig),
     "Operations": (status, snapshot, restore, replace, drill, search, cis),
     "Existing hosts": (trust, free),
-    "The project": (pins, bench, compare, completion),
+    "The project": (explain, pins, bench, compare, completion),
 }
 _HIDDEN = (kubectl_line,)
 _EXIT_CODES = """\
