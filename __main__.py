@@ -5,8 +5,9 @@ import pulumi
 from bootstrap.hard_way import hard_way
 from bootstrap.kubeadm import kubeadm
 from bootstrap.shared import Site
-from components import language_host, substrates
+from components import language_host
 from components.ssh import ssh_config
+from components.substrate import create_substrate
 from components.unfinished_updates import UnfinishedUpdates
 from config import lab as config
 from config.problems import ConfigError
@@ -15,7 +16,7 @@ from config.problems import ConfigError
 def build(lab: config.Lab) -> None:
     """One lab, from machines to proof."""
     UnfinishedUpdates(lab.unfinished_updates).run_again()
-    substrate = substrates.create("machines", lab)
+    substrate = create_substrate("machines", lab)
     site = Site(lab=lab, substrate=substrate)
     cluster = kubeadm(site) if lab.settings.bootstrap == "kubeadm" else hard_way(site)
 

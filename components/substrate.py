@@ -6,6 +6,7 @@ from typing import Protocol
 import pulumi
 
 from components.machine import Machine
+from config.lab import Lab
 
 
 class Substrate(Protocol):
@@ -24,3 +25,9 @@ class Substrate(Protocol):
     checks: Sequence[pulumi.Resource]
     api_address: pulumi.Input[str]
     entrance: Sequence[pulumi.Resource]
+
+
+def create_substrate(name: str, lab: Lab) -> Substrate:
+    """The machines that the lab's settings ask for, by the class in the row of their substrate."""
+    made: Substrate = lab.settings.traits.load()(name, lab)
+    return made

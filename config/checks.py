@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from config import gcp, libvirt
+from config import libvirt
 from config.machines import MOST, MOST_MEMBERS, MachineSpec, Role
 from config.problems import Problem
 from config.settings import LabSettings, dedicated_members, load_balancers
@@ -28,7 +28,7 @@ def run(stack: str, settings: LabSettings, machines: Sequence[MachineSpec]) -> l
         *_calico(settings),
         *_versions(settings),
         *_validity(settings),
-        *_gcp(stack, settings, machines),
+        *settings.traits.problems(stack, settings, machines),
         *_kubeadm(settings, machines),
         *libvirt.problems(settings.libvirt),
     ]
@@ -46,7 +46,7 @@ def _stack_name(stack: str) -> Iterator[Problem]:
 
 def _counted(settings: LabSettings, machines: Sequence[MachineSpec]) -> dict[str, int]:
     """How many machines of each role are wanted, by the role's key."""
-    if settings.substrate == "machines":
+    if settings.traits.existing_hosts:
         having = {
             key: sum(role in machine.roles for machine in machines)
             for key, role in (
@@ -64,7 +64,7 @@ def _counted(settings: LabSettings, machines: Sequence[MachineSpec]) -> dict[str
             ("controllers", settings.controllers),
             *((("etcd_members", dedicated_members(settings)),) if settings.etcd == "dedicated" else ()),
             ("workers", settings.workers),
-            *((("load_balancers", load_balancers(settings)),) if settings.substrate != "gcp" else ()),
+            *((("load_balancers", load_balancers(settings)),) if not settings.traits.own_balancer else ()),
         )
     }
 
@@ -74,7 +74,7 @@ def _counts(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[
     dedicated = "etcd_members" in counts
 
     def place(key: str) -> str:
-        return _DATABASE if settings.substrate == "machines" else f"lab.{key}"
+        return _DATABASE if settings.traits.existing_hosts else f"lab.{key}"
 
     for key, count in counts.items():
         if count < 1:
@@ -143,7 +143,7 @@ def _ranges(settings: LabSettings) -> Iterator[Problem]:
 def _addresses(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
     nodes = settings.network.nodes
     gateway = nodes[min(1, nodes.num_addresses - 1)]
-    for machine in machines if settings.substrate == "machines" else ():
+    for machine in machines if settings.traits.existing_hosts else ():
         for key in ("nodes", "pods", "services"):
             range_ = getattr(settings.network, key)
             if (machine.address in range_) != (key == "nodes") and (key != "nodes" or _has_range(settings)):
@@ -153,7 +153,7 @@ def _addresses(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterat
                     f"lab.network.{key} ({range_})",
                     f"choose another lab.network.{key}",
                 )
-    for machine in machines if settings.substrate != "machines" else ():
+    for machine in machines if not settings.traits.existing_hosts else ():
         if machine.address not in nodes or machine.address in (nodes[0], gateway, nodes[-1]):
             yield Problem(
                 (machine.key, "lab.network.nodes"),
@@ -180,7 +180,7 @@ def _addresses(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterat
 
 def _has_range(settings: LabSettings) -> bool:
     """Whether the machines' range means anything: hosts that exist already have their addresses from elsewhere."""
-    return settings.substrate != "machines" or "nodes" in settings.network.model_fields_set
+    return not settings.traits.existing_hosts or "nodes" in settings.network.model_fields_set
 
 
 def _shared_address(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
@@ -298,24 +298,6 @@ def _validity(settings: LabSettings) -> Iterator[Problem]:
         )
 
 
-def _gcp(stack: str, settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
-    if settings.substrate != "gcp":
-        return
-    if "load_balancers" in settings.model_fields_set and settings.load_balancers not in (0, ()):
-        yield Problem(
-            ("lab.load_balancers", "lab.substrate"),
-            "on gcp a forwarding rule of Google's stands before the API servers, and no machine with HAProxy",
-            "leave it out, or write 0",
-        )
-    if settings.load_balancing.mode == "terminate":
-        yield Problem(
-            ("lab.load_balancing.mode", "lab.substrate"),
-            "TLS ends at HAProxy, and a lab on gcp has none",
-            "leave it out; lab.load_balancing.domain may stay",
-        )
-    yield from gcp.problems(settings.gcp, stack=stack, nodes=settings.network.nodes, machines=machines)
-
-
 def _kubeadm(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
     if settings.bootstrap != "kubeadm":
         for key in settings.kubeadm.model_fields_set:
@@ -325,10 +307,11 @@ def _kubeadm(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator
                 "leave it out, or write bootstrap: kubeadm",
             )
         return
-    if settings.substrate == "gcp":
+    if not settings.traits.routes_every_pod:
         yield Problem(
             ("lab.bootstrap", "lab.substrate"),
-            "on gcp the network brings packets to the pods of workers only, and kubeadm's controllers have pods, too",
+            f"on {settings.substrate} the network brings packets to the pods of workers only, "
+            "and kubeadm's controllers have pods, too",
             "take the hard way there, or another substrate",
         )
     if settings.etcd == "dedicated":

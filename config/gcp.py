@@ -5,13 +5,16 @@ Sources: https://cloud.google.com/compute/docs/regions-zones and https://cloud.g
 
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
 from config.machines import MachineSpec
 from config.problems import Problem
 from config.values import AddressRange, Settings, WholeNumber
+
+if TYPE_CHECKING:
+    from config.settings import LabSettings
 
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+$")]
 Zone = Annotated[str, StringConstraints(pattern=r"^[a-z]+-[a-z]+[0-9]+-[a-z]$")]
@@ -71,6 +74,23 @@ class GcpSettings(Settings):
 def arch_of(machine_type: str) -> str:
     """The architecture of a machine type, as Kubernetes names it."""
     return "arm64" if machine_type.startswith(_ARM) else "amd64"
+
+
+def lab_problems(stack: str, settings: "LabSettings", machines: Sequence[MachineSpec]) -> Iterator[Problem]:
+    """What is wrong with a lab on Google Cloud."""
+    if "load_balancers" in settings.model_fields_set and settings.load_balancers not in (0, ()):
+        yield Problem(
+            ("lab.load_balancers", "lab.substrate"),
+            "on gcp a forwarding rule of Google's stands before the API servers, and no machine with HAProxy",
+            "leave it out, or write 0",
+        )
+    if settings.load_balancing.mode == "terminate":
+        yield Problem(
+            ("lab.load_balancing.mode", "lab.substrate"),
+            "TLS ends at HAProxy, and a lab on gcp has none",
+            "leave it out; lab.load_balancing.domain may stay",
+        )
+    yield from problems(settings.gcp, stack=stack, nodes=settings.network.nodes, machines=machines)
 
 
 def problems(

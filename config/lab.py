@@ -5,7 +5,6 @@ takes its values from. Whatever is wrong is reported together, in one `ConfigErr
 """
 
 import json
-import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +16,14 @@ import pulumi
 from pulumi.runtime.config import CONFIG
 from pydantic import ValidationError
 
-from config import checks, choices, container_engine, kubeadm, libvirt, machine_database, trust
+from config import checks, choices, container_engine, kubeadm, machine_database, trust
 from config.artifacts import UPSTREAM, ArtifactSource, read_checksums
 from config.calico import CalicoSettings, kernel_modules
-from config.gcp import arch_of
 from config.machines import MachineSpec, Role
-from config.own_machines import OwnMachine, mirror_directory
+from config.own_machines import OwnMachine
 from config.problems import ConfigError, Problem, from_validation, path_of
 from config.settings import LabSettings, Network, planned, versions_of
+from config.substrates import SUBSTRATES
 from toolchain import node_image, paths
 
 PROJECT = "hardway"
@@ -116,14 +115,10 @@ def load() -> Lab:
         for key in CONFIG.get()
         if key.startswith(f"{PROJECT}:") and key != f"{PROJECT}:lab"
     ]
-    if isinstance(document, dict) and document.get("substrate") == "gcp" and not CONFIG.get().get("gcp:project"):
-        known.append(
-            Problem(
-                ("gcp:project",),
-                "not there: a lab on Google Cloud stands in a project",
-                f"write `gcp:project: YOUR-PROJECT` below `config` in Pulumi.{pulumi.get_stack()}.yaml",
-            )
-        )
+    substrate = SUBSTRATES.get(str(document.get("substrate"))) if isinstance(document, dict) else None
+    for key, (what, fix) in substrate.required.items() if substrate else ():
+        if not CONFIG.get().get(key):
+            known.append(Problem((key,), what, fix.format(stack=pulumi.get_stack())))
     return parse(pulumi.get_stack(), document, known)
 
 
@@ -136,7 +131,7 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
     settings, problems = _validate(document)
     own: Mapping[str, OwnMachine] = {}
     unreadable_hosts: list[Problem] = []
-    if settings.substrate == "machines":
+    if settings.traits.existing_hosts:
         found, unreadable_hosts = machine_database.read(settings.machines, paths.checkout())
         own = {machine.name: machine for _, machine in found}
         machines, unplaced = machine_database.place(settings, found)
@@ -166,7 +161,7 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
         node_image=settings.containers.image or node_image.reference(),
         engine=container_engine.chosen(stack, settings.containers.engine, paths.state()),
         cgroup_v2=container_engine.has_cgroup_v2(),
-        arch=_arch(settings),
+        arch=settings.traits.arch(settings),
         own_machines=own,
         trusted=trust.read(stack) if own else {},
     )
@@ -175,29 +170,10 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
 def _artifacts(settings: LabSettings, mirror: Path) -> ArtifactSource:
     """Where the machines find their artifacts: the mirror that their substrate brings to them, or upstream."""
     versions = versions_of(settings)
-    base_url = _base_url(settings)
+    base_url = settings.traits.base_url(settings)
     # What this host's mirror holds may have been built here: its sums are not the releases'.
     sums = {} if base_url == UPSTREAM else read_checksums(mirror)
     return ArtifactSource(base_url=base_url, versions=versions, checksums=sums)
-
-
-def _base_url(settings: LabSettings) -> str:
-    match settings.substrate, settings.machines.artifacts:
-        case "containers", _:
-            return "file:///opt/mirror"
-        case "libvirt", _:
-            return f"http://{settings.network.gateway}:{libvirt.MIRROR_PORT}"
-        case ("gcp", _) | ("machines", "upstream"):
-            return UPSTREAM
-        case "machines", "upload":
-            return f"file://{mirror_directory()}"
-    return settings.machines.artifacts.rstrip("/")
-
-
-def _arch(settings: LabSettings) -> str:
-    if settings.substrate == "gcp":
-        return arch_of(settings.gcp.worker_type)
-    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
 def _validate(document: Any) -> tuple[LabSettings, list[Problem]]:

@@ -15,6 +15,7 @@ from config.libvirt import LibvirtSettings
 from config.machines import Machines, MachineSpec, plan_machines
 from config.own_machines import MachinesSettings
 from config.problems import Problem
+from config.substrates import Substrate, Traits, traits_of
 from config.values import AddressRange, DnsDomain, Settings, WholeNumber
 from config.versions import pins
 
@@ -91,7 +92,7 @@ class ContainersSettings(Settings):
 class LabSettings(Settings):
     """The key `lab`, as a person writes it."""
 
-    substrate: Literal["containers", "gcp", "libvirt", "machines"] = "containers"
+    substrate: Substrate = "containers"
     bootstrap: Literal["hard-way", "kubeadm"] = "hard-way"
     """How Kubernetes gets onto the machines."""
     kubeadm: KubeadmSettings = KubeadmSettings()
@@ -118,6 +119,11 @@ class LabSettings(Settings):
     timeout_factor: TimeoutFactor = 1
     """What every deadline is multiplied by: more than 1 where machines are slow, emulated ones for instance."""
 
+    @property
+    def traits(self) -> Traits:
+        """What is particular about the substrate."""
+        return traits_of(self.substrate)
+
 
 def features(settings: LabSettings) -> frozenset[str]:
     """What the lab has that not every lab has, as versions.yaml names it below `for`."""
@@ -137,7 +143,7 @@ def dedicated_members(settings: LabSettings) -> Machines:
 
 def load_balancers(settings: LabSettings) -> Machines:
     """The machines with HAProxy: how many, or which."""
-    return 0 if settings.substrate == "gcp" else settings.load_balancers
+    return 0 if settings.traits.own_balancer else settings.load_balancers
 
 
 def planned(stack: str, settings: LabSettings) -> tuple[tuple[MachineSpec, ...], list[Problem]]:

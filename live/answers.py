@@ -82,7 +82,7 @@ def _advice(cluster: Cluster, silent: Sequence[str]) -> str:
     at = f"STACK={cluster.stack.name}"
     if not silent:
         return f"Run `make status {at}`: it says more."
-    if cluster.stack.substrate == "machines":
+    if cluster.stack.traits.existing_hosts:
         return f"Start {' and '.join(silent)}, then run `make status {at}`."
     return (
         f'Start what has stopped; machines that are gone: `make replace {at} MACHINE="{" ".join(silent)}"`. '

@@ -39,7 +39,7 @@ class FirewallStatus:
 def of_this_host(cluster: Cluster) -> list[FirewallStatus]:
     """That of the host of a lab of containers, through which its packets go; none for other labs."""
     stack = cluster.stack
-    if stack.substrate != "containers":
+    if not stack.traits.on_engine:
         return []
     if os.geteuid() != 0:
         return [_unread(None, "only root may read it")]

@@ -34,13 +34,8 @@ from toolchain.stack import Stack
 from toolchain.state import settings_file_kept
 
 # What a machine is, as a resource.
-_MACHINES = {
-    "command:local:Command": "",
-    "gcp:compute/instance:Instance": "",
-    # The machine comes and goes with its disk, and without it would find the old one.
-    "libvirt:index/volume:Volume": "-disk",
-}
-"""Type of the resource that is a machine -> how its name ends after the machine's."""
+_STRAYS = {"gcp": gcp_strays, "libvirt": libvirt_strays}
+"""Provider plugin that takes over nothing -> what removes what a killed run has made and the state does not have."""
 # As the CLI says it.
 _WRONG_PASSPHRASE = "incorrect passphrase"
 # How long an interrupted CLI may take to end.
@@ -91,7 +86,7 @@ def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
     Raises:
         ToolchainError: as `up`; or the state has no such machine.
     """
-    if stack.substrate == "machines":
+    if stack.traits.existing_hosts:
         raise ToolchainError(
             f"The machines of the stack {stack.name} are hosts of yours: make one anew yourself, then run "
             f"`make trust STACK={stack.name}` (it says how to pin the new host key) and `make up STACK={stack.name}`."
@@ -100,7 +95,7 @@ def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
         deployment = _open(workshop, stack)
         _check_changes(deployment, stack)
         whose.check_before_up(deployment, stack)
-        urns = [f"--replace={_urn_of_machine(deployment, machine)}" for machine in dict.fromkeys(machines)]
+        urns = [f"--replace={_urn_of_machine(deployment, stack, machine)}" for machine in dict.fromkeys(machines)]
         return _pulumi(workshop, stack, "up", *urns, *_AT_ONCE)
 
 
@@ -213,8 +208,9 @@ def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
     _repair_state(workshop, stack)
     deployment = _export_or_init(workshop, stack)
     # Before a refresh, which would read another lab's resources into the state, and forgets what was being made.
-    if stack.substrate == "gcp" and (gone := gcp_strays.remove(deployment, stack)):
-        print(f"Deleted what an earlier run has left half made: {', '.join(gone)}.", flush=True)
+    strays = _STRAYS.get(stack.traits.plugin or "")
+    if strays and (gone := strays.remove(deployment, stack)):
+        print(f"Removed what an earlier run has left half made: {', '.join(gone)}.", flush=True)
     if pending := pending_operations(deployment):
         print(f"A run was killed while {', '.join(pending)}: clearing that from the state.", flush=True)
         status = _pulumi(workshop, stack, "refresh", "--yes", "--skip-preview", "--clear-pending-creates")
@@ -225,8 +221,6 @@ def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
             )
     if older_labs.needs_repair(deployment):
         deployment = _repair_scripts(workshop, stack)
-    if stack.substrate == "libvirt" and (gone := libvirt_strays.remove(deployment, stack)):
-        print(f"Removed what an earlier run has left half made: {', '.join(gone)}.", flush=True)
     return deployment
 
 
@@ -252,11 +246,11 @@ def _repair_scripts(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
     return better
 
 
-def _urn_of_machine(deployment: Mapping[str, Any], machine: str) -> str:
+def _urn_of_machine(deployment: Mapping[str, Any], stack: Stack, machine: str) -> str:
     """The resource that is a machine: it makes the container or the instance when it is made, and nothing else does."""
     for resource in deployment.get("deployment", {}).get("resources", []):
-        urn, type_ = str(resource["urn"]), str(resource["type"])
-        if type_ in _MACHINES and urn.endswith(f"::machines-{machine}{_MACHINES[type_]}"):
+        urn = str(resource["urn"])
+        if stack.traits.machine and urn.endswith("{0}::machines-{2}{1}".format(*stack.traits.machine, machine)):
             return urn
     raise ToolchainError(f"The state has no machine {machine}. `make up` makes it.")
 

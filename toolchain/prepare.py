@@ -28,7 +28,6 @@ from toolchain.stack import Stack
 from toolchain.state import State
 from toolchain.versions import Plugin, architecture, tools
 
-_ROOT_ONLY = {"containers": "privileged containers", "libvirt": "virtual machines"}
 _ENGINES = {"podman": system.PODMAN, "docker": system.DOCKER}
 
 
@@ -59,7 +58,7 @@ def everything(report: Report, stack: Stack, *, retry: bool = False) -> Workshop
         ToolchainError: with what is wrong and what to do.
     """
     found = state.ensure()
-    if stack.substrate in _ROOT_ONLY:
+    if stack.traits.root_for:
         _check_root(stack)
     _check_cache(stack)
     paths.record_cache()
@@ -68,15 +67,15 @@ def everything(report: Report, stack: Stack, *, retry: bool = False) -> Workshop
     plugins.ensure(report, cli, _plugins(stack), retry=retry)
     # Where machines get everything from upstream, this host needs no more than a kubectl.
     kubernetes, features = _known(stack.kubernetes), stack.features
-    artifacts.ensure(report, kubernetes, features, only=None if _has_mirror(stack) else ("kubectl",))
-    if _has_mirror(stack):
+    artifacts.ensure(report, kubernetes, features, only=None if stack.traits.mirror else ("kubectl",))
+    if stack.traits.mirror:
         images.ensure(report, features)
     for arch in stack.architectures:
         artifacts.ensure(report, kubernetes, features, arch=arch)
         images.ensure(report, features, arch=arch)
-    if stack.substrate == "containers":
+    if stack.traits.image == "node":
         node_image.ensure(report, stack.engine)
-    if stack.substrate == "libvirt":
+    if stack.traits.image == "disk":
         _have_vm_image(report, stack)
         _let_machines_use_the_pool(report, stack)
     return Workshop(pulumi=cli, state=found, environment=_environment(cli, found))
@@ -101,25 +100,21 @@ def for_plain_pulumi(report: Report, stack: Stack) -> Workshop:
     Raises:
         ToolchainError: with what is wrong and what to do.
     """
-    if stack.substrate in _ROOT_ONLY and os.geteuid() != 0:
+    if stack.traits.root_for and os.geteuid() != 0:
         return for_preview(report, stack)
     return everything(report, stack)
 
 
-def _has_mirror(stack: Stack) -> bool:
-    return stack.substrate != "gcp"
-
-
 def _plugins(stack: Stack) -> dict[str, Plugin]:
-    """The providers of every lab, and the substrate's own, which has its name."""
-    needed = {"command", "tls", stack.substrate}
+    """The providers of every lab, and the substrate's own."""
+    needed = {"command", "tls", stack.traits.plugin}
     return {name: plugin for name, plugin in tools().plugins.items() if name in needed}
 
 
 def _check_root(stack: Stack) -> None:
     if os.geteuid() != 0:
         raise ToolchainError(
-            f"The stack {stack.name} makes its machines as {_ROOT_ONLY[stack.substrate]}, with addresses and "
+            f"The stack {stack.name} makes its machines as {stack.traits.root_for}, with addresses and "
             "routes of their own on this host,\nwhich only root may do. Run the same command with sudo."
         )
 
@@ -156,11 +151,10 @@ def _let_machines_use_the_pool(report: Report, stack: Stack) -> None:
 
 def _packages(stack: Stack) -> tuple[system.Package, ...]:
     packages: tuple[system.Package, ...] = system.ACCESS
-    if stack.substrate == "containers":
-        packages += _ENGINES.get(stack.engine, ()) + system.NODE_IMAGE
-    if stack.substrate == "libvirt":
-        packages += system.LIBVIRT + system.NODE_IMAGE
-    if _has_mirror(stack) and _something_in_c_is_built():
+    groups = {"engine": _ENGINES.get(stack.engine, ()), "node-image": system.NODE_IMAGE, "libvirt": system.LIBVIRT}
+    for group in stack.traits.packages:
+        packages += groups[group]
+    if stack.traits.mirror and _something_in_c_is_built():
         packages += system.SOURCE_BUILDS
     if _images_are_pulled(stack):
         packages += system.IMAGE_PULLS
@@ -169,7 +163,7 @@ def _packages(stack: Stack) -> tuple[system.Package, ...]:
 
 def _images_are_pulled(stack: Stack) -> bool:
     """Whether an image is still to be pulled; a host is asked only for what is not there yet."""
-    here = (architecture(),) if _has_mirror(stack) else ()
+    here = (architecture(),) if stack.traits.mirror else ()
     return any(images.are_pulled(stack.features, arch) for arch in (*here, *stack.architectures))
 
 

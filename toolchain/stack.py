@@ -12,6 +12,7 @@ from config import container_engine, machine_database
 from config.choices import choices_of
 from config.own_machines import MachinesSettings
 from config.settings import LabSettings, Network, PkiSettings, TimeoutFactor, planned, versions_of
+from config.substrates import NO_TRAITS, SUBSTRATES, Traits
 from config.versions import pins
 from toolchain import paths
 from toolchain.errors import ToolchainError
@@ -61,6 +62,11 @@ class Stack:
     addresses: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     nodes: str = str(Network().nodes)
     pods: str = str(Network().pods)
+
+    @property
+    def traits(self) -> Traits:
+        """What is particular about its substrate; of an unknown one, which the program reports, nothing."""
+        return SUBSTRATES.get(self.substrate, NO_TRAITS)
 
     @property
     def directory(self) -> Path:
@@ -164,7 +170,7 @@ def _gcp_project(file: Path) -> str:
 
 
 def _architectures(lab: dict[str, Any]) -> list[str]:
-    if lab.get("substrate") != "machines":
+    if not SUBSTRATES.get(str(lab.get("substrate")), NO_TRAITS).existing_hosts:
         return []
     try:
         settings = MachinesSettings.model_validate(_mapping(lab.get("machines")))
@@ -188,11 +194,10 @@ def _addresses(stack: str, lab: dict[str, Any]) -> dict[str, tuple[str, int]]:
         settings = LabSettings.model_validate(lab)
     except ValidationError:
         return {}
-    if settings.substrate == "machines":
+    if settings.traits.existing_hosts:
         hosts, _ = machine_database.read(settings.machines, paths.checkout())
         return {host.name: (str(host.address), host.port) for _, host in hosts if host.jumpbox is None}
-    if settings.substrate == "gcp":
-        # Google Cloud gives the addresses by which they are reached.
+    if not settings.traits.planned_addresses:
         return {}
     machines, _ = planned(stack, settings)
     return {machine.name: (str(machine.address), 22) for machine in machines}

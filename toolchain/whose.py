@@ -52,7 +52,7 @@ def check_before_up(deployment: Mapping[str, Any], stack: Stack) -> None:
         ToolchainError: it is another lab's.
     """
     # With nothing made yet the preflight has it in its report.
-    if stack.substrate != "containers" or not _has(deployment, _NETWORK) or _is_recorded(deployment, stack):
+    if not stack.traits.on_engine or not _has(deployment, _NETWORK) or _is_recorded(deployment, stack):
         return
     if anothers := _anothers(stack, _key(deployment), take=True):
         raise ToolchainError(f"{anothers}\nNothing was changed.")
@@ -68,9 +68,9 @@ def check_before_destroy(deployment: Mapping[str, Any], stack: Stack) -> None:
     Raises:
         ToolchainError: the state has no lab and the host has; or its scripts would remove another lab's containers.
     """
-    if stack.substrate == "libvirt" and not _key(deployment):
+    if stack.traits.image == "disk" and not _key(deployment):
         _check_machines_of(stack)
-    if stack.substrate != "containers" or _is_recorded(deployment, stack):
+    if not stack.traits.on_engine or _is_recorded(deployment, stack):
         return
     # A record that was lost is written again: the scripts remove what it says is theirs.
     is_marked = _has(deployment, _NETWORK) and _spares_others(deployment)

@@ -79,7 +79,7 @@ def _units(cluster: Cluster) -> str:
 
 
 def _replaceable(cluster: Cluster) -> str:
-    return "machines that Pulumi makes" if cluster.stack.substrate == "machines" else _units(cluster)
+    return "machines that Pulumi makes" if cluster.stack.traits.existing_hosts else _units(cluster)
 
 
 def _data_path(cluster: Cluster) -> list[tuple[LiveMachine, str]]:
