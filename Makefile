@@ -77,10 +77,11 @@ cis:  ## the CIS Kubernetes Benchmark by kube-bench: make cis KUBE_BENCH=CHECKOU
 env:  ## variables for plain pulumi: eval "$(make -s env)"
 	@$(HARDWAY) env
 
-lint: .venv-dev  ## ruff and mypy
+lint: .venv-dev  ## ruff, mypy, and the rule which layer imports which
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest --quiet tests/unit/test_layers.py
 
 PYTEST := $(PYTHON) -m pytest --verbose --durations=60 -p tests.side_by_side --numprocesses 2 --no-loadscope-reorder
 

@@ -16,7 +16,7 @@ import pulumi
 from pulumi.runtime.config import CONFIG
 from pydantic import ValidationError
 
-from config import checks, choices, container_engine, kubeadm, machine_database, trust
+from config import checks, choices, container_engine, kubeadm, machine_database, machine_images, paths, trust
 from config.artifacts import UPSTREAM, ArtifactSource, read_checksums
 from config.calico import CalicoSettings, kernel_modules
 from config.machines import MachineSpec, Role
@@ -24,7 +24,6 @@ from config.own_machines import OwnMachine
 from config.problems import ConfigError, Problem, from_validation, path_of
 from config.settings import LabSettings, Network, planned, versions_of
 from config.substrates import SUBSTRATES
-from toolchain import node_image, paths
 
 PROJECT = "hardway"
 
@@ -158,7 +157,7 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
         machines=machines,
         artifacts=_artifacts(settings, mirror),
         mirror=mirror,
-        node_image=settings.containers.image or node_image.reference(),
+        node_image=settings.containers.image or machine_images.node_image(),
         engine=container_engine.chosen(stack, settings.containers.engine, paths.state()),
         cgroup_v2=container_engine.has_cgroup_v2(),
         arch=settings.traits.arch(settings),

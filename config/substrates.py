@@ -5,7 +5,6 @@ trait, and never for a name.
 """
 
 import importlib
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,16 +14,13 @@ from pydantic_core import PydanticCustomError
 
 from config import gcp, libvirt
 from config.artifacts import UPSTREAM
+from config.machine_images import own_arch
 from config.machines import MachineSpec
 from config.own_machines import mirror_directory
 from config.problems import Problem
 
 if TYPE_CHECKING:
     from config.settings import LabSettings
-
-
-def _own_arch(settings: "LabSettings") -> str:
-    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
 def _no_problems(stack: str, settings: "LabSettings", machines: Sequence[MachineSpec]) -> Iterator[Problem]:
@@ -58,7 +54,7 @@ class Traits:
 
     component: str
     base_url: "Callable[[LabSettings], str]"
-    arch: "Callable[[LabSettings], str]" = _own_arch
+    arch: "Callable[[LabSettings], str]" = lambda settings: own_arch()
     mirror: bool = True
     root_for: str = ""
     plugin: str | None = None

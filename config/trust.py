@@ -7,7 +7,7 @@ reaches the same hosts, and no others.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from toolchain import paths
+from config import paths
 
 # The order in which Go's SSH client (the official plugin's) asks for a host's keys: it pins one of them, and a host
 # that has several shows the first of these that it has.

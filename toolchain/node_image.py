@@ -6,12 +6,12 @@ from Debian packages. An image that the other container engine of this host has 
 from the recipe: another recipe is another image.
 """
 
-import hashlib
 import json
 import re
 import subprocess
 from pathlib import Path
 
+from config import machine_images
 from config.versions import Image
 from toolchain import origin, paths
 from toolchain.command import run
@@ -21,32 +21,28 @@ from toolchain.from_source import build_times, debian
 from toolchain.progress import Part, Report
 from toolchain.versions import tools
 
-_RECIPE = Path(__file__).with_name("node-image")
-PACKAGES = _RECIPE / "packages"
-"""One Debian package on each line; virtual machines have them, too."""
 _CHANGES = ('CMD ["/sbin/init"]', "STOPSIGNAL SIGRTMIN+3", "ENV container=podman")
 _REGISTRY = "docker.io"
 
 
 def reference() -> str:
     """The image's name and tag, computed from the recipe alone."""
-    recipe = hashlib.sha256()
-    for file in sorted(_RECIPE.iterdir()):
-        recipe.update(f"{file.name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
-    return f"localhost/hardway-node:{recipe.hexdigest()[:12]}"
+    return machine_images.node_image()
 
 
 def base() -> Image:
     """What the Containerfile builds on; its tag moves, so versions.yaml has a digest."""
-    named = re.search(r"(?m)^FROM (\S+?)/(\S+):(\S+)$", (_RECIPE / "Containerfile").read_text())
+    named = re.search(r"(?m)^FROM (\S+?)/(\S+):(\S+)$", (machine_images.NODE_RECIPE / "Containerfile").read_text())
     if named is None:
-        raise ToolchainError(f"{_RECIPE}/Containerfile names no image of a registry, with a tag, after FROM.")
+        raise ToolchainError(
+            f"{machine_images.NODE_RECIPE}/Containerfile names no image of a registry, with a tag, after FROM."
+        )
     return Image(registry=named[1], repository=named[2], tag=named[3], archive="")
 
 
 def packages() -> list[str]:
     """The Debian packages in it, in the recipe's order."""
-    lines = (line.partition("#")[0].strip() for line in PACKAGES.read_text().splitlines())
+    lines = (line.partition("#")[0].strip() for line in machine_images.PACKAGES.read_text().splitlines())
     return [line for line in lines if line]
 
 
@@ -117,17 +113,17 @@ def _make(report: Report, part: Part, engine: str, image: str) -> None:
         runtime = ["--runtime", "runc"] if Path(engine).name == "podman" else []
         pinned = paths.scratch() / f"Containerfile-{Path(engine).name}"
         pinned.parent.mkdir(parents=True, exist_ok=True)
-        pinned.write_text(_with_pinned_base((_RECIPE / "Containerfile").read_text()))
+        pinned.write_text(_with_pinned_base((machine_images.NODE_RECIPE / "Containerfile").read_text()))
         try:
             # docker looks for a file named Dockerfile.
-            run(part, [engine, *runtime, "build", "--file", pinned, "--tag", image, _RECIPE])
+            run(part, [engine, *runtime, "build", "--file", pinned, "--tag", image, machine_images.NODE_RECIPE])
         finally:
             pinned.unlink()
         return
     build_times.announce(report, origin.why_images_are_built(_REGISTRY), ["node image"], how="from Debian packages")
     root = paths.scratch() / f"node-image-{engine}.tar"
     try:
-        debian.machine(part, root, packages=packages(), customise=_RECIPE / "customise.sh")
+        debian.machine(part, root, packages=packages(), customise=machine_images.NODE_RECIPE / "customise.sh")
         part.say(f"importing into {engine}")
         changes = [word for change in _CHANGES for word in ("--change", change)]
         run(part, [engine, "import", *changes, root, image])

@@ -5,11 +5,11 @@ makes the root from Debian packages, mke2fs a file system of that. There is no b
 over. A cloud image of the user's own choice boots by itself, and is downloaded with its checksum.
 """
 
-import hashlib
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
+from config import machine_images
+from config.machine_images import VmImage
 from toolchain import node_image, paths
 from toolchain.command import run
 from toolchain.exclusive import exclusive
@@ -18,42 +18,25 @@ from toolchain.progress import Part, Report
 from toolchain.releases.download import download
 from toolchain.versions import architecture
 
-_RECIPE = Path(__file__).with_name("vm-image")
 # Room for the packages; a machine's own disk is larger, and the file system grows to it at the first boot.
 _FILE_SYSTEM = "2G"
 
 
-@dataclass(frozen=True, kw_only=True)
-class VmImage:
-    """The files that a machine starts from.
-
-    Args:
-        disk: what its disk begins with, qcow2 or raw.
-        kernel, initrd: what it boots; None where the disk has a boot loader.
-    """
-
-    disk: Path
-    kernel: Path | None = None
-    initrd: Path | None = None
-
-
 def own() -> VmImage:
     """Where the image that is made here is, or will be: its directory is named after the recipe."""
-    recipe = hashlib.sha256(architecture().encode())
-    for file in (*sorted(_RECIPE.iterdir()), node_image.PACKAGES):
-        recipe.update(f"{file.name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
-    directory = paths.cache() / "vm-image" / recipe.hexdigest()[:12]
-    return VmImage(disk=directory / "disk.qcow2", kernel=directory / "vmlinuz", initrd=directory / "initrd.img")
+    return machine_images.vm_image()
 
 
 def downloaded(url: str, sha256: str) -> VmImage:
     """Where a cloud image is, or will be, that a lab asks for."""
-    return VmImage(disk=paths.cache() / "vm-image" / sha256 / url.rpartition("/")[2])
+    return machine_images.cloud_image(url, sha256)
 
 
 def packages() -> list[str]:
     """The Debian packages in the image that is made here."""
-    lines = (line.partition("#")[0].strip() for line in (_RECIPE / "packages").read_text().splitlines())
+    lines = (
+        line.partition("#")[0].strip() for line in (machine_images.VM_RECIPE / "packages").read_text().splitlines()
+    )
     return [*node_image.packages(), *(line.format(arch=architecture()) for line in lines if line)]
 
 
@@ -88,7 +71,7 @@ def _make(part: Part, directory: Path) -> None:
         each.mkdir(parents=True)
     try:
         archive, raw = work / "root.tar", work / "disk.raw"
-        debian.machine(part, archive, packages=packages(), customise=_RECIPE / "customise.sh")
+        debian.machine(part, archive, packages=packages(), customise=machine_images.VM_RECIPE / "customise.sh")
         part.say("unpacking")
         # Devices are the kernel's to make, at boot.
         run(part, ["tar", "-xf", archive, "-C", root, "--numeric-owner", "--exclude=./dev/*"])

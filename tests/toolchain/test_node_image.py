@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from config import machine_images
 from toolchain import node_image, paths
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
@@ -14,8 +15,8 @@ from toolchain.versions import tools
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the recipe that may be changed."""
     copy = tmp_path / "node-image"
-    shutil.copytree(node_image._RECIPE, copy)
-    monkeypatch.setattr(node_image, "_RECIPE", copy)
+    shutil.copytree(machine_images.NODE_RECIPE, copy)
+    monkeypatch.setattr(machine_images, "NODE_RECIPE", copy)
     return copy
 
 
@@ -75,7 +76,7 @@ def test_a_registry_that_answers_means_the_containerfile(
     assert base == f"FROM docker.io/library/debian:bookworm-slim@{tools().node_image_base}"
     # docker looks for a Dockerfile unless it is told.
     file = paths.scratch() / f"Containerfile-{name}"
-    assert build == f"{options} --file {file} --tag {image} {node_image._RECIPE}"
+    assert build == f"{options} --file {file} --tag {image} {machine_images.NODE_RECIPE}"
 
 
 def test_the_base_is_pinned_and_nothing_else_changes(recipe: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from upstream_server import Upstream
 
+from config import machine_images
 from toolchain import node_image, vm_image
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
@@ -15,11 +16,11 @@ from toolchain.progress import Report
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the recipe that may be changed."""
     copy = tmp_path / "vm-image"
-    shutil.copytree(vm_image._RECIPE, copy)
+    shutil.copytree(machine_images.VM_RECIPE, copy)
     packages = tmp_path / "packages"
-    shutil.copyfile(node_image.PACKAGES, packages)
-    monkeypatch.setattr(vm_image, "_RECIPE", copy)
-    monkeypatch.setattr(node_image, "PACKAGES", packages)
+    shutil.copyfile(machine_images.PACKAGES, packages)
+    monkeypatch.setattr(machine_images, "VM_RECIPE", copy)
+    monkeypatch.setattr(machine_images, "PACKAGES", packages)
     return copy
 
 

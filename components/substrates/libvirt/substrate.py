@@ -27,10 +27,9 @@ from components.systemd import systemd_unit
 from components.version_guard import version_guard
 from config.lab import Lab
 from config.libvirt import MIRROR_PORT, LibvirtSettings
+from config.machine_images import VmImage, cloud_image, vm_image
 from config.machines import MachineSpec
 from config.settings import LabSettings
-from toolchain import vm_image
-from toolchain.vm_image import VmImage
 
 _CHECKOUT = Path(__file__).parents[3]
 _PREFLIGHT = Path(__file__).with_name("preflight.py").relative_to(_CHECKOUT)
@@ -256,10 +255,10 @@ class Libvirt(pulumi.ComponentResource):
 def image_of(settings: LibvirtSettings) -> VmImage:
     """The files that the machines start from: the lab's own choice, or what the tool chain makes."""
     if settings.image is None:
-        return vm_image.own()
+        return vm_image()
     if settings.image.startswith("/"):
         return VmImage(disk=Path(settings.image))
-    return vm_image.downloaded(settings.image, settings.image_sha256 or "")
+    return cloud_image(settings.image, settings.image_sha256 or "")
 
 
 def definition(lab: Lab, spec: MachineSpec, image: VmImage) -> str:

@@ -1,4 +1,4 @@
-"""Where the tool chain keeps things. Nothing here makes a directory or looks whether one exists."""
+"""Where the project keeps things on the Pulumi host. Nothing here makes a directory or looks whether one exists."""
 
 import os
 import pwd
