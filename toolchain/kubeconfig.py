@@ -1,8 +1,7 @@
 """The lab's kubeconfig beside those of other clusters: merged into the user's file, and removed from it again.
 
 The entries are called `hardway-<stack>`. An entry of that name is this lab's if it has the lab's CA; only such entries
-are replaced or removed. Everything else in the file stays: it is changed on YAML's own tree, which keeps each value as
-it is written (comments are lost, as by kubectl).
+are replaced or removed. Everything else in the file stays as it is written, comments too.
 """
 
 import base64
@@ -67,12 +66,9 @@ def merge(stack: Stack) -> Path:
                 "changed. If they are of no use any more, remove them: "
                 + "; ".join(f"kubectl config --kubeconfig={file} delete-{one} {context(stack)}" for one in foreign)
             )
-        for kind in _KINDS:
-            _replace_entry(document, kind, context(stack), own[kind])
-        _set(document, "current-context", context(stack))
         # First: a file that is changed and not recorded would keep its entries for ever.
         _record(stack, file)
-        _write(file, document)
+        _write(file, _changed(_text(file), document, context(stack), own, current=context(stack)))
     return file
 
 
@@ -121,11 +117,9 @@ def _forget(stack: Stack, own: Mapping[str, Any], file: Path) -> None:
             mine |= set() if others else {"contexts"}
         if not mine:
             return
-        for kind in mine:
-            _replace_entry(document, kind, name, None)
-        if "contexts" in mine and _plain(_value(document, "current-context")) == name:
-            _set(document, "current-context", "")
-        _write(file, document)
+        was_current = "contexts" in mine and _plain(_value(document, "current-context")) == name
+        changes = {kind: None for kind in _KINDS if kind in mine}
+        _write(file, _changed(_text(file), document, name, changes, current="" if was_current else None))
 
 
 def _foreign(document: yaml.MappingNode, stack: Stack, own: Mapping[str, Any]) -> list[str]:
@@ -213,7 +207,7 @@ def _read(file: Path) -> yaml.MappingNode:
         ToolchainError: it is no kubeconfig.
     """
     try:
-        root = yaml.compose(file.read_text(), Loader=yaml.SafeLoader) if file.exists() else None
+        root = yaml.compose(_text(file), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ToolchainError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
     if root is None or _plain(root) is None:
@@ -227,12 +221,94 @@ def _read(file: Path) -> yaml.MappingNode:
     return root
 
 
-def _write(file: Path, document: yaml.MappingNode) -> None:
+def _text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
+
+
+def _changed(
+    text: str,
+    document: yaml.MappingNode,
+    name: str,
+    changes: Mapping[str, Mapping[str, Any] | None],
+    *,
+    current: str | None,
+) -> str:
+    """The file's text with other entries of a name.
+
+    Args:
+        text: of the file.
+        document: its tree, which is changed, too: the text is right if it says the same.
+        name: of the entries.
+        changes: kind -> the entry that takes the place of those of this name; None: there is none any more.
+        current: the current context; None: as before.
+    """
+    in_place = _in_place(text, name, changes, current)
+    for kind, entry in changes.items():
+        _replace_entry(document, kind, name, entry)
+    if current is not None:
+        _set(document, "current-context", current)
+    whole = yaml.serialize(document, Dumper=yaml.SafeDumper)
+    try:
+        read = yaml.compose(in_place, Loader=yaml.SafeLoader)
+        is_right = read is not None and yaml.serialize(read, Dumper=yaml.SafeDumper) == whole
+    except yaml.YAMLError:
+        is_right = False
+    # A form that `_in_place` does not know, such as JSON, has no comments: it is written as a whole.
+    return in_place if is_right else whole
+
+
+def _in_place(text: str, name: str, changes: Mapping[str, Mapping[str, Any] | None], current: str | None) -> str:
+    """The text with lines removed and added, for a file of YAML's usual form; of another form it comes out wrong."""
+    root, lines = yaml.compose(text, Loader=yaml.SafeLoader), text.splitlines()
+    # From the end to the beginning: the numbers of the lines above stay right.
+    edits: list[tuple[int, int, list[str]]] = []
+    added: list[str] = []
+    for kind, entry in changes.items():
+        found = _value(root, kind)
+        new = _lines_of([entry] if entry is not None else [])
+        if found is None:
+            added += [f"{kind}:", *new] if new else [f"{kind}: []"]
+            continue
+        items = found.value if isinstance(found, yaml.SequenceNode) and not found.flow_style else []
+        gone = [item for item in items if _plain(_value(item, "name")) == name]
+        if not items or (len(gone) == len(items) and not new):
+            end = _end(found) if items else found.start_mark.line + 1
+            start = found.start_mark.line - 1 if items else found.start_mark.line
+            edits.append((start, end, [f"{kind}:", *new] if new else [f"{kind}: []"]))
+            continue
+        indent = " " * found.start_mark.column
+        edits += [(item.start_mark.line, _end(item), []) for item in gone]
+        edits.append((_end(items[-1]), _end(items[-1]), [f"{indent}{line}" for line in new]))
+    if current is not None:
+        line = f"current-context: {current or chr(39) * 2}"
+        if (found := _value(root, "current-context")) is None:
+            added.append(line)
+        else:
+            edits.append((found.start_mark.line, found.start_mark.line + 1, [line]))
+    for start, end, new in sorted(edits, key=lambda edit: edit[:2], reverse=True):
+        lines[start:end] = new
+    return "\n".join([*lines, *added, ""])
+
+
+def _lines_of(entries: list[Any]) -> list[str]:
+    return yaml.safe_dump(entries, sort_keys=False).splitlines() if entries else []
+
+
+def _end(node: yaml.Node) -> int:
+    """The number of the line behind a node; a block ends with its last value, before comments that follow."""
+    if isinstance(node, yaml.ScalarNode) or getattr(node, "flow_style", False) or not node.value:
+        mark = node.end_mark
+        return mark.line + (1 if mark.column else 0)
+    last = node.value[-1]
+    return _end(last[1] if isinstance(last, tuple) else last)
+
+
+def _write(file: Path, text: str) -> None:
     """Replace the file at once; its mode and owner stay. A new one is the user's alone."""
     descriptor, draft = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:
         with os.fdopen(descriptor, "w") as out:
-            out.write(yaml.serialize(document, Dumper=yaml.SafeDumper))
+            out.write(text)
             out.flush()
             os.fsync(out.fileno())
         before = file.stat() if file.exists() else None
@@ -288,7 +364,10 @@ def _field(entry: yaml.Node, one: str, key: str) -> Any:
 
 
 def _set(mapping: yaml.MappingNode, key: str, value: Any) -> None:
-    mapping.value = [(found, old) for found, old in mapping.value if _plain(found) != key]
+    for place, (found, _) in enumerate(mapping.value):
+        if _plain(found) == key:
+            mapping.value[place] = (found, _node(value))
+            return
     mapping.value.append((_node(key), _node(value)))
 
 

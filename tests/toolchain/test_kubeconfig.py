@@ -140,6 +140,76 @@ def test_nothing_of_the_users_is_lost(lab: Stack, file: Path) -> None:
     assert yaml.safe_load(file.read_text()) == yaml.safe_load(THEIRS) | {"current-context": ""}
 
 
+COMMENTED = """\
+# My clusters.
+apiVersion: v1
+kind: Config
+
+clusters:   # at work
+  # the old one
+  - name: old
+    cluster:
+      server: https://old.example   # until May
+      certificate-authority-data: |
+        AAAA
+        BBBB
+  # the end of the list
+users:
+- name: me
+  user: {token: "x"}
+# no more users
+contexts:
+- context:
+    cluster: old
+    user: me
+  name: old
+
+current-context: old
+# The end.
+"""
+
+
+def test_comments_and_spelling_stay(lab: Stack, file: Path) -> None:
+    file.write_text(COMMENTED)
+    kubeconfig.merge(lab)
+    merged = file.read_text()
+    # Nothing but lines of the lab's is added, and one line is changed.
+    assert [line for line in COMMENTED.splitlines() if line not in merged.splitlines()] == ["current-context: old"]
+    document = yaml.safe_load(merged)
+    assert [[entry["name"] for entry in document[kind]] for kind in ("clusters", "users", "contexts")] == [
+        ["old", "hardway-dev"],
+        ["me", "hardway-dev"],
+        ["old", "hardway-dev"],
+    ]
+    kubeconfig.merge(lab)
+    assert file.read_text() == merged
+    assert destroy(lab) == []
+    assert file.read_text() == COMMENTED.replace("current-context: old", "current-context: ''")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"clusters": [{"name": "a", "cluster": {}}], "users": [], "contexts": null, "current-context": "a"}',
+        "clusters: [{name: a, cluster: {}}]\nusers:\n-\n  name: a\n  user: &u {}\n- {name: b, user: *u}\n",
+        "clusters:\n- name: a\n  cluster:\n    server: >-\n      x\nusers: # none\ncontexts: []",
+        "---\nclusters:\n- name: a\n  cluster:\n    server: |\n      x\n\n\n...\n",
+    ],
+)
+def test_any_form_of_yaml_keeps_what_it_says(lab: Stack, file: Path, text: str) -> None:
+    file.write_text(text)
+    kubeconfig.merge(lab)
+    before, merged = yaml.safe_load(text), yaml.safe_load(file.read_text())
+    for kind in ("clusters", "users", "contexts"):
+        assert merged[kind][:-1] == (before.get(kind) or [])
+        assert merged[kind][-1]["name"] == "hardway-dev"
+    assert destroy(lab) == []
+    after = yaml.safe_load(file.read_text())
+    assert {kind: after[kind] or [] for kind in ("clusters", "users", "contexts")} == {
+        kind: before.get(kind) or [] for kind in ("clusters", "users", "contexts")
+    }
+
+
 def test_renewed_certificates_replace_the_lab_s_own(lab: Stack, file: Path) -> None:
     kubeconfig.merge(lab)
     (lab.directory / "kubeconfig").write_text(written())
