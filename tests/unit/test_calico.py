@@ -13,7 +13,7 @@ from config.versions import pins
 from unit.conftest import program
 from unit.mocked_engine import Run
 
-IN_API, IN_ETCD, UNENCAPSULATED = "calico-test", "droplets-test", "calico-none"
+IN_API, IN_ETCD, UNENCAPSULATED = "calico-test", "droplets-test", "dedicated"
 OBJECTS = "/etc/calico/objects.yaml"
 POOLS = "/etc/calico/pools.yaml"
 CONFLIST = "/etc/cni/net.d/10-calico.conflist"
@@ -162,7 +162,7 @@ def test_images_are_imported_where_there_is_a_mirror(calico: Run) -> None:
 
 
 def test_images_are_pulled_where_there_is_none(no_output_in_a_string: None) -> None:
-    run = program("calico-gcp")
+    run = program("gcp-classic")
     for name in workers(run):
         assert f"\nhave_plugin {pins().images['calico-cni'].reference}\n" in run.script(f"calico-plugin-{name}")
 

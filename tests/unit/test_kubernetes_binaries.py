@@ -6,6 +6,8 @@ import re
 import socket
 import subprocess
 import tarfile
+import tomllib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from config.lab import parse
 from config.versions import pins
 from toolchain import paths
+from unit.conftest import HARD_WAY, program
 from unit.mocked_engine import Run
 
 CONTROLLER, WORKER = "control-plane-controller-0", "worker-0-node"
@@ -74,26 +77,22 @@ def check_flags(given: dict[str, str], program: Path) -> None:
     assert not deprecated, f"{program.name} is about to lose: {deprecated}"
 
 
-@pytest.mark.parametrize("program", ["kube-apiserver", "kube-controller-manager", "kube-scheduler"])
-def test_a_program_of_the_control_plane_knows_its_flags(hard_way: Run, program: str) -> None:
-    check_flags(hard_way.flags(CONTROLLER, program), artifact("kubernetes", program))
-
-
-@pytest.mark.parametrize("program", ["kubelet", "kube-proxy"])
-def test_a_program_of_a_worker_knows_its_flags(hard_way: Run, program: str) -> None:
-    check_flags(hard_way.flags(WORKER, program), artifact("kubernetes", program))
-
-
-def test_etcd_knows_its_flags(hard_way: Run, unpacked: Path) -> None:
+def test_programs_know_all_of_their_flags(hard_way: Run, unpacked: Path) -> None:
+    for step, programs in (
+        (CONTROLLER, ("kube-apiserver", "kube-controller-manager", "kube-scheduler")),
+        (WORKER, ("kubelet", "kube-proxy")),
+    ):
+        for each in programs:
+            check_flags(hard_way.flags(step, each), artifact("kubernetes", each))
     check_flags(hard_way.flags(hard_way.etcd_step, "etcd"), unpacked / "etcd")
 
 
-def test_a_flag_that_does_not_exist_would_be_found() -> None:
-    program = artifact("kubernetes", "kube-apiserver")
+def test_unknown_and_deprecated_flags_are_found() -> None:
+    server = artifact("kubernetes", "kube-apiserver")
     with pytest.raises(AssertionError, match=r"has no such flags: .'insecure-port'"):
-        check_flags({"insecure-port": "0"}, program)
+        check_flags({"insecure-port": "0"}, server)
     with pytest.raises(AssertionError, match=r"about to lose: .'admission-control'"):
-        check_flags({"admission-control": "x"}, program)
+        check_flags({"admission-control": "x"}, server)
 
 
 @pytest.fixture
@@ -135,28 +134,38 @@ def understood(program: str, configuration: str, kubeconfig: Path, *flags: str) 
     return answer
 
 
-def test_the_scheduler_understands_its_configuration(hard_way: Run, kubeconfig: Path) -> None:
-    text = hard_way.file(CONTROLLER, "/etc/kubernetes/config/kube-scheduler.yaml")
-    answer = understood("kube-scheduler", text, kubeconfig)
-    assert answer["enableProfiling"] is False
-    assert answer["leaderElection"]["leaderElect"] is True  # type: ignore[index]
+def distinct(rendered: Callable[[Run], str]) -> list[str]:
+    """What is rendered for the shapes of labs, each text once: a program reads equal files equally."""
+    return sorted({rendered(program(stack)) for stack in HARD_WAY})
 
 
-def test_kube_proxy_understands_its_configuration(hard_way: Run, kubeconfig: Path) -> None:
-    text = hard_way.file(WORKER, "/etc/kubernetes/config/kube-proxy.yaml")
-    answer = understood("kube-proxy", text, kubeconfig)
-    for key, value in yaml.safe_load(text).items():
-        if key not in ("clientConnection", "conntrack"):
-            assert answer[key] == value, key
-    asked = yaml.safe_load(text).get("conntrack", {})
-    assert asked.items() <= answer["conntrack"].items()  # type: ignore[attr-defined]
+def configuration(step: str, program_: str) -> Callable[[Run], str]:
+    """A configuration file of a program."""
+    return lambda run: run.file(step, f"/etc/kubernetes/config/{program_}.yaml")
 
 
-@pytest.mark.parametrize(("program", "step"), [("kube-scheduler", CONTROLLER), ("kube-proxy", WORKER)])
-def test_a_key_that_does_not_exist_would_be_found(hard_way: Run, kubeconfig: Path, program: str, step: str) -> None:
-    text = hard_way.file(step, f"/etc/kubernetes/config/{program}.yaml") + "\nnoSuchKey: 1\n"
+def test_scheduler_reads_its_configuration_as_meant(kubeconfig: Path) -> None:
+    for text in distinct(configuration(CONTROLLER, "kube-scheduler")):
+        answer = understood("kube-scheduler", text, kubeconfig)
+        assert answer["enableProfiling"] is False
+        assert answer["leaderElection"]["leaderElect"] is True  # type: ignore[index]
+
+
+def test_kube_proxy_reads_its_configuration_as_meant(kubeconfig: Path) -> None:
+    for text in distinct(configuration(WORKER, "kube-proxy")):
+        answer = understood("kube-proxy", text, kubeconfig)
+        for key, value in yaml.safe_load(text).items():
+            if key not in ("clientConnection", "conntrack"):
+                assert answer[key] == value, key
+        asked = yaml.safe_load(text).get("conntrack", {})
+        assert asked.items() <= answer["conntrack"].items()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("name", "step"), [("kube-scheduler", CONTROLLER), ("kube-proxy", WORKER)])
+def test_unknown_key_in_a_configuration_is_found(dev: Run, kubeconfig: Path, name: str, step: str) -> None:
+    text = configuration(step, name)(dev) + "\nnoSuchKey: 1\n"
     with pytest.raises(AssertionError, match="noSuchKey"):
-        understood(program, text, kubeconfig)
+        understood(name, text, kubeconfig)
 
 
 def complaints_of_the_kubelet(configuration: str, directory: Path) -> list[str]:
@@ -175,16 +184,15 @@ def complaints_of_the_kubelet(configuration: str, directory: Path) -> list[str]:
     return said
 
 
-def test_the_kubelet_understands_its_configuration(hard_way: Run, tmp_path: Path) -> None:
-    text = hard_way.file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
-    # This host may still have cgroup v1, with which a kubelet does not start on a kernel of its own.
-    if "failCgroupV1" not in text:
-        text += "failCgroupV1: false\n"
-    (last,) = complaints_of_the_kubelet(text, tmp_path)
-    assert "invalid kubeconfig: stat /nonexistent/kubeconfig" in last
+def test_kubelet_accepts_its_configuration(tmp_path: Path) -> None:
+    for text in distinct(configuration(WORKER, "kubelet")):
+        # This host may still have cgroup v1, with which a kubelet does not start on a kernel of its own.
+        allowed = "" if "failCgroupV1" in text else "failCgroupV1: false\n"
+        (last,) = complaints_of_the_kubelet(text + allowed, tmp_path)
+        assert "invalid kubeconfig: stat /nonexistent/kubeconfig" in last
 
 
-def test_a_key_that_the_kubelet_does_not_know_would_be_found(dev: Run, tmp_path: Path) -> None:
+def test_unknown_key_and_invalid_value_for_the_kubelet_are_found(dev: Run, tmp_path: Path) -> None:
     text = dev.file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
     assert "noSuchKey" in complaints_of_the_kubelet(text + "noSuchKey: 1\n", tmp_path)[0]
     assert "maxPods" in complaints_of_the_kubelet(text.replace("maxPods: ", "maxPods: -"), tmp_path)[-1]
@@ -247,24 +255,34 @@ def api_server_files(run: Run) -> dict[str, str]:
     }
 
 
-def test_the_api_server_understands_its_flags_and_files(hard_way: Run, tmp_path: Path) -> None:
-    flags = hard_way.flags(CONTROLLER, "kube-apiserver")
-    assert complaints_of_the_api_server(flags, api_server_files(hard_way), tmp_path) == []
+def test_api_server_accepts_its_flags_and_files(tmp_path: Path) -> None:
+    """Once for each distinct set: other addresses of the same kind are not read in another way."""
+    cases: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
+    for stack in HARD_WAY:
+        flags, files = program(stack).flags(CONTROLLER, "kube-apiserver"), api_server_files(program(stack))
+        # One URL of etcd, or several.
+        several = len(flags["etcd-servers"].split(",")) > 1
+        kind = re.sub(r"\d+\.\d+\.\d+\.\d+", "ADDRESS", repr((flags | {"etcd-servers": several}, files)))
+        cases.setdefault(kind, (flags, files))
+    for flags, files in cases.values():
+        assert complaints_of_the_api_server(flags, files, tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["authentication", "audit-policy", "encryption"])
-def test_a_key_that_the_api_server_does_not_know_would_be_found(dev: Run, tmp_path: Path, name: str) -> None:
+def test_unknown_key_in_a_file_of_the_api_server_is_found(dev: Run, tmp_path: Path, name: str) -> None:
     files = api_server_files(dev)
     files[name] += "noSuchKey: 1\n"
     said = complaints_of_the_api_server(dev.flags(CONTROLLER, "kube-apiserver"), files, tmp_path)
     assert "noSuchKey" in "".join(said)
 
 
-def test_containerd_understands_its_configuration(hard_way: Run, unpacked: Path, tmp_path: Path) -> None:
-    import tomllib
+def test_containerd_reads_its_configuration_as_meant(unpacked: Path, tmp_path: Path) -> None:
+    for text in distinct(lambda run: run.file("container-runtime-worker-0", "/etc/containerd/config.toml")):
+        check_containerd(text, unpacked, tmp_path / "config.toml")
 
-    file = tmp_path / "config.toml"
-    file.write_text(hard_way.file("container-runtime-worker-0", "/etc/containerd/config.toml"))
+
+def check_containerd(text: str, unpacked: Path, file: Path) -> None:
+    file.write_text(text)
     result = subprocess.run(
         [str(unpacked / "containerd"), "--config", str(file), "config", "dump"],
         capture_output=True,
@@ -287,7 +305,7 @@ def test_containerd_understands_its_configuration(hard_way: Run, unpacked: Path,
     compare(given["plugins"], dumped["plugins"], "plugins")
 
 
-def test_every_version_that_may_be_asked_for_makes_a_lab() -> None:
+def test_every_pinned_version_makes_a_lab() -> None:
     for name, product in pins().products.items():
         for version in product.versions:
             network = {"pod_network": next(iter(product.features), "routes")}

@@ -23,42 +23,54 @@ CONTROLLER, WORKER = "control-plane-controller-0", "worker-0-node"
 LOCAL = "https://127.0.0.1:6443"
 
 
-@pytest.mark.parametrize(
-    ("step", "path", "user", "certificate", "local"),
-    [
-        (CONTROLLER, "/etc/kubernetes/admin.conf", "admin", "admin", False),
-        (
-            CONTROLLER,
-            "/etc/kubernetes/kube-controller-manager.kubeconfig",
-            "system:kube-controller-manager",
-            "kube-controller-manager",
-            True,
-        ),
-        (CONTROLLER, "/etc/kubernetes/kube-scheduler.kubeconfig", "system:kube-scheduler", "kube-scheduler", True),
-        (WORKER, "/etc/kubernetes/kubelet.kubeconfig", "system:node:worker-0", "kubelet-worker-0", False),
-        (WORKER, "/etc/kubernetes/kube-proxy.kubeconfig", "system:kube-proxy", "kube-proxy", False),
-    ],
-)
-def test_a_kubeconfig_says_who_and_where(
-    hard_way: Run, step: str, path: str, user: str, certificate: str, local: bool
-) -> None:
-    kubeconfig = yaml.safe_load(hard_way.secret_file(step, path))
-    (cluster,), (entry,), (context,) = (kubeconfig[key] for key in ("clusters", "users", "contexts"))
-    assert cluster["cluster"]["server"] == (LOCAL if local else hard_way.outputs["endpoint"])
-    assert base64.b64decode(cluster["cluster"]["certificate-authority-data"]) == b"CERTIFICATE-pki-kubernetes-ca"
-    assert entry["name"] == user
-    assert base64.b64decode(entry["user"]["client-certificate-data"]).decode() == f"CERTIFICATE-pki-{certificate}"
-    assert base64.b64decode(entry["user"]["client-key-data"]).decode() == f"PRIVATE-KEY-pki-{certificate}"
-    assert kubeconfig["current-context"] == context["name"]
-    assert context["context"] == {"cluster": cluster["name"], "user": user}
-    assert hard_way.files(step)[path] == "0600"
+# Step, file, user, certificate; whether it leads to the API server of its own machine.
+KUBECONFIGS = [
+    (CONTROLLER, "admin.conf", "admin", "admin", False),
+    (
+        CONTROLLER,
+        "kube-controller-manager.kubeconfig",
+        "system:kube-controller-manager",
+        "kube-controller-manager",
+        True,
+    ),
+    (CONTROLLER, "kube-scheduler.kubeconfig", "system:kube-scheduler", "kube-scheduler", True),
+    (WORKER, "kubelet.kubeconfig", "system:node:worker-0", "kubelet-worker-0", False),
+    (WORKER, "kube-proxy.kubeconfig", "system:kube-proxy", "kube-proxy", False),
+]
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def test_kubeconfig_has_its_users_certificate_and_the_right_server(hard_way: Run) -> None:
+    for step, file, user, certificate, local in KUBECONFIGS:
+        path = f"/etc/kubernetes/{file}"
+        kubeconfig = yaml.safe_load(hard_way.secret_file(step, path))
+        (cluster,), (context,) = kubeconfig["clusters"], kubeconfig["contexts"]
+        assert cluster["cluster"] == {
+            "server": LOCAL if local else hard_way.outputs["endpoint"],
+            "certificate-authority-data": encoded("CERTIFICATE-pki-kubernetes-ca"),
+        }, file
+        assert kubeconfig["users"] == [
+            {
+                "name": user,
+                "user": {
+                    "client-certificate-data": encoded(f"CERTIFICATE-pki-{certificate}"),
+                    "client-key-data": encoded(f"PRIVATE-KEY-pki-{certificate}"),
+                },
+            }
+        ], file
+        assert kubeconfig["current-context"] == context["name"], file
+        assert context["context"] == {"cluster": cluster["name"], "user": user}, file
+        assert hard_way.files(step)[path] == "0600", file
 
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20)
 
 
 @given(cluster=WORDS, user=WORDS, key=st.text(max_size=40))
-def test_any_name_survives_a_kubeconfig(cluster: str, user: str, key: str) -> None:
+def test_any_name_is_read_from_a_kubeconfig_as_it_was_written(cluster: str, user: str, key: str) -> None:
     document = yaml.safe_load(
         render(cluster=cluster, server="https://a:1", authority="x", user=user, certificate="y", key=key)
     )
@@ -68,7 +80,7 @@ def test_any_name_survives_a_kubeconfig(cluster: str, user: str, key: str) -> No
 
 
 @pytest.mark.parametrize("provider", ["secretbox", "aescbc"])
-def test_the_encryption_configuration_writes_by_the_newest_key_and_reads_what_is_older(provider: str) -> None:
+def test_encryption_configuration_writes_with_the_newest_key_and_reads_with_the_others(provider: str) -> None:
     document = yaml.safe_load(encryption_configuration(provider, ["newest", "older", "oldest"]))
     (resource,) = document["resources"]
     assert resource["resources"] == ["secrets"]
@@ -85,7 +97,7 @@ def test_the_encryption_configuration_writes_by_the_newest_key_and_reads_what_is
     assert last == {"identity": {}}
 
 
-def test_the_encryption_key_is_32_random_bytes_of_its_own(hard_way: Run) -> None:
+def test_encryption_key_is_32_random_bytes(hard_way: Run) -> None:
     document = yaml.safe_load(hard_way.secret_file(CONTROLLER, "/etc/kubernetes/config/encryption.yaml"))
     (provider,) = document["resources"][0]["providers"][0].values()
     (only,) = provider["keys"]
@@ -137,7 +149,7 @@ def network_of(hard_way: Run, worker: str) -> tuple[str, str]:
     return f"container-runtime-{worker}", "/etc/cni/net.d/10-bridge.conflist"
 
 
-def test_the_pods_network_is_a_bridge_with_addresses_of_the_worker(hard_way: Run) -> None:
+def test_bridge_has_the_pod_range_of_its_worker(hard_way: Run) -> None:
     for machine in hard_way.outputs["machines"] if "calicoctl" not in hard_way.outputs["versions"] else ():
         if not machine.get("pod_cidr"):
             continue
@@ -154,7 +166,7 @@ def test_the_pods_network_is_a_bridge_with_addresses_of_the_worker(hard_way: Run
         assert loopback["type"] == "loopback"
 
 
-def test_every_cni_plugin_that_is_named_is_installed(hard_way: Run) -> None:
+def test_every_configured_cni_plugin_is_installed(hard_way: Run) -> None:
     step = "container-runtime-worker-0"
     document = json.loads(hard_way.file(*network_of(hard_way, "worker-0")))
     named = {plugin["type"] for plugin in document["plugins"]} | {"loopback", document["plugins"][0]["ipam"]["type"]}
@@ -164,7 +176,7 @@ def test_every_cni_plugin_that_is_named_is_installed(hard_way: Run) -> None:
     assert fetch[3] == "/opt/cni/bin"
 
 
-def test_the_kubelet_speaks_to_the_containerd_that_is_there(hard_way: Run) -> None:
+def test_kubelet_has_the_socket_of_containerd(hard_way: Run) -> None:
     kubelet = hard_way.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
     assert kubelet["containerRuntimeEndpoint"] == "unix:///run/containerd/containerd.sock"
     assert "ctr --address /run/containerd/containerd.sock" in hard_way.script("container-runtime-worker-0")
@@ -178,7 +190,7 @@ def imports(hard_way: Run, step: str, image: str) -> bool:
     return imported
 
 
-def test_containerd_has_the_pause_image_that_is_imported(hard_way: Run) -> None:
+def test_imported_pause_image_is_the_one_in_containerds_configuration(hard_way: Run) -> None:
     import tomllib
 
     document = tomllib.loads(hard_way.file("container-runtime-worker-0", "/etc/containerd/config.toml"))
@@ -191,16 +203,19 @@ def test_containerd_has_the_pause_image_that_is_imported(hard_way: Run) -> None:
     assert f" {runc['BinaryName']}\n" in hard_way.script("container-runtime-worker-0")
 
 
-def test_kube_proxy_is_in_the_configured_mode_and_knows_the_pods(hard_way: Run) -> None:
+def test_kube_proxy_has_the_configured_mode_and_the_pod_range(hard_way: Run) -> None:
     document = hard_way.yaml_file(WORKER, "/etc/kubernetes/config/kube-proxy.yaml")
     assert document["mode"] == "nftables"
     pods = {machine["pod_cidr"] for machine in hard_way.outputs["machines"] if machine.get("pod_cidr")}
     assert all(IPv4Network(each).subnet_of(IPv4Network(document["clusterCIDR"])) for each in pods)
+
+
+def test_kube_proxy_mode_of_the_settings_is_rendered() -> None:
     iptables = run_program("dev", {**lab_of("dev"), "network": {"kube_proxy_mode": "iptables"}})
     assert iptables.yaml_file(WORKER, "/etc/kubernetes/config/kube-proxy.yaml")["mode"] == "iptables"
 
 
-def test_kube_proxy_sets_no_sysctl_of_a_kernel_that_is_not_its_own(hard_way: Run) -> None:
+def test_kube_proxy_sets_no_sysctl_of_a_shared_kernel(hard_way: Run) -> None:
     conntrack = hard_way.yaml_file(WORKER, "/etc/kubernetes/config/kube-proxy.yaml").get("conntrack")
     host = hard_way.script("host-worker-0")
     if "\nmodules " in host:
@@ -254,7 +269,7 @@ def test_coredns_is_two_replicas_on_different_workers_at_the_tenth_address(hard_
     assert imports(hard_way, "container-runtime-worker-0-images", image) or image.startswith("registry.k8s.io/coredns/")
 
 
-def test_coredns_answers_for_the_clusters_domain_and_passes_the_rest_on(hard_way: Run) -> None:
+def test_coredns_serves_the_clusters_domain_and_forwards_other_names(hard_way: Run) -> None:
     corefile = documents(hard_way, "dns")["ConfigMap"]["data"]["Corefile"]
     assert "kubernetes cluster.local in-addr.arpa ip6.arpa {" in corefile
     # Without it fully spelled names fail in a `search` lookup: a refusal ends the search.
@@ -269,7 +284,7 @@ def test_manifests_are_applied_server_side(hard_way: Run) -> None:
 
 
 @pytest.mark.parametrize(("stack", "member"), [("ha", "controller"), ("dedicated", "etcd")])
-def test_etcd_is_one_cluster_of_all_its_machines(request: pytest.FixtureRequest, stack: str, member: str) -> None:
+def test_machines_of_etcd_are_members_of_one_cluster(request: pytest.FixtureRequest, stack: str, member: str) -> None:
     run: Run = request.getfixturevalue(stack)
     addresses = {each["name"]: each["address"] for each in run.outputs["machines"]}
     members = {name: address for name, address in addresses.items() if name.startswith(f"{member}-")}
@@ -289,7 +304,7 @@ def test_etcd_is_one_cluster_of_all_its_machines(request: pytest.FixtureRequest,
         assert apiserver["advertise-address"] == addresses[f"controller-{number}"]
 
 
-def test_a_member_that_is_there_is_not_restarted_when_others_come_or_go(ha: Run) -> None:
+def test_change_of_other_members_restarts_no_member(ha: Run) -> None:
     # Its flags and what it is restarted for name no other member.
     script = ha.script("etcd-controller-0")
     unit = ha.file("etcd-controller-0", "/etc/systemd/system/etcd.service")
@@ -299,14 +314,14 @@ def test_a_member_that_is_there_is_not_restarted_when_others_come_or_go(ha: Run)
     assert {Path(path).suffix for path in watched.split()} == {".crt", ".key"}
 
 
-def test_a_controller_without_a_member_has_what_it_needs_to_ask_etcd(dedicated: Run, ha: Run) -> None:
+def test_controller_without_a_member_has_etcdctl_and_its_certificate(dedicated: Run, ha: Run) -> None:
     script = dedicated.script("control-plane-controller-0")
     assert "ETCDCTL_CERT=/etc/kubernetes/pki/apiserver-etcd-client.crt" in script
     assert re.search(r"^fetch .*etcd-v.*/etcdctl'?$", script, re.MULTILINE)
     assert "ETCDCTL_CERT" not in ha.script("control-plane-controller-0")
 
 
-def test_two_labs_have_etcd_clusters_that_never_join(dev: Run, ha: Run) -> None:
+def test_two_labs_have_different_cluster_tokens(dev: Run, ha: Run) -> None:
     tokens = {run.flags("etcd-controller-0", "etcd")["initial-cluster-token"] for run in (dev, ha)}
     assert len(tokens) == 2
 
@@ -322,7 +337,7 @@ def test_every_machine_has_the_host_table_of_the_whole_lab(hard_way: Run) -> Non
         assert hard_way.file(f"neighbours-{machine['name']}", "/etc/hardway/hosts").splitlines() == expected
 
 
-def test_readiness_asks_every_api_server_and_the_balancer(ha: Run) -> None:
+def test_readiness_checks_every_api_server_and_the_load_balancer(ha: Run) -> None:
     script = ha.script("readiness-cluster")
     for url in [*(f"https://10.251.0.{10 + number}:6443" for number in range(3)), ha.outputs["endpoint"]]:
         assert f"{url}/readyz" in script

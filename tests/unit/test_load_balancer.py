@@ -33,7 +33,7 @@ def authority(tmp_path: Path) -> Path:
     return file
 
 
-def test_haproxy_takes_it_without_a_warning(balanced: Run, authority: Path, tmp_path: Path, tools: NodeTools) -> None:
+def test_haproxy_accepts_it_without_a_warning(balanced: Run, authority: Path, tmp_path: Path, tools: NodeTools) -> None:
     text = balanced.file("load-balancer-0", CONFIGURATION)
     file = tmp_path / "haproxy.cfg"
     text = text.replace("/etc/haproxy/kubernetes-ca.crt", str(authority)).replace(
@@ -64,7 +64,7 @@ def test_every_controller_is_a_backend(ha: Run) -> None:
         assert servers == [[f"controller-{number}", f"10.251.0.{10 + number}:{port}"] for number in range(3)]
 
 
-def test_it_asks_the_api_servers_themselves_over_verified_tls(balanced: Run) -> None:
+def test_health_checks_request_readyz_over_verified_tls(balanced: Run) -> None:
     if balanced.outputs["ca_certificate"] != "CERTIFICATE-pki-kubernetes-ca":
         # kubeadm makes its authority after the balancer: clients verify, health checks do not.
         assert "check-ssl verify none" in balanced.file("load-balancer-0", CONFIGURATION)
@@ -89,12 +89,12 @@ def test_it_asks_the_api_servers_themselves_over_verified_tls(balanced: Run) -> 
     assert "verify none" not in text
 
 
-def test_a_watch_may_last_for_hours_and_a_check_may_not(balanced: Run) -> None:
+def test_watches_may_last_for_hours_and_checks_for_seconds(balanced: Run) -> None:
     defaults = sections(balanced.file("load-balancer-0", CONFIGURATION))["defaults"]
     assert {"timeout client 4h", "timeout server 4h", "timeout check 3s"} <= set(defaults)
 
 
-def test_where_machines_are_slow_an_api_server_may_take_longer_to_answer() -> None:
+def test_timeout_factor_gives_api_servers_longer_to_answer() -> None:
     run = run_program("slow", {**lab_of("dev"), "timeout_factor": 10})
     defaults = sections(run.file("load-balancer-0", CONFIGURATION))["defaults"]
     assert {"timeout check 30s", "timeout connect 1s"} <= set(defaults)
@@ -106,7 +106,7 @@ def seconds(text: str, what: str) -> float:
     return int(number) * {"ms": 0.001, "s": 1, "m": 60}[unit]
 
 
-def test_a_controller_that_is_gone_costs_no_more_than_five_seconds(balanced: Run) -> None:
+def test_lost_controller_is_detected_within_five_seconds(balanced: Run) -> None:
     """A check that begins late, meets no answer to its SYN, and is made again: `fall` times."""
     text = balanced.file("load-balancer-0", CONFIGURATION)
     connect = min(seconds(text, "timeout connect"), seconds(text, "inter"))
@@ -119,7 +119,7 @@ def test_a_controller_that_is_gone_costs_no_more_than_five_seconds(balanced: Run
     assert seconds(text, "timeout check") >= 3
 
 
-def test_another_list_of_controllers_does_not_cut_connections(balanced: Run) -> None:
+def test_changed_list_of_controllers_closes_no_connection(balanced: Run) -> None:
     script = balanced.script("load-balancer-0")
     assert "\nunit haproxy.service\n" in script, "no file may restart it"
     read = [path for path in balanced.files("load-balancer-0") if path.endswith("ca.crt")]
@@ -129,7 +129,7 @@ def test_another_list_of_controllers_does_not_cut_connections(balanced: Run) -> 
     assert 0 < seconds(balanced.file("load-balancer-0", CONFIGURATION), "hard-stop-after") <= 300
 
 
-def test_tls_ends_at_the_balancer_only_where_it_is_asked_to() -> None:
+def test_tls_ends_at_the_load_balancer_in_mode_terminate_only() -> None:
     domain = "api.hardway.example"
     named = run_program("dev", {"load_balancing": {"domain": domain}})
     ended = run_program("dev", {"load_balancing": {"domain": domain, "mode": "terminate"}})
@@ -147,11 +147,11 @@ def test_tls_ends_at_the_balancer_only_where_it_is_asked_to() -> None:
         assert run.outputs["endpoint"] == "https://10.240.0.5:6443"
 
 
-def test_adding_a_worker_changes_nothing_on_a_balancer_but_its_host_table_and_routes() -> None:
+def test_added_worker_changes_only_host_table_and_routes_of_a_load_balancer() -> None:
     one, two = (run_program("dev", {"workers": count}) for count in (1, 2))
     assert one.script("load-balancer-0") == two.script("load-balancer-0")
 
 
-def test_health_is_to_be_had_in_plain_http(balanced: Run) -> None:
+def test_health_is_served_over_plain_http(balanced: Run) -> None:
     parts = sections(balanced.file("load-balancer-0", CONFIGURATION))
     assert {"mode http", "bind :80", "default_backend health-proxies"} <= set(parts["frontend healthz"])

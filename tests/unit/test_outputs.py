@@ -10,7 +10,7 @@ import yaml
 from unit.mocked_engine import FACTS, NOT_AFTER, Run
 
 
-def test_all_outputs_are_there_and_the_keys_are_secret(lab: Run) -> None:
+def test_all_outputs_exist_and_keys_are_secret(lab: Run) -> None:
     assert lab.outputs.keys() == {
         "kubeconfig",
         "endpoint",
@@ -30,7 +30,7 @@ def test_the_endpoint_is_the_load_balancer(dev: Run) -> None:
     assert dev.outputs["endpoint"] == f"https://{address}:6443"
 
 
-def test_two_load_balancers_have_an_endpoint_that_is_no_machines_own(shared: Run) -> None:
+def test_two_load_balancers_have_an_endpoint_of_their_own(shared: Run) -> None:
     assert shared.outputs["endpoint"] == "https://10.240.0.4:6443"
     assert "10.240.0.4" not in {each["address"] for each in shared.outputs["machines"]}
 
@@ -66,7 +66,7 @@ def test_every_machine_is_listed_with_its_roles_and_ranges(dev: Run) -> None:
     ]
 
 
-def test_every_certificate_is_listed_with_its_end(trusted: Run) -> None:
+def test_every_certificate_is_listed_with_its_expiry(trusted: Run) -> None:
     made = {each.name for each in trusted.of_type("tls:index/locallySignedCert:LocallySignedCert")}
     authorities = {"kubernetes-ca", "etcd-ca", "front-proxy-ca"}
     listed = {each["name"]: each for each in trusted.outputs["certificates"]}
@@ -76,15 +76,15 @@ def test_every_certificate_is_listed_with_its_end(trusted: Run) -> None:
     assert listed["pki-admin"]["subject"] == "CN=admin,O=system:masters"
 
 
-def test_the_versions_are_those_of_every_product(dev: Run) -> None:
+def test_versions_has_every_product(dev: Run) -> None:
     assert dev.outputs["versions"].keys() == {"kubernetes", "etcd", "containerd", "runc", "cni-plugins"}
 
 
-def test_readiness_is_what_the_checks_printed(lab: Run) -> None:
+def test_readiness_has_the_output_of_the_checks(lab: Run) -> None:
     assert lab.outputs["readiness"] == {"readiness-cluster": FACTS, "readiness-dns": FACTS}
 
 
-def test_ssh_itself_reads_the_configuration_and_trusts_pinned_keys_only(lab: Run, tmp_path: Path) -> None:
+def test_ssh_trusts_pinned_keys_only(lab: Run, tmp_path: Path) -> None:
     assert shutil.which("ssh"), "no ssh on this machine: apt-get install openssh-client"
     config = tmp_path / "ssh_config"
     config.write_text(lab.outputs["ssh_config"])

@@ -30,7 +30,7 @@ def has_calico(lab: Run) -> bool:
     return "calicoctl" in lab.outputs["versions"]
 
 
-def test_every_machine_knows_the_way_to_every_other_workers_pods(lab: Run) -> None:
+def test_every_machine_has_routes_to_the_pods_of_other_workers(lab: Run) -> None:
     machines = lab.outputs["machines"]
     if of_network := lab.of_type("gcp:compute/route:Route"):
         # The network does it for all; an instance reaches no neighbour but through it.
@@ -51,14 +51,14 @@ def test_every_machine_knows_the_way_to_every_other_workers_pods(lab: Run) -> No
         assert routes(lab.file(f"neighbours-{machine['name']}", ROUTES)) == expected
 
 
-def test_the_routes_are_a_unit_that_is_there_after_a_reboot(lab: Run) -> None:
+def test_routes_are_restored_at_boot(lab: Run) -> None:
     for machine in lab.outputs["machines"]:
         script = lab.script(f"neighbours-{machine['name']}")
         assert "\nunit hardway-pod-network.service" in script
         assert "WantedBy=multi-user.target" in script
 
 
-def test_the_host_itself_knows_the_way_now_and_after_a_reboot(lab: Run) -> None:
+def test_pulumi_host_has_routes_now_and_after_a_reboot(lab: Run) -> None:
     if not (boot := [each for each in lab.of_type("command:local:Command") if each.name in HOST_ROUTES]):
         assert lab.substrate in ("Gcp", "Machines"), "only a lab that is not on this host can do without"
         return
@@ -71,16 +71,16 @@ def test_the_host_itself_knows_the_way_now_and_after_a_reboot(lab: Run) -> None:
             assert re.search(rf"^ExecStart(Post)?=/\S+ .*{re.escape(route)}\b", unit, re.M)
 
 
-def test_nft_takes_the_table(lab: Run, tmp_path: Path, tools: NodeTools) -> None:
-    for machine in lab.outputs["machines"]:
-        if machine.get("pod_cidr"):
-            file = tmp_path / f"{machine['name']}.nft"
-            file.write_text(lab.file(f"neighbours-{machine['name']}", TABLE))
-            result = tools.run("nft", "-c", "-f", str(file))
-            assert result.returncode == 0, result.stderr
+def test_nft_accepts_the_table(lab: Run, tmp_path: Path, tools: NodeTools) -> None:
+    """One process reads the tables of all workers."""
+    workers = [each["name"] for each in lab.outputs["machines"] if each.get("pod_cidr")]
+    file = tmp_path / "all.nft"
+    file.write_text("\n".join(lab.file(f"neighbours-{name}", TABLE) for name in workers))
+    result = tools.run("nft", "-c", "-f", str(file))
+    assert result.returncode == 0, result.stderr
 
 
-def test_only_workers_masquerade_and_only_what_leaves_the_lab(lab: Run) -> None:
+def test_only_workers_masquerade_and_only_traffic_that_leaves_the_lab(lab: Run) -> None:
     for machine in lab.outputs["machines"]:
         step = f"neighbours-{machine['name']}"
         if not machine.get("pod_cidr"):
@@ -97,7 +97,7 @@ def test_only_workers_masquerade_and_only_what_leaves_the_lab(lab: Run) -> None:
             assert not other.get("pod_cidr") or any(IPv4Network(other["pod_cidr"]).subnet_of(each) for each in kept)
 
 
-def test_pods_cannot_ask_the_machines_metadata_but_its_resolver(lab: Run) -> None:
+def test_pods_reach_the_metadata_address_for_dns_only(lab: Run) -> None:
     for machine in lab.outputs["machines"]:
         if machine.get("pod_cidr"):
             table = lab.file(f"neighbours-{machine['name']}", TABLE)

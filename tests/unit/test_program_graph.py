@@ -3,8 +3,6 @@
 import hashlib
 import re
 
-import pytest
-
 from unit.mocked_engine import Registered, Run, container_id
 
 STEP = "command:remote:Command"
@@ -55,7 +53,7 @@ def test_every_component_has_the_token_of_its_class(lab: Run) -> None:
     assert tokens == {f"hardway:index:{name}" for name in expected}
 
 
-def test_every_resource_belongs_to_a_component_and_bears_its_name(lab: Run) -> None:
+def test_every_resource_is_named_after_its_component(lab: Run) -> None:
     for resource in lab.resources:
         if resource.request.custom:
             component = owner(lab, resource)
@@ -99,69 +97,69 @@ def test_the_default_lab_is_made_of_few_and_large_steps(dev: Run) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("later", "earlier"),
-    [
-        ("machines-network", "machines-preflight"),
-        ("machines-network", "machines-quorum"),
-        ("machines-controller-0", "machines-network"),
-        ("etcd-controller-0", "etcd-founders"),
-        ("etcd-snapshots-controller-0", "etcd-controller-0"),
-        ("etcd-membership", "control-plane-controller-0"),
-        ("etcd-membership", "etcd-controller-2"),
-        ("readiness-cluster", "etcd-membership"),
-        ("host-controller-0", "machines-controller-0"),
-        ("etcd-controller-0", "host-controller-0"),
-        ("etcd-controller-0", "pki-etcd-controller-0"),
-        ("control-plane-controller-0", "etcd-controller-0"),
-        ("control-plane-controller-2", "etcd-controller-1"),
-        ("control-plane-controller-0", "encryption-keys"),
-        ("encryption-keys", "encryption-key"),
-        ("load-balancer-0", "host-load-balancer-0"),
-        ("container-runtime-worker-0", "host-worker-0"),
-        ("worker-0-node", "container-runtime-worker-0"),
-        ("worker-0-node", "control-plane-controller-0"),
-        ("worker-0-node", "control-plane-controller-2"),
-        ("worker-0-node", "load-balancer-0"),
-        ("worker-0-registration", "worker-0-node"),
-        ("neighbours-controller-0", "host-controller-0"),
-        # The routes to its pods are there for as long as a worker is drained.
-        ("neighbours-controller-0", "former-workers"),
-        ("former-workers", "load-balancer-0"),
-        ("neighbours-worker-0", "host-worker-0"),
-        ("kubelet-access", "control-plane-controller-0"),
-        ("kubelet-access", "load-balancer-0"),
-        ("dns", "control-plane-controller-0"),
-        ("dns", "load-balancer-0"),
-        ("readiness-cluster", "worker-2-registration"),
-        ("readiness-cluster", "kubelet-access"),
-        ("readiness-dns", "dns"),
-        ("readiness-dns", "neighbours-worker-0"),
-        ("readiness-dns", "container-runtime-worker-0-images"),
-    ],
-)
-def test_a_step_waits_for_what_it_needs(ha: Run, later: str, earlier: str) -> None:
-    (resource,) = (each for each in ha.of_type(STEP, MACHINE) if each.name == later)
-    assert earlier in ha.before(resource)
+# Later, earlier.
+ORDER = [
+    ("machines-network", "machines-preflight"),
+    ("machines-network", "machines-quorum"),
+    ("machines-controller-0", "machines-network"),
+    ("etcd-controller-0", "etcd-founders"),
+    ("etcd-snapshots-controller-0", "etcd-controller-0"),
+    ("etcd-membership", "control-plane-controller-0"),
+    ("etcd-membership", "etcd-controller-2"),
+    ("readiness-cluster", "etcd-membership"),
+    ("host-controller-0", "machines-controller-0"),
+    ("etcd-controller-0", "host-controller-0"),
+    ("etcd-controller-0", "pki-etcd-controller-0"),
+    ("control-plane-controller-0", "etcd-controller-0"),
+    ("control-plane-controller-2", "etcd-controller-1"),
+    ("control-plane-controller-0", "encryption-keys"),
+    ("encryption-keys", "encryption-key"),
+    ("load-balancer-0", "host-load-balancer-0"),
+    ("container-runtime-worker-0", "host-worker-0"),
+    ("worker-0-node", "container-runtime-worker-0"),
+    ("worker-0-node", "control-plane-controller-0"),
+    ("worker-0-node", "control-plane-controller-2"),
+    ("worker-0-node", "load-balancer-0"),
+    ("worker-0-registration", "worker-0-node"),
+    ("neighbours-controller-0", "host-controller-0"),
+    # The routes to its pods are there for as long as a worker is drained.
+    ("neighbours-controller-0", "former-workers"),
+    ("former-workers", "load-balancer-0"),
+    ("neighbours-worker-0", "host-worker-0"),
+    ("kubelet-access", "control-plane-controller-0"),
+    ("kubelet-access", "load-balancer-0"),
+    ("dns", "control-plane-controller-0"),
+    ("dns", "load-balancer-0"),
+    ("readiness-cluster", "worker-2-registration"),
+    ("readiness-cluster", "kubelet-access"),
+    ("readiness-dns", "dns"),
+    ("readiness-dns", "neighbours-worker-0"),
+    ("readiness-dns", "container-runtime-worker-0-images"),
+]
 
 
-@pytest.mark.parametrize(
-    ("later", "earlier"),
-    [
-        ("virtual-address-load-balancer-0", "load-balancer-0"),
-        ("virtual-address-load-balancer-1", "load-balancer-1"),
-        ("worker-0-node", "virtual-address-load-balancer-0"),
-        ("worker-0-node", "virtual-address-load-balancer-1"),
-        ("worker-0-node", "load-balancer-1"),
-        ("kubelet-access", "virtual-address-load-balancer-1"),
-        ("dns", "virtual-address-load-balancer-1"),
-    ],
-)
-def test_what_goes_through_two_balancers_waits_for_their_address(shared: Run, later: str, earlier: str) -> None:
-    assert earlier in shared.before(shared.named(later))
+def test_each_step_waits_for_all_that_it_needs(ha: Run) -> None:
+    resources = {each.name: each for each in ha.of_type(STEP, MACHINE)}
+    assert [(later, earlier) for later, earlier in ORDER if earlier not in ha.before(resources[later])] == []
 
 
-def test_two_balancers_are_made_at_once_and_beside_the_control_plane(shared: Run) -> None:
+ORDER_OF_TWO_BALANCERS = [
+    ("virtual-address-load-balancer-0", "load-balancer-0"),
+    ("virtual-address-load-balancer-1", "load-balancer-1"),
+    ("worker-0-node", "virtual-address-load-balancer-0"),
+    ("worker-0-node", "virtual-address-load-balancer-1"),
+    ("worker-0-node", "load-balancer-1"),
+    ("kubelet-access", "virtual-address-load-balancer-1"),
+    ("dns", "virtual-address-load-balancer-1"),
+]
+
+
+def test_clients_of_two_balancers_wait_for_the_shared_address(shared: Run) -> None:
+    missing = [each for each in ORDER_OF_TWO_BALANCERS if each[1] not in shared.before(shared.named(each[0]))]
+    assert missing == []
+
+
+def test_two_balancers_are_made_in_parallel_with_the_control_plane(shared: Run) -> None:
     for one, other in (
         ("load-balancer-0", "load-balancer-1"),
         ("virtual-address-load-balancer-0", "virtual-address-load-balancer-1"),
@@ -181,29 +179,28 @@ def test_only_balancers_that_share_an_address_get_keepalived(lab: Run) -> None:
     assert having == (balancers if len(balancers) > 1 else [])
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("container-runtime-worker-0", "control-plane-controller-0"),
-        ("container-runtime-worker-0", "container-runtime-worker-1"),
-        ("etcd-controller-0", "etcd-controller-1"),
-        ("control-plane-controller-0", "control-plane-controller-1"),
-        ("control-plane-controller-0", "load-balancer-0"),
-        ("worker-0-node", "worker-1-node"),
-        ("worker-0-node", "container-runtime-worker-0-images"),
-        ("host-worker-0", "host-worker-1"),
-        ("machines-worker-0", "machines-worker-1"),
-        ("neighbours-worker-0", "worker-0-node"),
-        ("etcd-controller-0", "host-worker-0"),
-    ],
-)
-def test_what_can_be_made_at_once_is_not_put_in_a_row(ha: Run, one: str, other: str) -> None:
+INDEPENDENT = [
+    ("container-runtime-worker-0", "control-plane-controller-0"),
+    ("container-runtime-worker-0", "container-runtime-worker-1"),
+    ("etcd-controller-0", "etcd-controller-1"),
+    ("control-plane-controller-0", "control-plane-controller-1"),
+    ("control-plane-controller-0", "load-balancer-0"),
+    ("worker-0-node", "worker-1-node"),
+    ("worker-0-node", "container-runtime-worker-0-images"),
+    ("host-worker-0", "host-worker-1"),
+    ("machines-worker-0", "machines-worker-1"),
+    ("neighbours-worker-0", "worker-0-node"),
+    ("etcd-controller-0", "host-worker-0"),
+]
+
+
+def test_independent_resources_do_not_wait_for_each_other(ha: Run) -> None:
     resources = {each.name: each for each in ha.of_type(STEP, MACHINE)}
-    assert other not in ha.before(resources[one])
-    assert one not in ha.before(resources[other])
+    pairs = [pair for one, other in INDEPENDENT for pair in ((one, other), (other, one))]
+    assert [(one, other) for one, other in pairs if other in ha.before(resources[one])] == []
 
 
-def test_a_step_is_forgotten_with_its_own_machine(lab: Run) -> None:
+def test_steps_of_a_destroyed_machine_are_not_deleted_one_by_one(lab: Run) -> None:
     for step in lab.of_type(STEP):
         if lab.substrate == "Machines":
             # They stay: every step has to be taken back.
@@ -212,7 +209,7 @@ def test_a_step_is_forgotten_with_its_own_machine(lab: Run) -> None:
             assert lab.at(step.request.deletedWith) is lab.machines[step.inputs["connection"]["host"]]
 
 
-def test_a_worker_that_goes_is_seen_off_by_a_controller_that_stays(lab: Run) -> None:
+def test_removed_worker_is_drained_and_deleted_on_a_controller(lab: Run) -> None:
     # Where kubeadm made the cluster, controllers are Nodes, too.
     nodes = sorted(
         (each for each in lab.outputs["machines"] if each["pod_cidr"]), key=lambda each: "worker" in each["roles"]
@@ -230,7 +227,7 @@ def test_a_worker_that_goes_is_seen_off_by_a_controller_that_stays(lab: Run) -> 
             assert places == sorted(places)
 
 
-def test_a_machine_made_anew_gets_all_of_its_steps_again(lab: Run) -> None:
+def test_all_steps_of_a_recreated_machine_run_again(lab: Run) -> None:
     for step in lab.of_type(STEP):
         if lab.substrate == "Machines":
             # Their host keys tell: here nobody has trusted any.
@@ -242,7 +239,7 @@ def test_a_machine_made_anew_gets_all_of_its_steps_again(lab: Run) -> None:
         assert container_id(known_by)[:12] in step.script
 
 
-def test_no_step_may_be_replaced_or_asks_sshd_for_its_environment(lab: Run) -> None:
+def test_steps_are_updated_in_place_and_need_no_environment_from_sshd(lab: Run) -> None:
     for step in lab.of_type(STEP):
         # The provider's own schema says triggers[*].
         assert list(step.request.replaceOnChanges) == ["triggers[*]"]
@@ -253,7 +250,7 @@ def test_no_step_may_be_replaced_or_asks_sshd_for_its_environment(lab: Run) -> N
         assert step.inputs["delete"]
 
 
-def test_what_a_local_command_undoes_is_undone_before_it_is_replaced(lab: Run) -> None:
+def test_replaced_local_command_is_deleted_before_it_is_created_again(lab: Run) -> None:
     """`pulumi up --replace` would make it, and then take it away by the old resource's deletion."""
     for command in lab.of_type("command:local:Command"):
         if command.name == "machines-preflight" and lab.of_type("pulumi:providers:libvirt"):
@@ -263,7 +260,7 @@ def test_what_a_local_command_undoes_is_undone_before_it_is_replaced(lab: Run) -
         assert command.request.deleteBeforeReplace or not command.inputs.get("delete"), command.name
 
 
-def test_no_connection_is_made_to_an_unknown_host(lab: Run) -> None:
+def test_every_connection_has_a_pinned_host_key(lab: Run) -> None:
     for step in lab.of_type(STEP):
         connection = step.inputs["connection"]
         name = lab.machines[connection["host"]].name
@@ -273,7 +270,7 @@ def test_no_connection_is_made_to_an_unknown_host(lab: Run) -> None:
         assert "password" not in connection
 
 
-def test_a_machine_whose_definition_changes_is_replaced_the_old_one_first(lab: Run) -> None:
+def test_changed_machine_is_deleted_before_its_replacement_is_created(lab: Run) -> None:
     assert len(lab.machines) == len(lab.outputs["machines"])
     for machine in lab.machines.values():
         if lab.substrate == "Machines":
@@ -288,7 +285,7 @@ def test_a_machine_whose_definition_changes_is_replaced_the_old_one_first(lab: R
             assert machine.inputs["delete"]
 
 
-def test_an_error_of_a_local_command_repeats_few_lines(lab: Run) -> None:
+def test_scripts_of_local_commands_are_on_standard_input(lab: Run) -> None:
     """The provider repeats the whole command that failed, and not its input."""
     machines = {machine.name for machine in lab.machines.values()}
     # What these are made by is compared with the state: see docs/architecture.md.
@@ -305,7 +302,7 @@ def test_an_error_of_a_local_command_repeats_few_lines(lab: Run) -> None:
     assert long <= keep_their_text.get(lab.substrate, set())
 
 
-def test_two_labs_share_no_name_where_they_stand(lab: Run) -> None:
+def test_names_of_machines_contain_the_stack(lab: Run) -> None:
     if lab.substrate == "Machines":
         # Whose a machine is stands on the machine (components/substrates/existing/entry.py).
         return

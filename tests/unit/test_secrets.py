@@ -32,7 +32,7 @@ def holds(text: str, secrets: list[str]) -> list[str]:
     return [secret for secret in secrets if secret in text]
 
 
-def test_the_search_would_find_a_key_that_is_there(lab: Run, secrets: list[str]) -> None:
+def test_search_finds_a_key_on_standard_input(lab: Run, secrets: list[str]) -> None:
     step = lab.named(_keeper(lab))
     assert holds(step.inputs["stdin"], secrets), "standard input is where the keys travel"
 
@@ -43,7 +43,7 @@ def _keeper(lab: Run) -> str:
     return names.pop()
 
 
-def test_no_command_holds_a_key(lab: Run, secrets: list[str]) -> None:
+def test_no_command_contains_a_key(lab: Run, secrets: list[str]) -> None:
     for command in lab.of_type(*COMMANDS):
         for part in ("create", "update", "delete", "environment", "interpreter", "dir"):
             assert not holds(str(command.inputs.get(part, "")), secrets), f"{command.name}: {part}"
@@ -51,14 +51,14 @@ def test_no_command_holds_a_key(lab: Run, secrets: list[str]) -> None:
             assert part not in command.secret, f"{command.name}: {part}"
 
 
-def test_no_key_stands_in_plain_state(lab: Run, secrets: list[str]) -> None:
+def test_plain_state_holds_no_key(lab: Run, secrets: list[str]) -> None:
     for resource in lab.resources:
         for name, value in resource.inputs.items():
             if name not in resource.secret:
                 assert not holds(str(value), secrets), f"{resource.name}: {name}"
 
 
-def test_what_carries_keys_is_secret_and_says_nothing(lab: Run, secrets: list[str]) -> None:
+def test_commands_with_keys_are_secret_and_log_nothing(lab: Run, secrets: list[str]) -> None:
     carriers = [each for each in lab.of_type(*COMMANDS) if holds(each.inputs.get("stdin", ""), secrets)]
     names = {carrier.name for carrier in carriers}
     joining = {"kubeadm-worker-0", "kubeadm-admission"}
@@ -73,7 +73,7 @@ def test_what_carries_keys_is_secret_and_says_nothing(lab: Run, secrets: list[st
             assert {"stdout", "stderr"} <= set(carrier.request.additionalSecretOutputs), carrier.name
 
 
-def test_every_file_with_a_key_is_written_from_standard_input(lab: Run) -> None:
+def test_files_with_keys_are_written_from_standard_input(lab: Run) -> None:
     for step in lab.of_type("command:remote:Command"):
         for line in step.script.splitlines():
             if line.startswith("file "):
@@ -81,7 +81,7 @@ def test_every_file_with_a_key_is_written_from_standard_input(lab: Run) -> None:
                 assert not path.endswith((".key", ".kubeconfig", "encryption.yaml")), f"{step.name}: {path}"
 
 
-def test_no_export_shows_a_key_unless_it_is_secret(lab: Run, secrets: list[str]) -> None:
+def test_exports_with_keys_are_secret(lab: Run, secrets: list[str]) -> None:
     for name, value in lab.outputs.items():
         if name not in lab.secret_outputs:
             assert not holds(str(value), secrets), name

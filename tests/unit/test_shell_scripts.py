@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from toolchain import paths
-from unit.conftest import LABS, program
+from unit.conftest import SHAPES, program
 from unit.mocked_engine import COMMANDS
 
 FILES = [
@@ -38,9 +38,9 @@ def shellcheck(files: list[Path], *flags: str) -> None:
 
 
 def rendered(directory: Path) -> list[Path]:
-    """Every create and delete text of every lab, as a file each; what differs by a name or a number alone, once."""
+    """Every create and delete text of every shape of lab; what differs by a name or a number alone, once."""
     files: dict[str, Path] = {}
-    for lab in sorted(LABS):
+    for lab in SHAPES:
         for command in program(lab).of_type(*COMMANDS):
             for part in ("create", "delete"):
                 if text := command.inputs.get(part):
@@ -57,13 +57,13 @@ def shell_of(file: Path) -> str:
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_a_script_of_the_project_is_sound(file: Path) -> None:
+def test_script_of_the_project_has_no_finding(file: Path) -> None:
     path = paths.checkout() / file
     subprocess.run(["bash", "-n", str(path)], check=True)
     shellcheck([path], f"--shell={shell_of(path)}", "--external-sources")
 
 
-def test_every_rendered_script_is_sound(tmp_path: Path) -> None:
+def test_rendered_scripts_have_no_finding(tmp_path: Path) -> None:
     files = rendered(tmp_path)
     for file in files:
         subprocess.run(["bash", "-n", str(file)], check=True)

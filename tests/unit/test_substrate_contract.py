@@ -15,14 +15,14 @@ def steps_by_machine(lab: Run) -> dict[str, list[Registered]]:
     return found
 
 
-def test_every_machine_is_there_and_has_its_host_step(lab: Run) -> None:
+def test_every_machine_has_its_host_step(lab: Run) -> None:
     names = [machine["name"] for machine in lab.outputs["machines"]]
     assert sorted(names) == sorted(set(names)) and set(steps_by_machine(lab)) == set(names)
     for name in names:
         assert lab.named(f"host-{name}")
 
 
-def test_nothing_touches_a_machine_before_all_checks_have_passed(lab: Run) -> None:
+def test_every_step_waits_for_all_checks(lab: Run) -> None:
     checks = CHECKS & {resource.name for resource in lab.resources}
     assert "machines-quorum" in checks
     for step in lab.of_type(STEP):
@@ -52,31 +52,31 @@ def test_every_script_is_run_by_root(lab: Run) -> None:
             assert step.inputs[part].startswith(ours) == (user != "root"), (step.name, part)
 
 
-def test_one_identity_stands_in_all_steps_of_a_machine(lab: Run) -> None:
+def test_all_steps_of_a_machine_have_its_identity(lab: Run) -> None:
     for name, steps in steps_by_machine(lab).items():
         found = {re.search(r"# [\w-]+ on [\w-]+ \((\w+)\)\n", step.script)[1] for step in steps}  # type: ignore[index]
         assert len(found) == 1, name
 
 
-def test_a_machines_steps_go_with_one_resource_or_with_none(lab: Run) -> None:
+def test_all_steps_of_a_machine_are_deleted_with_the_same_resource(lab: Run) -> None:
     for name, steps in steps_by_machine(lab).items():
         assert len({step.request.deletedWith for step in steps}) == 1, name
 
 
-def test_nodes_have_pod_ranges_and_nobody_else(lab: Run) -> None:
+def test_only_nodes_have_pod_ranges(lab: Run) -> None:
     # kubeadm's controllers are Nodes.
     nodes = {"worker", "controller"} if "hardway:index:Kubeadm" in {each.type for each in lab.resources} else {"worker"}
     for machine in lab.outputs["machines"]:
         assert bool(machine["pod_cidr"]) == bool(nodes & set(machine["roles"]))
 
 
-def test_the_ssh_configuration_knows_every_machine(lab: Run) -> None:
+def test_ssh_configuration_lists_every_machine(lab: Run) -> None:
     known = re.findall(r"^Host (.*)$", lab.outputs["ssh_config"], re.M)
     assert {machine["name"] for machine in lab.outputs["machines"]} <= set(known)
     assert len(known) == len(set(known))
 
 
-def test_artifacts_come_from_one_place(lab: Run) -> None:
+def test_all_artifacts_have_one_source(lab: Run) -> None:
     urls = {
         word
         for step in lab.of_type(STEP)

@@ -41,7 +41,7 @@ def complaints(tools: NodeTools, name: str, text: str, directory: Path) -> list[
     ]
 
 
-def test_systemd_takes_every_unit(dev: Run, shared: Run, tmp_path: Path, tools: NodeTools) -> None:
+def test_systemd_accepts_every_unit(dev: Run, shared: Run, tmp_path: Path, tools: NodeTools) -> None:
     found = units(dev) | units(shared)
     assert {name.split("/")[1] for name in found} == {
         "containerd.service",
@@ -63,7 +63,7 @@ def test_systemd_takes_every_unit(dev: Run, shared: Run, tmp_path: Path, tools: 
         assert complaints(tools, name, text, tmp_path) == []
 
 
-def test_systemd_takes_the_hosts_own_unit(tmp_path: Path, tools: NodeTools) -> None:
+def test_systemd_accepts_the_unit_of_the_pulumi_host(tmp_path: Path, tools: NodeTools) -> None:
     text = boot_unit("podman", "hardway-dev", ["worker-0"], [("10.200.0.0/24", "10.240.0.20")])
     assert complaints(tools, "hardway-dev.service", text, tmp_path) == []
     assert "\nExecStart=/usr/bin/env podman start hardway-dev-worker-0\n" in text
@@ -74,7 +74,7 @@ def test_systemd_takes_the_hosts_own_unit(tmp_path: Path, tools: NodeTools) -> N
     assert "firewall.sh open" in started[2]
 
 
-def test_the_hosts_own_unit_starts_with_dockers_daemon(tmp_path: Path, tools: NodeTools) -> None:
+def test_unit_of_the_pulumi_host_starts_with_the_docker_daemon(tmp_path: Path, tools: NodeTools) -> None:
     """An upgrade of docker restarts its daemon, and leaves all containers stopped."""
     text = boot_unit("docker", "hardway-dev", ["worker-0"], [("10.200.0.0/24", "10.240.0.20")])
     assert complaints(tools, "hardway-dev.service", text, tmp_path) == []
@@ -82,17 +82,17 @@ def test_the_hosts_own_unit_starts_with_dockers_daemon(tmp_path: Path, tools: No
     assert text.endswith("\nWantedBy=multi-user.target docker.service")
 
 
-def test_systemd_takes_the_hosts_unit_of_virtual_machines(tmp_path: Path, tools: NodeTools) -> None:
+def test_systemd_accepts_the_unit_of_the_pulumi_host_for_virtual_machines(tmp_path: Path, tools: NodeTools) -> None:
     text = mirror_unit("hardway-libvirt", parse("libvirt", lab_of("libvirt")))
     assert complaints(tools, "hardway-libvirt.service", text, tmp_path) == []
 
 
 @pytest.mark.parametrize("wrong", ["[Service]\nExecStrat=/bin/true", "[Service]\nExecStart=/bin/true\nRestrat=always"])
-def test_a_unit_that_is_wrong_would_be_found(tmp_path: Path, wrong: str, tools: NodeTools) -> None:
+def test_invalid_unit_is_found(tmp_path: Path, wrong: str, tools: NodeTools) -> None:
     assert complaints(tools, "wrong.service", wrong, tmp_path)
 
 
-def test_every_service_comes_back_after_a_crash_and_a_reboot(lab: Run) -> None:
+def test_every_service_restarts_after_a_crash_and_a_reboot(lab: Run) -> None:
     found = units(lab)
     for name, text in found.items():
         if name.endswith(".timer"):
@@ -109,7 +109,7 @@ def test_every_service_comes_back_after_a_crash_and_a_reboot(lab: Run) -> None:
             assert "\nStartLimitIntervalSec=0\n" in text, f"{name} would give up while its peers are still away"
 
 
-def test_a_unit_is_watched_for_every_file_that_it_reads(lab: Run) -> None:
+def test_changed_file_restarts_the_unit_that_reads_it(lab: Run) -> None:
     for step in lab.of_type("command:remote:Command"):
         written = lab.files(step.name)
         watched: dict[str, set[str]] = defaultdict(set)
@@ -128,7 +128,7 @@ def test_a_unit_is_watched_for_every_file_that_it_reads(lab: Run) -> None:
             assert read - {path, "/etc/hardway/hosts"} <= watches, f"{step.name}: {name}"
 
 
-def test_flags_keep_their_order_and_say_true_as_programs_do() -> None:
+def test_flags_keep_their_order_and_booleans_are_lower_case() -> None:
     text = systemd_unit(
         description="d", documentation="https://d", program="/bin/p", flags={"b": True, "a": 1, "c": False, "d": "x"}
     )

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from unit.conftest import LABS, program
 from unit.mocked_engine import Registered, Run, run_program
 
 COMMANDS = ("command:local:Command", "command:remote:Command")
-SHAPES = ["dev", "kubeadm-ha", "calico-none", "libvirt", "gcp", "own-test", "droplets-test"]
+SHAPES = ["dev", "kubeadm-ha", "dedicated", "libvirt", "gcp", "own-test", "droplets-test"]
 DEADLINE = re.compile(
     r"SECONDS \+ (\d+)|--timeout=(\d+)s|--request-timeout=(\d+)s|curl -\w+ (?:-m|--max-time) (\d+)|\+time=(\d+)"
     r"|timeout check (\d+)s|timeout (\d+) (?:podman|docker|ssh) |ssh_key -o BatchMode=yes -o ConnectTimeout=(\d+)"
@@ -22,6 +23,7 @@ DEADLINE = re.compile(
 PLAN = re.compile(r"'(\{\"stack\":.*?\})'")
 
 
+@cache
 def with_factor(stack: str, factor: int) -> Run:
     return run_program(stack, {**LABS[stack], "timeout_factor": factor})
 

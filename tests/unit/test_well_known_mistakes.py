@@ -2,7 +2,6 @@
 
 from ipaddress import IPv4Network
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +11,7 @@ CONTROLLER, WORKER = "control-plane-controller-0", "worker-0-node"
 REQUEST = "tls:index/certRequest:CertRequest"
 
 
-def test_the_service_range_is_said_and_the_same_everywhere(hard_way: Run) -> None:
+def test_service_range_is_the_same_in_all_programs_and_in_the_certificate(hard_way: Run) -> None:
     ranges = {
         hard_way.flags(CONTROLLER, program)["service-cluster-ip-range"]
         for program in ("kube-apiserver", "kube-controller-manager")
@@ -21,18 +20,18 @@ def test_the_service_range_is_said_and_the_same_everywhere(hard_way: Run) -> Non
     assert str(IPv4Network(services)[1]) in hard_way.named("pki-kube-apiserver", REQUEST).inputs["ipAddresses"]
 
 
-def test_the_schedulers_organisation_is_said_once(hard_way: Run) -> None:
+def test_schedulers_certificate_has_one_organization(hard_way: Run) -> None:
     subject = hard_way.named("pki-kube-scheduler", REQUEST).inputs["subject"]
     assert subject == {"commonName": "system:kube-scheduler", "organization": "system:kube-scheduler"}
 
 
-def test_the_api_server_is_named_as_pods_call_it(hard_way: Run) -> None:
+def test_api_servers_certificate_has_the_name_that_pods_use(hard_way: Run) -> None:
     names = hard_way.named("pki-kube-apiserver", REQUEST).inputs["dnsNames"]
     assert "kubernetes.default.svc.cluster.local" in names
     assert "kubernetes.svc.cluster.local" not in names
 
 
-def test_a_kubelets_certificate_has_the_address_that_the_api_server_dials(hard_way: Run) -> None:
+def test_kubelets_certificate_has_the_address_that_the_api_server_connects_to(hard_way: Run) -> None:
     for machine in hard_way.outputs["machines"]:
         if machine.get("pod_cidr"):
             request = hard_way.named(f"pki-kubelet-{machine['name']}", REQUEST)
@@ -41,18 +40,18 @@ def test_a_kubelets_certificate_has_the_address_that_the_api_server_dials(hard_w
     assert hard_way.flags(CONTROLLER, "kube-apiserver")["kubelet-preferred-address-types"].startswith("InternalIP")
 
 
-def test_the_kubelet_gives_pods_the_clusters_dns_and_domain(hard_way: Run) -> None:
+def test_kubelet_configures_pods_with_the_clusters_dns_and_domain(hard_way: Run) -> None:
     kubelet = hard_way.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")
     services = IPv4Network(hard_way.flags(CONTROLLER, "kube-apiserver")["service-cluster-ip-range"])
     assert kubelet["clusterDNS"] == [str(services[10])]
     assert kubelet["clusterDomain"] == "cluster.local"
 
 
-def test_a_worker_takes_as_many_pods_as_kubernetes_means_it_to(dev: Run) -> None:
+def test_worker_accepts_110_pods(dev: Run) -> None:
     assert dev.yaml_file(WORKER, "/etc/kubernetes/config/kubelet.yaml")["maxPods"] == 110
 
 
-def test_host_ports_have_their_plugin(hard_way: Run) -> None:
+def test_plugin_for_host_ports_is_configured_and_installed(hard_way: Run) -> None:
     calico = "calicoctl" in hard_way.outputs["versions"]
     step, network = ("calico-network", "calico") if calico else ("container-runtime", "bridge")
     assert "portmap" in hard_way.file(f"{step}-worker-0", f"/etc/cni/net.d/10-{network}.conflist")
@@ -67,7 +66,7 @@ def test_pods_do_not_inherit_the_machines_search_domains(hard_way: Run) -> None:
     assert ">/etc/kubernetes/config/resolv.conf" in unit
 
 
-def test_sysctls_and_the_host_table_survive_a_reboot_and_do_not_grow(hard_way: Run) -> None:
+def test_sysctls_and_host_table_are_restored_at_boot_and_do_not_grow(hard_way: Run) -> None:
     for machine in hard_way.outputs["machines"]:
         assert "net.ipv4.ip_forward = 1" in hard_way.file(f"host-{machine['name']}", "/etc/sysctl.d/90-hardway.conf")
         step = f"neighbours-{machine['name']}"
@@ -79,13 +78,13 @@ def test_sysctls_and_the_host_table_survive_a_reboot_and_do_not_grow(hard_way: R
         assert "WantedBy=multi-user.target" in unit, "container engines write /etc/hosts anew at every start"
 
 
-def test_the_issuer_is_one_that_pods_can_resolve(hard_way: Run) -> None:
+def test_service_account_issuer_has_a_name_that_pods_can_resolve(hard_way: Run) -> None:
     flags = hard_way.flags(CONTROLLER, "kube-apiserver")
     assert flags["service-account-issuer"] == "https://kubernetes.default.svc.cluster.local"
     assert flags["service-account-jwks-uri"].startswith(flags["service-account-issuer"])
 
 
-def test_etcd_is_never_spoken_to_without_tls(hard_way: Run) -> None:
+def test_all_urls_of_etcd_but_metrics_have_tls(hard_way: Run) -> None:
     flags = hard_way.flags(hard_way.etcd_step, "etcd")
     for name, value in flags.items():
         if name.endswith("-urls") and name != "listen-metrics-urls":
@@ -95,31 +94,31 @@ def test_etcd_is_never_spoken_to_without_tls(hard_way: Run) -> None:
     assert all(url.startswith("https://") for url in servers)
 
 
-@pytest.mark.parametrize(
-    "flag",
-    [
-        "requestheader-client-ca-file",
-        "requestheader-allowed-names",
-        "requestheader-username-headers",
-        "requestheader-group-headers",
-        "requestheader-extra-headers-prefix",
-        "proxy-client-cert-file",
-        "proxy-client-key-file",
-        "enable-aggregator-routing",
-    ],
-)
-def test_aggregated_apis_can_be_registered(hard_way: Run, flag: str) -> None:
-    assert hard_way.flags(CONTROLLER, "kube-apiserver")[flag]
+AGGREGATION = {
+    "requestheader-client-ca-file",
+    "requestheader-allowed-names",
+    "requestheader-username-headers",
+    "requestheader-group-headers",
+    "requestheader-extra-headers-prefix",
+    "proxy-client-cert-file",
+    "proxy-client-key-file",
+    "enable-aggregator-routing",
+}
 
 
-def test_aggregated_apis_trust_the_front_proxy_and_nobody_else(hard_way: Run) -> None:
+def test_api_server_has_all_flags_of_the_aggregation_layer(hard_way: Run) -> None:
+    flags = hard_way.flags(CONTROLLER, "kube-apiserver")
+    assert {name for name in AGGREGATION if flags.get(name)} == AGGREGATION
+
+
+def test_aggregated_apis_trust_the_front_proxys_ca_only(hard_way: Run) -> None:
     flags = hard_way.flags(CONTROLLER, "kube-apiserver")
     name = hard_way.named("pki-front-proxy-client", REQUEST).inputs["subject"]["commonName"]
     assert flags["requestheader-allowed-names"] == name
     assert flags["requestheader-client-ca-file"] != flags["client-ca-file"]
 
 
-def test_workers_know_only_the_balancers_address(ha: Run) -> None:
+def test_workers_connect_to_the_load_balancer_only(ha: Run) -> None:
     controllers = [each["address"] for each in ha.outputs["machines"] if each["roles"] == ["controller"]]
     for machine in ha.outputs["machines"]:
         if machine["roles"] == ["worker"]:
@@ -144,7 +143,7 @@ def test_controllers_can_reach_pods_for_the_api_servers_proxies(hard_way: Run) -
 
 @settings(max_examples=4)
 @given(node_prefix=st.integers(22, 25), services=st.sampled_from(["10.96.0.0/12", "172.20.0.0/28"]))
-def test_the_derived_addresses_agree_whatever_the_ranges(node_prefix: int, services: str) -> None:
+def test_derived_addresses_agree_for_other_ranges(node_prefix: int, services: str) -> None:
     network = {"node_prefix": node_prefix, "services": services}
     run = run_program("dev", {**lab_of("dev"), "network": network})
     tenth = str(IPv4Network(services)[10])
