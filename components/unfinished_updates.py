@@ -11,13 +11,14 @@ change. Without the record, as in another checkout, such a command runs once mor
 """
 
 import json
-import os
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pulumi
+
+from config.whole_file import write_whole
 
 _COMMANDS = ("command:local:Command", "command:remote:Command")
 
@@ -68,9 +69,7 @@ class UnfinishedUpdates:
             entries = {**_read(self._record), key: began}
             text = json.dumps({each: time for each, time in sorted(entries.items()) if time}, indent=1)
             self._record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = self._record.with_name(f".{self._record.name}.{os.getpid()}")
-            draft.write_text(f"{text}\n")
-            draft.replace(self._record)
+            write_whole(self._record, f"{text}\n", mode=0o644)
 
 
 def _key(urn: str) -> str:

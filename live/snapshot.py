@@ -12,6 +12,7 @@ from shlex import quote
 from typing import IO, Any
 
 from components.etcd_snapshots import IDENTITY_KEY
+from config.whole_file import write_whole
 from live.cluster import Cluster
 from live.probe import probe_all
 from live.snapshot_file import Sidecar, problems_of, sha256, sidecar_of
@@ -95,7 +96,7 @@ def take(cluster: Cluster, file: Path | None) -> Path:
         )
         _check(draft, facts, member)
         file = file or directory / f"{cluster.stack.name}-{taken:%Y%m%dT%H%M%SZ}-r{facts.revision}.db"
-        _write(sidecar_of(file), facts.json())
+        write_whole(sidecar_of(file), facts.json())
         draft.rename(file)
     finally:
         with suppress(FileNotFoundError):
@@ -211,11 +212,3 @@ def _kubernetes(cluster: Cluster) -> str | None:
         return None
     version: str | None = said.get("serverVersion", {}).get("gitVersion")
     return version
-
-
-def _write(file: Path, text: str) -> None:
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as out:
-        out.write(text)
-    draft.replace(file)

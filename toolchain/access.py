@@ -12,6 +12,7 @@ from typing import Any
 
 from config import container_engine
 from config.versions import pins
+from config.whole_file import write_whole
 from toolchain import owner, paths
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
@@ -205,8 +206,4 @@ def _become(program: str, command: Sequence[str]) -> None:
 
 
 def _replace(file: Path, text: str) -> None:
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as out:
-        out.write(text if text.endswith("\n") else f"{text}\n")
-    draft.replace(file)
+    write_whole(file, text if text.endswith("\n") else f"{text}\n")

@@ -6,6 +6,7 @@ pool, which the lab's are. Debian and Ubuntu include a file of the administrator
 
 from pathlib import Path
 
+from config.whole_file import write_whole
 from toolchain.progress import Report
 
 ENABLED = Path("/sys/module/apparmor/parameters/enabled")
@@ -29,8 +30,5 @@ def ensure(report: Report, pool: Path, *, enabled: Path = ENABLED, rules: Path =
         return
     rules.parent.mkdir(parents=True, exist_ok=True)
     before = f"{text.rstrip()}\n" if text.strip() else ""
-    draft = rules.with_name(f".{rules.name}.hardway")
-    draft.write_text(f"{before}# The disks of labs (Kubernetes The Hard Way).\n{rule}\n")
-    draft.chmod(0o644)
-    draft.replace(rules)
+    write_whole(rules, f"{before}# The disks of labs (Kubernetes The Hard Way).\n{rule}\n", mode=0o644)
     report.note(f"AppArmor lets libvirt's machines use {pool} from now on: a line in {rules}.")

@@ -1,4 +1,8 @@
-"""One at a time: what two runs of the tool chain must not do at once is done by one while the other waits."""
+"""One at a time: what two runs of the tool chain must not do at once is done by one; the other waits, or is refused.
+
+The lock is one of the kernel's (flock): it is released when its holder dies, however it dies. There are no stale locks.
+The file says who holds it. It works between root, by sudo, and the user whose cache it is.
+"""
 
 import fcntl
 import os
@@ -15,29 +19,65 @@ class _Sayer(Protocol):
     def say(self, doing: str) -> None: ...
 
 
+class HeldError(Exception):
+    """Another process holds the lock; the message says which one, and what it does."""
+
+
 @contextmanager
 def exclusive(lock: Path, *, what: str, part: _Sayer) -> Iterator[None]:
     """Hold `lock` for as long as the `with` block runs; wait, and say for whom, while another process holds it.
-
-    The kernel releases it when its holder dies, however it dies: there are no stale locks.
 
     Args:
         lock: a file; made if absent, removed in the end.
         what: what is done under the lock, for those who wait.
         part: is told what is waited for.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _take(lock, part)
+    while True:
+        try:
+            descriptor = _take(lock)
+            break
+        except HeldError as error:
+            part.say(f"waiting for another run ({error})")
+            time.sleep(_LOOK_EVERY)
+    with _held(descriptor, f"process {os.getpid()}, {what}"):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def held_or_refused(lock: Path, *, what: str) -> Iterator[None]:
+    """Hold `lock` for as long as the `with` block runs.
+
+    Args:
+        lock: a file; made if absent. It stays.
+        what: what is done under the lock, for those who are refused.
+
+    Raises:
+        HeldError: another process holds it.
+    """
+    with _held(_take(lock), what):
+        yield
+
+
+@contextmanager
+def _held(descriptor: int, what: str) -> Iterator[None]:
     try:
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()}, {what}".encode(), 0)
+        os.pwrite(descriptor, what.encode(), 0)
         yield
     finally:
-        lock.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _take(lock: Path, part: _Sayer) -> int:
+def _take(lock: Path) -> int:
+    """The descriptor that holds the lock.
+
+    Raises:
+        HeldError: another process does.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -45,10 +85,8 @@ def _take(lock: Path, part: _Sayer) -> int:
         except BlockingIOError:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace")
             os.close(descriptor)
-            part.say(f"waiting for another run ({holder or 'just starting'})")
-            time.sleep(_LOOK_EVERY)
-            continue
-        # The holder before removed the file that was opened here: the lock on it means nothing any more.
+            raise HeldError(holder or "just starting") from None
+        # The holder before removed the file that was opened here: the lock on it has no effect any more.
         if _is_at(descriptor, lock):
             return descriptor
         os.close(descriptor)

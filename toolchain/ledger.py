@@ -6,13 +6,13 @@ built file can never be taken for an official one.
 """
 
 import json
-import os
 import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from config.artifacts import read_checksums
+from config.whole_file import write_whole
 from toolchain.checksum import sha256_of
 from toolchain.origin import Origin
 
@@ -106,14 +106,6 @@ class Ledger:
         ordered = dict(sorted(entries.items()))
         origins = {path: asdict(entry) | {"origin": entry.origin.value} for path, entry in ordered.items()}
         sums = "".join(f"{entry.sha256}  {path}\n" for path, entry in ordered.items())
-        # Killed in between: the two disagree on this file, which then counts as absent.
-        _replace(self._mirror / _ORIGINS, json.dumps(origins, indent=1) + "\n")
-        _replace(self._mirror / _SUMS, sums)
-
-
-def _replace(file: Path, text: str) -> None:
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    unfinished.write_text(text)
-    # For every user of the files, whatever the umask of the one who records them.
-    unfinished.chmod(0o644)
-    unfinished.replace(file)
+        # For every user of the files. Killed in between: the two disagree on this file, which then counts as absent.
+        write_whole(self._mirror / _ORIGINS, json.dumps(origins, indent=1) + "\n", mode=0o644)
+        write_whole(self._mirror / _SUMS, sums, mode=0o644)

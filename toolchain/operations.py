@@ -1,6 +1,5 @@
 """`up`, `replace`, `preview` and `destroy` of one stack by the real `pulumi` command, one at a time."""
 
-import fcntl
 import json
 import os
 import signal
@@ -28,6 +27,7 @@ from toolchain import (
 )
 from toolchain.engine_output import readable
 from toolchain.errors import ToolchainError
+from toolchain.exclusive import HeldError, held_or_refused
 from toolchain.prepare import Workshop
 from toolchain.recovery import clear_stale_locks, drop_torn_attributes, pending_operations, recorded, repair_torn_state
 from toolchain.stack import Stack
@@ -133,8 +133,6 @@ def outputs(workshop: Workshop, stack: Stack) -> dict[str, Any]:
 def alone(stack: Stack, doing: str) -> Iterator[None]:
     """Refuse to start while another run of the tool chain is at work on the stack.
 
-    The kernel drops the lock when its holder dies; the file that stays means nothing without it.
-
     Args:
         stack: which stack.
         doing: what this run does, for the other's message.
@@ -142,23 +140,15 @@ def alone(stack: Stack, doing: str) -> Iterator[None]:
     Raises:
         ToolchainError: there is another.
     """
-    file = paths.state() / "locks" / stack.name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    lock = paths.state() / "locks" / stack.name
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "just starting"
-            raise ToolchainError(
-                f"Another run is at work on the stack {stack.name} ({holder}). Nothing was touched.\n"
-                "Wait for it, or interrupt it with Ctrl-C in its terminal, then run this again."
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{doing}, process {os.getpid()}, since {_now()}".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
+        with held_or_refused(lock, what=f"{doing}, process {os.getpid()}, since {_now()}"):
+            yield
+    except HeldError as error:
+        raise ToolchainError(
+            f"Another run is at work on the stack {stack.name} ({error}). Nothing was touched.\n"
+            "Wait for it, or interrupt it with Ctrl-C in its terminal, then run this again."
+        ) from None
 
 
 @contextmanager

@@ -15,13 +15,13 @@ clears it. What was being created is not in the state, so the next `up` creates 
 """
 
 import json
-import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from config.whole_file import write_whole
 from toolchain.errors import ToolchainError
 from toolchain.holder import Holder, is_running
 from toolchain.stack import Stack
@@ -133,15 +133,8 @@ def repair_torn_state(directory: Path | None, stack: Stack) -> Path | None:
     if whole == content:
         return None
     owner = file.stat()
-    # Not what the backend or `drop_torn_attributes` would take for theirs.
-    draft = file.with_name(f".{file.name}.whole")
-    with draft.open("wb") as out:
-        os.fchmod(out.fileno(), owner.st_mode & 0o777)
-        os.fchown(out.fileno(), owner.st_uid, owner.st_gid)
-        out.write(whole)
-        out.flush()
-        os.fsync(out.fileno())
-    draft.replace(file)
+    # The draft's name begins with a dot: the backend and `drop_torn_attributes` pass it over.
+    write_whole(file, whole, mode=owner.st_mode & 0o777, owner=(owner.st_uid, owner.st_gid), sync=True)
     return file
 
 

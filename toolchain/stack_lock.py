@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from config.whole_file import write_whole
 from toolchain.errors import ToolchainError
 from toolchain.holder import Holder
 from toolchain.recovery import Lock, at_work, clear_stale_locks, lock_directory, locks_of
@@ -64,21 +65,14 @@ def report_removed(locks: Sequence[Lock]) -> None:
 def _write(directory: Path, file: Path, command: str) -> None:
     """Write a lock whole or not at all. The draft is elsewhere: Pulumi takes every file in the directory for a lock."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    draft = directory / ".pulumi" / f".hardway-lock-{file.name}"
     content = {
         "username": _user(),
         "hostname": socket.gethostname(),
         "timestamp": datetime.now(UTC).isoformat(),
         **Holder.this_process(command).written(),
     }
-    try:
-        # Others may read who holds it; there is no secret in it.
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        with os.fdopen(descriptor, "w") as out:
-            json.dump(content, out)
-        draft.rename(file)
-    finally:
-        draft.unlink(missing_ok=True)
+    # Others may read who holds it; there is no secret in it.
+    write_whole(file, json.dumps(content), mode=0o644, draft_in=directory / ".pulumi")
 
 
 def _user() -> str:

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 import yaml
 
+from config.whole_file import write_whole
 from toolchain import paths
 from toolchain.errors import ToolchainError
 
@@ -155,10 +156,7 @@ def settings_file_kept(file: Path, state: State) -> Iterator[None]:
         yield
     finally:
         if state.own_passphrase and file.read_bytes() != before and _says_the_same(before, file.read_bytes()):
-            draft = file.with_name(f".{file.name}.{os.getpid()}")
-            draft.write_bytes(before)
-            draft.chmod(file.stat().st_mode & 0o777)
-            draft.replace(file)
+            write_whole(file, before, mode=file.stat().st_mode & 0o777)
 
 
 def _says_the_same(before: bytes, after: bytes) -> bool:

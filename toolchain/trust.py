@@ -8,6 +8,7 @@ from components.substrates.existing.reach import Credentials
 from components.substrates.existing.trust import Shown, ask, fingerprints
 from config import lab, trust
 from config.problems import ConfigError
+from config.whole_file import write_whole
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack, lab_of
 
@@ -41,9 +42,7 @@ def pin(stack: Stack) -> None:
             pinned[trust.name_of(each.login.host, each.login.port)] = _all_of(each)
     here = {trust.name_of(each.login.host, each.login.port) for each in shown}
     file.parent.mkdir(exist_ok=True)
-    draft = file.with_name(f"{file.name}.new")
-    draft.write_text(trust.text_of({host: keys for host, keys in pinned.items() if host in here}))
-    draft.replace(file)
+    write_whole(file, trust.text_of({host: keys for host, keys in pinned.items() if host in here}), mode=0o644)
     if any(each.new and each.keys for each in shown):
         print(
             f"\nPinned in {file}. Compare the fingerprints with what each host shows on its console:\n"

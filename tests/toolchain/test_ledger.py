@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from config.artifacts import read_checksums
+from config.whole_file import write_whole
 from toolchain import ledger
 from toolchain.ledger import Ledger
 from toolchain.origin import Origin
@@ -74,10 +75,10 @@ def test_a_mirror_that_cannot_be_written_gives_the_same_answer(mirror: Path, mon
     record.record("a/one", origin=Origin.SOURCE, made_of="a module")
     os.utime(file, ns=(0, 1_000_000_000))
 
-    def refuse(_file: Path, _text: str) -> None:
+    def refuse(_file: Path, _text: str, *, mode: int) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(ledger, "_replace", refuse)
+    monkeypatch.setattr(ledger, "write_whole", refuse)
     assert record.entry("a/one") is not None
 
 
@@ -92,14 +93,13 @@ def test_killed_between_the_two_files_the_entry_does_not_count(mirror: Path, mon
     record.record("a/one", origin=Origin.SOURCE, made_of="a module")
     record.record("b/two", origin=Origin.SOURCE, made_of="a module")
     (mirror / "a/one").write_text("built anew")
-    write = ledger._replace
 
-    def killed(file: Path, text: str) -> None:
+    def killed(file: Path, text: str, *, mode: int) -> None:
         if file.name == "SHA256SUMS":
             raise KeyboardInterrupt
-        write(file, text)
+        write_whole(file, text, mode=mode)
 
-    monkeypatch.setattr(ledger, "_replace", killed)
+    monkeypatch.setattr(ledger, "write_whole", killed)
     with pytest.raises(KeyboardInterrupt):
         record.record("a/one", origin=Origin.SOURCE, made_of="a module")
     assert Ledger(mirror).entry("a/one") is None

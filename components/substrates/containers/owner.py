@@ -14,16 +14,21 @@ import base64
 import binascii
 import hashlib
 import io
-import os
 import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+
+if not __package__:
+    # Run as a program, by the host's Python: the project is not on its path, and gets no files of root.
+    sys.path.insert(0, str(Path(__file__).parents[3]))
+    sys.dont_write_bytecode = True
+
+from config.whole_file import write_whole
 
 RECORDS = "/var/lib/hardway-labs"
 """A file for each lab of this host: identity, container engine, and the directory that made it, in one line."""
@@ -187,17 +192,11 @@ def take(lab: Lab) -> None:
     while True:
         lab.records.mkdir(mode=0o755, parents=True, exist_ok=True)
         try:
-            descriptor, draft = tempfile.mkstemp(dir=lab.records, prefix=".")
+            write_whole(lab.record, content, mode=0o644, sync=True)
         except FileNotFoundError:
             # The end of this host's last lab has removed the directory.
             continue
         break
-    with os.fdopen(descriptor, "w") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(draft).chmod(0o644)
-    Path(draft).replace(lab.record)
 
 
 def read(file: Path) -> Record | None:

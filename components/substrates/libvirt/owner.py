@@ -6,11 +6,16 @@ where the record is another lab's and libvirt has something of these names; `tak
 """
 
 import argparse
-import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
+
+if not __package__:
+    # Run as a program, by the host's Python: the project is not on its path, and gets no files of root.
+    sys.path.insert(0, str(Path(__file__).parents[3]))
+    sys.dont_write_bytecode = True
+
+from config.whole_file import write_whole
 
 RECORDS = "/var/lib/hardway-libvirt-labs"
 """A file for each lab of this host: the fingerprint of its key, and the directory that made it, in one line."""
@@ -89,13 +94,7 @@ def take(record: Path, key: str) -> None:
     if record.exists() and record.read_text() == content:
         return
     record.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    descriptor, draft = tempfile.mkstemp(dir=record.parent, prefix=".")
-    with os.fdopen(descriptor, "w") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(draft).chmod(0o644)
-    Path(draft).replace(record)
+    write_whole(record, content, mode=0o644, sync=True)
 
 
 def forget(lab: str, key: str, records: str = RECORDS) -> str:

@@ -1,0 +1,49 @@
+"""A file that is written whole or not at all: readers find the old content or the new one, also where a run is killed.
+
+Standard library only: programs that the host's Python runs import it, too.
+"""
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_whole(
+    file: Path,
+    content: str | bytes,
+    *,
+    mode: int = 0o600,
+    owner: tuple[int, int] | None = None,
+    draft_in: Path | None = None,
+    sync: bool = False,
+) -> None:
+    """Write a file by way of a draft that is renamed.
+
+    Args:
+        file: is replaced where it exists; its directory must exist.
+        content: text is written in UTF-8.
+        mode: the permissions, whatever the umask is.
+        owner: user and group; without it, those of this process.
+        draft_in: a directory of the same file system, where that of the file may have no other files.
+        sync: whether the content must survive a power failure, too.
+
+    Raises:
+        OSError: it cannot be written. Then the old file is unchanged, and the draft is removed.
+    """
+    descriptor, name = tempfile.mkstemp(dir=draft_in or file.parent, prefix=f".{file.name}.")
+    draft = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            os.fchmod(out.fileno(), mode)
+            if owner is not None:
+                os.fchown(out.fileno(), *owner)
+            out.write(content.encode() if isinstance(content, str) else content)
+            if sync:
+                out.flush()
+                os.fsync(out.fileno())
+        draft.replace(file)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            draft.unlink()
+        raise
