@@ -58,8 +58,13 @@ def seen(body: str, stdin: str = "") -> list[list[str]]:
     return found
 
 
+# One of each substrate, and both bootstrap methods: with what they import.
+IMPORTED = ("dev", "droplets-test", "libvirt", "gcp-classic", "kubeadm-own")
+
+
 def test_import_and_preview_start_no_process_open_no_connection_and_write_no_file() -> None:
-    assert seen(PREVIEW, json.dumps(SHAPES)) == []
+    assert {SHAPES[stack].get("substrate") for stack in IMPORTED} == {each.get("substrate") for each in SHAPES.values()}
+    assert seen(PREVIEW, json.dumps({stack: SHAPES[stack] for stack in IMPORTED})) == []
 
 
 def test_process_connection_and_written_file_are_reported() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lab.polling import eventually
@@ -302,7 +302,9 @@ def test_a_secret_that_did_not_come_fails_the_step(machine: Machine) -> None:
 LINES = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=60)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=8)
+@example(original="no end of line", block="a")
+@example(original="# BEGIN hardway\n", block="a\nb")
 @given(original=LINES, block=st.text("abc 1.", min_size=1, max_size=30))
 def test_a_block_goes_into_a_file_once_and_out_again_byte_for_byte(machine: Machine, original: str, block: str) -> None:
     path = machine.root / "hosts"
