@@ -27,7 +27,7 @@ def version_guard(name: str, lab: Lab, opts: pulumi.ResourceOptions) -> local.Co
     wanted, bootstrap = lab.artifacts.versions, lab.settings.bootstrap
 
     def refuse(args: pulumi.ResourceHookArgs) -> None:
-        recorded = version_changes.read(str((args.old_outputs or {}).get("stdout", "")).strip())
+        recorded = version_changes.recorded(args.old_outputs)
         version_changes.check({product: {version} for product, version in recorded.items()}, wanted, bootstrap)
 
     hook = pulumi.ResourceHook(f"{name}-can-change", refuse, pulumi.ResourceHookOptions(on_dry_run=True))

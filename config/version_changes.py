@@ -24,6 +24,11 @@ def read(word: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in word.split(",") if "=" in part)
 
 
+def recorded(outputs: Mapping[str, object] | None) -> dict[str, str]:
+    """The versions in the outputs of the command that prints them."""
+    return read(str((outputs or {}).get("stdout", "")).strip())
+
+
 def check(before: Mapping[str, Collection[str]], wanted: Mapping[str, str], bootstrap: str) -> None:
     """Refuse versions that a running lab cannot change to, unless INSIST=yes is in the environment.
 

@@ -40,7 +40,7 @@ def running(deployment: Mapping[str, Any]) -> dict[str, set[str]]:
         outputs = resource.get("outputs") or {}
         recorded: Mapping[str, str] = {}
         if str(resource["urn"]).endswith(_GUARD):
-            recorded = version_changes.read(str(outputs.get("stdout", "")).strip())
+            recorded = version_changes.recorded(outputs)
         elif resource.get("type") == "pulumi:pulumi:Stack":
             recorded = outputs.get("versions") or {}
         for product, version in recorded.items():

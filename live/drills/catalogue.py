@@ -253,7 +253,7 @@ DRILLS: tuple[Drill, ...] = (
         name="stop-leader",
         does="cuts the power of the controller that leads in etcd, as controller manager and as scheduler",
         target=lambda scene: leadership.most_leading(scene.cluster),
-        fault=_machine_fault(faults.PowerCut),
+        fault=_machine_fault(faults.LeadersPowerCut),
         measures=_one_controller_lost(),
         lacks=_switched(_ha),
         holds=15,
@@ -284,7 +284,7 @@ DRILLS: tuple[Drill, ...] = (
         name="stop-worker",
         does="cuts the power of a worker with a backend of the Service that a pod elsewhere calls, and maybe DNS",
         target=_worker_without_the_client,
-        fault=_machine_fault(faults.PowerCut),
+        fault=_machine_fault(faults.LeadersPowerCut),
         measures=(
             # 50 s without news of it, the controller manager's default, and its look every 5 s.
             measures.not_ready(60),
@@ -299,7 +299,7 @@ DRILLS: tuple[Drill, ...] = (
         name="stop-balancer",
         does="cuts the power of the balancer that holds the shared address",
         target=lambda scene: leadership.balancer_in_front(scene.cluster),
-        fault=_machine_fault(faults.PowerCut),
+        fault=_machine_fault(faults.LeadersPowerCut),
         measures=(measures.api_silent_for(BALANCER), measures.api_errors_for(), measures.api_writes_again()),
         lacks=_switched(_two(Role.LOAD_BALANCER)),
         holds=10,

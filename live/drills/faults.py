@@ -177,12 +177,12 @@ class LostMachine(Fault):
         leadership.release(self._cluster)
 
 
-class PowerCut(LostMachine):
+class PowerCut(Fault):
     """A machine stops as in a power cut, and is started again in the end."""
 
     def __init__(self, cluster: Cluster, machine: LiveMachine, engine: Engine) -> None:
-        super().__init__(cluster, machine)
-        self._engine = engine
+        super().__init__(cluster, [machine])
+        self._machine, self._engine = machine, engine
 
     def strike(self) -> float:
         struck = time.time()
@@ -191,7 +191,17 @@ class PowerCut(LostMachine):
 
     def relieve(self) -> None:
         self._engine.start(self._machine)
+
+
+class LeadersPowerCut(PowerCut):
+    """The power cut of a machine on which all that leads was gathered before."""
+
+    def prepare(self) -> None:
+        leadership.gather(self._cluster, self._machine)
+
+    def relieve(self) -> None:
         super().relieve()
+        leadership.release(self._cluster)
 
 
 class Partition(LostMachine):

@@ -17,7 +17,7 @@ from components.step import LIBRARY
 from live.cluster import Cluster, LiveMachine
 from live.drills import leadership
 from live.drills.engine import Engine
-from live.drills.faults import TABLE, Fault, Kill
+from live.drills.faults import TABLE, Fault, Kill, PowerCut
 from live.drills.probes import OWN_MEMBER
 from live.programs import program
 from live.search.delay import DelayingProxy
@@ -131,22 +131,6 @@ class Delay(Fault):
     def relieve(self) -> None:
         if self._proxy is not None:
             self._proxy.seconds = 0
-
-
-class Restart(Fault):
-    """A machine's power is cut, and it is started again."""
-
-    def __init__(self, cluster: Cluster, machine: LiveMachine) -> None:
-        super().__init__(cluster, [machine])
-        self._machine, self._engine = machine, Engine(cluster)
-
-    def strike(self) -> float:
-        struck = time.time()
-        self._engine.cut_power(self._machine)
-        return struck
-
-    def relieve(self) -> None:
-        self._engine.start(self._machine)
 
 
 class FullDisk(Fault):
@@ -412,7 +396,7 @@ def of(planned: Planned, cluster: Cluster, proxy: DelayingProxy | None = None) -
         case "one-way":
             return Packets(cluster, machine, one_way(planned.way))
         case "restart":
-            return Restart(cluster, machine)
+            return PowerCut(cluster, machine, Engine(cluster))
         case "full-disk":
             return FullDisk(cluster, machine)
         case "promotion":

@@ -1,15 +1,21 @@
 """A lab of three controllers that exists on paper, and what its machines would say."""
 
 import json
+import signal
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from config.machines import Role
+from live import cluster as live_cluster
+from live import search
 from live.cluster import Cluster, LiveMachine
 from live.probe import Answer, Probe, expected_pods, expected_units, questions
+from toolchain import paths, stack
 from toolchain.stack import Stack
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -28,7 +34,7 @@ CERTIFICATES = [{"name": "pki-admin", "subject": "CN=admin", "not_after": "2027-
 def cluster(directory: Path, *, controllers: int = 3, features: Collection[str] = ()) -> Cluster:
     """The lab, with this many controllers, and what it has that not every lab has."""
     names = [name for name in ADDRESSES if not name.startswith("controller") or int(name[-1]) < controllers]
-    stack = Stack(
+    described = Stack(
         name="paper",
         project="toy",
         settings_file=directory / "Pulumi.paper.yaml",
@@ -38,12 +44,26 @@ def cluster(directory: Path, *, controllers: int = 3, features: Collection[str] 
         features=frozenset(features),
     )
     return Cluster(
-        stack=stack,
+        stack=described,
         endpoint="https://10.0.0.5:6443",
         machines=[
             LiveMachine(name=name, roles=frozenset({ADDRESSES[name][0]}), address=ADDRESSES[name][1]) for name in names
         ],
     )
+
+
+def searched(directory: Path, monkeypatch: pytest.MonkeyPatch, api: object) -> Cluster:
+    """The lab as the search for faults finds it: with an API, and without machines."""
+    monkeypatch.setattr(paths, "state", lambda: directory)
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{directory}/backend")
+    made = cluster(directory)
+    made.stack.directory.mkdir()
+    monkeypatch.setattr(live_cluster, "find", lambda _: made)
+    monkeypatch.setattr(stack, "read", lambda name: made.stack)
+    monkeypatch.setattr(search, "Api", lambda cluster: api)
+    monkeypatch.setattr(search, "check_packet_filter", lambda cluster, machines: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    return made
 
 
 def well(lab: Cluster) -> list[Probe]:

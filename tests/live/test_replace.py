@@ -32,13 +32,6 @@ DEPLOYMENT: Mapping[str, Any] = {
 
 
 @pytest.fixture
-def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory of Pulumi's state of the test's own: commands that change a lab write a lock there."""
-    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}/backend")
-    return tmp_path / "backend"
-
-
-@pytest.fixture
 def lab(tmp_path: Path, backend: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr("toolchain.paths.checkout", lambda: tmp_path)
     (tmp_path / "Pulumi.paper.yaml").write_text("config: {}\n")

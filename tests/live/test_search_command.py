@@ -2,8 +2,7 @@
 
 import json
 import re
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from live.cluster import Cluster
 from live.search import clients, plan
 from live.search.plan import Planned
 from live.search.run import Verdict
-from toolchain import paths, stack
 from toolchain.from_source import linearizability
 from toolchain.recovery import locks_of
 
@@ -24,22 +22,14 @@ Judge = Callable[[Planned], Verdict]
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """A lab that exists on paper, and an API that takes everything."""
-    monkeypatch.setattr(paths, "state", lambda: tmp_path)
-    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}/backend")
-    made = small_lab.cluster(tmp_path)
-    made.stack.directory.mkdir()
-    monkeypatch.setattr(live_cluster, "find", lambda _: made)
-    monkeypatch.setattr(stack, "read", lambda name: made.stack)
+    made = small_lab.searched(tmp_path, monkeypatch, api=None)
     monkeypatch.setattr(linearizability, "ensure", lambda report: tmp_path / "checker")
-    monkeypatch.setattr(search, "Api", lambda cluster: None)
     monkeypatch.setattr(search, "await_healthy", lambda place: None)
-    monkeypatch.setattr(search, "check_packet_filter", lambda cluster, machines: None)
     for name in ("make_namespace", "remove_objects", "remove_namespace"):
         monkeypatch.setattr(clients, name, lambda *_, **__: None)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    yield made
+    return made
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, judge: Judge) -> list[int]:

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import small_lab
 from memory_api import MemoryApi, serving
 
 from cli import main as command
-from live import cluster as live_cluster
 from live import search
 from live.cluster import Cluster
 from live.drills.faults import Fault
@@ -19,7 +17,6 @@ from live.search import history
 from live.search import run as order
 from live.search.plan import Planned, plan
 from live.search.run import Place, Verdict
-from toolchain import paths, stack
 
 # Three kills, which take no time here; the second is that of the planted bug.
 SEED, COUNT, FAILS = 2113, 3, 2
@@ -48,14 +45,7 @@ def api() -> Iterator[MemoryApi]:
 @pytest.fixture(autouse=True)
 def lab(api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """A lab that exists on paper, with an API that answers and the planted bug."""
-    monkeypatch.setattr(paths, "state", lambda: tmp_path)
-    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}/backend")
-    made = small_lab.cluster(tmp_path)
-    made.stack.directory.mkdir()
-    monkeypatch.setattr(live_cluster, "find", lambda _: made)
-    monkeypatch.setattr(stack, "read", lambda name: made.stack)
-    monkeypatch.setattr(search, "Api", lambda cluster: api)
-    monkeypatch.setattr(search, "check_packet_filter", lambda cluster, machines: None)
+    made = small_lab.searched(tmp_path, monkeypatch, api)
     monkeypatch.setattr(order, "data_path_complaints", lambda cluster, api: [])
     monkeypatch.setattr(order, "_different_members", lambda place: [])
 
@@ -63,7 +53,6 @@ def lab(api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clus
         return order.inject(planned, place, lambda each, lab, _: OldData(lab, each, api))
 
     monkeypatch.setattr(search, "inject", inject)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
     return made
 
 

@@ -1,17 +1,14 @@
 """What a killed run has left on Google Cloud, against a local server with the layout and the rules of Google's API."""
 
 import base64
-import json
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from lab.json_server import Request, json_server
 from toolchain import choices, gcp_strays, operations, paths
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
@@ -135,26 +132,11 @@ class Google:
 def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
     api = Google()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_DELETE(self) -> None:
-            self.do_GET()
+    def answer(request: Request) -> tuple[int, Any]:
+        assert request.authorization == "Bearer a-token"
+        return api.answer(request.method, request.path, request.query)
 
-        def do_GET(self) -> None:
-            asked = urlsplit(self.path)
-            assert self.headers["Authorization"] == "Bearer a-token"
-            status, content = api.answer(self.command, asked.path, parse_qs(asked.query))
-            body = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        api.url = f"http://127.0.0.1:{server.server_port}"
+    with json_server(answer) as api.url:
         # The program itself, which asks here instead of Google.
         program = paths.checkout() / "components" / "substrates" / "gcp" / "owner.py"
         asks_here = tmp_path / "owner.py"
@@ -166,7 +148,6 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
         monkeypatch.setattr(gcp_strays, "_OWNER", asks_here)
         monkeypatch.setenv("GOOGLE_OAUTH_ACCESS_TOKEN", "a-token")
         yield api
-        server.shutdown()
 
 
 STACK = Stack(

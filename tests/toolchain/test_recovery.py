@@ -8,19 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from toy_stack import STACK
 
 from toolchain import recovery
 from toolchain.errors import ToolchainError
-from toolchain.stack import Stack
-
-STACK = Stack(
-    name="dev",
-    project="toy",
-    settings_file=Path("Pulumi.dev.yaml"),
-    substrate="containers",
-    engine="podman",
-    kubernetes="1.36.4",
-)
 
 
 def lock(backend: Path, pid: int, *, host: str | None = None, stack: str = "dev") -> Path:

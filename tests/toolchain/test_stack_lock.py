@@ -11,20 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from toy_stack import STACK
 
 from toolchain import paths, recovery, stack_lock
 from toolchain.errors import ToolchainError
 from toolchain.holder import KEY, Holder
-from toolchain.stack import Stack
 
-STACK = Stack(
-    name="dev",
-    project="toy",
-    settings_file=Path("Pulumi.dev.yaml"),
-    substrate="containers",
-    engine="podman",
-    kubernetes="1.36.4",
-)
 HOLDS = """
 import sys
 from dataclasses import fields

@@ -1,20 +1,17 @@
 """The preflight of a lab on Google Cloud, against a local server with the layout of Google's API."""
 
-import json
 import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from components.substrates.gcp import preflight as program
+from lab.json_server import Request, json_server
 
 CHECKOUT = Path(__file__).parents[2]
 PROGRAM = CHECKOUT / "components" / "substrates" / "gcp" / "preflight.py"
@@ -96,26 +93,12 @@ def off(service: str) -> tuple[int, dict[str, Any]]:
 def google() -> Iterator[Google]:
     api = Google()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked = urlsplit(self.path)
-            query = parse_qs(asked.query)
-            api.asked.append((asked.path, query, self.headers.get("Authorization")))
-            status, content = api.answer(asked.path, query)
-            body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(request: Request) -> tuple[int, Any]:
+        api.asked.append((request.path, request.query, request.authorization))
+        return api.answer(request.path, request.query)
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        api.url = f"http://127.0.0.1:{server.server_port}"
+    with json_server(answer) as api.url:
         yield api
-        server.shutdown()
 
 
 def preflight(

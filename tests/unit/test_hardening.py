@@ -63,7 +63,7 @@ ETCD = {
 }
 # The step of whichever machine has the first member.
 MEMBER = "etcd-member"
-PROGRAMS = {
+PROGRAMS: dict[str, tuple[str, dict[str, str], str]] = {
     "kube-apiserver": (CONTROLLER, APISERVER, "tls-cipher-suites"),
     "kube-controller-manager": (CONTROLLER, CONTROLLER_MANAGER, "tls-cipher-suites"),
     "kube-scheduler": (CONTROLLER, SCHEDULER, "tls-cipher-suites"),
@@ -71,7 +71,7 @@ PROGRAMS = {
 }
 # Each would give access without authentication, or would contradict the AuthenticationConfiguration.
 ABSENT_FROM_APISERVER = {"runtime-config", "insecure-port", "anonymous-auth", "token-auth-file"}
-CONFIGURATIONS = {
+CONFIGURATIONS: dict[tuple[str, str], dict[str, object]] = {
     (WORKER, "kubelet"): {
         "authentication.anonymous.enabled": False,
         "authentication.webhook.enabled": True,
