@@ -52,6 +52,12 @@ def cluster(directory: Path, *, controllers: int = 3, features: Collection[str] 
     )
 
 
+def own_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of Pulumi's state of the test's own: commands that change a lab write a lock there."""
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}/backend")
+    return tmp_path / "backend"
+
+
 def searched(directory: Path, monkeypatch: pytest.MonkeyPatch, api: object) -> Cluster:
     """The lab as the search for faults finds it: with an API, and without machines."""
     monkeypatch.setattr(paths, "state", lambda: directory)

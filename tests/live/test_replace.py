@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_lab import cluster, dead, member_state, ok, saying, well
+from small_lab import cluster, dead, member_state, ok, own_backend, saying, well
 
 from cli import main as commands
 from live import nodes, replace
@@ -29,6 +29,11 @@ DEPLOYMENT: Mapping[str, Any] = {
         ]
     }
 }
+
+
+@pytest.fixture
+def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return own_backend(tmp_path, monkeypatch)
 
 
 @pytest.fixture

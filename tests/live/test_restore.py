@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from small_lab import cluster, dead, well
+from small_lab import cluster, dead, own_backend, well
 from test_snapshot import IDENTITY, database
 
 from live import control_plane, restore
@@ -28,6 +28,11 @@ from toolchain.recovery import locks_of
 UNITS = control_plane._units(control_plane._library(1))
 PODS = control_plane._pods(control_plane._library(1), 1)
 HAS = Facts(programs=True, unit=True, token="hardway-paper", identity=IDENTITY, free=10**10, control_plane=True)
+
+
+@pytest.fixture
+def backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return own_backend(tmp_path, monkeypatch)
 
 
 @pytest.fixture
