@@ -102,7 +102,7 @@ def refuse_what_is_taken(lab: MeasuredLab) -> None:
     if standing:
         raise BenchmarkError(
             f"There are already {', '.join(name for found in standing.values() for name in found)}: "
-            "a benchmark is at work, or one was killed. Nothing was touched.\nWait for it, or remove its lab with\n  "
+            "a benchmark is at work, or one was killed. Nothing was changed.\nWait for it, or remove its lab with\n  "
             + "\n  ".join(ways_out[name] for name in standing)
         )
     networks = [files.NETWORK, lab.settings["network"]]

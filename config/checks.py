@@ -287,13 +287,13 @@ def _validity(settings: LabSettings) -> Iterator[Problem]:
         yield Problem(
             ("lab.pki.early_renewal_hours", "lab.pki.validity_hours"),
             f"renewing {pki.early_renewal_hours} h before the end leaves nothing of {pki.validity_hours} h: every `up` "
-            "would make all certificates anew",
+            "would renew all certificates",
             f"take less than {pki.validity_hours}",
         )
     if pki.validity_hours > pki.ca_validity_hours:
         yield Problem(
             ("lab.pki.validity_hours", "lab.pki.ca_validity_hours"),
-            f"{pki.validity_hours} h is longer than its authority lives ({pki.ca_validity_hours} h)",
+            f"{pki.validity_hours} h is longer than the validity of its CA ({pki.ca_validity_hours} h)",
             "take no more than lab.pki.ca_validity_hours",
         )
 

@@ -2,7 +2,7 @@
 
 Another pod network under running pods, or kubeadm's control plane beside that of the hard way, would be neither the one
 nor the other. Each run is told what the lab was made with (components/quorum.py keeps it), and refuses what differs:
-`make` before anything else (toolchain/choices.py), plain `pulumi up` before anything is touched.
+`make` before anything else (toolchain/choices.py), plain `pulumi up` before anything is changed.
 """
 
 from collections.abc import Mapping

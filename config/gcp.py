@@ -132,7 +132,7 @@ def _sources(sources: Sequence[IPv4Network]) -> Iterator[Problem]:
     if not sources:
         yield Problem(
             ("lab.gcp.sources",),
-            "not there: nobody could reach the machines",
+            "not there: no client could reach the machines",
             "list the ranges that you come from, like 198.51.100.7/32; to let the world in, name it: 0.0.0.0/0",
         )
     elif THE_WORLD not in sources and THE_WORLD in collapse_addresses(sources):

@@ -41,7 +41,7 @@ def lease_age(spec: Mapping[str, Any], now: float) -> float:
 
 
 def is_held(spec: Mapping[str, Any], now: float) -> bool:
-    """Whether somebody holds a lease, and has renewed it within its own duration."""
+    """Whether a lease has a holder that renewed it within its duration."""
     return bool(spec.get("holderIdentity")) and lease_age(spec, now) <= spec.get("leaseDurationSeconds", _LEASE_SECONDS)
 
 

@@ -38,7 +38,7 @@ class OwnMachine(Settings):
     role: Role | None = None
     """A worker where it has a pod range, else a controller."""
     user: UserName = "root"
-    """Who logs in: root, or somebody who may use sudo."""
+    """Who logs in: root, or a user who may use sudo."""
     port: Port = 22
     jumpbox: Jumpbox | None = None
     """[user@]host[:port] of the host that it is reached through; else directly."""

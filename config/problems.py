@@ -32,7 +32,7 @@ class ConfigError(Exception):
         self.problems = tuple(problems)
         count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
         report = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(problems, 1))
-        super().__init__(f"Pulumi.{stack}.yaml has {count}; nothing was touched.\n\n{report}\n")
+        super().__init__(f"Pulumi.{stack}.yaml has {count}; nothing was changed.\n\n{report}\n")
 
 
 # What pydantic calls an error -> what is wrong, and what would be right. Anything else: pydantic's words.

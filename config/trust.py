@@ -1,7 +1,7 @@
 """Which hosts may be connected to: the public keys that `make trust` pinned, in trust/<stack>.known_hosts.
 
-The file has the format of ssh's own known_hosts(5), and is meant to be kept with the settings file: whoever has both
-reaches the same hosts, and no others.
+The file has the format of ssh's own known_hosts(5), and is meant to be kept with the settings file: a clone with both
+files connects to the same hosts, and to no others.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,1 +1,1 @@
-"""What is done with a lab that is up: look at it, save it, mend it, hurt it."""
+"""Day-2 operations on a running lab: status, snapshots, restore, replacement of machines, fault injection."""

@@ -56,7 +56,7 @@ def _found(cluster: Cluster) -> tuple[list[status.MachineStatus], str, list[str]
         api = "" if endpoint.result() == "ok" else endpoint.result()
         silent = [machine for machine in machines if not machine.reached]
         problems = list(status.machine_problems([machine for machine in machines if machine.reached]))
-        # An API that does not answer tells of no Nodes.
+        # An API that does not answer lists no Nodes.
         return silent, api, problems if api else [*problems, *nodes.result()]
 
 

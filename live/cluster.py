@@ -27,7 +27,7 @@ class LiveMachine:
         roles: what it is for.
         address: IPv4, in the machines' range.
         pod_cidr: the range of its pods; workers only.
-        user: who logs in there: root, or somebody whose sudo asks for nothing.
+        user: who logs in there: root, or a user whose sudo needs no password.
     """
 
     name: str
@@ -37,7 +37,7 @@ class LiveMachine:
     user: str = "root"
 
     def as_root(self, script: str) -> str:
-        """The command by which whoever logs in has root's bash run a script.
+        """The command by which the login user runs a script in root's bash.
 
         What it asks is on the lab's machines: a proxy of the host's (/etc/environment) is not used.
         """

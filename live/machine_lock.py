@@ -55,7 +55,7 @@ def alone(script: str, *, command: str, wait: float, seconds: float) -> str:
         script: a bash script.
         command: what it is part of, for those who wait: make restore.
         wait: seconds to wait for the lock.
-        seconds: how long the script may run; then it is ended on the machine, also where nobody waits for it any more.
+        seconds: how long the script may run; then it is ended on the machine, also if its caller has ended.
     """
     user = pwd.getpwuid(os.geteuid()).pw_name
     holder = quote(f"{command} of {user}@{socket.gethostname()}")

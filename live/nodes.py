@@ -1,4 +1,4 @@
-"""Waiting for the lab's nodes, by what their kubelets say now and not by what the API still believes."""
+"""Waits for the lab's Nodes, by what their kubelets report now: the API may still have an old condition."""
 
 import json
 import time
@@ -22,7 +22,7 @@ def now() -> datetime:
 def wait_until_heard(cluster: Cluster, names: Collection[str], *, since: datetime, seconds: float) -> dict[str, str]:
     """Wait until the kubelets of these nodes have renewed their leases, and the nodes are Ready.
 
-    A node that is called Ready says nothing: the API believes so for 50 s after its kubelet is gone. The deadline is
+    The condition Ready is not enough: it stays for 50 s after its kubelet is gone. The deadline is
     multiplied by the lab's `timeout_factor`.
 
     Returns:

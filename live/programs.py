@@ -37,7 +37,7 @@ class Program:
         raise NotImplementedError
 
     def start(self) -> str:
-        """Has it run as ever; bears that it does."""
+        """Let it run again. Succeeds if it runs already."""
         raise NotImplementedError
 
     def run_with(self, assignment: str) -> str:
@@ -139,7 +139,7 @@ class Pod(Program):
         """Makes a change, and waits for the process that comes of it."""
         if self.name == "etcd":
             # The kubelet asks its own machine's API server before it starts a changed pod. Without etcd that answers
-            # after a minute; where nobody listens, the kubelet does not wait.
+            # after a minute; if no process listens, the kubelet does not wait.
             change = f"{change}\nkill -9 $({Pod('kube-apiserver').pid()}) 2>/dev/null || true"
         return (
             f"old=$({self.pid()})\n{change}\nend=$((SECONDS + {self._seconds}))\n"

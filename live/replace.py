@@ -1,4 +1,4 @@
-"""`make replace`: machines destroyed and made anew, also when they answer no more; they rejoin, no data are lost."""
+"""`make replace`: destroys and recreates machines, also ones that do not answer; they rejoin, no data are lost."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +14,7 @@ _NODES_SECONDS = 120
 
 
 def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
-    """Make machines anew, and end as `make up` does.
+    """Recreate machines, and end as `make up` does.
 
     Args:
         cluster: the lab.
@@ -25,7 +25,7 @@ def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
         The exit status of `pulumi up`.
 
     Raises:
-        ToolchainError: a name is wrong, or etcd would lose its quorum, and nothing was touched; or a Node did not come.
+        ToolchainError: a name is wrong, or etcd would lose its quorum, and nothing was changed; or a Node did not come.
     """
     check_names(cluster, names)
     stack = cluster.stack
@@ -43,7 +43,7 @@ def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
             return status
         outputs = operations.outputs(workshop, stack)
         access.write(stack, outputs)
-        # All that can come: with another balancer every kubelet has to find its way anew.
+        # All that can become Ready: with another load balancer every kubelet has to connect again.
         reached = {probe.machine.name for probe in probes if probe.reached}
         wanted = [each.name for each in cluster.nodes if each.name in reached | set(names)]
         missing = nodes.wait_until_heard(cluster, wanted, since=since, seconds=_NODES_SECONDS)
@@ -79,7 +79,7 @@ def check_quorum(cluster: Cluster, found: Sequence[MemberStatus], names: Sequenc
         insist: say what will be lost, and go on.
 
     Raises:
-        ToolchainError: it does not, and nobody insists.
+        ToolchainError: it does not, and `INSIST` is not set.
     """
     voters = [each for each in found if each.role != "learner"]
     healthy = [each.machine for each in voters if each.healthy]
@@ -94,13 +94,13 @@ def check_quorum(cluster: Cluster, found: Sequence[MemberStatus], names: Sequenc
     stack = cluster.stack.name
     if cluster.by_kubeadm:
         raise ToolchainError(
-            f"{said} Nothing was touched.\n"
+            f"{said} Nothing was changed.\n"
             "Bring back members that are down. kubeadm can begin no new cluster under machines that have joined one: "
             f"if the data are lost, make destroy STACK={stack}, and make up STACK={stack}."
         )
     if not insist:
         raise ToolchainError(
-            f"{said} Nothing was touched.\n"
+            f"{said} Nothing was changed.\n"
             f"Take a snapshot first (make snapshot STACK={stack}), and bring back members that are down. INSIST=yes "
             "goes on nevertheless; the cluster's data are then gone until a snapshot is restored."
         )

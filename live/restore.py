@@ -8,8 +8,8 @@ From its stop until all members have their new data, etcd is masked on every mem
 kubelet is), also across a reboot: a member with old data must not start beside one with new data. The new data carry a
 cluster token of their own, so that a member which has old data nevertheless is refused by the others.
 
-The revision goes up by at least 1,000,000,000, and all older ones count as compacted: whoever watched the old cluster
-(kubelets, controllers) is told to read everything anew, instead of waiting for revisions that come a second time.
+The revision goes up by at least 1,000,000,000, and all older ones count as compacted: clients that watched the old
+cluster (kubelets, controllers) must read everything again, instead of waiting for revisions that occur a second time.
 
 Source: https://etcd.io/docs/v3.6/op-guide/recovery/
 """
@@ -90,7 +90,7 @@ class Plan:
         file: the snapshot.
         sum: its sha256.
         token: of the new etcd cluster.
-        live_revision: the highest that a member or its data still tell of; 0 where none does.
+        live_revision: the highest revision that a member or its data have; 0 if there is none.
         controllers: those that have a control plane.
     """
 
@@ -105,7 +105,7 @@ def restore(cluster: Cluster, file: Path) -> None:
     """Make the cluster what a snapshot says.
 
     Raises:
-        ToolchainError: a check failed, and nothing was touched; or a machine failed on the way.
+        ToolchainError: a check failed, and nothing was changed; or a machine failed on the way.
     """
     with operations.without_pulumi(cluster.stack, _COMMAND), Report() as report:
         with report.part("checks"):
@@ -132,7 +132,7 @@ def _check(cluster: Cluster, file: Path) -> Plan:
     )
     if problems := find_problems(cluster, file, probes, facts):
         raise ToolchainError(
-            f"{file} cannot be restored in the lab {cluster.stack.name}; nothing was touched.\n"
+            f"{file} cannot be restored in the lab {cluster.stack.name}; nothing was changed.\n"
             + "\n".join(f"  - {problem}" for problem in problems)
         )
     return Plan(
@@ -183,8 +183,8 @@ def find_problems(cluster: Cluster, file: Path, probes: Sequence[Probe], facts: 
     for identity in {has.identity for has in facts.values() if has.identity}:
         if readable and not is_of(file, identity):
             found.append(
-                f"{file} is not of this lab: neither the data in it nor its sidecar bear the lab's mark "
-                f"({identity[:16]}...). A lab that was destroyed and made anew is another one, with other keys"
+                f"{file} is not of this lab: neither the data in it nor its sidecar have the lab's mark "
+                f"({identity[:16]}...). A lab that was destroyed and created again is another one, with other keys"
             )
     return found
 
@@ -245,7 +245,7 @@ def _prepare(cluster: Cluster, plan: Plan) -> tuple[int, int]:
         )
     except ToolchainError as error:
         _on_all(cluster.etcd_members, lambda each: cluster.change(each, f"rm -rf {_SNAPSHOT} {_NEW}", command=_COMMAND))
-        raise ToolchainError(f"{error}\nThe cluster was not touched.") from None
+        raise ToolchainError(f"{error}\nThe cluster was not changed.") from None
     return revision, revision + bump
 
 
@@ -284,7 +284,7 @@ def _swap(cluster: Cluster, plan: Plan, own: ControlPlane, report: Report) -> No
     with report.part("API servers start"):
         _on_all(plan.controllers, lambda each: _run(cluster, each, own.start_api_server, seconds=150))
     with report.part("controller managers and schedulers start"):
-        # Nobody who held them is still at work, and nobody would wait 15 s for the holder of before.
+        # Their holders have ended. Without the deletion the new ones would wait 15 s for the leases to expire.
         for controller in plan.controllers[:1]:
             _run(cluster, controller, f"{_KUBECTL} -n kube-system delete lease --ignore-not-found {' '.join(LEADERS)}")
         _on_all(plan.controllers, lambda each: _run(cluster, each, own.start_leaders, seconds=150))
@@ -388,12 +388,12 @@ def _nodes(cluster: Cluster, since: datetime) -> None:
         ToolchainError: one did not come.
     """
     wanted = [machine.name for machine in cluster.nodes]
-    strangers = sorted(set(wanted) - nodes.names_in_api(cluster, seconds=60))
-    for name in strangers:
+    unknown = sorted(set(wanted) - nodes.names_in_api(cluster, seconds=60))
+    for name in unknown:
         # A kubelet registers its Node when it starts, and not again.
         _run(cluster, cluster.machine(name), "systemctl restart kubelet.service")
     missing = nodes.wait_until_heard(cluster, wanted, since=since, seconds=_NODES_SECONDS)
-    for name in set(strangers) - missing.keys():
+    for name in set(unknown) - missing.keys():
         machine = cluster.machine(name)
         patch = {"spec": {"podCIDR": machine.pod_cidr, "podCIDRs": [machine.pod_cidr]}}
         cluster.kubectl("patch", f"node/{name}", "-p", json.dumps(patch))

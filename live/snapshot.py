@@ -71,9 +71,9 @@ def take(cluster: Cluster, file: Path | None) -> Path:
         ToolchainError: no member can give one, the file exists, or what came is not whole. Then there is no file.
     """
     if file is not None and (file.exists() or sidecar_of(file).exists()):
-        raise ToolchainError(f"{file} or its sidecar exists already. Nothing was touched.")
+        raise ToolchainError(f"{file} or its sidecar exists already. Nothing was changed.")
     if file is not None and not file.parent.is_dir():
-        raise ToolchainError(f"{file.parent} is no directory. Nothing was touched.")
+        raise ToolchainError(f"{file.parent} is no directory. Nothing was changed.")
     member, why = best(members(cluster, probe_all(cluster)))
     directory = cluster.stack.directory / "snapshots" if file is None else file.parent
     directory.mkdir(mode=0o700, exist_ok=True)

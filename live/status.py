@@ -1,7 +1,7 @@
 """How a lab is: gathered from all of its machines at once, judged, and shown as a table or as JSON.
 
 The JSON of `make status ARGS=--json` is the dataclass `Status`, field by field; sizes are bytes, times RFC 3339 in UTC.
-A field that nobody could answer is null (or an empty list), and `problems` says why.
+A field without an answer is null (or an empty list), and `problems` says why.
 """
 
 import csv
@@ -115,7 +115,7 @@ class LeaseStatus:
 
     Args:
         name: of the lease in kube-system.
-        holder: the machine; null where nobody has ever held it.
+        holder: the machine; null if it never had a holder.
         renewed: when it was last renewed.
         age_seconds: how long ago that was.
         valid: whether that is within the lease's own duration.
@@ -711,13 +711,13 @@ def _object_problems(
     cluster: Cluster, seen_by: str | None, leases: Sequence[LeaseStatus], nodes: Sequence[NodeStatus]
 ) -> Iterator[str]:
     if seen_by is None:
-        yield "no API server tells of leases and nodes"
+        yield "no API server lists leases and nodes"
         return
     for lease in leases:
         if lease.renewed is None:
-            yield f"nobody has ever held the lease {lease.name}"
+            yield f"the lease {lease.name} never had a holder"
         elif not lease.valid:
-            yield f"the lease {lease.name} was last renewed {lease.age_seconds} s ago, by {lease.holder or 'nobody'}"
+            yield f"the lease {lease.name} was last renewed {lease.age_seconds} s ago, by {lease.holder or 'no holder'}"
     yield from node_problems(cluster, nodes)
 
 

@@ -13,7 +13,7 @@ _WIDTH_OF_A_FILE = 200
 
 
 def show(status: Status) -> None:
-    """Print it; at the end stands whether all is well, and what is not, a line for each problem."""
+    """Print it; the end says whether the lab is healthy, with a line for each problem."""
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE, highlight=False, soft_wrap=False)
     for table in _tables(status):
         console.print(table)
@@ -25,7 +25,9 @@ def show(status: Status) -> None:
             whose = each.machine or "the host of the containers"
             console.print(f"firewall of {whose}: not read, {each.message}", markup=False, soft_wrap=True)
     # Each problem in a line of its own, so that a program that reads lines finds it.
-    verdict = ["All is well."] if status.well else ["Not well:", *(f"  {problem}" for problem in status.problems)]
+    verdict = (
+        ["The lab is healthy."] if status.well else ["Not healthy:", *(f"  {problem}" for problem in status.problems)]
+    )
     console.print("\n".join(verdict), markup=False, soft_wrap=True)
 
 
@@ -92,7 +94,7 @@ def _tables(status: Status) -> Iterable[Table]:
     yield _table(
         "endpoint",
         ("endpoint", "held by", "ready"),
-        [(endpoint.url, ", ".join(endpoint.held_by) or "nobody", "yes" if endpoint.ready else endpoint.message)],
+        [(endpoint.url, ", ".join(endpoint.held_by) or "none", "yes" if endpoint.ready else endpoint.message)],
     )
     yield _table(
         "backends",
@@ -139,7 +141,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]])
     for row in rows:
         table.add_row(*("-" if cell in (None, "") else str(cell) for cell in row))
     if not rows:
-        table.add_row(f"{title}: nobody could be asked")
+        table.add_row(f"{title}: no machine could be asked")
     return table
 
 
@@ -147,7 +149,7 @@ def _certificates(status: Status, soon: Sequence[CertificateStatus]) -> str:
     by = " or ".join(f"`{command}`" for command in dict.fromkeys(each.renewed_by for each in status.certificates))
     when = f"within {status.renewal_days:g} days, when {by} renews them"
     if not status.certificates:
-        return "certificates: nobody told of any"
+        return "certificates: no machine reported any"
     if soon:
         lines = [
             f"  {each.name}{f' ({each.subject})' if each.subject else ''}: {each.not_after}, "

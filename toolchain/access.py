@@ -43,7 +43,7 @@ def write(stack: Stack, outputs: Mapping[str, Any]) -> None:
         _replace(stack.directory / name, str(outputs[output]))
     _replace(stack.directory / "lab.json", json.dumps({fact: outputs[fact] for fact in _FACTS}, indent=2))
     if stack.traits.on_engine:
-        # Backends other than files show nobody what they have: the lab keeps its engine by this.
+        # Other backends than files cannot be read here: the lab keeps its container engine by this.
         container_engine.keep(stack.name, stack.engine, paths.state())
     _copy_kubectl(stack)
 

@@ -25,9 +25,9 @@ def check(deployment: Mapping[str, Any], stack: Stack) -> None:
         return
     if found := choices.differences(before, stack.choices):
         raise ToolchainError(
-            f"The lab {stack.name} is up, and cannot become another; nothing was touched.\n"
+            f"The lab {stack.name} is up, and this setting is immutable; nothing was changed.\n"
             + "".join(f"  {difference}\n" for difference in found)
-            + f"Put it back, or make the lab anew: `make destroy STACK={stack.name}`, then `make up`."
+            + f"Restore the setting, or recreate the lab: `make destroy STACK={stack.name}`, then `make up`."
         )
 
 

@@ -50,7 +50,7 @@ def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
         ToolchainError: what has the names in this state is another state's: nothing was removed.
     """
     resources = (deployment.get("deployment") or {}).get("resources") or []
-    # Before the lab's preflight has passed, what bears its name is somebody else's.
+    # Before the lab's preflight has passed, what has its name may belong to another lab.
     if not any(str(resource["urn"]).endswith("::machines-preflight") for resource in resources):
         return []
     lab, uri = f"hardway-{stack.name}", str(stack.libvirt.get("uri", "qemu:///system"))

@@ -78,7 +78,7 @@ def up(workshop: Workshop, stack: Stack) -> int:
 
 
 def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
-    """Make machines anew, and with them all that was on them; the rest as `up`.
+    """Recreate machines, and everything that was on them; the rest as `up`.
 
     Args:
         machines: their names.
@@ -88,7 +88,7 @@ def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
     """
     if stack.traits.existing_hosts:
         raise ToolchainError(
-            f"The machines of the stack {stack.name} are hosts of yours: make one anew yourself, then run "
+            f"The machines of the stack {stack.name} are existing hosts: reinstall the host yourself, then run "
             f"`make trust STACK={stack.name}` (it says how to pin the new host key) and `make up STACK={stack.name}`."
         )
     with settings_file_kept(stack.settings_file, workshop.state):
@@ -146,7 +146,7 @@ def alone(stack: Stack, doing: str) -> Iterator[None]:
             yield
     except HeldError as error:
         raise ToolchainError(
-            f"Another run is at work on the stack {stack.name} ({error}). Nothing was touched.\n"
+            f"Another run is at work on the stack {stack.name} ({error}). Nothing was changed.\n"
             "Wait for it, or interrupt it with Ctrl-C in its terminal, then run this again."
         ) from None
 
@@ -307,7 +307,7 @@ def _pulumi(workshop: Workshop, stack: Stack, *arguments: str) -> int:
     if beyond:
         raise ToolchainError(
             f"{beyond[0]} Pulumi was interrupted.\n"
-            "When that host works again, run the same command: it goes on from here. `make replace` makes it anew."
+            "When that host works again, run the same command: it continues. `make replace` recreates the machine."
         )
     return status
 

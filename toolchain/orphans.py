@@ -78,7 +78,7 @@ def end_orphans(checkout: Path) -> list[Process]:
 
 
 def _is_orphan(process: Process, processes: dict[int, Process], checkout: Path) -> bool:
-    """Whether it is a plugin of this project, its parent is no engine, and nobody listens at its engine's address."""
+    """Whether it is a plugin of this project, no child of a `pulumi`, and nothing listens at its engine's address."""
     if not _PLUGIN.fullmatch(process.name) or process.ended:
         return False
     address = _ENGINE.fullmatch(process.command[-1])

@@ -1,6 +1,6 @@
 """The owner of the checkout: `sudo make up` runs as root, and the files that it writes here are given to this user.
 
-Root may also work, without sudo, in a checkout that belongs to somebody else: the rule is the same.
+Root may also work, without sudo, in a checkout of another user: the rule is the same.
 """
 
 import os
@@ -59,5 +59,5 @@ def _hand_over(top: Path, owner: os.stat_result, left_alone: frozenset[str]) -> 
 
 
 def _is_roots_own(found: os.stat_result, device: int) -> bool:
-    # A file with a second name may be a system file that somebody has linked here.
+    # A file with a second name may be a system file that was linked here.
     return found.st_uid == 0 and found.st_dev == device and (stat.S_ISDIR(found.st_mode) or found.st_nlink == 1)

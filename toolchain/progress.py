@@ -48,7 +48,7 @@ class Part:
         self.doing = doing.strip()
 
     def advance(self, done: int, total: int | None) -> None:
-        """How many bytes have come, of how many (None: nobody knows)."""
+        """How many bytes have come, of how many (None: unknown)."""
         self._go_on()
         self.done, self.total = done, total
 

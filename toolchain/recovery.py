@@ -8,7 +8,7 @@ When the host loses its power, a file of the state may end with NUL bytes: its l
 were not, or the file system has filled them. Where all of its JSON stands before them, they are removed.
 
 The backend writes the state itself whole or not at all, but not the attributes that it keeps beside it: cut short
-by a kill, they make the state unreadable. Nobody needs them, so they are removed.
+by a kill, they make the state unreadable. They are not needed, so they are removed.
 
 An operation that was under way is noted in the state, and every later run would warn of it: `pulumi refresh`
 clears it. What was being created is not in the state, so the next `up` creates it again.
@@ -89,7 +89,7 @@ def clear_stale_locks(directory: Path | None, stack: Stack) -> list[Lock]:
 
 
 def drop_torn_attributes(directory: Path | None, stack: Stack) -> None:
-    """Remove what a killed process has left half written beside the state. Only where nobody is at work.
+    """Remove what a killed process has left half written beside the state. Only while no run is at work.
 
     Args:
         directory: of the backend; None where it is no directory.
@@ -108,7 +108,7 @@ def drop_torn_attributes(directory: Path | None, stack: Stack) -> None:
 
 
 def repair_torn_state(directory: Path | None, stack: Stack) -> Path | None:
-    """Remove NUL bytes behind the JSON of a state. Only where nobody is at work.
+    """Remove NUL bytes behind the JSON of a state. Only while no run is at work.
 
     Args:
         directory: of the backend; None where it is no directory.
@@ -199,7 +199,7 @@ def locks_of(directory: Path, stack: Stack) -> list[Lock]:
             continue
         except ValueError:
             content = None
-        # A file that is damaged is nobody's for certain: report it as one that may be alive.
+        # A damaged file names no process for certain: report it as one that may be alive.
         said: Mapping[str, Any] = content if isinstance(content, dict) else {}
         pid = said.get("pid")
         complete = isinstance(pid, int) and pid > 0

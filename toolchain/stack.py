@@ -114,7 +114,7 @@ def read(name: str) -> Stack:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that is there twice, as Pulumi does: of two values nobody could say which one counts."""
+    """Refuses a key that is there twice, as Pulumi does: of two values it is unknown which one counts."""
 
 
 def _unique(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -151,14 +151,14 @@ def lab_of(file: Path, project: str) -> Any:
     for what, value in (("the file", document), ("config", _mapping(document).get("config"))):
         if value is not None and not isinstance(value, dict):
             raise ToolchainError(
-                f"{file.name}: {what} is no map ({value!r}); nothing was touched.\n"
+                f"{file.name}: {what} is no map ({value!r}); nothing was changed.\n"
                 f"  Write config:, below it {project}:lab:, and below that the lab's keys, as Pulumi.dev.yaml has them."
             )
     config = _mapping(_mapping(document).get("config"))
     keys = [key for key in (f"{project}:lab", "lab") if key in config]
     if len(keys) > 1:
         raise ToolchainError(
-            f"{file.name}: config has both {keys[0]} and {keys[1]}, which mean the same; nothing was touched.\n"
+            f"{file.name}: config has both {keys[0]} and {keys[1]}, which mean the same; nothing was changed.\n"
             f"  Write {keys[0]} alone."
         )
     return config[keys[0]] if keys else None

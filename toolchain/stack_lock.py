@@ -8,7 +8,7 @@ A lock that a killed command has left is removed by the next run of this project
 until then, as it does after a killed `pulumi`.
 
 Source: pkg/backend/diy/lock.go of Pulumi 3: `.pulumi/locks/organization/PROJECT/STACK/ID.json`, with pid, username,
-hostname and timestamp. The order is: look for others, write, look again; whoever sees another then goes back.
+hostname and timestamp. The order is: look for others, write, look again; who sees another withdraws.
 """
 
 import json

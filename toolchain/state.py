@@ -1,7 +1,7 @@
 """Where Pulumi keeps its state: the backend that the user is logged in to, else a directory in this checkout.
 
 In the second case the secrets in the state are encrypted with a passphrase that is made here once. It is the
-key to every lab of the checkout: it is never made anew over a state that an earlier one has encrypted.
+key to every lab of the checkout: it is never created again over a state that an earlier one has encrypted.
 """
 
 import json
@@ -22,7 +22,7 @@ from toolchain import paths
 from toolchain.errors import ToolchainError
 
 _OWN_PASSPHRASE = ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE")
-# No checksum in a second file beside each file of the state: made anew some 300 times in one `up`, it costs more than
+# No checksum in a second file beside each file of the state: written 300 times in one `up`, it costs more than
 # writing the state does, and one that a kill cuts short makes the state unreadable.
 _WITHOUT_ATTRIBUTES = "?metadata=skip"
 
@@ -117,7 +117,7 @@ def _lost(passphrase: Path, stacks: list[str]) -> str:
     return (
         f"The passphrase is lost: {passphrase} is gone, and with it was encrypted the state of\n"
         f"{', '.join(stacks)}. Without it the keys of those labs cannot be read: Pulumi can neither change\n"
-        "nor destroy them, and a new passphrase would not open them. Nothing was touched.\n"
+        "nor destroy them, and a new passphrase would not open them. Nothing was changed.\n"
         f"  - If there is a copy: put it back as {passphrase}, or name it in PULUMI_CONFIG_PASSPHRASE_FILE.\n"
         "  - If there is none, give those labs up: remove their machines by hand (for containers:\n"
         "    `podman ps --all`, `podman volume ls` and `podman network ls` show them), then remove\n"
@@ -145,7 +145,7 @@ def settings_file_kept(file: Path, state: State) -> Iterator[None]:
     """Undo what the CLI does to a stack's settings file, which is under version control, while it works.
 
     The CLI writes an `encryptionsalt` into it, and its own formatting. The state has that salt too, and with
-    the generated passphrase it serves nobody else: the file gets its old text back. Any other change stays.
+    the generated passphrase it serves nothing else: the file gets its old text back. Any other change stays.
 
     Args:
         file: Pulumi.<stack>.yaml.

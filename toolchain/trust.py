@@ -56,7 +56,7 @@ def _check(stack: Stack, shown: Sequence[Shown], refused: Sequence[Shown]) -> No
     for each in refused:
         name = trust.name_of(each.login.host, each.login.port)
         problems.append(
-            f"{each.login} shows another key than the pinned one; that stays pinned. If you made the host anew:\n"
+            f"{each.login} shows another key than the pinned one; that stays pinned. If you reinstalled the host:\n"
             f"    ssh-keygen -R '{name}' -f {trust.file_of(stack.name)} && make trust STACK={stack.name}"
         )
     if problems:

@@ -51,7 +51,7 @@ def main(stack: Stack, names: Sequence[str], json_file: Path | None = None) -> i
     refuse(cluster, names, drills, lacking)
     if any(drill.name == "partition" for drill in drills):
         check_packet_filter(cluster, cluster.with_role(Role.CONTROLLER))
-    # Whoever ends this wants everything mended first, as after Ctrl-C.
+    # A signal ends this only after everything is repaired, as after Ctrl-C.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     load = os.getloadavg()
@@ -74,7 +74,7 @@ def main(stack: Stack, names: Sequence[str], json_file: Path | None = None) -> i
 
 
 def refuse(cluster: Cluster, names: Sequence[str], drills: Sequence[Drill], lacking: Mapping[str, str]) -> None:
-    """Refuse what cannot be done, before anything is touched.
+    """Refuse what cannot be done, before anything is changed.
 
     All drills together need a lab of high availability, but for those that a lab of one balancer, or of machines that
     are no containers, cannot have. By name, a lab gets every drill that makes sense on it.
@@ -90,7 +90,7 @@ def refuse(cluster: Cluster, names: Sequence[str], drills: Sequence[Drill], lack
         instead = catalogue.split(catalogue.DRILLS, cluster)[0]
         raise ToolchainError(
             f"The lab {cluster.stack.name} cannot have the drill {impossible[0]}: it needs {lacking[impossible[0]]}. "
-            f"Nothing was touched.\nBy name this lab can have: {catalogue.names_of(instead)}."
+            f"Nothing was changed.\nBy name this lab can have: {catalogue.names_of(instead)}."
         )
 
 
@@ -98,7 +98,7 @@ def _do(drills: Sequence[Drill], cluster: Cluster) -> tuple[list[Outcome], str]:
     """Do drills in their order, and remove all that they made.
 
     Returns:
-        How those went that were done, and what stood in the way of the rest.
+        The outcomes of the drills that were done, and why the others were not.
     """
     api, workload = Api(cluster), Workload(cluster)
     scene = Scene(cluster=cluster, engine=Engine(cluster), workload=workload)
@@ -110,11 +110,11 @@ def _do(drills: Sequence[Drill], cluster: Cluster) -> tuple[list[Outcome], str]:
         for drill in drills:
             outcomes.append(run.run(drill, scene, api, _say))
             if outcomes[-1].failure:
-                return outcomes, f"After {drill.name} the lab is not well; the drills end here."
+                return outcomes, f"After {drill.name} the lab is not healthy; the drills end here."
     except (ToolchainError, ApiError) as error:
         return outcomes, str(error)
     except KeyboardInterrupt:
-        return outcomes, "Interrupted; what was broken is mended."
+        return outcomes, "Interrupted; what was broken is repaired."
     finally:
         with undisturbed():
             _remove(cluster, workload)

@@ -46,7 +46,7 @@ class Drill:
         lacks: why it cannot be done on a lab, or nothing where it can.
         quick: whether it belongs to the quick half: short, and part of the tests.
         holds: seconds that the fault lasts at least.
-        well_within: seconds after the mending, within which the cluster must be well again.
+        well_within: seconds after the repair, within which the cluster must be healthy again.
     """
 
     name: str

@@ -22,7 +22,7 @@ class Engine:
         self._as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
 
     def cut_power(self, *machines: LiveMachine) -> None:
-        """Stop machines as a power cut does: nothing on them hears of it."""
+        """Stop machines as a power failure does: no process on them gets a signal first."""
         running = self._running()
         if wanted := [name for name in map(self._container, machines) if name in running]:
             self._run(self.name, "kill", "--signal=KILL", *wanted)

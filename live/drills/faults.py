@@ -1,7 +1,7 @@
-"""What is broken, and how it is mended again.
+"""What a drill breaks, and how that is repaired.
 
-A fault is prepared (before anything is measured), struck and relieved. Relieving bears that it was never struck, or
-was relieved already: so the next run can clean up what a run that was killed has left.
+A fault is prepared (before anything is measured), injected and recovered. `recover` must succeed even if `inject` never
+ran, or `recover` ran already: so the next run can clean up what a run that was killed has left.
 """
 
 import subprocess
@@ -80,12 +80,12 @@ class Fault:
     def prepare(self) -> None:
         """What comes before the measurement."""
 
-    def strike(self) -> float:
+    def inject(self) -> float:
         """Break it, and return when that was, in seconds since the epoch."""
         raise NotImplementedError
 
-    def relieve(self) -> None:
-        """Mend it."""
+    def recover(self) -> None:
+        """Repair it."""
 
     def _ssh(self, machine: LiveMachine, script: str, *, seconds: float = 60) -> str:
         done = self._cluster.change(machine, script, command=COMMAND, seconds=seconds)
@@ -105,7 +105,7 @@ class Kill(Fault):
         self._process: subprocess.Popen[str] | None = None
         self._waiting: threading.Thread | None = None
 
-    def strike(self) -> float:
+    def inject(self) -> float:
         script = f"""
             export LC_ALL=C
             read -r _ _ address _ <<<"$SSH_CONNECTION"
@@ -145,7 +145,7 @@ class Kill(Fault):
         self._waiting.start()
         return float(killed)
 
-    def relieve(self) -> None:
+    def recover(self) -> None:
         if self._process is None or self._waiting is None:
             return
         self._waiting.join(timeout=self._serves_within + 10)
@@ -173,7 +173,7 @@ class LostMachine(Fault):
     def prepare(self) -> None:
         leadership.gather(self._cluster, self._machine)
 
-    def relieve(self) -> None:
+    def recover(self) -> None:
         leadership.release(self._cluster)
 
 
@@ -184,12 +184,12 @@ class PowerCut(Fault):
         super().__init__(cluster, [machine])
         self._machine, self._engine = machine, engine
 
-    def strike(self) -> float:
-        struck = time.time()
+    def inject(self) -> float:
+        injected_at = time.time()
         self._engine.cut_power(self._machine)
-        return struck
+        return injected_at
 
-    def relieve(self) -> None:
+    def recover(self) -> None:
         self._engine.start(self._machine)
 
 
@@ -199,15 +199,15 @@ class LeadersPowerCut(PowerCut):
     def prepare(self) -> None:
         leadership.gather(self._cluster, self._machine)
 
-    def relieve(self) -> None:
-        super().relieve()
+    def recover(self) -> None:
+        super().recover()
         leadership.release(self._cluster)
 
 
 class Partition(LostMachine):
     """A machine is cut off from all other machines of the lab, in both directions; only the host still reaches it."""
 
-    def strike(self) -> float:
+    def inject(self) -> float:
         # The rules are the machine's own. This host's packets pass, so that ssh does.
         rules = f"""
             table inet {TABLE} {{
@@ -222,15 +222,15 @@ class Partition(LostMachine):
                 ip daddr $host accept
               }}
             }}"""
-        struck = time.time()
+        injected_at = time.time()
         self._ssh(self._machine, f"host=${{SSH_CONNECTION%% *}}\nnft -f - <<END\n{rules}\nEND")
-        return struck
+        return injected_at
 
-    def relieve(self) -> None:
+    def recover(self) -> None:
         self._ssh(
             self._machine, f"nft list table inet {TABLE} >/dev/null 2>&1 || exit 0; nft delete table inet {TABLE}"
         )
-        super().relieve()
+        super().recover()
 
 
 class FullQuota(Fault):
@@ -261,7 +261,7 @@ class FullQuota(Fault):
             seconds=180,
         )
 
-    def strike(self) -> float:
+    def inject(self) -> float:
         done = self._ssh(
             self._machine,
             f"""{OWN_MEMBER}
@@ -274,7 +274,7 @@ class FullQuota(Fault):
         )
         return float(done)
 
-    def relieve(self) -> None:
+    def recover(self) -> None:
         # As etcd's own page on maintenance has it: what is too much goes, then its history, then its space.
         self._ssh(
             self._machine,
@@ -303,13 +303,13 @@ class PowerCutForAll(Fault):
         super().__init__(cluster, cluster.machines)
         self._engine = engine
 
-    def strike(self) -> float:
-        struck = time.time()
+    def inject(self) -> float:
+        injected_at = time.time()
         self._engine.cut_power(*self._cluster.machines)
         self._engine.boot()
-        return struck
+        return injected_at
 
-    def relieve(self) -> None:
+    def recover(self) -> None:
         self._engine.boot()
 
 
@@ -320,10 +320,10 @@ class EngineRestart(Fault):
         super().__init__(cluster, cluster.machines)
         self._engine = engine
 
-    def strike(self) -> float:
-        struck = time.time()
+    def inject(self) -> float:
+        injected_at = time.time()
         self._engine.restart()
-        return struck
+        return injected_at
 
-    def relieve(self) -> None:
+    def recover(self) -> None:
         self._engine.boot()

@@ -1,4 +1,4 @@
-"""Whether a cluster is well: what must be so before it is hurt, and again afterwards."""
+"""Whether a cluster is healthy: the conditions before a fault, and again afterwards."""
 
 import csv
 import json
@@ -39,12 +39,12 @@ def wait_until_well(
     deadline = time.monotonic() + allowed
     while wrong := complaints(cluster, api, workload, heard_since):
         if time.monotonic() > deadline:
-            raise ToolchainError(f"The cluster is not well within {allowed:.0f} s:\n  " + "\n  ".join(wrong))
+            raise ToolchainError(f"The cluster is not healthy within {allowed:.0f} s:\n  " + "\n  ".join(wrong))
         time.sleep(0.5)
 
 
 def complaints(cluster: Cluster, api: Api, workload: Workload, heard_since: float | None = None) -> list[str]:
-    """All that is wrong, a sentence each; empty where the cluster is well."""
+    """Everything that is wrong, a sentence each; empty if the cluster is healthy."""
     return _answers_of([*_data_path(cluster, api), lambda: list(_objects(cluster, api, heard_since)), workload.missing])
 
 

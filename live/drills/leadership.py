@@ -62,7 +62,7 @@ def _holder(cluster: Cluster, leader: str) -> LiveMachine | None:
     )
     if shown.returncode != 0:
         raise ToolchainError(f"Who leads {leader} cannot be asked: {shown.stderr.strip()}")
-    # One that ended in order has given its lease back: nobody holds it.
+    # A leader that ended in order has released its lease: it has no holder.
     return cluster.machine(shown.stdout.rpartition("_")[0]) if shown.stdout else None
 
 

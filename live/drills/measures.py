@@ -23,8 +23,8 @@ class Observed:
         target: the machine that is hit; nothing where all are.
         workers: the nodes' names.
         before: what the API said before.
-        struck: when it was broken.
-        until: when mending it began, or now.
+        injected_at: when the fault was injected.
+        until: when the repair began, or now.
         served: when a killed program served again.
         samples: the tries of each of PROBES.
         views: what the API said, one after the other.
@@ -33,7 +33,7 @@ class Observed:
     target: LiveMachine | None
     workers: Sequence[str]
     before: View
-    struck: float
+    injected_at: float
     until: float
     served: float | None = None
     samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Measure:
         seconds: what was seen; None where it has not come (yet): a bar is missed then.
         bar: at most so many; None where it is only shown.
         applies: whether the target has anything to do with it.
-        after_relief: it is measured while and after all is mended, not before.
+        after_relief: it is measured during and after the repair, not before.
     """
 
     what: str
@@ -61,14 +61,14 @@ class Measure:
 
 def first_view(seen: Observed, holds: Callable[[View], bool]) -> float | None:
     """Seconds from the fault until the API first said so."""
-    return next((view.at - seen.struck for view in seen.views if view.at > seen.struck and holds(view)), None)
+    return next((view.at - seen.injected_at for view in seen.views if view.at > seen.injected_at and holds(view)), None)
 
 
 def etcd_writes_again(bar: float | None = None) -> Measure:
     """The longest time in which no write to etcd was acknowledged."""
     return Measure(
         what="etcd writes again in",
-        seconds=lambda seen: longest_gap(seen.samples[ETCD_WRITER], seen.struck, seen.until),
+        seconds=lambda seen: longest_gap(seen.samples[ETCD_WRITER], seen.injected_at, seen.until),
         bar=bar,
     )
 
@@ -77,7 +77,7 @@ def api_errors_for(bar: float | None = None) -> Measure:
     """From the first to the last error of the API's client."""
     return Measure(
         what="API errors for",
-        seconds=lambda seen: errors_for(seen.samples[API_CLIENT], seen.struck, seen.until),
+        seconds=lambda seen: errors_for(seen.samples[API_CLIENT], seen.injected_at, seen.until),
         bar=bar,
     )
 
@@ -86,7 +86,7 @@ def api_silent_for(bar: float | None = None) -> Measure:
     """The longest time without a good answer of the API to its client."""
     return Measure(
         what="API without an answer for",
-        seconds=lambda seen: longest_gap(seen.samples[API_CLIENT], seen.struck, seen.until),
+        seconds=lambda seen: longest_gap(seen.samples[API_CLIENT], seen.injected_at, seen.until),
         bar=bar,
     )
 
@@ -95,7 +95,7 @@ def api_writes_again() -> Measure:
     """The longest time in which no write to the API was acknowledged."""
     return Measure(
         what="API writes again in",
-        seconds=lambda seen: longest_gap(seen.samples[API_WRITER], seen.struck, seen.until),
+        seconds=lambda seen: longest_gap(seen.samples[API_WRITER], seen.injected_at, seen.until),
     )
 
 
@@ -130,7 +130,7 @@ def served_again(bar: float) -> Measure:
     """Until the killed program serves."""
     return Measure(
         what="serves again in",
-        seconds=lambda seen: None if seen.served is None else seen.served - seen.struck,
+        seconds=lambda seen: None if seen.served is None else seen.served - seen.injected_at,
         bar=bar,
     )
 
@@ -150,7 +150,7 @@ def all_nodes_ready(bar: float) -> Measure:
     """Until every Node is Ready and its kubelet was heard since: Ready alone may be what was said before."""
 
     def holds(seen: Observed, view: View) -> bool:
-        return all(name in view.ready and view.heard.get(name, 0) > seen.struck for name in seen.workers)
+        return all(name in view.ready and view.heard.get(name, 0) > seen.injected_at for name in seen.workers)
 
     return Measure(
         what="all nodes Ready in",
@@ -163,21 +163,25 @@ def back(what: str, probe: str, bar: float) -> Measure:
     """Until a probe has no more failures; something must have failed, or nothing was broken."""
 
     def seconds(seen: Observed) -> float | None:
-        return back_after(seen.samples[probe], seen.struck, seen.until) or None
+        return back_after(seen.samples[probe], seen.injected_at, seen.until) or None
 
     return Measure(what=what, seconds=seconds, bar=bar)
 
 
 def failures_for(what: str, probe: str, bar: float | None = None) -> Measure:
     """From the first to the last failure of a probe."""
-    return Measure(what=what, seconds=lambda seen: errors_for(seen.samples[probe], seen.struck, seen.until), bar=bar)
+    return Measure(
+        what=what, seconds=lambda seen: errors_for(seen.samples[probe], seen.injected_at, seen.until), bar=bar
+    )
 
 
 def refused_clearly(bar: float) -> Measure:
     """The longest that a write to the API waited for its refusal; nothing where one was refused for another reason."""
 
     def seconds(seen: Observed) -> float | None:
-        refused = [each for each in seen.samples[API_WRITER] if each.error and seen.struck < each.began < seen.until]
+        refused = [
+            each for each in seen.samples[API_WRITER] if each.error and seen.injected_at < each.began < seen.until
+        ]
         # Most of them, since what was under way at either end may have failed otherwise.
         clear = [each for each in refused if SPACE_EXCEEDED in each.error]
         return max(each.ended - each.began for each in clear) if clear and len(clear) >= 0.9 * len(refused) else None

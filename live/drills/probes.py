@@ -70,7 +70,7 @@ class Probe:
 
 
 class ApiClient(Probe):
-    """Reads an object, each time by a new connection: the balancer chooses anew, and etcd is asked."""
+    """Reads an object, each time by a new connection: the load balancer chooses again, and etcd is asked."""
 
     def __init__(self, api: Api) -> None:
         super().__init__("API client", every=0.1)
@@ -146,7 +146,7 @@ def _name_of(run: str, item: dict[str, Any]) -> str:
 
 
 class _Lines(Probe):
-    """Follows what a script on a machine prints; starts it anew when the machine was lost."""
+    """Follows what a script on a machine prints; starts it again when the machine was lost."""
 
     def __init__(self, name: str, cluster: Cluster, machine: LiveMachine) -> None:
         super().__init__(name, every=0.5)
@@ -264,7 +264,7 @@ class PodClient(_Lines):
     def _line(self, line: str) -> None:
         what, began, ended, said = line.split(" ", 3)
         kept = self._dns if what == "dns" else self._samples
-        # The log is read from its beginning whenever the connection is made anew.
+        # The log is read from its beginning whenever there is a new connection.
         known = kept[-1].began if kept else self._since
         if float(began) > known:
             error = "" if said.startswith("OK") else said

@@ -61,7 +61,7 @@ def _rows(outcome: Outcome) -> list[tuple[str, str, str, str]]:
     for probe, counted in outcome.errors.items():
         if counted:
             rows.append((f"{probe}: failed of all tries", f"{sum(counted.values())}/{outcome.tries[probe]}", "", ""))
-    rows.append(("well again after mending in", _seconds(outcome.well_again), "", ""))
+    rows.append(("healthy again after the repair in", _seconds(outcome.well_again), "", ""))
     if outcome.failure:
         rows.append((outcome.failure, "", "", _met(False)))
     return rows

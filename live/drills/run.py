@@ -1,4 +1,4 @@
-"""The order of one drill: is all well; prepare, probe, strike, watch, mend; is all well again; what was lost."""
+"""The order of one drill: check health; prepare, probe, inject, watch, repair; check health again; what was lost."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from live.drills.samples import Sample
 from toolchain.errors import ToolchainError
 
 _WELL_BEFORE = 60
-"""Seconds that a cluster gets to be well before a drill: a lease may just be late, a machine may just have booted."""
+"""Seconds until a cluster must be healthy before a drill: a lease may be late, a machine may have just booted."""
 _FIRST_ANSWERS = 60
 """Seconds until each probe has had its first good answers: after an outage CoreDNS hears of new Services only when its
 client tries again, which may be 30 s later."""
@@ -64,7 +64,7 @@ class Outcome:
         lost: probe -> those that were not there.
         tries: probe -> how often it tried, from the fault until all was well again.
         errors: probe -> what went wrong -> how often, in the same time.
-        well_again: seconds from the mending until all was well.
+        well_again: seconds from the repair until the lab was healthy.
         failure: what else went wrong; empty where nothing did.
     """
 
@@ -146,17 +146,17 @@ def is_calm(seen: Sequence[Sample], began: float, now: float) -> bool:
 
 
 def run(drill: Drill, scene: Scene, api: Api, say: Callable[[str], None]) -> Outcome:
-    """Do a drill and mend what it broke, however it goes.
+    """Do a drill and repair what it broke, also after a failure.
 
     Raises:
-        ToolchainError: the cluster is not well before anything was done to it, or what was broken cannot be mended.
+        ToolchainError: the cluster is not healthy before the fault, or what was broken cannot be repaired.
     """
     wait_until_well(scene.cluster, api, scene.workload, seconds=_WELL_BEFORE)
     target, workers = drill.target(scene), scene.cluster.with_role(Role.WORKER)
     hit = target.name if target else "every machine"
     fault = drill.fault(scene, target)
     say(f"{drill.name}: {drill.does}; hits {hit}")
-    failure, struck, mending, well = "", None, None, None
+    failure, injected_at, mending, well = "", None, None, None
     with _mended(scene, drill, fault, hit):
         fault.prepare()
         before = probes.look(api.get)
@@ -165,37 +165,38 @@ def run(drill: Drill, scene: Scene, api: Api, say: Callable[[str], None]) -> Out
 
             def seen() -> Observed:
                 now = time.time()
-                assert struck is not None
+                assert injected_at is not None
                 return Observed(
                     target=target,
                     workers=[worker.name for worker in workers],
                     before=before,
-                    struck=struck,
+                    injected_at=injected_at,
                     until=mending or now,
                     served=fault.served,
                     samples=at_work.samples,
                     views=at_work.views,
                 )
 
-            struck = fault.strike()
+            injected_at = fault.inject()
             _watch(drill, seen, late=scene.cluster.allowed(_LATE))
             mending = time.time()
-            say(f"  struck and watched for {mending - struck:.0f} s, mending")
+            say(f"  injected, and watched for {mending - injected_at:.0f} s; repairing")
             with undisturbed():
-                fault.relieve()
+                fault.recover()
             try:
-                # A kubelet that was not hurt need not be heard anew.
-                heard_since = struck if target is None or target in workers else None
+                # A kubelet without a fault does not have to report again.
+                heard_since = injected_at if target is None or target in workers else None
                 wait_until_well(scene.cluster, api, scene.workload, seconds=drill.well_within, heard_since=heard_since)
                 at_work.wait_until_calm()
                 well = time.time()
-                say(f"  all is well again after {well - mending:.1f} s")
+                say(f"  healthy again after {well - mending:.1f} s")
             except ToolchainError as error:
                 failure = str(error)
         observed = seen()
     lost = {writer.name: writer.lost() for writer in at_work.writers}
     since = {
-        name: [sample for sample in samples if sample.ended >= struck] for name, samples in observed.samples.items()
+        name: [sample for sample in samples if sample.ended >= injected_at]
+        for name, samples in observed.samples.items()
     }
     return Outcome(
         name=drill.name,
@@ -215,10 +216,10 @@ def run(drill: Drill, scene: Scene, api: Api, say: Callable[[str], None]) -> Out
 
 
 def mend_what_is_left(scene: Scene, say: Callable[[str], None]) -> None:
-    """Mend what a run that was killed has broken.
+    """Repair what a killed run has broken.
 
     Raises:
-        ToolchainError: it cannot be mended.
+        ToolchainError: it cannot be repaired.
     """
     file = _mark(scene)
     if not file.exists():
@@ -226,15 +227,15 @@ def mend_what_is_left(scene: Scene, say: Callable[[str], None]) -> None:
     left = json.loads(file.read_text())
     drill = next((drill for drill in DRILLS if drill.name == left["drill"]), None)
     if drill is not None:
-        say(f"Mending what the drill {drill.name} left on {left['hit']}: it was killed.")
+        say(f"Repairing what the drill {drill.name} left on {left['hit']}: it was killed.")
         named = [machine for machine in scene.cluster.machines if machine.name == left["hit"]]
-        drill.fault(scene, named[0] if named else None).relieve()
+        drill.fault(scene, named[0] if named else None).recover()
     file.unlink()
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let nobody interrupt this, nor the programs that it starts: a second Ctrl-C would leave things broken."""
+    """Ignore signals here and in the programs that it starts: a second Ctrl-C would leave things broken."""
     before = {
         ending: signal.signal(ending, signal.SIG_IGN) for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
@@ -250,7 +251,7 @@ def _watch(drill: Drill, seen: Callable[[], Observed], *, late: float) -> None:
     latest = max((measure.bar or 0 for measure in drill.measures if not measure.after_relief), default=0) + late
     while True:
         now = seen()
-        passed = now.until - now.struck
+        passed = now.until - now.injected_at
         if passed >= max(drill.holds, latest) or (passed >= drill.holds and _is_over(drill.measures, now)):
             return
         time.sleep(_LOOK_EVERY)
@@ -258,7 +259,7 @@ def _watch(drill: Drill, seen: Callable[[], Observed], *, late: float) -> None:
 
 def _is_over(wanted: Sequence[Measure], seen: Observed) -> bool:
     # Errors that go on would be cut short. Writers need no look: that they write again is a number that is waited for.
-    calm = all(is_calm(seen.samples[reader], seen.struck, seen.until) for reader in measures.READERS)
+    calm = all(is_calm(seen.samples[reader], seen.injected_at, seen.until) for reader in measures.READERS)
     return calm and all(
         measure.seconds(seen) is not None for measure in wanted if not measure.after_relief and measure.applies(seen)
     )
@@ -266,14 +267,14 @@ def _is_over(wanted: Sequence[Measure], seen: Observed) -> bool:
 
 @contextmanager
 def _mended(scene: Scene, drill: Drill, fault: Fault, hit: str) -> Iterator[None]:
-    """Have the fault mended in the end; a mark tells the next run of it, should this one be killed."""
+    """Repair the fault in the end; a mark lets the next run do it if this one is killed."""
     file = _mark(scene)
     file.write_text(json.dumps({"drill": drill.name, "hit": hit, "process": os.getpid()}))
     try:
         yield
     finally:
         with undisturbed():
-            fault.relieve()
+            fault.recover()
         file.unlink()
 
 

@@ -62,7 +62,7 @@ def main(
     planned = choose(cluster, seed, count=count, only=only)
     filtered = {each.machine for each in planned if each.kind in ("loss", "one-way")}
     check_packet_filter(cluster, [machine for machine in cluster.machines if machine.name in filtered])
-    # Whoever ends this wants everything repaired first, as after Ctrl-C.
+    # A signal ends this only after everything is repaired, as after Ctrl-C.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     with Report() as report:
@@ -127,7 +127,7 @@ def _do(planned: Sequence[Planned], cluster: Cluster, checker: Checker) -> tuple
     """Inject faults in their order, and remove all that was made for them.
 
     Returns:
-        How those went that were done, and what stood in the way of the rest.
+        The verdicts on the faults that were injected, and why the others were not.
     """
     api, verdicts = Api(cluster), list[Verdict]()
     place = Place(cluster=cluster, api=api, checker=checker, directory=_empty(cluster.stack.directory / "search"))

@@ -84,7 +84,7 @@ def in_order_of_versions(operations: Sequence[Operation]) -> list[str]:
 
 
 def as_watched(operations: Sequence[Operation], events: Sequence[Event]) -> list[str]:
-    """What contradicts that a watch of all objects tells of every change once, in order, and of nothing else."""
+    """What contradicts that a watch of all objects reports every change once, in order, and nothing else."""
     return [
         *_order_of(events),
         *_changes_of(events),
@@ -97,7 +97,7 @@ def as_watched(operations: Sequence[Operation], events: Sequence[Event]) -> list
 def _order_of(events: Sequence[Event]) -> Iterator[str]:
     for one, other in pairwise(events):
         if other.version <= one.version:
-            yield f"the watch tells of version {other.version} ({other.key}) after {one.version} ({one.key})"
+            yield f"the watch reports version {other.version} ({other.key}) after {one.version} ({one.key})"
 
 
 def _changes_of(events: Sequence[Event]) -> Iterator[str]:
@@ -120,9 +120,9 @@ def _unexplained(operations: Sequence[Operation], events: Sequence[Event]) -> It
         write = asked.get(each.value)
         kind = "ADDED" if write is not None and write.action == Action.CREATE else "MODIFIED"
         if write is None or write.key != each.key or kind != each.kind:
-            yield f"the watch says {each.kind} of {each.key} to {each.value!r}, which nobody wrote"
+            yield f"the watch says {each.kind} of {each.key} to {each.value!r}, which no client wrote"
         elif write.outcome not in (Outcome.OK, Outcome.UNKNOWN):
-            yield f"the watch tells of {_named(write)}, whose outcome was {write.outcome}"
+            yield f"the watch reports {_named(write)}, whose outcome was {write.outcome}"
         elif write.outcome == Outcome.OK and write.version != each.version:
             yield f"the watch has version {each.version} of {_named(write)}, whose answer had {write.version}"
 
@@ -131,7 +131,7 @@ def _not_seen(operations: Sequence[Operation], events: Sequence[Event]) -> Itera
     seen = {each.value for each in events if each.kind != "DELETED"}
     for each in operations:
         if each.action in (Action.CREATE, Action.UPDATE) and each.outcome == Outcome.OK and each.value not in seen:
-            yield f"the watch does not tell of {_named(each)}, which was acknowledged with version {each.version}"
+            yield f"the watch does not report {_named(each)}, which was acknowledged with version {each.version}"
 
 
 def _deletions(operations: Sequence[Operation], events: Sequence[Event]) -> Iterator[str]:
@@ -140,7 +140,7 @@ def _deletions(operations: Sequence[Operation], events: Sequence[Event]) -> Iter
         sure, possible = asked.count(Outcome.OK), asked.count(Outcome.OK) + asked.count(Outcome.UNKNOWN)
         seen = sum(each.key == key and each.kind == "DELETED" for each in events)
         if not sure <= seen <= possible:
-            yield f"the watch tells of {seen} deletions of {key}; {sure} were acknowledged, {possible} are possible"
+            yield f"the watch reports {seen} deletions of {key}; {sure} were acknowledged, {possible} are possible"
 
 
 def _named(operation: Operation) -> str:

@@ -49,7 +49,7 @@ class DelayingProxy:
     ) -> None:
         self.seconds = 0.0
         for each in (self._listening, *self._open):
-            # Whoever waits for it goes on.
+            # Waiting threads continue.
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
         for thread in list(self._threads):

@@ -42,7 +42,7 @@ class Freeze(Fault):
         self._machine, self._name = machine, name
         self._program = program(cluster, name)
 
-    def strike(self) -> float:
+    def inject(self) -> float:
         done = self._ssh(
             self._machine,
             f"""{self._processes}
@@ -52,12 +52,12 @@ class Freeze(Fault):
         )
         return float(done)
 
-    def relieve(self) -> None:
+    def recover(self) -> None:
         self._ssh(self._machine, f'{self._processes}\n[ -z "$all" ] || kill -CONT $all\n{_NO_TIMER}')
 
     @property
     def _processes(self) -> str:
-        """The shell lines that have `all` its processes: HAProxy's main one serves nobody itself."""
+        """The shell lines that have `all` its processes: HAProxy's main process serves no connection itself."""
         return f"""main=$({self._program.pid()}); all=${{main:+$main $(pgrep -P "$main" | tr "\\n" " ")}}"""
 
 
@@ -68,7 +68,7 @@ class Packets(Fault):
         super().__init__(cluster, [machine])
         self._machine, self._chains = machine, chains
 
-    def strike(self) -> float:
+    def inject(self) -> float:
         done = self._ssh(
             self._machine,
             f"""set -e
@@ -83,7 +83,7 @@ END
         )
         return float(done)
 
-    def relieve(self) -> None:
+    def recover(self) -> None:
         self._ssh(
             self._machine,
             f"! nft list table inet {TABLE} >/dev/null 2>&1 || nft delete table inet {TABLE} || exit 1\n{_NO_TIMER}",
@@ -123,12 +123,12 @@ class Delay(Fault):
         super().__init__(cluster, [machine])
         self._proxy, self._delay = proxy, delay
 
-    def strike(self) -> float:
+    def inject(self) -> float:
         assert self._proxy is not None
         self._proxy.seconds = self._delay
         return time.time()
 
-    def relieve(self) -> None:
+    def recover(self) -> None:
         if self._proxy is not None:
             self._proxy.seconds = 0
 
@@ -149,7 +149,7 @@ class FullDisk(Fault):
             drop_in=/etc/systemd/system/etcd.service.d/hardway-drill.conf
             {_healthy(cluster)}"""
 
-    def strike(self) -> float:
+    def inject(self) -> float:
         done = self._ssh(
             self._machine,
             f"""{self._verbs}
@@ -173,7 +173,7 @@ class FullDisk(Fault):
         )
         return float(done)
 
-    def relieve(self) -> None:
+    def recover(self) -> None:
         self._ssh(
             self._machine,
             f"""{self._verbs}
@@ -227,7 +227,7 @@ class Promotion(Fault):
             systemctl start --no-block etcd.service"""
         self._promoting: subprocess.Popen[str] | None = None
 
-    def strike(self) -> float:
+    def inject(self) -> float:
         self._ssh(
             self._machine,
             f"""{self._verbs}
@@ -243,7 +243,7 @@ class Promotion(Fault):
         )
         victim = self._machine if self._victim == "learner" else leadership.etcd_leader(self._cluster)
         self.hits = [self._machine, victim]
-        struck = time.time()
+        injected_at = time.time()
         promote = f"""{self._verbs}
             end=$((SECONDS + 20))
             until member_serves {self._peer} || [ $SECONDS -ge $end ]; do :; done"""
@@ -256,9 +256,9 @@ class Promotion(Fault):
             start_new_session=True,
         )
         self._ssh(victim, kill_etcd(self._delay))
-        return struck
+        return injected_at
 
-    def relieve(self) -> None:
+    def recover(self) -> None:
         if self._promoting is not None:
             self._promoting.wait(timeout=self._cluster.allowed(60))
         self._ssh(
@@ -286,7 +286,7 @@ class KilledUp(Fault):
         self._machine, self._victim, self._after = machine, victim, after
         self._is_finished = False
 
-    def strike(self) -> float:
+    def inject(self) -> float:
         with (
             TemporaryFile("w+", errors="replace") as said,
             subprocess.Popen(
@@ -298,13 +298,13 @@ class KilledUp(Fault):
                 start_new_session=True,
             ) as replacing,
         ):
-            struck = time.time()
+            injected_at = time.time()
             try:
                 self._let_it_work(replacing)
                 if replacing.poll() is None:
-                    struck = time.time()
+                    injected_at = time.time()
                     self._kill(replacing)
-                    return struck
+                    return injected_at
             except BaseException:
                 _kill_session(replacing.pid)
                 raise
@@ -312,9 +312,9 @@ class KilledUp(Fault):
                 said.seek(0)
                 raise ToolchainError(f"`make replace MACHINE={self._machine.name}` failed:\n{_last_lines(said.read())}")
         self._is_finished = True
-        return struck
+        return injected_at
 
-    def relieve(self) -> None:
+    def recover(self) -> None:
         if self._is_finished:
             return
         try:

@@ -117,7 +117,7 @@ def _loss(cluster: Cluster, chance: random.Random) -> dict[str, object]:
 
 
 def _delay(cluster: Cluster, chance: random.Random) -> dict[str, object]:
-    # Requests and answers: from what nobody notices to what no client waits for.
+    # Requests and answers: from an unnoticeable delay to one that no client waits for.
     balancers = cluster.with_role(Role.LOAD_BALANCER) or cluster.with_role(Role.CONTROLLER)
     return {"machine": balancers[0].name, "delay": _span(chance, 0.1, 1.5), "seconds": _span(chance, 3, 6)}
 

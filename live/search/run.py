@@ -108,7 +108,7 @@ def inject(
                 _await_answers(place, writers)
                 began = time.monotonic()
                 with _repaired(planned, place, make(planned, place.cluster, proxy)) as fault:
-                    fault.strike()
+                    fault.inject()
                     if planned.lasts:
                         time.sleep(planned.seconds)
                 await_healthy(place)
@@ -150,7 +150,7 @@ def repair_what_is_left(cluster: Cluster, say: Callable[[str], None]) -> None:
     planned = Planned(**json.loads(file.read_text()))
     say(f"Repairing what a seeded drill left: it was killed during: {planned}.")
     with nullcontext() if planned.runs_pulumi else operations.without_pulumi(cluster.stack, "make drill"):
-        faults.of(planned, cluster).relieve()
+        faults.of(planned, cluster).recover()
     file.unlink()
 
 
@@ -212,7 +212,7 @@ def _repaired(planned: Planned, place: Place, fault: Fault) -> Iterator[Fault]:
         yield fault
     finally:
         with undisturbed():
-            fault.relieve()
+            fault.recover()
         file.unlink()
 
 
@@ -247,7 +247,7 @@ def _unread(read: Operation) -> list[str]:
 
 
 def _await_seen(place: Place, watch: Watch, history: History, run_name: str) -> None:
-    """Make a last object, and wait until the watch tells of it: by then it has told of all that came before."""
+    """Create a last object, and wait until the watch reports it: then it has reported everything before it."""
     requests = Requests(place.api, history, run_name, _CLIENTS)
     tries = itertools.count()
     last: list[Operation] = []

@@ -28,7 +28,7 @@ def seen(*views: View, **samples: list[Sample]) -> Observed:
         target=LOST,
         workers=["worker-0", "worker-1"],
         before=BEFORE,
-        struck=100,
+        injected_at=100,
         until=160,
         views=views,
         samples={name: samples.get(name.replace(" ", "_"), []) for name in measures.PROBES},

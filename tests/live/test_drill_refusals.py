@@ -79,7 +79,7 @@ def test_machines_without_a_power_switch(stack: Stack, name: str) -> None:
     lab(stack, controllers=3, balancers=2)
     said = refusal(replace(stack, substrate="gcp"), name)
     assert f"cannot have the drill {name}: it needs machines that are containers of this host" in said
-    assert "Nothing was touched" in said
+    assert "Nothing was changed" in said
 
 
 def test_what_needs_only_ssh_is_done_on_every_substrate(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_a_drill_of_high_availability_on_a_lab_without(stack: Stack, name: str) 
     said = refusal(stack, name)
     assert f"cannot have the drill {name}" in said
     assert "three controllers and three etcd members at least; lab has 1 and 1" in said
-    assert "Nothing was touched" in said
+    assert "Nothing was changed" in said
 
 
 def test_all_drills_on_a_lab_without_high_availability(stack: Stack) -> None:

@@ -42,9 +42,9 @@ def test_a_drill_with_its_bars_met_has_passed() -> None:
         replace(GOOD, results=[Result(what="etcd writes again in", seconds=3.1, bar=3)]),
         replace(GOOD, results=[Result(what="new leader in", seconds=None, bar=20)]),
         replace(GOOD, lost={"API writer": ["17"], "etcd writer": []}),
-        replace(GOOD, failure="The cluster is not well within 90 s"),
+        replace(GOOD, failure="The cluster is not healthy within 90 s"),
     ],
-    ids=["missed", "never", "lost", "not well"],
+    ids=["missed", "never", "lost", "not healthy"],
 )
 def test_a_drill_has_not_passed(bad: Outcome) -> None:
     assert not bad.passed

@@ -111,7 +111,7 @@ def test_nothing_is_touched_where_a_check_fails(
 
     monkeypatch.setattr(restore, "probe_all", well)
     monkeypatch.setattr(Cluster, "ssh", ssh)
-    with pytest.raises(ToolchainError, match="cannot be restored in the lab paper; nothing was touched"):
+    with pytest.raises(ToolchainError, match="cannot be restored in the lab paper; nothing was changed"):
         restore.restore(lab, file)
     assert len(asked) == 3
     for script in asked:

@@ -45,16 +45,16 @@ def test_a_watch_that_tells_all() -> None:
 @pytest.mark.parametrize(
     ("events", "said"),
     [
-        ([SEEN[0], SEEN[2]], "does not tell of the update of object to 'b', which was acknowledged with version 7"),
-        ([SEEN[0], SEEN[0], *SEEN[1:]], "tells of version 5 (object) after 5 (object)"),
-        ([SEEN[0], SEEN[2], SEEN[1]], "tells of version 7 (object) after 8 (object)"),
+        ([SEEN[0], SEEN[2]], "does not report the update of object to 'b', which was acknowledged with version 7"),
+        ([SEEN[0], SEEN[0], *SEEN[1:]], "reports version 5 (object) after 5 (object)"),
+        ([SEEN[0], SEEN[2], SEEN[1]], "reports version 7 (object) after 8 (object)"),
         ([*SEEN[:2], event("ADDED", "c", 9)], "says ADDED of object at version 9, which is there already"),
         ([*SEEN[:3], event("MODIFIED", "c", 9)], "says MODIFIED of object at version 9, which is not there"),
-        ([*SEEN[:3], event("ADDED", "z", 9)], "says ADDED of object to 'z', which nobody wrote"),
-        ([*SEEN[:3], event("ADDED", "d", 9)], "tells of the create of object to 'd', whose outcome was conflict"),
+        ([*SEEN[:3], event("ADDED", "z", 9)], "says ADDED of object to 'z', which no client wrote"),
+        ([*SEEN[:3], event("ADDED", "d", 9)], "reports the create of object to 'd', whose outcome was conflict"),
         ([SEEN[0], event("MODIFIED", "b", 6), SEEN[2]], "has version 6 of the update of object to 'b'"),
-        (SEEN[:2], "tells of 0 deletions of object; 1 were acknowledged, 1 are possible"),
-        ([*SEEN, event("DELETED", "c", 10)], "tells of 2 deletions of object; 1 were acknowledged, 1 are possible"),
+        (SEEN[:2], "reports 0 deletions of object; 1 were acknowledged, 1 are possible"),
+        ([*SEEN, event("DELETED", "c", 10)], "reports 2 deletions of object; 1 were acknowledged, 1 are possible"),
     ],
 )
 def test_a_watch_that_does_not(events: list[Event], said: str) -> None:

@@ -86,12 +86,12 @@ def eventually(holds: Callable[[], bool]) -> None:
 def test_all_processes_of_a_program_are_frozen_and_go_on(lab: Cluster, machine: Machine, processes: list[int]) -> None:
     machine.program("systemctl", f"[ $1 != show ] || echo {processes[0]}")
     fault = Freeze(lab, lab.machine("load-balancer-0"), "haproxy")
-    assert fault.strike() > 0
+    assert fault.inject() > 0
     # A signal takes effect when its process is next run.
     eventually(lambda: states(processes) == ["T", "T"])
     # Should this host be lost, the machine repairs it.
     assert f"--on-active=120 kill -CONT {processes[0]} {processes[1]}" in machine.noted.read_text()
-    fault.relieve()
+    fault.recover()
     eventually(lambda: "T" not in states(processes))
     assert "systemctl stop hardway-drill-repair.timer" in machine.noted.read_text().splitlines()[-1]
 
@@ -100,8 +100,8 @@ def test_a_program_that_does_not_run_cannot_be_frozen(lab: Cluster, machine: Mac
     machine.program("systemctl", "[ $1 != -q ]")
     fault = Freeze(lab, lab.machine("controller-0"), "etcd")
     with pytest.raises(ToolchainError, match="controller-0: etcd does not run"):
-        fault.strike()
-    fault.relieve()
+        fault.inject()
+    fault.recover()
 
 
 def test_a_learner_that_is_only_starting_is_killed(machine: Machine) -> None:
@@ -119,21 +119,21 @@ def test_rules_spare_this_host_and_go_again(lab: Cluster, machine: Machine, chai
     rules = tmp_path / "rules"
     machine.program("nft", f'[ "$1" != -f ] || cat >{rules}')
     fault = Packets(lab, lab.machine("controller-1"), chains)
-    assert fault.strike() > 0
+    assert fault.inject() > 0
     said = rules.read_text()
     assert said.startswith(f"table inet {TABLE} {{")
     assert "addr 192.0.2.1 accept" in said
     assert f"--on-active=120 nft delete table inet {TABLE}" in machine.noted.read_text()
-    fault.relieve()
+    fault.recover()
     assert f"nft delete table inet {TABLE}" in machine.noted.read_text().splitlines()
     machine.program("nft", "exit 1")
-    fault.relieve()
+    fault.recover()
 
 
 def test_rules_that_stay_are_an_error(lab: Cluster, machine: Machine) -> None:
     machine.program("nft", "[ $1 = list ]")
     with pytest.raises(ToolchainError, match="controller-1"):
-        Packets(lab, lab.machine("controller-1"), loss(35)).relieve()
+        Packets(lab, lab.machine("controller-1"), loss(35)).recover()
 
 
 @pytest.mark.parametrize(
@@ -203,12 +203,12 @@ def plugin_runs(directory: Path) -> bool:
 def test_a_kill_of_pulumi_up_with_all_its_processes(lab: Cluster, tmp_path: Path, written: Callable[..., None]) -> None:
     written(seconds=600)
     fault = Replaced(lab, tmp_path, "all", 0.3)
-    fault.strike()
+    fault.inject()
     assert (tmp_path / "plugin").exists()
     assert not plugin_runs(tmp_path)
     assert not (tmp_path / "replace.ended").exists()
-    fault.relieve()
-    fault.relieve()
+    fault.recover()
+    fault.recover()
     assert (tmp_path / "made-up").read_text() == "x"
 
 
@@ -217,13 +217,13 @@ def test_a_kill_of_pulumi_up_alone_leaves_its_plugins(
 ) -> None:
     written(seconds=600)
     fault = Replaced(lab, tmp_path, "pulumi", 0.3)
-    fault.strike()
+    fault.inject()
     try:
         assert plugin_runs(tmp_path)
         assert (tmp_path / "replace.ended").read_text() == "-9"
     finally:
         os.kill(int((tmp_path / "plugin").read_text()), signal.SIGKILL)
-    fault.relieve()
+    fault.recover()
     assert (tmp_path / "made-up").read_text() == "x"
 
 
@@ -232,21 +232,21 @@ def test_a_replace_that_ends_before_its_kill_needs_no_repair(
 ) -> None:
     written(seconds=0)
     fault = Replaced(lab, tmp_path, "all", 60)
-    fault.strike()
-    fault.relieve()
+    fault.inject()
+    fault.recover()
     assert not (tmp_path / "made-up").exists()
 
 
 def test_a_killed_drill_is_repaired_by_make_up(lab: Cluster, tmp_path: Path, written: Callable[..., None]) -> None:
     """The next run makes the fault from its mark: what the killed run knew is gone."""
     written(seconds=0)
-    Replaced(lab, tmp_path, "all", 60).relieve()
+    Replaced(lab, tmp_path, "all", 60).recover()
     assert (tmp_path / "made-up").exists()
 
 
 def test_a_make_up_that_fails_is_an_error(lab: Cluster, tmp_path: Path, written: Callable[..., None]) -> None:
     written(seconds=600, make_up="print('etcd has no quorum'); raise SystemExit(1)")
     fault = Replaced(lab, tmp_path, "all", 0)
-    fault.strike()
+    fault.inject()
     with pytest.raises(ToolchainError, match=r"`make up` after a kill of `pulumi up` failed:\netcd has no quorum"):
-        fault.relieve()
+        fault.recover()

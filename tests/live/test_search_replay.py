@@ -29,7 +29,7 @@ class OldData(Fault):
         super().__init__(lab, [])
         self._planned, self._api = planned, api
 
-    def strike(self) -> float:
+    def inject(self) -> float:
         if (self._planned.machine, self._planned.program) == ("controller-1", "etcd"):
             with self._api.lock:
                 self._api.objects, self._api.version = {}, 100

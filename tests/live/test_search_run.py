@@ -29,16 +29,16 @@ PLANNED = Planned(seed=1, number=3, kind="kill", machine="controller-0", program
 class Injected(Fault):
     """Does what a test wants, and counts its repairs."""
 
-    def __init__(self, cluster: Cluster, strike: Callable[[], None]) -> None:
+    def __init__(self, cluster: Cluster, effect: Callable[[], None]) -> None:
         super().__init__(cluster, [])
-        self._strike = strike
+        self._effect = effect
         self.repairs = 0
 
-    def strike(self) -> float:
-        self._strike()
+    def inject(self) -> float:
+        self._effect()
         return 0.0
 
-    def relieve(self) -> None:
+    def recover(self) -> None:
         self.repairs += 1
 
 
@@ -66,8 +66,8 @@ def place(api: MemoryApi, lab: Cluster, tmp_path: Path, monkeypatch: pytest.Monk
     return Place(cluster=lab, api=api, checker=checker, directory=tmp_path)
 
 
-def injected(place: Place, strike: Callable[[], None] = lambda: None) -> tuple[Verdict, Injected]:
-    fault = Injected(place.cluster, strike)
+def injected(place: Place, effect: Callable[[], None] = lambda: None) -> tuple[Verdict, Injected]:
+    fault = Injected(place.cluster, effect)
     return inject(PLANNED, place, lambda *_: fault), fault
 
 
@@ -130,7 +130,7 @@ def test_a_repair_that_runs_make_up_leaves_it_the_stacks_locks(
     seen: list[str] = []
 
     class Seeing(Injected):
-        def relieve(self) -> None:
+        def recover(self) -> None:
             seen.extend(lock.command for lock in locks_of(tmp_path / "backend", lab.stack))
 
     monkeypatch.setattr(faults, "of", lambda planned, cluster: Seeing(lab, lambda: None))

@@ -224,10 +224,10 @@ class TestTake:
 
     def test_a_file_that_is_there_stays_as_it_is(self, lab: Cluster, file: Path) -> None:
         before = file.read_bytes()
-        with pytest.raises(ToolchainError, match=r"exists already\. Nothing was touched"):
+        with pytest.raises(ToolchainError, match=r"exists already\. Nothing was changed"):
             snapshot.take(lab, file)
         assert file.read_bytes() == before
-        with pytest.raises(ToolchainError, match=r"is no directory\. Nothing was touched"):
+        with pytest.raises(ToolchainError, match=r"is no directory\. Nothing was changed"):
             snapshot.take(lab, file.parent / "none" / "x.db")
 
 

@@ -48,7 +48,7 @@ def test_a_lab_where_all_is_well_says_so(tmp_path: Path, capsys: pytest.CaptureF
     assert status.problems == []
     assert status.well
     status_table.show(status)
-    assert capsys.readouterr().out.splitlines()[-1] == "All is well."
+    assert capsys.readouterr().out.splitlines()[-1] == "The lab is healthy."
 
 
 def test_the_json_has_the_documented_shape(lab: Cluster) -> None:
@@ -129,7 +129,7 @@ def test_a_dead_controller_is_a_row_and_the_others_are_asked(lab: Cluster, capsy
     assert status.problems == ["controller-0 does not answer: No route to host"]
     status_table.show(status)
     assert capsys.readouterr().out.splitlines()[-2:] == [
-        "Not well:",
+        "Not healthy:",
         "  controller-0 does not answer: No route to host",
     ]
 
@@ -141,11 +141,11 @@ def test_a_lab_without_any_machine_is_a_status_and_no_traceback(
     assert not status.well
     assert status.seen_by is None
     assert "no etcd member that answers is the leader" in status.problems
-    assert "no API server tells of leases and nodes" in status.problems
+    assert "no API server lists leases and nodes" in status.problems
     assert "the endpoint's address is held by no machine that answers" in status.problems
     json.loads(status.json())
     status_table.show(status)
-    assert "nodes: nobody could be asked" in capsys.readouterr().out
+    assert "nodes: no machine could be asked" in capsys.readouterr().out
 
 
 def test_etcd_without_a_quorum_still_tells_its_numbers(lab: Cluster) -> None:
@@ -238,7 +238,7 @@ def test_alarms_learners_and_strange_members_are_not_well(lab: Cluster) -> None:
             "controller-0",
             "objects",
             ok(objects(node("worker-0"), lease("kube-scheduler", "controller-0", 1))),
-            "nobody has ever held the lease kube-controller-manager",
+            "the lease kube-controller-manager never had a holder",
         ),
         (
             "controller-0",

@@ -71,7 +71,7 @@ def test_nothing_is_broken(lab: Cluster, healthy: list[Probe], capsys: pytest.Ca
     ]
     assert {each.hash for each in found.etcd} == {77}
     status_table.show(found)
-    assert capsys.readouterr().out.splitlines()[-1] == "All is well."
+    assert capsys.readouterr().out.splitlines()[-1] == "The lab is healthy."
 
 
 LOST = "10.200.0.0/24 10.0.0.20 RTNETLINK answers: Network is unreachable"
@@ -187,7 +187,7 @@ def test_what_is_broken_has_its_line_and_nothing_else_does(
     assert found.problems == line.splitlines()
     status_table.show(found)
     shown = capsys.readouterr().out.splitlines()
-    assert shown[shown.index("Not well:") + 1 :] == [f"  {each}" for each in line.splitlines()]
+    assert shown[shown.index("Not healthy:") + 1 :] == [f"  {each}" for each in line.splitlines()]
 
 
 def test_a_dead_worker_explains_lost_packets(lab: Cluster, healthy: list[Probe]) -> None:

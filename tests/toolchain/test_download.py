@@ -141,8 +141,8 @@ def test_a_rate_limit_is_waited_for_as_long_as_the_server_asks(
     # A date has whole seconds.
     upstream.failure_headers["Retry-After"] = "2" if form == "seconds" else formatdate(time.time() + 3, usegmt=True)
     begun = time.monotonic()
-    # Less patience than the server asks for: to wait as it asks is no silence.
-    download(url, place, sha256=SHA256, part=part, patience=1)
+    # A timeout below what the server asks for: that pause does not count.
+    download(url, place, sha256=SHA256, part=part, timeout=1)
     assert time.monotonic() - begun >= 1.9
     assert place.read_bytes() == CONTENT
 
@@ -205,14 +205,14 @@ def test_a_redirect_to_a_signed_url_is_asked_for_anew_after_a_cut(
 def test_a_server_that_never_answers_is_given_up(place: Path, part: Part, url: str, upstream: Upstream) -> None:
     upstream.failures[PATH] = [503] * 1000
     with pytest.raises(ToolchainError, match="503") as failure:
-        download(url, place, sha256=SHA256, part=part, patience=1)
+        download(url, place, sha256=SHA256, part=part, timeout=1)
     assert url in str(failure.value)
     assert not place.exists()
 
 
 def test_nobody_listening_is_one_clear_error(place: Path, part: Part) -> None:
     with pytest.raises(ToolchainError, match=r"http://127\.0\.0\.1:1/kubelet cannot be downloaded: .*refused"):
-        download("http://127.0.0.1:1/kubelet", place, sha256=SHA256, part=part, patience=0.5)
+        download("http://127.0.0.1:1/kubelet", place, sha256=SHA256, part=part, timeout=0.5)
 
 
 def test_a_part_of_another_file_is_not_gone_on_with(url: str, place: Path, part: Part, upstream: Upstream) -> None:

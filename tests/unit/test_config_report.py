@@ -343,7 +343,7 @@ SINGLE: dict[str, tuple[Any, str, str, str]] = {
     "a certificate that outlives its authority": (
         {"pki": {"ca_validity_hours": 1000}},
         "lab.pki.validity_hours",
-        "longer than its authority lives (1000 h)",
+        "longer than the validity of its CA (1000 h)",
         "no more than lab.pki.ca_validity_hours",
     ),
     "a validity that no certificate can say": (
@@ -399,7 +399,7 @@ def test_everything_that_is_wrong_stands_in_one_report() -> None:
     report = str(ConfigError("Lab", found))
     for number, problem in enumerate(found, 1):
         assert f"  {number}. {problem.keys[0]}: {problem.what}\n      {problem.fix}" in report
-    assert "11 problems; nothing was touched" in report
+    assert "11 problems; nothing was changed" in report
 
 
 @pytest.mark.parametrize(

@@ -444,7 +444,7 @@ def settings(**keys: Any) -> dict[str, Any]:
 
 
 BAD: dict[str, tuple[dict[str, Any], str, str, str]] = {
-    "no sources": (settings(sources=[]), "lab.gcp.sources", "nobody could reach", "name it: 0.0.0.0/0"),
+    "no sources": (settings(sources=[]), "lab.gcp.sources", "no client could reach", "name it: 0.0.0.0/0"),
     "sources that are the world in pieces": (
         settings(sources=["0.0.0.0/1", "128.0.0.0/1"]),
         "lab.gcp.sources",

@@ -53,7 +53,7 @@ class ChecksumError(ToolchainError):
     """What came is another file than the one that was asked for."""
 
 
-def download(url: str, destination: Path, *, sha256: str | None, part: Part, patience: float = 60.0) -> str:
+def download(url: str, destination: Path, *, sha256: str | None, part: Part, timeout: float = 60.0) -> str:
     """Have `url` at `destination`.
 
     What has come is kept in `<destination>.partial` and gone on with by the next attempt or the next run, if the
@@ -65,7 +65,7 @@ def download(url: str, destination: Path, *, sha256: str | None, part: Part, pat
         destination: the file to make; one that is there already and has the right sum is left alone.
         sha256: what the file must have; None: what upstream publishes as `<url>.sha256`.
         part: shows the progress.
-        patience: seconds without a single new byte, over all attempts, before giving up.
+        timeout: seconds without a single new byte, over all attempts, before giving up.
 
     Returns:
         The file's sha256.
@@ -76,9 +76,9 @@ def download(url: str, destination: Path, *, sha256: str | None, part: Part, pat
         ToolchainError: the server's certificate is not trusted, or the file cannot be written.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    transfer = _Transfer(url, destination, part, patience)
+    transfer = _Transfer(url, destination, part, timeout)
     with exclusive(destination.with_name(f".{destination.name}.lock"), what=f"downloading {url}", part=part):
-        expected = sha256 or published(url, part=part, patience=patience)
+        expected = sha256 or published(url, part=part, timeout=timeout)
         if destination.exists() and sha256_of(destination) == expected:
             return expected
         resumed = transfer.fetch()
@@ -95,14 +95,14 @@ def download(url: str, destination: Path, *, sha256: str | None, part: Part, pat
     return expected
 
 
-def first_download(url: str, destination: Path, *, part: Part, patience: float = 60.0) -> str:
+def first_download(url: str, destination: Path, *, part: Part, timeout: float = 60.0) -> str:
     """Have a file of which no checksum is known at `destination`; the caller records the checksum that is returned.
 
     What an interrupted run has left is not used: no checksum would show that it is spoiled. Arguments and errors are
     those of `download`.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    transfer = _Transfer(url, destination, part, patience)
+    transfer = _Transfer(url, destination, part, timeout)
     with exclusive(destination.with_name(f".{destination.name}.lock"), what=f"downloading {url}", part=part):
         transfer.discard()
         transfer.fetch()
@@ -114,11 +114,11 @@ def first_download(url: str, destination: Path, *, part: Part, patience: float =
 class _Transfer:
     """One file on its way, with what is needed to go on after an interruption."""
 
-    def __init__(self, url: str, destination: Path, part: Part, patience: float) -> None:
+    def __init__(self, url: str, destination: Path, part: Part, timeout: float) -> None:
         self._url = url
         self._destination = destination
         self._part = part
-        self._patience = patience
+        self._timeout = timeout
         self.partial = destination.with_name(f"{destination.name}.partial")
         self._validator = destination.with_name(f"{destination.name}.validator")
 
@@ -126,7 +126,7 @@ class _Transfer:
         """Get all that is missing; tell whether something was there already."""
         resumed = self._have() > 0
         self._part.say("downloading")
-        _patiently(self._url, self._attempt, self._have, self._patience, self._part)
+        _with_retries(self._url, self._attempt, self._have, self._timeout, self._part)
         return resumed
 
     def discard(self) -> None:
@@ -140,7 +140,7 @@ class _Transfer:
         self._validator.unlink(missing_ok=True)
 
     def _have(self) -> int:
-        # Without a validator nobody can tell whether the server still has the same file.
+        # Without a validator it is unknown whether the server still has the same file.
         if not self._validator.exists() or not self.partial.exists():
             return 0
         return self.partial.stat().st_size
@@ -186,7 +186,7 @@ def _write(file: BinaryIO, piece: bytes) -> None:
         raise ToolchainError(f"{file.name} cannot be written: {error.strerror}. Make room, and run again.") from error
 
 
-def text(url: str, *, part: Part, patience: float = 60.0) -> str:
+def text(url: str, *, part: Part, timeout: float = 60.0) -> str:
     """A small text file's content, e.g. a list of checksums. Arguments and errors are those of `download`."""
     received = ""
 
@@ -196,13 +196,13 @@ def text(url: str, *, part: Part, patience: float = 60.0) -> str:
             received = response.read(_LONGEST_TEXT).decode(errors="replace")
 
     part.say(f"reading {url.rpartition('/')[2]}")
-    _patiently(url, attempt, lambda: 0, patience, part)
+    _with_retries(url, attempt, lambda: 0, timeout, part)
     return received
 
 
-def published(url: str, *, part: Part, patience: float = 60.0) -> str:
+def published(url: str, *, part: Part, timeout: float = 60.0) -> str:
     """The sha256 that upstream publishes as `<url>.sha256`. Arguments and errors are those of `download`."""
-    said = text(f"{url}.sha256", part=part, patience=patience).partition(" ")[0].strip().lower()
+    said = text(f"{url}.sha256", part=part, timeout=timeout).partition(" ")[0].strip().lower()
     if len(said) != 64 or set(said) - set("0123456789abcdef"):
         raise DownloadError(f"{url}.sha256 holds no sha256.", "Try again; or set TOOLCHAIN=source to build.")
     return said
@@ -224,7 +224,7 @@ def _answer(request: urllib.request.Request) -> Iterator[http.client.HTTPRespons
         raise _CutError(str(reason) or type(reason).__name__) from error
 
 
-def _patiently(url: str, attempt: Callable[[], None], have: Callable[[], int], patience: float, part: Part) -> None:
+def _with_retries(url: str, attempt: Callable[[], None], have: Callable[[], int], timeout: float, part: Part) -> None:
     last_progress, came, waited = time.monotonic(), have(), 0.0
     for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
         try:
@@ -246,9 +246,9 @@ def _patiently(url: str, attempt: Callable[[], None], have: Callable[[], int], p
                 # The time that the server asked for is not its silence.
                 last_progress += max(cut.wait, pause)
                 continue
-            if time.monotonic() - last_progress + pause > patience:
+            if time.monotonic() - last_progress + pause > timeout:
                 raise DownloadError(
-                    f"{url} cannot be downloaded: {cut}; nothing has come for {patience:.0f} s.",
+                    f"{url} cannot be downloaded: {cut}; nothing has come for {timeout:.0f} s.",
                     "What has come is kept: run the same again when the network is back, or set TOOLCHAIN=source to "
                     "build instead.",
                 ) from cut
@@ -259,7 +259,7 @@ def _patiently(url: str, attempt: Callable[[], None], have: Callable[[], int], p
 def _wait(part: Part, seconds: float, why: str) -> None:
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        # Each time anew: it is where the part notices that the whole set-up is given up.
+        # In each round: here the part notices that set-up was interrupted.
         part.say(why)
         time.sleep(min(left, 1.0))
 
@@ -310,7 +310,7 @@ def _wrong(url: str, expected: str, actual: str, *, published: bool) -> str:
     return (
         f"{url} has a wrong checksum.\n  expected {expected} (from {source})\n  actual   {actual}\n"
         "The file was thrown away. If a second try ends the same, something between here and upstream changes "
-        "files, or the version was released anew: do not go on before you know which."
+        "files, or the version was released again: do not go on before you know which."
     )
 
 

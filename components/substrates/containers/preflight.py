@@ -1,4 +1,4 @@
-"""Whether this host can carry a lab of containers: one report of all that is in the way, with nothing touched.
+"""Whether this host can carry a lab of containers: one report of all that is in the way, with nothing changed.
 
 Where nothing is, the lab's identity is recorded for its name (see owner.py). Run by the substrate
 `containers` before it makes anything, as a program of its own (standard library only).
@@ -47,7 +47,7 @@ def main() -> int:
     args = parser.parse_args()
     found = list(problems(args))
     if found:
-        print("This host cannot carry the lab; nothing was touched.", file=sys.stderr)
+        print("This host cannot carry the lab; nothing was changed.", file=sys.stderr)
         for number, problem in enumerate(found, 1):
             print(f"  {number}. {problem}", file=sys.stderr)
     else:

@@ -1,4 +1,4 @@
-"""Whether Google Cloud can carry a lab: one report of all that is in the way, with nothing touched.
+"""Whether Google Cloud can carry a lab: one report of all that is in the way, with nothing changed.
 
 Run by the substrate `gcp` before it makes anything, as a program of its own (standard library only). It asks Google's
 API for the region's quotas, and subtracts what the lab has there already. The token comes from the environment or from
@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("--iam", default=IAM)
     found = list(problems(parser.parse_args()))
     if found:
-        print("The lab cannot be made; nothing was touched.", file=sys.stderr)
+        print("The lab cannot be made; nothing was changed.", file=sys.stderr)
         for number, problem in enumerate(found, 1):
             print(f"  {number}. {problem}", file=sys.stderr)
     return 1 if found else 0

@@ -69,4 +69,4 @@ def test_ranges_in_use_on_this_host_are_refused(
     assert up.code != 0
     assert f"{settings.network.nodes} overlaps {network_in_the_way}" in up.output, up.output
     assert f"{settings.network.pods} overlaps {route_in_the_way}" in up.output, up.output
-    assert "nothing was touched" in up.output
+    assert "nothing was changed" in up.output

@@ -71,7 +71,7 @@ def test_a_bad_file_is_refused_and_nothing_is_touched(
     bad.write_bytes(harm(snapshot.read_bytes()))
     ran = live("restore", str(bad))
     assert ran.code == 1
-    assert "nothing was touched" in ran.output
+    assert "nothing was changed" in ran.output
     assert says in ran.output
     assert cluster.unit_starts(cluster.controller.name, *units) == before
 

@@ -58,7 +58,7 @@ _BROKEN = {
 
 @pytest.mark.parametrize("what", _BROKEN)
 def test_what_is_broken_has_its_line_and_nothing_else_does(cluster: Cluster, what: str) -> None:
-    """A status that says "All is well." while pods do not reach each other, or names effects beside the cause."""
+    """A status that says "The lab is healthy." while pods do not reach each other; effects beside the cause."""
     role, breaks, repairs, line = _BROKEN[what]
     machine = (cluster.workers[0] if role == "worker" else cluster.controller).name
     other, pods = cluster.workers[1], cluster.settings.network.pods
@@ -81,7 +81,7 @@ def _inside(machine: str, script: str) -> None:
 
 def _problems(ran: Ran) -> list[str]:
     lines = ran.output.splitlines()
-    return lines[lines.index("Not well:") + 1 :]
+    return lines[lines.index("Not healthy:") + 1 :]
 
 
 def _well(*arguments: str) -> Ran:
@@ -94,7 +94,7 @@ def test_all_is_well_and_the_tables_say_so(cluster: Cluster) -> None:
     """A status that finds fault with a healthy lab, or that does not show what people look for."""
     # Leases and checks of the balancer may still be settling after what other tests did.
     said = eventually("a lab that is well", _well, seconds=90).output
-    assert said.splitlines()[-1] == "All is well."
+    assert said.splitlines()[-1] == "The lab is healthy."
     for name in [machine.name for machine in cluster.machines]:
         assert f"\n{name} " in said
     for word in ("leader", "kube-scheduler", "L7OK", str(cluster.balancer.address), "certificates: none ends within"):
@@ -152,4 +152,4 @@ def test_an_api_server_that_is_gone_is_said_without_a_traceback(cluster: Cluster
     said = json.loads(ran.output)
     assert said["api_servers"][0]["ready"] is False
     assert said["etcd"][0]["healthy"] is True
-    assert "no API server tells of leases and nodes" in said["problems"]
+    assert "no API server lists leases and nodes" in said["problems"]

@@ -30,8 +30,8 @@ class OldData(Fault):
         self._is_lost = False
         super().__init__(cluster, cluster.etcd_members)
 
-    def strike(self) -> float:
-        struck = time.time()
+    def inject(self) -> float:
+        injected_at = time.time()
         self._ssh(
             self._old,
             f"""set -e
@@ -50,9 +50,9 @@ class OldData(Fault):
         for member in (self._old, self._absent):
             self._ssh(member, "systemctl start --no-block etcd.service")
         self._await_writes(self._absent)
-        return struck
+        return injected_at
 
-    def relieve(self) -> None:
+    def recover(self) -> None:
         """Have three members again: the one that has the lost writes joins those that do not."""
         for member in (self._old, self._absent):
             self._ssh(member, f"systemctl start etcd.service; rm -rf {_COPY}", seconds=120)

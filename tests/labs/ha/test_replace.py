@@ -44,7 +44,7 @@ def test_what_would_lose_the_quorum_is_refused(cluster: Cluster, show: Show) -> 
     ran = replace("controller-0", "controller-1", show=show)
     assert ran.code == 1
     assert "etcd has 3 members and needs 2 to work" in ran.output
-    assert "Nothing was touched" in ran.output
+    assert "Nothing was changed" in ran.output
     assert running(STACK) == before
 
 

@@ -20,7 +20,7 @@ def refused() -> Ran:
     """An `up` that must not come to anything."""
     up = toolchain("up", stack=STACK)
     assert up.code != 0, up.output
-    assert "nothing was touched" in up.output and "Traceback" not in up.output, up.output
+    assert "nothing was changed" in up.output and "Traceback" not in up.output, up.output
     return up
 
 

@@ -107,13 +107,13 @@ def test_faults_need_only_ssh(cluster: Cluster) -> None:
     for host in (SUDOER, BEHIND):
         machine = lab.machine(host.name)
         killed = Kill(lab, machine, "kube-proxy")
-        killed.strike()
-        killed.relieve()
+        killed.inject()
+        killed.recover()
         assert killed.served is not None
         lost = Packets(lab, machine, one_way("in"))
-        lost.strike()
+        lost.inject()
         # This host's packets pass, or the repair cannot be made.
-        lost.relieve()
+        lost.recover()
         assert lab.ssh(machine, f"nft list table inet {TABLE}").returncode == 1
 
 

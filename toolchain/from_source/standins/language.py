@@ -90,7 +90,7 @@ def _run(request: language_pb2.RunRequest) -> language_pb2.RunResponse:
     asyncio.set_event_loop(loop)
     executor = ThreadPoolExecutor(max(request.parallel, 1) * 4)
     loop.set_default_executor(executor)
-    # Futures that nobody waits for are Pulumi's way of ending a program that failed.
+    # Futures without a waiter are Pulumi's way of ending a program that failed.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         if not program.exists():

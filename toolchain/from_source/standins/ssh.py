@@ -32,7 +32,7 @@ _NOT_ACCEPTED = (
 async def run(text: str, inputs: Properties, previous: dict[str, str], transcript: Transcript, log: Log) -> str | None:
     """Run a command over a connection of its own; when cancelled, end the command.
 
-    OpenSSH ends commands of root's for nobody: those run on without their connection, as with the official plugin.
+    OpenSSH does not end commands of root: those run on without their connection, as with the official plugin.
 
     Args:
         text: the command, for the user's shell there.
@@ -67,7 +67,7 @@ async def run(text: str, inputs: Properties, previous: dict[str, str], transcrip
 
 
 class _Session(asyncssh.SSHClientSession[bytes]):
-    """Hears what a command says and how it ends."""
+    """Receives the output of a command and its exit status."""
 
     def __init__(self, transcript: Transcript) -> None:
         self._transcript = transcript
