@@ -48,7 +48,7 @@ def test_what_is_written_can_be_read() -> None:
 def test_plain_pulumi_refuses_another_choice(before: dict[str, str], after: dict[str, str]) -> None:
     done = shell(refuse(members(after), choices.written(after)), before=members(before))
     assert done.returncode == 1
-    assert "nothing was touched" in done.stderr
+    assert "nothing was changed" in done.stderr
     assert ("bootstrap=kubeadm" in done.stderr) or before == {}
 
 

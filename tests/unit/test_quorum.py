@@ -59,9 +59,9 @@ def test_what_would_lose_it_is_refused(before: str, after: str, gone: str, neede
     done = shell(refuse(after), before=before)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert f"this would remove or make anew {gone}, and the quorum" in done.stderr
+    assert f"this would remove or recreate {gone}, and the quorum" in done.stderr
     assert f"members need {needed}" in done.stderr
-    assert "nothing was touched" in done.stderr
+    assert "nothing was changed" in done.stderr
     insisted = shell(refuse(after), before=before, insist="yes")
     assert (insisted.returncode, insisted.stdout.strip()) == (0, after)
 
@@ -128,7 +128,7 @@ def test_the_guard_runs_its_script_and_an_error_shows_none_of_it(dev: Run) -> No
     kept = shell(guard["update"], before=wanted, stdin=guard["stdin"])
     assert (kept.returncode, kept.stdout.strip()) == (0, wanted)
     assert shell(guard["update"], before="controller-0 another", stdin=guard["stdin"]).returncode == 1
-    assert "nothing was touched" not in guard["update"]
+    assert "nothing was changed" not in guard["update"]
 
 
 def test_another_definition_is_another_machine(ha: Run, dev: Run) -> None:
