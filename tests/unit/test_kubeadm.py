@@ -153,6 +153,15 @@ def test_a_machine_is_known_by_its_label(easy_way: Run) -> None:
         assert f"hardway/machine={label}\n" in easy_way.file(f"kubeadm-{name}", SETTINGS)
 
 
+def test_kubelet_has_the_address_of_its_machine(easy_way: Run) -> None:
+    """Without it, the kubelet takes the address of the default route."""
+    for machine in (each for each in easy_way.outputs["machines"] if each["pod_cidr"]):
+        found = documents(easy_way, f"kubeadm-{machine['name']}")
+        kind = "InitConfiguration" if "InitConfiguration" in found else "JoinConfiguration"
+        arguments = found[kind]["nodeRegistration"]["kubeletExtraArgs"]  # type: ignore[index]
+        assert {"name": "node-ip", "value": machine["address"]} in arguments, machine["name"]
+
+
 def test_machines_join_at_once_and_the_token_comes_meanwhile(easy_way: Run) -> None:
     joins = [f"kubeadm-{each['name']}" for each in easy_way.outputs["machines"] if each["pod_cidr"]]
     joins.remove(INIT)
