@@ -84,7 +84,7 @@ lint: .venv-dev  ## ruff, mypy, and the rule which layer imports which
 	$(PYTHON) -m pytest --quiet tests/unit/test_layers.py
 
 # mypy takes one processor for half of the time: beside the tests, which take turns on both.
-check: .venv-dev  ## lint and the unit tests, in about a minute
+check: .venv-dev  ## lint and the unit tests, in one to two minutes
 	@$(HARDWAY) --stack test setup
 	@$(MAKE) --no-print-directory lint & lint=$$!; \
 	variables=$$($(HARDWAY) env) && eval "$$variables" && \
