@@ -46,6 +46,17 @@ def test_haproxy_accepts_it_without_a_warning(balanced: Run, authority: Path, tm
     assert "WARNING" not in result.stdout + result.stderr
 
 
+def test_load_balancer_gets_its_files_and_the_key_is_readable_by_root_only(balanced: Run) -> None:
+    text = balanced.file("load-balancer-0", CONFIGURATION)
+    expected = {CONFIGURATION: "0644"}
+    # kubeadm creates its CA after the load balancer.
+    if balanced.outputs["ca_certificate"] == "CERTIFICATE-pki-kubernetes-ca":
+        expected["/etc/haproxy/kubernetes-ca.crt"] = "0644"
+    if "domain.pem" in text:
+        expected["/etc/haproxy/domain.pem"] = "0600"
+    assert balanced.files("load-balancer-0") == expected
+
+
 def sections(text: str) -> dict[str, list[str]]:
     """Section -> its lines, without comments."""
     found: dict[str, list[str]] = {}
