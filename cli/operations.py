@@ -4,6 +4,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -124,8 +125,9 @@ def search(ctx: click.Context, *, seed: int, faults: int | None, only: int | Non
 @click.command(cls=stacks.LabCommand)
 @stacks.option
 @click.argument("checkout", type=stacks.FILE)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object: the checks of each machine.")
 @click.pass_context
-def cis(ctx: click.Context, checkout: Path) -> int:
+def cis(ctx: click.Context, checkout: Path, *, as_json: bool) -> int:
     """Check the lab by the CIS Kubernetes Benchmark with kube-bench.
 
     CHECKOUT is a clone of kube-bench with the directory cfg/cis-1.12.
@@ -133,4 +135,10 @@ def cis(ctx: click.Context, checkout: Path) -> int:
     from live import cis as benchmark
     from live import cluster
 
-    return 0 if benchmark.check(cluster.find(stacks.chosen(ctx)), str(checkout)) else 1
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        found = benchmark.check(cluster.find(stacks.chosen(ctx)), str(checkout))
+    if as_json:
+        print(json.dumps({name: [asdict(each) for each in checks] for name, checks in found.items()}, indent=2))
+    else:
+        benchmark.show(found)
+    return 0 if benchmark.passes(found) else 1

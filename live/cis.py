@@ -53,12 +53,15 @@ class Check:
     reason: str
 
 
-def check(cluster: Cluster, checkout: str) -> bool:
-    """Run the benchmark on all machines that carry a part of the cluster, show it, and return whether no check fails.
+def check(cluster: Cluster, checkout: str) -> dict[str, list[Check]]:
+    """Run the benchmark on all machines that carry a part of the cluster.
 
     Args:
         cluster: the lab.
         checkout: of kube-bench, with the benchmark's data.
+
+    Returns:
+        Machine -> its checks.
 
     Raises:
         ToolchainError: the data are not there, or kube-bench cannot be built or run.
@@ -69,8 +72,11 @@ def check(cluster: Cluster, checkout: str) -> bool:
         architectures = list(threads.map(lambda machine: _architecture(cluster, machine), machines))
         archives = {arch: archive(_program(arch), data, by_kubeadm=cluster.by_kubeadm) for arch in set(architectures)}
         ran = threads.map(lambda machine, arch: _run(cluster, machine, archives[arch]), machines, architectures)
-        found = dict(zip([machine.name for machine in machines], ran, strict=True))
-    show(found)
+        return dict(zip([machine.name for machine in machines], ran, strict=True))
+
+
+def passes(found: Mapping[str, Sequence[Check]]) -> bool:
+    """Whether no check fails."""
     return not any(each.state == "FAIL" for checks in found.values() for each in checks)
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from small_lab import cluster
 
+from cli import main as commands
 from live import cis
 from live.cis import BENCHMARK
 from live.cluster import Cluster, LiveMachine
@@ -136,11 +137,17 @@ def test_a_check_that_fails_on_one_machine_is_named_and_is_the_result(
     monkeypatch.setattr(cis, "_run", ran)
     monkeypatch.setattr(cis, "_architecture", lambda *_: "amd64")
     monkeypatch.setattr(cis, "_program", lambda _: program)
-    assert cis.check(cluster(tmp_path, controllers=1), str(checkout)) is (state != "FAIL")
+    lab = cluster(tmp_path, controllers=1)
+    monkeypatch.setattr("toolchain.stack.read", lambda _: lab.stack)
+    monkeypatch.setattr("live.cluster.find", lambda _: lab)
+    assert commands.main(["cis", str(checkout)]) == (state == "FAIL")
     assert sorted(asked) == ["controller-0", "worker-0"]
     shown = capsys.readouterr().out
     assert ("FAIL worker-0 1.1.13 check c1_1_13" in shown) is (state == "FAIL")
     assert "FAIL controller-0" not in shown
+    assert commands.main(["cis", "--json", str(checkout)]) == (state == "FAIL")
+    document = json.loads(capsys.readouterr().out)
+    assert {each["number"]: each["state"] for each in document["worker-0"]} == {"1.1.13": state, "1.1.14": "PASS"}
 
 
 @pytest.mark.parametrize("printed", ["", "panic: x", "{}", '{"Controls": []}', '{"Controls": null}'])
@@ -157,7 +164,7 @@ def test_a_checkout_without_the_data_is_refused_before_any_machine_is_asked(
 
     monkeypatch.setattr(cis, "_architecture", asked)
     lab = cluster(tmp_path)
-    with pytest.raises(ToolchainError, match="KUBE_BENCH is not set: name a checkout"):
+    with pytest.raises(ToolchainError, match="No checkout is named: name one of kube-bench"):
         cis.check(lab, "")
     (checkout / "cfg" / BENCHMARK / "node.yaml").unlink()
     with pytest.raises(ToolchainError, match=rf"lacks {BENCHMARK}/node\.yaml\. Name a checkout"):
