@@ -6,6 +6,12 @@ from pathlib import Path
 if __name__ == "__main__":
     # `python -P` has no directory of its own here: the current one is the user's.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from cli.main import main
+    try:
+        from cli.main import main
 
-    sys.exit(main(sys.argv[1:]))
+        status = main(sys.argv[1:])
+    except KeyboardInterrupt:
+        # While Python still loads the command line, or ends it.
+        print("error: interrupted.", file=sys.stderr)
+        status = 130
+    sys.exit(status)

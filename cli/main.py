@@ -92,7 +92,9 @@ def _run(arguments: list[str]) -> int:
         status = group.main(args=arguments, prog_name=PROGRAM, standalone_mode=False, complete_var=COMPLETE_VARIABLE)
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else PROGRAM
-        return _failed(f"{error.format_message().rstrip('.')}. See `{path} --help`.", WRONG_USAGE)
+        message = error.format_message()
+        end = "" if message.endswith((".", "?")) else "."
+        return _failed(f"{message}{end} See `{path} --help`.", WRONG_USAGE)
     except click.Abort:
         return _failed("interrupted. What is done is kept; run the same command again to continue.", INTERRUPTED)
     except click.ClickException as error:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -194,7 +195,7 @@ def test_words_behind_ssh_arrive_as_they_are(monkeypatch: pytest.MonkeyPatch, wo
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["upp"], "No such command 'upp'"),
+        (["upp"], "No such command 'upp'. Did you mean 'up'? See `hardway --help`.\n"),
         (["ssh", "worker-0", "uptime"], "Got unexpected extra argument (uptime)"),
         (["up", "--no-such"], "No such option"),
         (["replace"], "Missing argument 'MACHINE...'"),
@@ -209,6 +210,19 @@ def test_wrong_usage_is_one_line_and_2(words: list[str], said: str, capsys: pyte
     assert said in error
     assert error.count("\n") == 1
     assert "hardway" in error.rpartition("See `")[2]
+
+
+def test_an_interrupt_while_the_program_loads_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n")
+    done = subprocess.run(
+        [sys.executable, "-P", MAKEFILE.parent / "cli" / "__main__.py", "status"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted.\n")
 
 
 def test_an_error_of_the_system_is_one_line(
