@@ -13,7 +13,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-_LABS_ON_THIS_HOST = ("machines", "droplets", "dev", "kubeadm_calico", "kubeadm", "calico", "ha")
+_LABS_ON_THIS_HOST = ("machines", "droplets", "dev", "kubeadm_calico", "kubeadm", "calico", "ha", "new_substrate")
 
 
 class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # without types
