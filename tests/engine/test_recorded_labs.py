@@ -1,0 +1,49 @@
+"""A lab that an earlier commit made: the next `up` replaces nothing and deletes nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import recorded_labs
+from engine.recorded_labs import RecordedLab
+
+_TEXT_OF_A_SCRIPT = {"create", "update", "delete", "stdin"}
+# Keys that Secrets were encrypted with before.
+_ADDED = {"encryption-keys"}
+
+
+def preview(lab: RecordedLab, pulumi: str, home: Path) -> dict[str, Any]:
+    """What a preview by today's program says: the steps that are more than `same`, and the count of each kind."""
+    output = recorded_labs.project_of(lab, pulumi, home).pulumi("preview", "--json", ok=True).output
+    found: dict[str, Any] = json.loads(output[output.index("{\n") :])
+    return found
+
+
+def changed(step: dict[str, Any]) -> set[str]:
+    """The names of the inputs that differ."""
+    before, after = (step[state].get("inputs", {}) for state in ("oldState", "newState"))
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+@pytest.mark.parametrize("name", recorded_labs.names())
+def test_nothing_of_a_running_lab_is_replaced_or_deleted(name: str, pulumi: str, tmp_path: Path) -> None:
+    lab = recorded_labs.read(name)
+    found = preview(lab, pulumi, tmp_path)
+    steps, counted = found["steps"], found["changeSummary"]
+    providers = [each for each in lab.state["deployment"]["resources"] if each["type"].startswith("pulumi:providers:")]
+    kept = len(lab.state["deployment"]["resources"]) - len(providers)
+    assert counted["same"] + counted.get("update", 0) == kept
+    others = {step["urn"]: step["op"] for step in steps if step["op"] not in ("same", "update")}
+    assert {urn: op for urn, op in others.items() if urn.rpartition("::")[2] not in _ADDED} == {}
+    assert set(others.values()) <= {"create"}
+    for step in steps:
+        if step["op"] == "update":
+            assert changed(step) <= _TEXT_OF_A_SCRIPT, step["urn"]
+
+
+def test_another_definition_of_a_machine_is_seen_as_a_replacement(pulumi: str, tmp_path: Path) -> None:
+    lab = recorded_labs.read(recorded_labs.names()[0])
+    lab.settings["containers"] = {**lab.settings.get("containers", {}), "image": "localhost/another:image"}
+    assert preview(lab, pulumi, tmp_path)["changeSummary"]["replace"] > 0
