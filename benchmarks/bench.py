@@ -87,7 +87,7 @@ def refuse_what_is_taken(lab: MeasuredLab) -> None:
     """Start only where no other benchmark is at work, and the ranges are free.
 
     Raises:
-        BenchmarkError: with all that is in the way.
+        BenchmarkError: with every failed precondition.
     """
     if os.geteuid() != 0:
         raise BenchmarkError("The labs are privileged containers, which only root may make. Run this with sudo.")

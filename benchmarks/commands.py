@@ -83,10 +83,10 @@ def undisturbed() -> Iterator[None]:
 @undisturbed()
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a command that is still at work; with it what it began in the background, where it has ended itself."""
-    for number, patience in _ENDINGS:
+    for number, seconds in _ENDINGS:
         try:
             os.killpg(process.pid, number)
-            process.wait(timeout=patience)
+            process.wait(timeout=seconds)
         except ProcessLookupError:
             return
         except subprocess.TimeoutExpired:

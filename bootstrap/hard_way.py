@@ -4,7 +4,16 @@ from functools import partial
 
 import pulumi
 
-from bootstrap.shared import Cluster, Site, acquainted, administrator, after, calico_of, entrance_of, prepared
+from bootstrap.shared import (
+    Cluster,
+    Site,
+    admin_kubeconfig,
+    after,
+    calico_args,
+    create_entrance,
+    create_host_tables,
+    prepare_hosts,
+)
 from components.calico import CALICO_IMAGES, Calico, CalicoArgs, CalicoNetwork, CalicoPlugin
 from components.container_runtime import ContainerRuntime, ContainerRuntimeArgs
 from components.control_plane import ControlPlane, ControlPlaneArgs, KubeletAccess
@@ -21,7 +30,7 @@ from config.machines import Role
 
 
 def hard_way(site: Site) -> Cluster:
-    """Build a cluster: authorities, etcd, control plane, balancer, workers, proof."""
+    """Build a cluster: CAs, etcd, control plane, load balancer, workers, readiness."""
     lab, substrate, machines = site.lab, site.substrate, site.machines
     controllers, workers = site.having(Role.CONTROLLER), site.having(Role.WORKER)
     members = [machines[spec.name] for spec in lab.etcd_members]
@@ -45,7 +54,7 @@ def hard_way(site: Site) -> Cluster:
         after(*substrate.checks),
     )
     encryption = Encryption("encryption", provider=lab.settings.encryption)
-    hosts = prepared(site, not_before=pki.kubernetes.not_before)
+    hosts = prepare_hosts(site, not_before=pki.kubernetes.not_before)
     etcd = Etcd(
         "etcd",
         EtcdArgs(members=members, pki=pki, artifacts=lab.artifacts, cluster_token=site.cluster),
@@ -67,10 +76,10 @@ def hard_way(site: Site) -> Cluster:
         after(etcd, *(hosts[machine.name] for machine in controllers)),
     )
     membership = EtcdMembership("etcd-membership", members, after(control_plane))
-    entrance = entrance_of(site, hosts, authority=pki.kubernetes.certificate, certificate=pki.load_balancer)
+    entrance = create_entrance(site, hosts, authority=pki.kubernetes.certificate, certificate=pki.load_balancer)
     former_workers = FormerWorkers("former-workers", controllers[0], workers, after(control_plane, *entrance))
-    # Those that are there hear of a new machine while it is being made.
-    neighbours = acquainted(site, hosts, former_workers)
+    # Existing machines get the entries of a new one while it is created.
+    neighbours = create_host_tables(site, hosts, former_workers)
     kubelet_access = KubeletAccess("kubelet-access", controllers[0], after(control_plane, *entrance))
     dns = Dns(
         "dns",
@@ -78,7 +87,7 @@ def hard_way(site: Site) -> Cluster:
         after(control_plane, *entrance),
     )
     nodes: list[pulumi.Resource] = []
-    calico = calico_of(site, pki.calico, controllers[0], workers, etcd.endpoints)
+    calico = calico_args(site, pki.calico, controllers[0], workers, etcd.endpoints)
     in_cluster = [Calico("calico", calico, after(control_plane, *entrance, former_workers))] if calico else []
 
     def calico_network(arguments: CalicoArgs, machine: Machine, kubelet: pulumi.Resource) -> pulumi.Resource:
@@ -132,7 +141,7 @@ def hard_way(site: Site) -> Cluster:
     )
     return Cluster(
         authority=pki.kubernetes.certificate,
-        kubeconfig=administrator(site, authority=pki.kubernetes.certificate, certificate=pki.admin),
+        kubeconfig=admin_kubeconfig(site, authority=pki.kubernetes.certificate, certificate=pki.admin),
         certificates=pki.certificates(),
         readiness=readiness,
     )

@@ -2,7 +2,16 @@
 
 import pulumi
 
-from bootstrap.shared import Cluster, Site, acquainted, administrator, after, calico_of, entrance_of, prepared
+from bootstrap.shared import (
+    Cluster,
+    Site,
+    admin_kubeconfig,
+    after,
+    calico_args,
+    create_entrance,
+    create_host_tables,
+    prepare_hosts,
+)
 from components.calico import CALICO_IMAGES, Calico, CalicoNetwork, CalicoPlugin
 from components.container_runtime import ContainerRuntime, ContainerRuntimeArgs
 from components.etcd import CLIENT_PORT, EtcdMembership
@@ -32,8 +41,8 @@ def kubeadm(site: Site) -> Cluster:
         after(*substrate.checks),
     )
     given = pki.authorities
-    hosts = prepared(site, not_before=given.kubernetes.not_before if given else None)
-    entrance = entrance_of(
+    hosts = prepare_hosts(site, not_before=given.kubernetes.not_before if given else None)
+    entrance = create_entrance(
         site,
         hosts,
         authority=given.kubernetes.certificate if given else None,
@@ -42,7 +51,7 @@ def kubeadm(site: Site) -> Cluster:
     )
     members = (*controllers, *workers)
     endpoints = [f"https://{controller.address}:{CLIENT_PORT}" for controller in controllers]
-    calico = calico_of(site, pki.calico, controllers[0], members, endpoints)
+    calico = calico_args(site, pki.calico, controllers[0], members, endpoints)
     runtimes = {
         machine.name: ContainerRuntime(
             f"container-runtime-{machine.name}",
@@ -89,7 +98,7 @@ def kubeadm(site: Site) -> Cluster:
     EtcdSnapshots("etcd-snapshots", controllers, after(cluster))
     membership = EtcdMembership("etcd-membership", controllers, after(cluster))
     former_nodes = FormerWorkers("former-workers", controllers[0], members, after(cluster.made))
-    neighbours = acquainted(site, hosts, former_nodes)
+    neighbours = create_host_tables(site, hosts, former_nodes)
     network: list[pulumi.Resource] = []
     if calico:
         network.append(Calico("calico", calico, after(cluster.made, former_nodes)))
@@ -111,7 +120,7 @@ def kubeadm(site: Site) -> Cluster:
     )
     return Cluster(
         authority=cluster.authority,
-        kubeconfig=administrator(site, authority=cluster.authority, certificate=cluster.administrator),
+        kubeconfig=admin_kubeconfig(site, authority=cluster.authority, certificate=cluster.administrator),
         certificates=pki.certificates(),
         readiness=readiness,
     )

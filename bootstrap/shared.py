@@ -64,8 +64,8 @@ class Cluster:
     readiness: Readiness
 
 
-def prepared(site: Site, *, not_before: pulumi.Input[str] | None) -> Mapping[str, Host]:
-    """Every machine with what it needs before it is anything in particular."""
+def prepare_hosts(site: Site, *, not_before: pulumi.Input[str] | None) -> Mapping[str, Host]:
+    """Prepare every machine: what all roles need."""
     return {
         name: Host(
             f"host-{name}",
@@ -80,7 +80,7 @@ def prepared(site: Site, *, not_before: pulumi.Input[str] | None) -> Mapping[str
     }
 
 
-def entrance_of(
+def create_entrance(
     site: Site,
     hosts: Mapping[str, Host],
     *,
@@ -88,7 +88,7 @@ def entrance_of(
     certificate: KeyPair | None,
     health_proxies: bool = True,
 ) -> Sequence[pulumi.Resource]:
-    """What makes the API answer at the endpoint."""
+    """Create what makes the API answer at the endpoint: load balancers, and their shared address."""
     balancers = site.having(Role.LOAD_BALANCER)
     entrance: list[pulumi.Resource] = [
         *site.substrate.entrance,
@@ -113,8 +113,8 @@ def entrance_of(
     return entrance
 
 
-def acquainted(site: Site, hosts: Mapping[str, Host], former: FormerWorkers) -> Sequence[Neighbours]:
-    """Every machine with the names of the others, and the ways to their pods."""
+def create_host_tables(site: Site, hosts: Mapping[str, Host], former: FormerWorkers) -> Sequence[Neighbours]:
+    """Create the host table and the pod routes on every machine."""
     lab, domain = site.lab, site.lab.settings.load_balancing.domain
     return [
         Neighbours(
@@ -132,14 +132,14 @@ def acquainted(site: Site, hosts: Mapping[str, Host], former: FormerWorkers) -> 
     ]
 
 
-def calico_of(
+def calico_args(
     site: Site,
     identities: CalicoIdentities | None,
     controller: Machine,
     nodes: Sequence[Machine],
     etcd_endpoints: Sequence[str],
 ) -> CalicoArgs | None:
-    """What Calico has to know, where it is the pod network."""
+    """The arguments of Calico, if it is the pod network."""
     if site.lab.calico is None or identities is None:
         return None
     return CalicoArgs(
@@ -154,7 +154,7 @@ def calico_of(
     )
 
 
-def administrator(site: Site, *, authority: pulumi.Input[str], certificate: KeyPair) -> pulumi.Output[str]:
+def admin_kubeconfig(site: Site, *, authority: pulumi.Input[str], certificate: KeyPair) -> pulumi.Output[str]:
     """The kubeconfig for people."""
     return kubeconfig(
         cluster=site.cluster, server=site.endpoint, authority=authority, user="admin", certificate=certificate

@@ -31,7 +31,7 @@ class ContainerRuntimeArgs:
     machine: the worker.
     artifacts: where programs and images come from.
     images: names in versions.yaml of the images besides pause that are imported where the mirror has them.
-    bridge: whether pods are on a bridge of the worker's; else somebody else brings the network's configuration.
+    bridge: whether pods are on a bridge of the worker's; else another component brings the network's configuration.
     at_once: whether images are imported side by side: many large ones wait for the disk, and others for them.
     """
 

@@ -224,7 +224,7 @@ def apiserver_flags(controller: Machine, args: ControlPlaneArgs) -> Flags:
         "kubelet-client-key": f"{_PKI}/apiserver-kubelet-client.key",
         # Addresses first: a node's name is known to the lab's host tables only.
         "kubelet-preferred-address-types": "InternalIP,Hostname",
-        # Aggregated APIs: who they may believe that a request came through this server
+        # Aggregated APIs accept the identity headers of a request only from this client certificate
         "requestheader-client-ca-file": f"{_PKI}/front-proxy-ca.crt",
         "requestheader-allowed-names": "front-proxy-client",
         "requestheader-username-headers": "X-Remote-User",
@@ -297,7 +297,7 @@ def scheduler_configuration() -> str:
 
 
 def authentication_configuration() -> str:
-    """AuthenticationConfiguration, YAML: strangers may ask for health, so that the balancer can, and nothing else.
+    """AuthenticationConfiguration, YAML: anonymous clients may ask for health, as load balancers do, and nothing else.
 
     Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/
     """

@@ -190,7 +190,7 @@ class EtcdMembership(Component):
 def founders_of(name: str, members: Sequence[Machine], opts: pulumi.ResourceOptions) -> pulumi.Output[list[str]]:
     """The names of the machines that may found the cluster: those of the first `up`, for as long as they are the same.
 
-    A machine made anew must find the cluster, and fails where it cannot: two clusters would be two truths. Whether
+    A recreated machine must find the cluster, and fails if it cannot: never a second cluster. Whether
     there was one is known to Pulumi's state alone, since the machines that knew may all be gone.
     """
     identities = pulumi.Output.all(**{member.name: member.identity for member in members}).apply(
@@ -269,7 +269,7 @@ def member_flags(member: Machine, args: EtcdArgs) -> Flags:
         "listen-metrics-urls": "http://127.0.0.1:2381",
         # A member whose data differ from the others' does not serve.
         "feature-gates": "InitialCorruptCheck=true",
-        # Watchers hear of the current revision even when nothing changes, so that the API server's cache is fresh.
+        # Watchers get the current revision even when nothing changes, so that the API server's cache is fresh.
         "watch-progress-notify-interval": "5s",
     }
 

@@ -26,7 +26,7 @@ def first_login(
     Args:
         name: of the resource.
         machine: its name, for the report.
-        identity: changes when the machine is made anew: it is waited for again.
+        identity: changes when the machine is recreated: it is waited for again.
         connection: how to reach it.
         hint: what to look at where the machine does not let us in.
         timeout_factor: of the lab.

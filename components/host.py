@@ -112,7 +112,7 @@ class Host(Component):
 def packages(machine: MachineSpec, lab: Sequence[MachineSpec]) -> list[str]:
     """The Debian packages that a machine's roles need in a lab of these machines."""
     balancers = [other.name for other in lab if Role.LOAD_BALANCER in other.roles]
-    # A controller with pods is kubeadm's: a Node like the workers, and nobody asks for its health over plain HTTP.
+    # A controller with pods is kubeadm's: a Node like the workers, and its health is not asked over plain HTTP.
     node = Role.CONTROLLER in machine.roles and machine.pod_cidr is not None
     roles = {Role.WORKER} if node else machine.roles
     return [

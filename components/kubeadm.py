@@ -1,4 +1,4 @@
-"""The easy way: kubeadm makes the control plane as static pods, and machines join it.
+"""The bootstrap method kubeadm: it creates the control plane as static pods, and machines join it.
 
 Made on each controller and worker: kubelet, kubeadm and kubectl with the kubelet's unit as kubeadm's packages have it,
 once the ports that Kubernetes needs are seen to be free; then a Node, by `kubeadm init` on the first controller and
@@ -248,7 +248,7 @@ def _init_step(machine: Machine, args: KubeadmArgs, founders: pulumi.Output[list
         files=[
             File(path=_SETTINGS, content=settings, mode="0600"),
             File(path=_TOKEN, content=args.join_token, mode="0600", secret=True),
-            # Of use where this machine is made anew, and the others still have the cluster.
+            # Of use where this machine is recreated, and the others still have the cluster.
             *(_joining_files(machine, args, given.kubernetes.certificate, _REJOIN) if given else ()),
             *_authority_files(given),
         ],

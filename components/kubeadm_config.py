@@ -25,13 +25,13 @@ _API = "kubeadm.k8s.io/v1beta4"
 DISCOVERY = "/etc/hardway/discovery.conf"
 """A kubeconfig with the join token: where the API is, by which authority, and who may join. Only while joining."""
 MACHINE_LABEL = "hardway/machine"
-"""On every Node: which machine its kubelet runs on. One made anew under the same name is another."""
+"""On every Node: which machine its kubelet runs on. A recreated machine of the same name is another."""
 NODE_LABEL = "hardway/worker"
-"""What tells the Nodes of the lab from others that somebody may have added; in nodes.sh, too."""
+"""What tells the Nodes of the lab from others that a user may have added; in nodes.sh, too."""
 
 # Each with the reason why it is no error here.
 _IGNORED: Mapping[str, str] = {
-    "Swap": "a container's swap is its host's, and the kubelet is told to bear it",
+    "Swap": "a container's swap is its host's, and the kubelet must accept it",
     "SystemVerification": "a container has no kernel configuration to look at, and may have cgroup v1",
     "Mem": "a container sees its host's memory, or too little of it",
 }

@@ -25,7 +25,7 @@ HOST_RESOLV_CONF = "/etc/hardway/host-resolv.conf"
 """The /etc/resolv.conf of the host of a machine that is a container, where the engine's own is of no use to pods."""
 HOST_RESOLVED = "/etc/hardway/host-resolved/resolv.conf"
 """Likewise, what systemd-resolved knows."""
-# Documentation's own address (RFC 5737): nobody answers there, so CoreDNS says SERVFAIL for names outside the cluster.
+# Documentation's own address (RFC 5737): no server answers there, so CoreDNS says SERVFAIL for outside names.
 _NO_NAME_SERVER = "192.0.2.53"
 
 KUBELET_SYSCTLS = (

@@ -1,7 +1,7 @@
 """The load balancer: the one address that workers and people know the API by.
 
 Made on its machine: HAProxy, in front of every API server (port 6443, TLS passes through untouched) and of the
-controllers' /healthz (port 80, where it also tells of itself). Where it is to terminate TLS, it also answers at the
+controllers' /healthz (port 80, where it has a health page, too). Where it is to terminate TLS, it also answers at the
 lab's domain on port 443: clients' certificates do not pass there, tokens do.
 
 Source: https://docs.haproxy.org/2.6/configuration.html
@@ -23,7 +23,7 @@ from components.tls_settings import CIPHERS
 from config.machines import MachineSpec
 
 MONITOR = "/balancer"
-"""The path, on port 80, at which HAProxy itself says that it is well."""
+"""The path, on port 80, at which HAProxy reports its own health."""
 HTTPS_PORT = 443
 _TEMPLATES = Path(__file__).parents[1] / "config" / "templates"
 _CONFIGURATION = "/etc/haproxy/haproxy.cfg"

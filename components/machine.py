@@ -20,8 +20,8 @@ class Machine:
     Args:
         spec: its name, roles and addresses.
         connection: how to reach it by SSH; its host key is pinned.
-        user: who that logs in: root, or somebody whose sudo asks for nothing.
-        identity: changes when the machine is made anew (a container's or an instance's id); every step has it among
+        user: who that logs in: root, or a user whose sudo needs no password.
+        identity: changes when the machine is recreated (a container's or an instance's id); every step has it among
             its inputs, so that a new machine gets all of its steps again.
         resource: the resource that goes when the machine goes; steps on it need not be undone then. None where the
             machine stays, and every step has to be taken back.
@@ -63,12 +63,12 @@ class Machine:
         return str(self.spec.address)
 
     def as_root(self, script: str) -> str:
-        """The command by which whoever logs in has root's bash run a script; what is on standard input reaches it."""
+        """The command by which the login user runs, in root's bash, a script; what is on standard input reaches it."""
         # By bash, whatever the login shell is.
         return f"{'' if self.user == 'root' else 'sudo -n '}bash -c {quote(script)}"
 
     def reads_script(self, title: str) -> str:
-        """The command by which whoever logs in has root's bash run what it reads from standard input.
+        """The command by which the login user runs, in root's bash, what it reads from standard input.
 
         Args:
             title: what errors and the list of processes call it.

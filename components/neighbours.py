@@ -1,4 +1,4 @@
-"""What a machine knows of the others: their names, and the way to their pods.
+"""The host table and the pod routes of a machine.
 
 Made on it: the host table of the whole lab, as a block in /etc/hosts, and the pod network's routes (see
 pod_network.py); both now and at every boot. It is all that changes on a machine when another comes or goes, and so it

@@ -13,7 +13,7 @@ from components.manifests import KUBECTL
 from components.step import LIBRARY, File, Step, StepArgs
 
 _NODES = str(Path(LIBRARY).with_name("nodes.sh"))
-# What tells the Nodes of the lab's own workers from others that somebody may have added; in nodes.sh, too.
+# What tells the Nodes of the lab's own workers from other Nodes that a user may have added; in nodes.sh, too.
 _LABEL = "hardway/worker"
 
 
@@ -61,7 +61,7 @@ def node_out_of_api(machine: Machine) -> str:
     """The shell lines that end a Node's pods while their kubelet is there, and delete the Node; run on a controller.
 
     A worker that leaves a lab has been drained before (see FormerWorkers); its kubelet may have come back to the API
-    since. Where the lab goes as a whole nobody answers, perhaps, and nobody needs to.
+    since. When the whole lab is destroyed, perhaps no API answers, and none is needed.
     """
     seconds = 60 * machine.timeout_factor
     kubectl, node = f"{KUBECTL} --request-timeout={seconds}s", f"node/{machine.name}"

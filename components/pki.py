@@ -133,7 +133,7 @@ class Authority:
 
 @dataclass(frozen=True, kw_only=True)
 class CalicoIdentities:
-    """Who Calico is, and whom it believes.
+    """Calico's client certificates, and the CAs that it trusts.
 
     Args:
         authority, etcd_authority: certificates (PEM) of the API's authority and of etcd's.

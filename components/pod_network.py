@@ -96,7 +96,7 @@ def pod_table(pod_cidr: str, network: Network, lab: Sequence[MachineSpec], calic
             *(masquerade if calico is None else []),
             "  chain forward {",
             "    type filter hook forward priority filter;",
-            # RFC 3927: nobody routes to these. A cloud's metadata stand there, a machine's keys among them; on Google
+            # RFC 3927: not forwarded by routers. A cloud's metadata stand there, a machine's keys among them; on Google
             # Cloud the resolver does, too.
             f"    ip saddr {pod_cidr} ip daddr {_LINK_LOCAL} meta l4proto {{ tcp, udp }} th dport 53 accept",
             f"    ip saddr {pod_cidr} ip daddr {_LINK_LOCAL} drop",

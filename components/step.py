@@ -52,7 +52,7 @@ class Unit:
         name: with its suffix: etcd.service.
         content: the unit file; None for a unit that a package brings.
         restarts_on: the paths of files that it reads only when it starts.
-        reloads_on: the paths of files that it reads anew when it is told to: where only they changed, it is reloaded.
+        reloads_on: the paths of files that it re-reads on reload: if only they changed, it is reloaded.
         valid: a shell command that succeeds if the unit's files are fit to be read; while it fails, the unit is left
             as it is.
         ready: a shell command that succeeds once the unit serves.
@@ -101,7 +101,7 @@ class StepArgs:
         units: systemd units, each waited for until it serves.
         run: shell lines after the units serve; must be idempotent.
         brings: the step library itself (step.sh), for the first step of a machine, which has no secrets.
-        undo: shell lines before the step's files and units are removed; must bear that all is gone already.
+        undo: shell lines before the step's files and units are removed; must succeed if all is gone already.
         prints_secrets: whether what `run` prints is kept out of logs and plain state.
     """
 

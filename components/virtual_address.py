@@ -84,7 +84,7 @@ def config_test(path: str) -> str:
 _UNIT = systemd_unit(
     description="The address that two load balancers share",
     documentation="man:keepalived(8) man:keepalived.conf(5)",
-    # --vrrp: without the kernel's own load balancer, which nobody uses here.
+    # --vrrp: without the kernel's own load balancer, which is not used here.
     program=f"/usr/sbin/keepalived --dont-fork --vrrp --use-file={_CONFIGURATION}",
     after=("network-online.target", "haproxy.service"),
     service={
@@ -110,7 +110,7 @@ def keepalived_configuration(balancer: Machine, balancers: Sequence[MachineSpec]
         monitor=MONITOR,
         priority=_HIGHEST_PRIORITY - list(balancers).index(balancer.spec),
         interface=balancer.interface,
-        # Any number that both have: nobody else's adverts are heard.
+        # Any number that both have: other senders are ignored.
         router=address.packed[-1],
         address=balancer.address,
         peer=peer.address,

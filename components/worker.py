@@ -97,7 +97,7 @@ class Worker(Component):
             StepArgs(
                 machine=args.controller,
                 name=f"node-{machine.name}",
-                # A worker made anew has to be seen Ready anew.
+                # A recreated worker has to become Ready again.
                 run=pulumi.Output.format("# {0}\n{1}", machine.identity, node_in_api(machine)),
                 undo=node_out_of_api(machine),
             ),

@@ -1,6 +1,6 @@
 """calico-kube-controllers: keeps Calico's datastore in step with the cluster.
 
-With the API as the datastore it gives back the addresses of Nodes that are gone. With etcd it also copies there what
+With the API as the datastore it releases the addresses of removed Nodes. With etcd it also copies there what
 Felix cannot read from the API then: policies, namespaces, service accounts, the labels of pods and nodes.
 
 Source: https://docs.tigera.io/calico/latest/reference/kube-controllers/configuration

@@ -1,6 +1,6 @@
 """The addresses of pods: a pool for each worker, which is the worker's own pod range.
 
-So that whoever is no node of Calico's finds pods by the same routes as in every lab: the API server, which dials pods
+So that machines that are no Calico nodes find pods by the same routes as in every lab: the API server, which dials pods
 from controllers, and the host. One block of addresses fills a range where Calico can have blocks that large.
 
 Source: https://docs.tigera.io/calico/latest/reference/resources/ippool
@@ -16,7 +16,7 @@ from config.machines import MachineSpec
 
 HOST_NAME = "kubernetes.io/hostname"
 """The label that every Node has."""
-# A block is one object that is written anew with every address: 256 of them, at the most.
+# A block is one object that is written again with every address: 256 of them, at the most.
 _LARGEST_BLOCK = 24
 _OURS = "hardway-"
 

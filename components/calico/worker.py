@@ -2,7 +2,7 @@
 
 Two steps. The first is made beside the control plane: the plugin, who it is towards the API, who Calico is towards
 etcd. The second, once the kubelet runs, waits for Felix and only then writes the network's configuration, by which the
-node becomes Ready: no pod ever starts here whose policies nobody enforces.
+node becomes Ready: no pod starts here before its policies are enforced.
 
 Source: https://docs.tigera.io/calico/latest/reference/configure-cni-plugins
 """
@@ -47,7 +47,7 @@ class CalicoPlugin(Component):
             StepArgs(
                 machine=machine,
                 name="calico-plugin",
-                # The last one is mounted by Felix's pod, and made for it where the kernel is somebody else's.
+                # The last one is mounted by Felix's pod, and made for it where the kernel is the host's.
                 prepare="data /var/lib/calico /var/run/calico /var/log/calico\nparents /lib/modules/any",
                 files=[
                     File(path=_VERBS, content=Path(__file__).with_name("calico.sh").read_text()),

@@ -1,4 +1,4 @@
-"""What substrates do on the host that runs Pulumi: scripts, as root whoever runs the program; routes to the pods."""
+"""What substrates do on the Pulumi host: scripts, always as root; routes to the pods."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Whether this host can carry a lab of containers: one report of all that is in the way, with nothing changed.
+"""Whether this host can carry a lab of containers: one report of every failed precondition, with nothing changed.
 
 Where nothing is, the lab's identity is recorded for its name (see owner.py). Run by the substrate
 `containers` before it makes anything, as a program of its own (standard library only).
@@ -29,7 +29,7 @@ _CAP_SYS_RESOURCE = 24
 
 
 def main() -> int:
-    """Print what is in the way; exit status 1 when anything is."""
+    """Print every failed precondition; exit status 1 if there is one."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--engine", required=True)
     parser.add_argument("--network", required=True)
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def problems(args: argparse.Namespace) -> Iterator[str]:
-    """All that is in the way, each with what would help."""
+    """Every failed precondition, each with what would help."""
     if not (args.mirror / "SHA256SUMS").exists():
         yield f"the artifact mirror {args.mirror} is empty: run `make setup`"
     for module in args.modules:
@@ -113,7 +113,7 @@ def _lab(args: argparse.Namespace) -> "owner.Lab":
 
 
 def notes() -> Iterator[str]:
-    """What is in nobody's way, and should be known."""
+    """What prevents nothing, and should be known."""
     lines = [
         line.split() for file in _RESOLVERS if file.exists() for line in file.read_text(errors="replace").splitlines()
     ]

@@ -8,7 +8,7 @@ The scripts that make a network or a container are part of what it is: another t
 lab. For podman with cgroup v1 they stay as they are; what a lab needs besides stands in resources of its own. With
 cgroup v2 no lab came up before they had a flag more.
 
-Raises, at `up` and before anything is made: one report of all that is in the way (see preflight.py).
+Raises, at `up` and before anything is made: one report of every failed precondition (see preflight.py).
 """
 
 from collections.abc import Sequence
@@ -219,7 +219,7 @@ class Containers(pulumi.ComponentResource):
         )
         container = local.Command(
             f"{name}-{spec.name}",
-            # The network's id is among it: a network made anew has lost its containers.
+            # The network's id is among it: a network recreated has lost its containers.
             create=pulumi.Output.format("{0}\n# on network {1}", create_container(lab, prefix, spec), network.id),
             # A lab that runs may have other deletions and another interpreter: its machine stays as it is.
             update=f"# container {prefix}-{spec.name} stays\n{_SAY_AGAIN}",
@@ -266,7 +266,7 @@ def firewall_program(prefix: str) -> str:
 
 
 def create_network(engine: str, prefix: str, lab: Lab) -> str:
-    """The shell lines that make the lab's network; one that a killed run left is made anew."""
+    """The shell lines that make the lab's network; one that a killed run left is recreated."""
     # Without the engine's DNS: its search domain would reach every pod, and CoreDNS would refuse it.
     dns = "--disable-dns " if engine == "podman" else ""
     return script(
@@ -521,7 +521,7 @@ def delete_boot(prefix: str, routes: Sequence[tuple[str, str]]) -> str:
 
 
 def preflight_command(lab: Lab, prefix: str, key: str, *, begun: bool) -> str:
-    """The shell lines that report what is in the way, or record whose lab it is.
+    """The shell lines that report failed preconditions, or record whose lab it is.
 
     Args:
         lab: the lab.

@@ -1,6 +1,6 @@
 """What a host's own firewall drops of a lab's packets: base chains of the hooks input and forward.
 
-Kubernetes adds rules of its own, and none of them opens a chain of somebody else's. Whether a machine's ports are open
+Kubernetes adds rules of its own, and none of them opens another program's chain. Whether a machine's ports are open
 is tried by the others; that packets of pods pass cannot be tried before there are pods, so that the chains are read.
 """
 

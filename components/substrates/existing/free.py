@@ -83,7 +83,7 @@ def _read(said: str) -> Traces:
     for text in said.splitlines():
         word, _, value = text.partition(" ")
         found[word].append(value)
-    # A damaged one names nobody.
+    # A damaged one names no lab.
     mark = next(filter(entry.is_mark, found["mark"]), "")
     return Traces(mark=mark, lines=tuple(dict.fromkeys(found["line"])), files=tuple(found["is"]))
 

@@ -1,4 +1,4 @@
-"""Whether hosts can carry a lab: one report of all that is in the way on each of them, with nothing changed."""
+"""Whether hosts can carry a lab: one report of every failed precondition on each of them, with nothing changed."""
 
 import asyncio
 import struct
@@ -51,13 +51,13 @@ class Findings:
 async def check(
     plan: Plan, credentials: Credentials, marks: Mapping[str, str], notes: dict[str, list[str]] | None = None
 ) -> dict[str, list[str]]:
-    """Ask all hosts at once; machine name -> what is in the way there.
+    """Ask all hosts at once; machine name -> its failed preconditions.
 
     Args:
         plan: the lab.
         credentials: what opens the hosts.
         marks: machine name -> the mark (see `entry.mark`) of a host that is this machine already.
-        notes: takes machine name -> what may be in the way, and cannot be decided.
+        notes: takes machine name -> preconditions that cannot be decided.
     """
     answers = await asyncio.gather(*(_ask(host, plan, credentials) for host in plan.hosts))
     found = {host.name: answer for host, answer in zip(plan.hosts, answers, strict=True)}
@@ -270,7 +270,7 @@ def _taken(host: Host, plan: Plan, found: Findings) -> Iterator[str]:
 
 
 def _ports_taken(host: Host, plan: Plan, found: Findings) -> list[tuple[str, str, str]]:
-    """Each port that is in the way: its number, for what it is, and who has it."""
+    """Each port in use that the lab needs: its number, for what it is, and who has it."""
     wanted = {port: what for role in host.roles for port, what in PORTS[role].items()}
     if _carries_etcd(host, plan.hosts):
         wanted |= PORTS["etcd"]

@@ -154,8 +154,8 @@ async def dial(
         )
     except asyncssh.HostKeyNotVerifiable:
         raise HostError(
-            f"{login} shows another host key than the pinned one: somebody else may be answering. If the machine was "
-            "made anew, `make trust` says how to pin the new one"
+            f"{login} shows another host key than the pinned one: another machine may be answering. If the machine was "
+            "recreated, `make trust` says how to pin the new one"
         ) from None
     except asyncssh.PermissionDenied:
         refused = "the keys" if credentials.options()["password"] is None else "the keys and the password"
@@ -177,7 +177,7 @@ async def dial(
 
 
 # bash under sshd reads ~/.bashrc even for one command, but for --norc.
-# Read by bash, whatever the login shell is: what a script prints stands behind a line that nobody else prints.
+# Read by bash, whatever the login shell is: what a script prints stands behind a line that no login script prints.
 _RUN = """\
 script=$(base64 -d <<<"$1") token=$2
 started() { printf '%s\\n' "$token"; printf '%s\\n' "$token" >&2; }
@@ -226,7 +226,7 @@ async def as_root(
 
 
 async def as_user(connection: asyncssh.SSHClientConnection, login: Login, script: str) -> str:
-    """What a bash script prints that whoever is logged in runs.
+    """What a bash script prints that the login user runs.
 
     Raises:
         HostError: the script failed.

@@ -1,11 +1,11 @@
 """The substrate `machines`: hosts that exist already, which a machine database describes.
 
-Made on each host: the lab's public key for whoever logs in there, sudo without a password for as long as the lab is
+Made on each host: the lab's public key for the login user, sudo without a password for as long as the lab is
 there, the programs that its roles need; all of it is taken back by `destroy`, as is every step. A jumpbox gets a key
 that opens a way and nothing else. What the user has (a key, a password) is used until the lab's own key is in, and
 never stands in the state.
 
-Raises, at `up` and before anything is made: one report of all that is in the way (see preflight.py).
+Raises, at `up` and before anything is made: one report of every failed precondition (see preflight.py).
 """
 
 import hashlib
@@ -113,7 +113,7 @@ class Machines(pulumi.ComponentResource):
                 json.dumps(uploads, separators=(",", ":")),
                 undo="withdraw",
             )
-        # A machine that was made anew has another host key.
+        # A machine that was recreated has another host key.
         identity = hashlib.sha256(" ".join(host.login.host_keys).encode()).hexdigest()
         key = self._key.private_key_openssh
         return Machine(

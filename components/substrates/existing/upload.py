@@ -55,7 +55,7 @@ async def upload(host: Host, mirror: Path, directory: str, files: Mapping[str, s
 
 
 async def withdraw(host: Host, directory: str, credentials: Credentials) -> None:
-    """Remove all that was uploaded; bears that it is gone."""
+    """Remove all that was uploaded. Succeeds if it is gone."""
     async with reach.connected(host, credentials) as connection:
         await reach.as_root(connection, host.login, f"rm -rf {quote(directory)}")
 

@@ -2,7 +2,7 @@
 
 Made, in one of two forms: `regional`, a backend service that asks each API server for /readyz by HTTPS, or `classic`, a
 target pool that asks nginx on the controllers for /healthz by HTTP. Both let Google's health checkers in. HTTPS works
-without a client certificate: strangers may ask the API servers for their health (see control_plane.py), and Google
+without a client certificate: anonymous clients may ask the API servers for their health (control_plane.py), and Google
 looks at the answer, not at who has signed the server's certificate.
 
 Sources: https://cloud.google.com/load-balancing/docs/network/networklb-backend-service,
@@ -20,7 +20,7 @@ from components.control_plane import API_PORT
 from config.lab import Lab
 from config.machines import MachineSpec, Role
 
-# From where Google asks whether a backend of a passthrough load balancer is well.
+# From where Google asks whether a backend of a passthrough load balancer is healthy.
 _HEALTH_CHECKERS = ("35.191.0.0/16", "209.85.152.0/22", "209.85.204.0/22")
 _HEALTH_PORT = {"regional": API_PORT, "classic": 80}
 # Seconds, and how many answers in a row: an API server that is gone gets no new connections after 6 s.
@@ -127,7 +127,7 @@ class GcpBalancer(pulumi.ComponentResource):
             name=f"{self._args.prefix}-api",
             region=self._region,
             health_checks=check.id,
-            # By name: an instance that is made anew is in the pool again.
+            # By name: an instance that is recreated is in the pool again.
             instances=[
                 f"{settings.zone_of(spec.address)}/{self._args.prefix}-{spec.name}"
                 for spec, _ in self._args.controllers
@@ -164,7 +164,7 @@ class GcpBalancer(pulumi.ComponentResource):
             for zone in sorted(set(zone_of.values()))
         }
         members = [
-            # One by one: an instance that goes leaves its group, and is put into it when it is made anew.
+            # One by one: an instance that goes leaves its group, and is put into it when it is recreated.
             compute.InstanceGroupMembership(
                 f"{self._name}-{spec.name}",
                 zone=zone_of[spec],

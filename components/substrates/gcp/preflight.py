@@ -1,4 +1,4 @@
-"""Whether Google Cloud can carry a lab: one report of all that is in the way, with nothing changed.
+"""Whether Google Cloud can carry a lab: one report of every failed precondition, with nothing changed.
 
 Run by the substrate `gcp` before it makes anything, as a program of its own (standard library only). It asks Google's
 API for the region's quotas, and subtracts what the lab has there already. The token comes from the environment or from
@@ -23,7 +23,7 @@ from components.substrates.gcp.api import COMPUTE, IAM, Api, RefusedError, token
 from components.substrates.gcp.owner import another_labs, everything
 
 PLACEHOLDER_PROJECT = "your-project"
-# The ranges that documents may use: nobody comes from there, so they are what a person has yet to replace.
+# The ranges that documents may use: no client has such an address, so a person has yet to replace them.
 _PLACEHOLDERS = tuple(IPv4Network(text) for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"))
 # Families whose CPUs Google counts together as CPUS; each other family has a quota of its own, like N2_CPUS.
 _COUNTED_AS_CPUS = ("e2", "n1")
@@ -33,7 +33,7 @@ _NAMES = {"IN_USE_ADDRESSES": "external addresses in use", "STATIC_ADDRESSES": "
 
 
 def main() -> int:
-    """Print what is in the way; exit status 1 when anything is."""
+    """Print every failed precondition; exit status 1 if there is one."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--project", required=True)
     parser.add_argument("--lab", required=True)
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def problems(args: argparse.Namespace) -> Iterator[str]:
-    """All that is in the way, each with what would help."""
+    """Every failed precondition, each with what would help."""
     if shutil.which("ssh") is None:
         yield "ssh is not installed: run `make setup`, or install it"
     for source in args.sources:

@@ -2,9 +2,9 @@
 
 Made: a VPC network with one subnet, its firewall, a service account that may do nothing, an external address and an
 instance for each machine, a route to each worker's pods, and a load balancer with a static address before the API
-servers. Everything bears the name hardway-<stack>.
+servers. Everything has the name hardway-<stack>.
 
-Raises, at `up` and before anything is made: one report of all that is in the way (see preflight.py).
+Raises, at `up` and before anything is made: one report of every failed precondition (see preflight.py).
 
 Sources: https://cloud.google.com/vpc/docs/routes and https://cloud.google.com/vpc/docs/mtu
 """
@@ -163,7 +163,7 @@ class Gcp(pulumi.ComponentResource):
         return pulumi.ResourceOptions(parent=self, depends_on=list(resources), delete_before_replace=True)
 
     def _address(self, what: str) -> compute.Address:
-        """An external address that stays when what it belongs to is stopped or made anew."""
+        """An external address that stays when what it belongs to is stopped or recreated."""
         return compute.Address(
             f"{self._name}-{what}-address",
             name=f"{self._prefix}-{what}",
@@ -237,7 +237,7 @@ class Gcp(pulumi.ComponentResource):
             name=f"{self._prefix}-{spec.name}",
             network=network.id,
             dest_range=str(spec.pod_cidr),
-            # The address, which the same worker made anew has again.
+            # The address, which the same worker recreated has again.
             next_hop_ip=str(spec.address),
             description=self._description,
             opts=described(self._after(instance)),
@@ -308,7 +308,7 @@ def _scheduling(settings: GcpSettings) -> compute.InstanceSchedulingArgs | None:
 
 
 def definition(lab: Lab, spec: MachineSpec) -> str:
-    """What a machine is made from: where this changes, Google makes it anew, and its disk with it."""
+    """What a machine is made from: where this changes, Google replaces it, with its disk."""
     settings = lab.settings.gcp
     return json.dumps(
         {
@@ -335,7 +335,7 @@ def names(lab: Lab) -> list[str]:
 
 
 def preflight(lab: Lab, project: str, identity: str, *, new: bool) -> str:
-    """The shell lines that ask for what is in the way, before anything is made.
+    """The shell lines that check the preconditions, before anything is created.
 
     Args:
         lab: what is to be made.

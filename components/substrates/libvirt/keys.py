@@ -1,6 +1,6 @@
 """Keep the SSH host keys in a lab's pool from everybody but root and qemu's own user.
 
-The provider makes a cloud-init disk with mode 0644, and libvirt makes a pool's directory with 0711: whoever knows the
+The provider makes a cloud-init disk with mode 0644, and libvirt makes a pool's directory with 0711: anyone with the
 name of such a disk could read the host key in it. Run by the substrate `libvirt` as a program of its own (standard
 library only): on the pool's directory before anything is in it, then on each cloud-init disk.
 """

@@ -1,4 +1,4 @@
-"""Whether this host can carry a lab of virtual machines: one report of all that is in the way, with nothing changed.
+"""Whether this host can carry a lab of virtual machines: one report of every failed precondition, with nothing changed.
 
 Run by the substrate `libvirt` before it makes anything, as a program of its own (standard library only).
 """
@@ -34,7 +34,7 @@ _LISTENING = "0A"
 
 
 def main() -> int:
-    """Print what is in the way; exit status 1 when anything is, else the URI of the libvirt that was looked at."""
+    """Print every failed precondition and exit with 1; else the URI of the libvirt that was looked at."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--uri", required=True)
     parser.add_argument("--type", required=True, choices=["kvm", "qemu"])
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def problems(args: argparse.Namespace) -> Iterator[str]:
-    """All that is in the way, each with what would help."""
+    """Every failed precondition, each with what would help."""
     if not (args.mirror / "SHA256SUMS").exists():
         yield f"the artifact mirror {args.mirror} is empty: run `make setup`"
     yield from image(args.image, args.sha256)

@@ -2,9 +2,9 @@
 
 Made with libvirt: a network with NAT, a pool of disks, the image that all disks begin with, and for each machine a
 disk, a CD for cloud-init (name, address, keys) and the machine. Made on this host: an HTTP server with the artifact
-mirror at the network's gateway, and the routes to the workers' pod ranges. Everything bears the name hardway-<stack>.
+mirror at the network's gateway, and the routes to the workers' pod ranges. Everything has the name hardway-<stack>.
 
-Raises, at `up` and before anything is made: one report of all that is in the way (see preflight.py).
+Raises, at `up` and before anything is made: one report of every failed precondition (see preflight.py).
 """
 
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ class Libvirt(pulumi.ComponentResource):
         identity = key.public_key_fingerprint_sha256
         preflight = local.Command(
             f"{name}-preflight",
-            # Only before the first `up` what bears the lab's name cannot be the lab's own.
+            # Only before the first `up` what has the lab's name cannot be the lab's own.
             create=identity.apply(lambda known: preflight_command(lab, prefix, image, known, new=True)),
             update=identity.apply(lambda known: preflight_command(lab, prefix, image, known, new=False)),
             delete=identity.apply(lambda known: script(f"record of {prefix}, removed", forget(lab.name, known))),
@@ -147,7 +147,7 @@ class Libvirt(pulumi.ComponentResource):
     def _options(
         self, *after: pulumi.Resource, with_: Sequence[pulumi.Resource] = (), on: Sequence[str] = ()
     ) -> pulumi.ResourceOptions:
-        """Of a resource of libvirt's: made anew with some others, and where some of its inputs change."""
+        """Of a resource of libvirt's: recreated with some others, and where some of its inputs change."""
         return pulumi.ResourceOptions(
             parent=self,
             provider=self._provider,
@@ -262,7 +262,7 @@ def image_of(settings: LibvirtSettings) -> VmImage:
 
 
 def definition(lab: Lab, spec: MachineSpec, image: VmImage) -> str:
-    """What a machine is made from: with another of these it is made anew."""
+    """What a machine is made from: with another of these it is recreated."""
     settings = lab.settings.libvirt
     size = settings.size(spec.roles)
     given = (size.vcpus, size.memory_mib, size.disk_gib, settings.type, settings.uri, settings.pool, image.disk)
@@ -452,7 +452,7 @@ def preflight_command(lab: Lab, prefix: str, image: VmImage, identity: str, *, n
         prefix: what its names begin with.
         image: what its disks begin with.
         identity: the fingerprint of the lab's key.
-        new: whether nothing may bear the lab's name yet; the name is taken then.
+        new: whether nothing may have the lab's name yet; the name is taken then.
     """
     settings = lab.settings.libvirt
     sizes = [settings.size(spec.roles) for spec in lab.machines]
