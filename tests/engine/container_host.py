@@ -38,7 +38,7 @@ class Connection:
 
 
 class ContainerHost:
-    """A machine with systemd and sshd; made anew, and gone with all it holds in the end.
+    """A machine with systemd and sshd; recreated, and gone with all it holds in the end.
 
     Attributes:
         name: its host name.

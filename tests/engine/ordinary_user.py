@@ -74,7 +74,7 @@ class OrdinaryUser:
         return self._run(["sh", "-c", 'umask 077; exec "$@"', "sh", *command], environment)
 
     def not_owned(self) -> list[str]:
-        """Files in the checkout that belong to somebody else."""
+        """Files in the checkout that belong to another user."""
         return [
             str(path.relative_to(self.checkout)) for path in self.checkout.rglob("*") if path.lstat().st_uid != _UID
         ]

@@ -158,7 +158,7 @@ def test_a_port_that_is_taken_is_shown_in_a_table(lab: StepLab) -> None:
 
 @pytest.mark.parametrize("both", [False, True], ids=["instead", "besides"])
 def test_another_key_is_refused(lab: StepLab, upstream: Upstream, both: bool) -> None:
-    """Packages of somebody who answers in upstream's place; or who adds a key of theirs to upstream's."""
+    """Packages of a host that answers in upstream's place; or that adds its key to upstream's."""
     ours, theirs, files = upstream.key, upstream.other, upstream.server.files
     path = f"{PATH.format(minor=MINOR)}/Release.key"
     files[path] = (upstream.both if both else theirs.public).encode()
@@ -173,7 +173,7 @@ def test_another_key_is_refused(lab: StepLab, upstream: Upstream, both: bool) ->
 
 
 def test_an_installation_that_was_killed_is_completed(lab: StepLab) -> None:
-    """apt that refuses to do anything until somebody has mended dpkg's state."""
+    """apt that refuses to do anything until dpkg's state is repaired."""
     lab.host.bash("touch /run/packages-wait")
     try:
         engine = lab.start()
@@ -252,7 +252,7 @@ def test_a_repository_that_the_user_has_already_serves(lab: StepLab) -> None:
     lab.has()
     ours, theirs = (f"/etc/apt/sources.list.d/{name}.list" for name in ("hardway-kubernetes", "theirs"))
     lab.host.bash(f"sed s/hardway-kubernetes.asc/kubernetes-apt-keyring.asc/ {ours} >{theirs}")
-    assert not lab.host.succeeds("apt-cache policy"), "apt bears that: this test shows nothing"
+    assert not lab.host.succeeds("apt-cache policy"), "apt tolerates that: this test shows nothing"
 
     run_again(lab)
     assert lab.host.succeeds(f"apt-cache policy && [ ! -e {ours} ]")

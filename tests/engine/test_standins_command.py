@@ -274,7 +274,7 @@ def test_a_machine_that_boots_late_is_reached(project: Project) -> None:
 
 
 def _start_after_a_dial(host: SshHost, dialled: threading.Event) -> None:
-    """Refuse one connection, so that it is certain that somebody tried, and only then be there."""
+    """Refuse one connection, so that it is certain that a client tried, and only then be there."""
     with socket.create_server(("127.0.0.1", host.port)) as closed:
         closed.accept()[0].close()
         dialled.set()

@@ -1,4 +1,4 @@
-"""The `tls` stand-in: what it makes is right, has the shape that the SDK expects, and is made anew when it must be."""
+"""The `tls` stand-in: what it makes is right, has the shape that the SDK expects, and is recreated when it must be."""
 
 import json
 import subprocess

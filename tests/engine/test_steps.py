@@ -151,7 +151,7 @@ def test_files_and_units_are_as_they_were_written(lab: StepLab) -> None:
 
 
 def test_a_changed_flag_restarts_its_own_unit_only(lab: StepLab) -> None:
-    """A preview that hides what changes; a change that touches what it is not about."""
+    """A preview that hides what changes; a change that affects other things."""
     lab.has(FIRST, SECOND)
     before = {name: lab.host.invocation(f"{name}.service") for name in ("one", "two", "kernel")}
     lab.wants(replace(FIRST, units=[unit("one", port=1, verbosity=4), unit("two", port=2)]), SECOND)
@@ -360,7 +360,7 @@ def test_a_killed_engine_is_no_harm(lab: StepLab, script_lives: bool) -> None:
 
 
 def test_another_host_key_is_refused(lab: StepLab) -> None:
-    """A connection to whoever answers at the address."""
+    """A connection to any host that answers at the address."""
     lab.has(FIRST, SECOND)
     other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
     # The journal may not have read all yet that was said to it.
@@ -411,7 +411,7 @@ def test_artifacts_come_over_http(lab: StepLab) -> None:
 
 
 def test_an_artifact_with_another_checksum_is_never_used(lab: StepLab) -> None:
-    """A forged file in its place, or one that stays in the way of the good one."""
+    """A forged file in its place, or one that stays in place of the good one."""
     with serving(GATEWAY) as server:
         good = Fetch(artifact=publish(server, "/good", b"good"), destination="/opt/cni/f/good")
         lab.wants(Work(name="forged", fetches=[good]))

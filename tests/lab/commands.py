@@ -105,7 +105,7 @@ class Started:
 
     def kill_cli(self) -> bool:
         """kill -9 of the Pulumi CLI alone; False where there was none at that moment."""
-        # Two where it is just starting a plugin, which bears its name until it is another program.
+        # Two where it is just starting a plugin, which has its name until it is another program.
         killed = [pid for pid in self.cli() if _send(pid, signal.SIGKILL)]
         return bool(killed)
 

@@ -22,7 +22,7 @@ GROUP, VERSION = "wardle.example.com", "v1alpha1"
 PATH = f"/apis/{GROUP}/{VERSION}"
 FLUNDERS = f"{PATH}/namespaces/{NAMESPACE}/flunders"
 LABELS = {"lab-checks": "extension-api"}
-"""Everything of it bears them."""
+"""Everything of it has them."""
 HOST, PORT = f"wardle.{NAMESPACE}.svc", 8443
 
 _NAME = "wardle"
@@ -57,7 +57,7 @@ class ExtensionApi:
         self.cluster.apply(self._registration())
         eventually("the APIService Available", self._is_available, seconds=60, report=self.seen)
         for controller in self.cluster.controllers:
-            # Each API server hears of it for itself.
+            # Each API server gets it by itself.
             eventually(
                 f"{PATH} served by {controller.name}",
                 lambda at=str(controller.address): self.at_api_server(at).returncode == 0,  # type: ignore[misc]
@@ -134,7 +134,7 @@ class ExtensionApi:
         return "\n".join([*(answer.stdout + answer.stderr for answer in answers), self.cluster.situation()])
 
     def _rights(self) -> list[dict[str, Any]]:
-        """What it may do itself: ask who somebody is and what they may do, and whom to believe as the front proxy."""
+        """What it may do itself: authenticate and authorize users, and read the trusted front-proxy CA."""
         watched = [
             {"apiGroups": [group], "resources": resources, "verbs": ["get", "list", "watch"]}
             for group, resources in {

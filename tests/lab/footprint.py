@@ -1,4 +1,4 @@
-"""What a lab has on this host: looked at from outside, not by what Pulumi believes."""
+"""What a lab has on this host: looked at from outside, not by Pulumi's state."""
 
 import ipaddress
 import json
@@ -14,7 +14,7 @@ Footprint = dict[str, list[str]]
 
 
 def of_lab(settings: config.Lab) -> Footprint:
-    """Everything that bears the lab's name or lies in its ranges; empty lists where there is nothing."""
+    """Everything that has the lab's name or lies in its ranges; empty lists where there is nothing."""
     prefix = f"hardway-{settings.name}"
     ranges = [settings.network.nodes, settings.network.pods, settings.network.services]
     return {
@@ -47,7 +47,7 @@ def orphans() -> set[str]:
 
 
 def named(prefix: str, *arguments: str) -> list[str]:
-    """The lines of a podman listing that bear a lab's name, which is before a dash, a blank or the end."""
+    """The lines of a podman listing that have a lab's name, which is before a dash, a blank or the end."""
     return sorted(line for line in podman(*arguments).splitlines() if re.match(rf"{re.escape(prefix)}(-|\s|$)", line))
 
 

@@ -27,7 +27,7 @@ def allow_dns() -> dict[str, Any]:
 
 
 def allow_by_label() -> list[dict[str, Any]]:
-    """The web servers, for pods that bear the label; both ends have to agree."""
+    """The web servers, for pods with the label; both ends have to agree."""
     web, client = {"matchLabels": {"app": WEB}}, {"matchLabels": ROLE}
     ports = [{"protocol": "TCP", "port": PORT}]
     return [
@@ -44,7 +44,7 @@ def allow_by_label() -> list[dict[str, Any]]:
 
 
 def allow_range(cidr: str) -> dict[str, Any]:
-    """A range of addresses outside of the cluster, for pods that bear the label."""
+    """A range of addresses outside of the cluster, for pods with the label."""
     return _policy(
         "clients-to-range",
         {"matchLabels": ROLE},

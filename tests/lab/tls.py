@@ -13,7 +13,7 @@ _SECONDS = 20
 
 
 def anyone() -> ssl.SSLContext:
-    """A client without a certificate that believes every server."""
+    """A client without a certificate that trusts every server."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -78,7 +78,7 @@ class Workload:
             seconds=seconds,
             report=self.cluster.situation,
         )
-        # kube-proxy and CoreDNS hear of a Service's pods some time after these are ready.
+        # kube-proxy and CoreDNS get a Service's pods some time after these are ready.
         eventually(
             "every Service answering on every worker",
             self._served,

@@ -73,7 +73,7 @@ def searched(directory: Path, monkeypatch: pytest.MonkeyPatch, api: object) -> C
 
 
 def well(lab: Cluster) -> list[Probe]:
-    """What all machines say when all is well; controller-1 leads."""
+    """What all machines say in a healthy lab; controller-1 leads."""
     return [Probe(machine=each, answers=_answers(lab, each)) for each in lab.machines]
 
 

@@ -1,4 +1,4 @@
-"""Drills that cannot be done are refused before anything is touched."""
+"""Drills that cannot be done are refused before anything is changed."""
 
 import json
 import subprocess

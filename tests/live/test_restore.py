@@ -362,7 +362,7 @@ class TestDirectories:
 
     @pytest.mark.parametrize("marker", ["", "that of an earlier version"])
     def test_a_marker_that_is_left_from_another_restore_deletes_nothing(self, root: Path, marker: str) -> None:
-        """etcd was started by somebody else since, at a boot for instance: the data are live."""
+        """etcd was started by another program since, at a boot for instance: the data are live."""
         self.data(root, "live")
         (root / "var/lib/etcd-restore").mkdir()
         (root / "var/lib/etcd-restore/never-started").write_text(marker)

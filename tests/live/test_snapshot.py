@@ -42,7 +42,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    """A lab whose machines are well, and whose files lie in a directory of the test's own."""
+    """A lab whose machines are healthy, and whose files lie in a directory of the test's own."""
     lab = cluster(tmp_path)
     monkeypatch.setattr("toolchain.paths.checkout", lambda: tmp_path)
     lab.stack.directory.mkdir(parents=True)

@@ -91,7 +91,7 @@ def test_what_is_shown_has_no_secret(stack: Stack, capfd: pytest.CaptureFixture[
 def test_who_enforces_no_policies_says_so_once(
     stack: Stack, features: set[str], says: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Policies that the API takes, and a user who believes in them."""
+    """Policies that the API accepts and nothing enforces."""
     access.write(stack, OUTPUTS)
     access.show(replace(stack, features=frozenset(features)), OUTPUTS)
     assert capfd.readouterr().out.count("NetworkPolicies are not enforced here: docs/calico.md") == says

@@ -44,7 +44,7 @@ class Google:
     def __init__(self) -> None:
         self.url = ""
         self.there: dict[tuple[str, str], dict[str, Any]] = {}
-        # Made when somebody has asked for it once more.
+        # Made after it was asked for once more.
         self.being_made: dict[str, tuple[str, str, dict[str, Any]]] = {}
         self.operations: dict[str, dict[str, Any]] = {}
         self.deleted: list[str] = []

@@ -62,7 +62,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_up_refuses_what_is_another_labs(host: Path) -> None:
     with pytest.raises(ToolchainError, match=r"(?s)hardway-dev is another lab on this host\..*Nothing was changed"):
         whose.check_before_up(state(NEW), STACK)
-    # The first `up`: the preflight has it in its report of all that is in the way.
+    # The first `up`: the preflight has it in its report of failed preconditions.
     whose.check_before_up(state(None), STACK)
     assert not (host / "records").exists()
 

@@ -112,7 +112,7 @@ class Checks:
             return bool(self.make(engine, "status"))
 
         # An emulated machine that has just been busy fails a health check at times.
-        eventually("a lab that is well", well, seconds=_BACK_SECONDS, pause=_PAUSE)
+        eventually("a healthy lab", well, seconds=_BACK_SECONDS, pause=_PAUSE)
         assert "unchanged" in self.make(engine, "preview")
         foreign = self._machine.run(f"find {PROJECT} ! -user {USER}")
         assert not foreign, foreign

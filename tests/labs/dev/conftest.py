@@ -11,7 +11,7 @@ from lab.fixtures import cluster, empty_stack, orphans_before, settings, show, w
 __all__ = ["cluster", "empty_stack", "orphans_before", "settings", "show", "workload"]
 
 # From the empty stack to the empty stack; what breaks things on purpose comes after what uses them: when the API was
-# away, DNS may hear of a new Service only half a minute later.
+# away, DNS may get a new Service only half a minute later.
 _ORDER = (
     "test_bad_input",
     "test_interrupted_up",

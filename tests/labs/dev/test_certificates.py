@@ -1,4 +1,4 @@
-"""Who the certificates say that somebody is, and who is let in with which."""
+"""The identities in the certificates, and which endpoint accepts which."""
 
 import base64
 import socket
@@ -76,7 +76,7 @@ def test_a_certificate_names_its_owner(cluster: Cluster, file: str, name: str, o
 
 
 def test_the_three_authorities_are_three(cluster: Cluster) -> None:
-    """One authority for all: whoever has any certificate may read etcd, or claim to be the front proxy."""
+    """One CA for all: any certificate could read etcd, or claim to be the front proxy."""
     names = ("ca", "etcd-ca", "front-proxy-ca")
     files = [cluster.ssh(cluster.controller.name, f"cat /etc/kubernetes/pki/{name}.crt") for name in names]
     keys = {x509.load_pem_x509_certificate(text.encode()).public_key().public_numbers() for text in files}  # type: ignore[union-attr]
@@ -101,7 +101,7 @@ def test_etcd_speaks_no_plain_http(cluster: Cluster, port: int) -> None:
 
 
 def test_etcds_peers_want_a_certificate(cluster: Cluster) -> None:
-    """A peer port that lets a stranger into the cluster."""
+    """A peer port that accepts a client without a certificate of the lab."""
     url = f"https://{cluster.controller.address}:{_PEERS}/members"
     assert tls.refusal(lambda: tls.fetch(url, tls.anyone()))
 

@@ -77,7 +77,7 @@ def test_kubectl_and_ssh_reach_it(cluster: Cluster) -> None:
 
 
 def test_ssh_trusts_the_labs_host_keys_and_no_other(cluster: Cluster) -> None:
-    """An ssh_config that connects to whoever answers at a machine's address."""
+    """An ssh_config that connects to any host at a machine's address."""
     config = (cluster.directory / "ssh_config").read_text()
     one, other = cluster.workers[0], cluster.workers[1]
     swapped = config.replace(f"HostName {one.address}", f"HostName {other.address}")

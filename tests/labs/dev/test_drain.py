@@ -44,7 +44,7 @@ def test_a_drain_that_cannot_finish_says_what_holds_it_and_takes_itself_back(
 
 
 def test_nodes_that_the_lab_did_not_make_are_left_alone(cluster: Cluster) -> None:
-    """What it would catch: an `up` that drains and deletes a Node that somebody else has joined."""
+    """What it would catch: an `up` that drains and deletes a Node of another owner."""
     names = [worker.name for worker in cluster.workers]
     cluster.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "stranger"}})
     try:

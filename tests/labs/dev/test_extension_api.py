@@ -31,7 +31,7 @@ def extension(workload: Workload) -> Iterator[ExtensionApi]:
 
 
 def test_an_administrator_uses_it_as_any_other_api(cluster: Cluster, extension: ExtensionApi) -> None:
-    """An API server that cannot reach pods, or a front-proxy certificate that the extension does not believe."""
+    """An API server that cannot reach pods, or a front-proxy certificate that the extension does not trust."""
     _create(cluster, "by-admin")
     found = cluster.get("flunders.wardle.example.com", "by-admin", "--namespace", NAMESPACE)
     assert (found["apiVersion"], found["kind"]) == (f"{GROUP}/{VERSION}", "Flunder")
@@ -68,7 +68,7 @@ def test_others_may_do_what_rbac_says(
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", **subject}],
         },
     )
-    # Every API server hears of a binding for itself, and the extension keeps a "no" for 10 s.
+    # Every API server gets a binding by itself, and the extension keeps a "no" for 10 s.
     listed = eventually("a list for who may see it", lambda: cluster.kubectl(*get), seconds=60, report=extension.seen)
     assert json.loads(listed)["kind"] == "FlunderList"
     refused = cluster.try_kubectl("create", "-f", "-", *who, stdin=_flunder("by-others"))
@@ -114,7 +114,7 @@ def test_a_certificate_of_a_strange_authority_is_not_believed(extension: Extensi
 def test_a_certificate_of_the_clusters_own_authority_is_not_the_front_proxys(
     cluster: Cluster, extension: ExtensionApi
 ) -> None:
-    """One authority for clients and for the front proxy: whoever gets a certificate with that name is everybody."""
+    """One CA for clients and for the front proxy: a certificate with that name could act as every user."""
     key = new_key()
     certificate = _signed_by_the_cluster(cluster, request(_FRONT_PROXY, key))
     status, body = extension.ask_directly(
@@ -125,7 +125,7 @@ def test_a_certificate_of_the_clusters_own_authority_is_not_the_front_proxys(
 
 
 def test_nothing_of_it_is_left(cluster: Cluster, extension: ExtensionApi) -> None:
-    """An APIService without a server behind it, which slows whoever asks for all kinds of objects."""
+    """An APIService without a server behind it, which slows every request for all kinds of objects."""
     assert extension.left() != ""
     extension.remove()
     assert extension.left() == ""

@@ -117,7 +117,7 @@ def test_encryption_writes_with_secretbox_and_reads_the_plain_last(cluster: Clus
 
 
 def test_kubelets_are_hardened(cluster: Cluster) -> None:
-    """A kubelet that lets strangers in, asks nobody what they may, or opens the read-only port."""
+    """A kubelet that accepts anonymous clients, authorizes nothing, or opens the read-only port."""
     for worker in cluster.workers:
         kubelet = yaml.safe_load(cluster.raw(f"/api/v1/nodes/{worker.name}/proxy/configz"))["kubeletconfig"]
         assert kubelet["authentication"]["anonymous"]["enabled"] is False

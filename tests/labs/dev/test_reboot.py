@@ -1,4 +1,4 @@
-"""Machines that restart, and a host that does: the lab comes back by itself, and nothing has grown."""
+"""Machines that restart, and a host that does: the lab recovers by itself, and nothing has grown."""
 
 import shlex
 import subprocess

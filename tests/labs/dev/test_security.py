@@ -150,7 +150,7 @@ def test_profiling_is_off(cluster: Cluster) -> None:
         return cluster.ssh(cluster.controller.name, ask, stdin=header)
 
     for port in (10257, 10259):
-        # It asks the API server, which hears of a new binding some time after it has taken it; a "no" is kept for 10 s.
+        # It asks the API server, which gets a new binding some time after it has taken it; a "no" is kept for 10 s.
         eventually(
             f"metrics of port {port} for an administrator",
             lambda port=port: status(port, "/metrics") == "200",  # type: ignore[misc]
@@ -161,7 +161,7 @@ def test_profiling_is_off(cluster: Cluster) -> None:
 
 
 def test_in_cluster_clients_reach_the_api_and_are_who_they_are(workload: Workload) -> None:
-    """No service range on the API server, a wrong SAN, or a token that it does not believe."""
+    """No service range on the API server, a wrong SAN, or a token that it does not accept."""
     pod = workload.web[0]
     ask = f'curl -sS --cacert {_ACCOUNT}/ca.crt -H "Authorization: Bearer $(cat {_ACCOUNT}/token)" '
     refused = json.loads(workload.exec(pod, "sh", "-c", f"{ask} https://kubernetes.default.svc/api/v1/nodes"))

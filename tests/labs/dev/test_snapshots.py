@@ -105,4 +105,4 @@ def test_what_was_saved_comes_back_after_all_data_are_gone(workload: Workload, s
     cluster.kubectl("delete", "configmap", _LATE)
     workload.wait_until_ready()
     assert {pod.name for pod in workload.web} == pods
-    eventually("a lab that is well", lambda: live("status").code == 0, seconds=90, report=lambda: live("status").output)
+    eventually("a healthy lab", lambda: live("status").code == 0, seconds=90, report=lambda: live("status").output)

@@ -1,4 +1,4 @@
-"""What `make status` says of a lab that is well, and of one that is not."""
+"""What `make status` says of a healthy lab, and of one that is not."""
 
 import json
 
@@ -62,7 +62,7 @@ def test_what_is_broken_has_its_line_and_nothing_else_does(cluster: Cluster, wha
     role, breaks, repairs, line = _BROKEN[what]
     machine = (cluster.workers[0] if role == "worker" else cluster.controller).name
     other, pods = cluster.workers[1], cluster.settings.network.pods
-    eventually("a lab that is well", _well, seconds=90)
+    eventually("a healthy lab", _well, seconds=90)
     _inside(machine, f"range={pods}\n{breaks}")
     try:
         ran = live("status")
@@ -71,7 +71,7 @@ def test_what_is_broken_has_its_line_and_nothing_else_does(cluster: Cluster, wha
     assert ran.code == 1, ran.output
     expected = line.format(pods=other.pod_cidr, hop=other.address, range=pods)
     assert _problems(ran) == [f"  {expected}"]
-    eventually("a lab that is well again", _well, seconds=90)
+    eventually("a lab that is healthy again", _well, seconds=90)
 
 
 def _inside(machine: str, script: str) -> None:
@@ -93,7 +93,7 @@ def _well(*arguments: str) -> Ran:
 def test_all_is_well_and_the_tables_say_so(cluster: Cluster) -> None:
     """A status that finds fault with a healthy lab, or that does not show what people look for."""
     # Leases and checks of the balancer may still be settling after what other tests did.
-    said = eventually("a lab that is well", _well, seconds=90).output
+    said = eventually("a healthy lab", _well, seconds=90).output
     assert said.splitlines()[-1] == "The lab is healthy."
     for name in [machine.name for machine in cluster.machines]:
         assert f"\n{name} " in said
@@ -103,7 +103,7 @@ def test_all_is_well_and_the_tables_say_so(cluster: Cluster) -> None:
 
 def test_the_json_tells_programs_the_same(cluster: Cluster) -> None:
     """JSON with other names or units than documented."""
-    ran = eventually("a lab that is well", lambda: _well("--json"), seconds=90)
+    ran = eventually("a healthy lab", lambda: _well("--json"), seconds=90)
     said = json.loads(ran.output)
     assert (said["stack"], said["well"], said["problems"]) == ("test", True, [])
     assert said["endpoint"]["held_by"] == [cluster.balancer.name]
@@ -127,7 +127,7 @@ def test_the_json_tells_programs_the_same(cluster: Cluster) -> None:
 
 
 def test_a_unit_that_is_stopped_is_said_and_comes_back(cluster: Cluster) -> None:
-    """A status that is well whatever happens."""
+    """A status that is always healthy."""
     controller = cluster.controller.name
     cluster.ssh(controller, "systemctl stop nginx.service")
     try:
@@ -136,7 +136,7 @@ def test_a_unit_that_is_stopped_is_said_and_comes_back(cluster: Cluster) -> None
         cluster.ssh(controller, "systemctl start nginx.service")
     assert ran.code == 1
     assert f"  nginx.service on {controller} does not run" in _problems(ran)
-    eventually("a lab that is well again", _well, seconds=90)
+    eventually("a lab that is healthy again", _well, seconds=90)
 
 
 def test_an_api_server_that_is_gone_is_said_without_a_traceback(cluster: Cluster) -> None:
@@ -147,7 +147,7 @@ def test_an_api_server_that_is_gone_is_said_without_a_traceback(cluster: Cluster
         ran = live("status", "--json")
     finally:
         cluster.ssh(controller, "systemctl start kube-apiserver.service")
-        eventually("a lab that is well again", _well, seconds=120)
+        eventually("a lab that is healthy again", _well, seconds=120)
     assert ran.code == 1
     said = json.loads(ran.output)
     assert said["api_servers"][0]["ready"] is False

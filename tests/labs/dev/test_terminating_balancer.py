@@ -91,7 +91,7 @@ def test_a_token_opens_the_api(cluster: Cluster, certificate: Path, token: str) 
         answer[:] = [ask(cluster, path, trusted, Authorization=f"Bearer {token}")]
         return answer[0][0] == 200
 
-    # The API server hears of a new binding some time after it has taken it.
+    # The API server gets a new binding some time after it has taken it.
     eventually("an answer to the token", let_in, seconds=30, report=lambda: str(answer))
     assert "kubernetes" in {item["metadata"]["name"] for item in json.loads(answer[0][1])["items"]}
     assert ask(cluster, path, trusted, Authorization=f"Bearer {token[:-4]}AAAA")[0] == 401

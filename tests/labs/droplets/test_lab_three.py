@@ -63,7 +63,7 @@ def test_the_api_server_reaches_pods(workload: Workload) -> None:
 
 
 def test_policies_are_enforced(workload: Workload) -> None:
-    """kube-controllers that do not bring policies to etcd, or Felix that does not hear of them."""
+    """kube-controllers that do not bring policies to etcd, or Felix that does not get them."""
     flows = Flows(workload=workload)
     flows.are_open("web", "dns", "api")
     flows.apply(policies.default_deny())

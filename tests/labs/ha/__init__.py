@@ -1,1 +1,1 @@
-"""Tests of a cluster of high availability, the stack `ha-test`: made once, hurt, destroyed in the end."""
+"""Tests of a cluster of high availability, the stack `ha-test`: created once, given faults, destroyed in the end."""

@@ -79,7 +79,7 @@ class OldData(Fault):
             time.sleep(0.5)
 
     def _revision(self, member: LiveMachine, seconds: int) -> int:
-        # Once it has a leader: without one it tells of no revision that counts.
+        # Once it has a leader: without one its revision does not count.
         said = self._ssh(
             member,
             f"""{OWN_MEMBER}

@@ -83,7 +83,7 @@ def test_a_killed_drill_is_mended_by_the_next(cluster: Cluster, show: Show) -> N
     running.wait()
     assert _cut_off(cluster) == cut
     assert json.loads(_MARK.read_text())["hit"] == cut
-    # It is the next drill's to see that all is well before it begins.
+    # The next drill checks health before it begins.
     ran = eventually("a drill that passes", lambda: _passes(show), seconds=240, pause=1)
     assert ran
     assert _cut_off(cluster) == ""

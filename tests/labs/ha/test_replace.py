@@ -1,4 +1,4 @@
-"""Machines that are dead, made anew by `make replace`."""
+"""Machines that are dead, recreated by `make replace`."""
 
 import json
 
@@ -32,7 +32,7 @@ def test_a_dead_controller_is_made_anew_and_nothing_is_lost(cluster: Cluster, sh
     eventually("every member healthy", lambda: cluster.try_ssh(VICTIM, healthy).returncode == 0, seconds=60)
     cluster.kubectl("delete", "configmap", "kept")
     # The balancer's checks of the new API server come after it serves.
-    eventually("a lab that is well", lambda: _status().code == 0, seconds=90, report=lambda: _status().output)
+    eventually("a healthy lab", lambda: _status().code == 0, seconds=90, report=lambda: _status().output)
     # The new member has been compared with the others.
     members = json.loads(_status("--json").output)["etcd"]
     assert len(members) == 3 and len({member["hash"] for member in members} - {None}) == 1, members

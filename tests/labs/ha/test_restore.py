@@ -82,7 +82,7 @@ def _has_booted(cluster: Cluster, name: str) -> bool:
 
 
 def _start_all_by_hand(cluster: Cluster, new: Sequence[str]) -> None:
-    """Start etcd everywhere, as somebody does who does not read: those with new data serve, and refuse the other."""
+    """Start etcd everywhere, against the message's advice: those with new data serve, and refuse the other."""
     for name in (*new, VICTIM):
         cluster.ssh(name, f"rm {_MASK} && systemctl daemon-reload && systemctl start --no-block etcd.service")
     for name in new:

@@ -59,7 +59,7 @@ def test_a_dead_first_controller_is_made_anew_and_nothing_is_lost(cluster: Clust
 
 
 def test_what_would_lose_the_quorum_is_refused(cluster: Cluster) -> None:
-    """Two machines made anew at once, with no one left who knows the cluster."""
+    """Two machines recreated at once: no remaining member has the cluster."""
     before = running(STACK)
     assert before
     ran = live("replace", "controller-0", "controller-1")
@@ -71,4 +71,4 @@ def test_what_would_lose_the_quorum_is_refused(cluster: Cluster) -> None:
 
 def _is_well() -> None:
     # The balancer's checks of a new API server come after it serves.
-    eventually("a lab that is well", lambda: live("status").code == 0, seconds=90, report=lambda: live("status").output)
+    eventually("a healthy lab", lambda: live("status").code == 0, seconds=90, report=lambda: live("status").output)

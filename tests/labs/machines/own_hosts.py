@@ -1,6 +1,6 @@
 """A user's own hosts to stand a lab on: containers with systemd and sshd, made here, bare, and not by the program.
 
-They differ as people's hosts do: one is reached through another only, one by somebody who logs in and becomes root with
+They differ as people's hosts do: one is reached through another only, one by a user who becomes root with
 a password, one on another port. They have Debian's own packages, and not those that a lab needs.
 """
 
@@ -61,7 +61,7 @@ class Segment:
     """A network of hosts.
 
     Args:
-        name: the network's; the hosts' containers bear it, too.
+        name: the network's; the hosts' containers have it, too.
         range: their addresses.
     """
 
@@ -141,7 +141,7 @@ class OwnHosts:
         self.remove_all()
 
     def make(self, host: OwnHost, image: str | None = None) -> None:
-        """Make a host, anew where it is there, with host keys of its own."""
+        """Create a host, again if it exists, with host keys of its own."""
         self.remove(host)
         at = [f"--name={host.container}", f"--hostname={host.name}", f"--network={host.segment.name}"]
         podman("create", *_RUN_FLAGS, *_PODMAN_FLAGS, *at, f"--ip={host.address}", image or _image())

@@ -78,19 +78,19 @@ def test_what_the_user_has_is_seen_nowhere(cluster: Cluster) -> None:
 
 
 def test_the_private_key_lies_on_no_machine(cluster: Cluster, trusted: OwnHosts) -> None:
-    """The lab's key in the hands of whoever takes one machine."""
+    """The lab's key in the hands of an attacker with root on one machine."""
     for host in HOSTS:
         found = trusted.bash(host, "grep -rls 'BEGIN OPENSSH PRIVATE KEY' /root /home /etc /var/lib/hardway || true")
         assert all(line.startswith("/etc/ssh/ssh_host_") for line in found.splitlines()), found
 
 
 def test_people_reach_every_machine_as_root(cluster: Cluster) -> None:
-    """An ssh_config that does not know ports, users and jumpboxes; tools that run as somebody who may do nothing."""
+    """An ssh_config that does not know ports, users and jumpboxes; tools that run as a user without permissions."""
     for host in HOSTS[:4]:
         ran = toolchain("ssh", host.name, "hostname && sudo -n id -u || id -u", stack=STACK)
         assert ran.code == 0 and ran.output.split()[0] == host.name, ran.output
     # Leases and checks of the balancer may still be settling.
-    status = eventually("a lab that is well", _well, seconds=90)
+    status = eventually("a healthy lab", _well, seconds=90)
     for host in HOSTS[:4]:
         assert host.name in status.output, status.output
 

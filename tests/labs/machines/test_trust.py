@@ -10,7 +10,7 @@ from labs.machines.own_hosts import OwnHost, OwnHosts
 
 @pytest.mark.usefixtures("before", "password")
 def test_hosts_that_nobody_trusted_are_refused(hosts: OwnHosts) -> None:
-    """A connection to whoever answers first."""
+    """A connection to the first host that answers."""
     up = toolchain("up", stack=STACK)
     assert up.code != 0
     for host in HOSTS[:4]:
