@@ -2,7 +2,7 @@
 # after step.sh, behind etcd_health.sh; /usr/local/lib/hardway/etcd.sh on every machine that carries a member or a control plane.
 #
 # What a member is to do is asked of the cluster, never kept in a file of the lab: the same lines serve the first `up`,
-# a machine made anew and a cluster that grows. Source: https://etcd.io/docs/v3.6/op-guide/runtime-configuration/
+# a recreated machine and a cluster that grows. Source: https://etcd.io/docs/v3.6/op-guide/runtime-configuration/
 
 ETCD_DATA=/var/lib/etcd
 ETCD_JOIN=/etc/etcd/join.env
@@ -38,12 +38,12 @@ join() {
   fi
 }
 
-# founding FOUNDERS: whether this member is to found the cluster with others, and has not been seen to serve yet.
+# founding FOUNDERS: whether this initial member is to bootstrap the cluster with others, and has not yet served.
 founding() { [[ $1 == *,* ]] && [ ! -e "$ETCD_MARK" ]; }
 
 # others_serve: whether a member of the lab is healthy: then there is a cluster, and a machine without data joins it. Pulumi
-# may call a new machine a founder, after `pulumi up --replace` or `pulumi state delete` of etcd-founders. A member that
-# waits for the other founders has no leader yet.
+# may list a new machine as an initial member, after `pulumi up --replace` or `pulumi state delete` of etcd-founders. A member that
+# waits for the other initial members has no leader yet.
 others_serve() {
   local endpoints url
   # shellcheck source=/dev/null
@@ -69,7 +69,7 @@ join_with() {
 join_what_answers() {
   local end=$((SECONDS + 120 * TIMEOUT_FACTOR)) cluster answered='' why
   why=$(mktemp)
-  # etcdctl tells of its own retries on stderr, also where it succeeds in the end: that is no part of the answer.
+  # etcdctl reports its own retries on stderr, also where it succeeds in the end: that is no part of the answer.
   until cluster=$(become_a_member "$1" "$2" 2>"$why"); do
     [ -n "$answered" ] || ! ctl member list >/dev/null 2>&1 || answered=yes
     if [ $SECONDS -ge "$end" ]; then
@@ -126,7 +126,7 @@ drop_strangers() {
 }
 
 # leave_aside_what_serves_no_more PEER-URL: the data of a member that the cluster removed, and those without a WAL, which
-# etcd cannot start on. Where nobody answers, it is not known whether it was removed.
+# etcd cannot start on. If no member answers, it is not known whether it was removed.
 leave_aside_what_serves_no_more() {
   local members
   [ -d "$ETCD_DATA/member" ] || return 0

@@ -6,7 +6,7 @@ KUBEADM_TOKEN=/etc/hardway/join-token
 KUBEADM_DISCOVERY=/etc/hardway/discovery.conf
 KUBEADM_REJOIN=/etc/hardway/kubeadm-join.yaml
 KUBEADM_LOG=/var/log/kubeadm.log
-# How long a token lives that the API was told: the time that joining takes, and patience.
+# The validity of a bootstrap token: the time that joining takes, and a margin.
 TOKEN_MINUTES=15
 
 # done_here: kubeadm has finished on this machine; what it made stays as it is.
@@ -35,7 +35,7 @@ clean_start() {
   reset_node
 }
 
-# reset_node: kubeadm's own way back; it bears what is gone already.
+# reset_node: kubeadm's own reset; it succeeds if things are gone already.
 reset_node() {
   timeout $((120 * TIMEOUT_FACTOR)) kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock >"$KUBEADM_LOG" 2>&1 || true
 }
@@ -61,12 +61,12 @@ init_cluster() {
   rejoin_cluster "$@"
 }
 
-# rejoin_cluster ENDPOINT NAME: the first controller was made anew, and the others have its cluster: join that under the old
+# rejoin_cluster ENDPOINT NAME: the first controller was recreated, and the others have its cluster: join that under the old
 # name. Not where kubeadm made the authorities, which are gone with the machine.
 rejoin_cluster() {
   if ! done_here; then
     [ -e "$KUBEADM_REJOIN" ] ||
-      die "$(hostname) was made anew: the cluster that began on it, and its authorities, are gone. Make the lab anew" \
+      die "$(hostname) was recreated: the cluster that began on it, and its CAs, are gone. Recreate the lab" \
         "(make destroy, make up)"
     wait_for 120 "an answer of the cluster that $2 was the first controller of" "curl -skf -m $((5 * TIMEOUT_FACTOR)) -o /dev/null $1/readyz"
     let_in "$2"

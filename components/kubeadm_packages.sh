@@ -8,12 +8,12 @@ upstream_packages() {
   local keyring=/etc/apt/keyrings/hardway-kubernetes.asc list=/etc/apt/sources.list.d/hardway-kubernetes.list
   local -A replaced=()
   shift 4
-  # What a killed run has left half done is in the way of every package.
+  # What a killed run has left unfinished prevents the installation of every package.
   dpkg --configure -a >/dev/null 2>&1 || true
   packages gpg
   repository_key "$url" "$fingerprint"
   file "$keyring" 0644 root <"$step/Release.key"
-  # apt refuses to read one repository by two keyrings: where somebody has it already, theirs serves.
+  # apt refuses to read one repository by two keyrings: where an administrator has it already, that one is used.
   theirs=$(grep -rlsE --exclude="${list##*/}" "^[^#]*$url/?( |\$)" /etc/apt/sources.list /etc/apt/sources.list.d | head -n 1) || true
   if [ -n "$theirs" ]; then rm -f "$list"; else file "$list" 0644 root <<<"deb [signed-by=$keyring] $url/ /"; fi
   # shellcheck disable=SC2154  # step.sh's
@@ -53,7 +53,7 @@ repository_key() {
   local home=$step/gnupg found
   download "$1/Release.key" -o "$step/Release.key" || die "cannot get $1/Release.key"
   install -d -m 0700 "$home"
-  # A second key in the file would be believed as well.
+  # A second key in the file would be trusted as well.
   found=$(gpg --homedir "$home" --batch --show-keys --with-colons "$step/Release.key" 2>/dev/null |
     awk -F : '$1 == "pub" { new = 1 } $1 == "fpr" && new { print $10; new = 0 }' | paste -sd ' ') || true
   rm -rf "$home"

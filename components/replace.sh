@@ -72,7 +72,7 @@ write_over() {
 }
 
 # half_written PATH OLD NEW: whether PATH is what write_over leaves when it is killed: it begins as NEW, and goes on as OLD
-# and line feeds. Any other content is somebody else's: an engine writes /etc/hosts again when it starts a container.
+# and line feeds. Any other content is another program's: an engine writes /etc/hosts again when it starts a container.
 half_written() {
   local size same
   [ -e "$1" ] && [ -e "$3" ] && ! cmp -s "$1" "$3" || return 1

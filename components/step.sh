@@ -36,7 +36,7 @@ take_locks() {
     exec 8>>"$HARDWAY/lock"
     flock -s -w $seconds 8 || die "$(hostname) is in use, waited $seconds s: $(cat "$HARDWAY/lock")." \
       "Wait until that has ended, then run this again"
-    # The last step to be undone removes the file, and a lock on a removed file keeps nobody out.
+    # The last step to be undone removes the file, and a lock on a removed file keeps no process out.
     [ ! "$HARDWAY/lock" -ef /proc/self/fd/8 ] || break
   done
   exec 9>>"$step/lock"
@@ -189,7 +189,7 @@ secret() {
   file "$@" < <(printf %s "${secrets[$1]}" | base64 -d)
 }
 
-# sysctls NAME=VALUE...: set now; what they were before comes back with `undo`.
+# sysctls NAME=VALUE...: set now; `undo` restores the earlier values.
 sysctls() {
   local setting name line
   for setting; do
@@ -208,7 +208,7 @@ clock_after() {
     die "the clock of $(hostname) says $(date -u -Is), but the lab was made at $1: set the clock"
 }
 
-# user NAME HOME: a system user that nobody can log in as.
+# user NAME HOME: a system user without a login.
 user() {
   if [ -n "${owned[user $1]+set}" ] || ! id -u "$1" >/dev/null 2>&1; then own user "$1"; fi
   id -u "$1" >/dev/null 2>&1 || useradd --system --home-dir "$2" --no-create-home --shell /usr/sbin/nologin "$1"
@@ -226,9 +226,9 @@ packages() {
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   export DEBIAN_FRONTEND=noninteractive
-  # What a killed run has left half done is in the way of every package.
+  # What a killed run has left unfinished prevents the installation of every package.
   dpkg --configure -a >/dev/null 2>&1 || true
-  # A source of somebody else's that is broken is in the way only of what is to come from it.
+  # A broken package source of another owner prevents only packages from it.
   local outdated=
   apt_get update || outdated=$(tail -n 20 "$step/packages.log")
   # Before they come: what a killed run has installed must be known to the next.
@@ -263,7 +263,7 @@ apt_get() {
   done
 }
 
-# purge NAME...: packages that the step brought, but for those that somebody else's need by now.
+# purge NAME...: packages that the step brought, but for those that other packages need by now.
 purge() {
   local name here=() plan
   for name; do ! installed "$name" || here+=("$name"); done
@@ -280,7 +280,7 @@ purge() {
   apt_get -o APT::Get::AutomaticRemove=false purge "${here[@]}" || true
 }
 
-# host_name NAME: the machine's name; the one before comes back with `undo`.
+# host_name NAME: the machine's name; `undo` restores the earlier one.
 host_name() {
   local line
   for line in "${manifest[@]}"; do
@@ -310,7 +310,7 @@ no_swap() {
   swapoff -a
 }
 
-# kept_sysctls NAME...: settings that the step's programs change by themselves; what they were comes back with `undo`.
+# kept_sysctls NAME...: settings that the step's programs change by themselves; `undo` restores the earlier values.
 kept_sysctls() {
   local name before
   for name; do
@@ -420,7 +420,7 @@ unit() {
   watched[$1]="${*:2}"
 }
 
-# reloads UNIT PATH...: files that the unit reads anew when it is told to; reloaded where nothing else changed.
+# reloads UNIT PATH...: files that the unit re-reads on reload; reloaded where nothing else changed.
 reloads() { reread[$1]="${*:2}"; }
 
 # valid UNIT COMMAND: the unit's files are fit to be read when COMMAND succeeds; until then it is left as it is.
@@ -499,7 +499,7 @@ start() {
 }
 
 # outdated UNIT...: whether systemd knows a unit otherwise than it is on disk. One that it does not know is no such unit:
-# it is read when it is started; to read all of them anew takes systemd a tenth of a second, and more on a busy host.
+# it is read when it is started; to re-read all of them takes systemd a tenth of a second, and more on a busy host.
 outdated() {
   local unit
   for unit; do
@@ -719,7 +719,7 @@ remove() {
 }
 
 # data PATH...: what the step's programs keep; goes with the step. A directory that was there before stays: one that was
-# empty is emptied again, and one that was not is somebody else's.
+# empty is emptied again, and one that was not is not the lab's.
 data() {
   local path line
   for path; do
@@ -732,7 +732,7 @@ data() {
       # A file system of its own has lost+found.
       own "emptied:$(stat -c '%a:%u:%g' "$path")" "$path"
     else
-      # What bears the lab's name is the lab's: this library came before any step.
+      # What has the lab's name is the lab's: this library came before any step.
       case $path in */hardway*) own data "$path" ;; esac
     fi
   done

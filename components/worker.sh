@@ -2,7 +2,7 @@
 # plugins left in the kernel gone. Sourced after step.sh; /usr/local/lib/hardway/worker.sh on every worker.
 
 NOTED_TABLES=$HARDWAY/steps/node/tables
-# Chains that nobody else has.
+# Chains that no other program has.
 CHAINS='KUBE-|CNI-HOSTPORT-|CNI-DN-'
 
 # note_tables: which nftables tables there are before the kubelet makes those of iptables.
@@ -35,7 +35,7 @@ containers() { ctr -n k8s.io "$@"; }
 # end_runtime: no containerd, and nothing of the pods' network.
 end_runtime() {
   local space
-  # A kubelet that never came up is in no state, and nobody else takes it back.
+  # A kubelet that never came up is in no state, and no other step removes it.
   if [ -d "$HARDWAY/steps/node" ]; then
     end_pods
     drop_rules /etc/kubernetes/config/kube-proxy.yaml

@@ -56,7 +56,7 @@ end_calico() {
   drop_empty_tables
 }
 
-# drop_felix TOOL TABLE: its rules, which bear its mark or lead to its chains, and the chains.
+# drop_felix TOOL TABLE: its rules, which have its mark or jump to its chains, and the chains.
 drop_felix() {
   local rules chains chain
   rules=$("$1-save" -t "$2" 2>/dev/null) || return 0
