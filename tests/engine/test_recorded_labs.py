@@ -9,7 +9,8 @@ import pytest
 from engine import recorded_labs
 from engine.recorded_labs import RecordedLab
 
-_TEXT_OF_A_SCRIPT = {"create", "update", "delete", "stdin"}
+_TEXT_OF_A_SCRIPT = {"create", "update", "delete", "stdin", "script"}
+"""Inputs of commands, and of the component that shows a step's script in previews."""
 # Keys that Secrets were encrypted with before.
 _ADDED = {"encryption-keys"}
 
