@@ -58,6 +58,11 @@ install_venv_module() {
 }
 
 make_environment() {
+  # What it leads to may be another checkout's: --clear would empty that.
+  if [ -L .venv ]; then
+    say "$PWD/.venv is a symbolic link, and what it leads to is not made from these requirements. Remove the link."
+    return 1
+  fi
   "$python" -c 'import ensurepip, venv' 2>/dev/null || install_venv_module
   say "Making the virtual environment .venv (a minute or two) ..."
   rm -f .venv/made-from .venv/made-from-dev

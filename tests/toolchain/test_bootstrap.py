@@ -289,3 +289,14 @@ class TestHardway:
     def test_a_completion_installs_nothing(self, checkout: Path, link: Path) -> None:
         assert self.run(link, _HARDWAY_COMPLETE="bash_complete") == (0, "", "")
         assert not (checkout / ".venv").exists()
+
+
+def test_the_environment_behind_a_link_is_not_emptied(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("another") / "environment"
+    (other / "bin").mkdir(parents=True)
+    (other / "bin" / "python").touch()
+    (checkout / ".venv").symlink_to(other)
+    status, said = bootstrap(checkout)
+    assert status == 1
+    assert f"{checkout}/.venv is a symbolic link" in said and "Remove the link" in said
+    assert (other / "bin" / "python").exists()

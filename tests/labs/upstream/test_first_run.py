@@ -82,7 +82,7 @@ def test_a_first_run_takes_less_than_four_minutes(host: UpstreamHost) -> None:
     total = times[-1] - times[0]
     print(*(line for line in output.splitlines() if re.search(r": done in|^time taken", line)), sep="\n")
     print(f"system packages {packages:.0f} s, .venv {environment:.0f} s, make up {up:.0f} s, together {total:.0f} s")
-    nodes = json.loads(host.toolchain("kubectl", "get nodes -o json"))["items"]
+    nodes = json.loads(host.toolchain("kubectl", "get", "nodes", "-o", "json"))["items"]
     conditions = [condition for node in nodes for condition in node["status"]["conditions"]]
     assert [one["status"] for one in conditions if one["type"] == "Ready"] == ["True", "True"]
     assert ": already there" not in output.partition("Updating (")[0], "something was there already"

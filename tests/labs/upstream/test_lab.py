@@ -88,7 +88,7 @@ def test_no_other_host_was_asked_for(host: UpstreamHost, set_up: str) -> None:
 
 def test_the_lab_comes_up_from_it(host: UpstreamHost, up: str) -> None:
     def is_ready() -> bool:
-        nodes = json.loads(host.toolchain("kubectl", "get nodes -o json"))["items"]
+        nodes = json.loads(host.toolchain("kubectl", "get", "nodes", "-o", "json"))["items"]
         conditions = [condition for node in nodes for condition in node["status"]["conditions"]]
         return [one["status"] for one in conditions if one["type"] == "Ready"] == ["True"]
 

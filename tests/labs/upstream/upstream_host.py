@@ -134,7 +134,9 @@ class UpstreamHost:
 
     def toolchain(self, *arguments: str) -> str:
         """What a command of the project prints."""
-        return self.run("./hardway", "--stack", STACK, *arguments)
+        # `hardway` would make an environment by this host's own Python; the linked one may be another's.
+        program = ("./hardway",) if self._bare else (".venv/bin/python", "-m", "cli")
+        return self.run(*program, "--stack", STACK, *arguments)
 
     def requests(self) -> list[dict[str, Any]]:
         """All that the server was asked for, in order."""
