@@ -51,7 +51,7 @@ free:  ## existing hosts: take a lab off one where destroy cannot: make free MAC
 	@$(HARDWAY) free "$(MACHINE)" $(KEY)
 
 kubectl:  ## the lab's kubectl: make kubectl ARGS="get nodes -o wide"
-	@$(HARDWAY) kubectl-line "$$ARGS"
+	@$(HARDWAY) kubectl-line -- "$$ARGS"
 
 ssh:  ## a shell on a machine: make ssh MACHINE=worker-1 [ARGS="uptime"]
 	@$(HARDWAY) ssh "$(MACHINE)" -- "$$ARGS"

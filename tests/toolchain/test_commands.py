@@ -72,6 +72,8 @@ def test_make_kubectl_gets_its_words_as_a_shell_would_cut_them(
     monkeypatch.setattr(access, "kubectl", lambda stack, words: called.append((stack.name, words)))
     commands.main(["-s", "ha", "kubectl-line", "get pods -o jsonpath='{.items[*].metadata.name} x'; ls"])
     assert called == [("ha", ["get", "pods", "-o", "jsonpath={.items[*].metadata.name} x;", "ls"])]
+    commands.main(["kubectl-line", "--", "--namespace kube-system get pods"])
+    assert called[1:] == [("dev", ["--namespace", "kube-system", "get", "pods"])]
     assert commands.main(["kubectl-line", "get 'pods"]) == 1
     assert capsys.readouterr().err == 'error: ARGS="get \'pods": No closing quotation.\n'
 
@@ -312,7 +314,7 @@ class TestMake:
 
     def test_arguments_arrive_as_they_were_typed(self, make: Path) -> None:
         typed = "get pods -o jsonpath='{$.items}' \"a b\"; echo $(id) $HOME `id` $$"
-        assert self.said(make, "kubectl", f"ARGS={typed}") == f"STACK=dev<kubectl-line><{typed}>"
+        assert self.said(make, "kubectl", f"ARGS={typed}") == f"STACK=dev<kubectl-line><--><{typed}>"
         ssh = self.said(make, "ssh", "MACHINE=worker-1", f"ARGS={typed}")
         assert ssh == f"STACK=dev<ssh><worker-1><--><{typed}>"
 

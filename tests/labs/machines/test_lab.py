@@ -87,7 +87,7 @@ def test_the_private_key_lies_on_no_machine(cluster: Cluster, trusted: OwnHosts)
 def test_people_reach_every_machine_as_root(cluster: Cluster) -> None:
     """An ssh_config that does not know ports, users and jumpboxes; tools that run as a user without permissions."""
     for host in HOSTS[:4]:
-        ran = toolchain("ssh", host.name, "hostname && sudo -n id -u || id -u", stack=STACK)
+        ran = toolchain("ssh", host.name, "--", "hostname && sudo -n id -u || id -u", stack=STACK)
         assert ran.code == 0 and ran.output.split()[0] == host.name, ran.output
     # Leases and checks of the balancer may still be settling.
     status = eventually("a healthy lab", _well, seconds=90)
