@@ -53,8 +53,10 @@ def hard_way(site: Site) -> Cluster:
         ),
         after(*substrate.checks),
     )
-    encryption = Encryption("encryption", provider=lab.settings.encryption)
     hosts = prepare_hosts(site, not_before=pki.kubernetes.not_before)
+    encryption = Encryption(
+        "encryption", provider=lab.settings.encryption, after=[hosts[machine.name] for machine in controllers]
+    )
     etcd = Etcd(
         "etcd",
         EtcdArgs(members=members, pki=pki, artifacts=lab.artifacts, cluster_token=site.cluster),

@@ -30,7 +30,14 @@ class Encryption(pulumi.ComponentResource):
         configuration: the EncryptionConfiguration, YAML, secret.
     """
 
-    def __init__(self, name: str, *, provider: str, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        provider: str,
+        after: Sequence[pulumi.Resource],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
         super().__init__("hardway:index:Encryption", name, None, opts)
         # An Ed25519 private key is 32 bytes straight from the system's random source (RFC 8032, 5.1.5): just what both
         # providers want, and no plugin is needed for it that the lab does not have anyway.
@@ -40,7 +47,8 @@ class Encryption(pulumi.ComponentResource):
             create=_KEEP,
             stdin=seed.private_key_pem.apply(lambda pem: f"{base64.b64encode(_seed(pem)).decode()}\n"),
             logging=local.Logging.NONE,
-            opts=pulumi.ResourceOptions(parent=self, additional_secret_outputs=["stdout"]),
+            # Where a change of the lab is refused, the state keeps no keys for it.
+            opts=pulumi.ResourceOptions(parent=self, additional_secret_outputs=["stdout"], depends_on=list(after)),
         )
         self.configuration = keys.stdout.apply(lambda printed: encryption_configuration(provider, printed.split()))
         self.register_outputs({})
