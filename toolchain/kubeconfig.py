@@ -6,10 +6,9 @@ are replaced or removed. Everything else in the file stays as it is written, com
 
 import base64
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import yaml
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
+from config.whole_file import write_whole
 from toolchain import access
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
@@ -305,20 +305,10 @@ def _end(node: yaml.Node) -> int:
 
 def _write(file: Path, text: str) -> None:
     """Replace the file at once; its mode and owner stay. A new one is the user's alone."""
-    descriptor, draft = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(descriptor, "w") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        before = file.stat() if file.exists() else None
-        if before is not None:
-            Path(draft).chmod(before.st_mode & 0o7777)
-        _give(Path(draft), before or file.parent.stat())
-        Path(draft).replace(file)
-    finally:
-        with suppress(FileNotFoundError):
-            Path(draft).unlink()
+    before = file.stat() if file.exists() else None
+    like = before or file.parent.stat()
+    owner = (like.st_uid, like.st_gid) if os.geteuid() == 0 else None
+    write_whole(file, text, mode=before.st_mode & 0o7777 if before else 0o600, owner=owner, sync=True)
 
 
 def _give(made: Path, like: os.stat_result) -> None:
