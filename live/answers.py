@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from subprocess import TimeoutExpired
 
 from live import status
 from live.cluster import Cluster, LiveMachine
@@ -66,15 +65,10 @@ def _machine(cluster: Cluster, machine: LiveMachine) -> status.MachineStatus:
 
 def _node_problems(cluster: Cluster) -> list[str]:
     """What is wrong with the Nodes."""
-    seconds = 5
-    try:
-        request = f"--request-timeout={cluster.allowed(seconds):.0f}s"
-        done = cluster.kubectl("get", "nodes", "-o", "json", request, seconds=2 * seconds)
-    except TimeoutExpired:
-        return [f"the API does not list the Nodes within {cluster.allowed(2 * seconds):.0f} s"]
-    if done.returncode != 0:
-        return [f"the API does not list the Nodes: {(done.stderr.strip().splitlines() or ['kubectl failed'])[-1]}"]
-    nodes = [status.node_status(item) for item in json.loads(done.stdout)["items"]]
+    said, why = status.ask_api(cluster, "nodes", "-o", "json")
+    if why:
+        return [f"the API does not list the Nodes: {why}"]
+    nodes = [status.node_status(item) for item in json.loads(said)["items"]]
     return list(status.node_problems(cluster, nodes))
 
 
