@@ -92,11 +92,11 @@ def refuse_what_is_taken(lab: MeasuredLab) -> None:
     if os.geteuid() != 0:
         raise BenchmarkError("The labs are privileged containers, which only root may make. Run this with sudo.")
     if shutil.which("pulumi") is None:
-        raise BenchmarkError("There is no pulumi on PATH: run this by `make bench`, which has the tool chain's.")
+        raise BenchmarkError("There is no pulumi on PATH: run this by `./hardway bench`, which has the tool chain's.")
     ways_out = {
         files.NAME: f"podman rm -f -t 0 -v $(podman ps -aq --filter label=hardway.lab={files.NAME}); "
         f"podman network rm {shell_lab.PREFIX}",
-        **{each.stack: f"make destroy STACK={each.stack}" for each in LABS.values()},
+        **{each.stack: f"./hardway destroy -s {each.stack}" for each in LABS.values()},
     }
     standing = {name: found for name in ways_out if (found := _made_for(name))}
     if standing:

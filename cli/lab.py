@@ -44,7 +44,7 @@ def up(ctx: click.Context, *, insist: bool) -> int:
     chosen = stacks.chosen(ctx)
     insist_by_variable(insist)
     started = time.monotonic()
-    with operations.alone(chosen, "hardway up"):
+    with operations.alone(chosen, "./hardway up"):
         operations.check_settings(chosen)
         with Report() as report:
             workshop = prepare.everything(report, chosen)
@@ -88,7 +88,7 @@ def destroy(ctx: click.Context) -> int:
     from toolchain.progress import Report
 
     chosen = stacks.chosen(ctx)
-    with operations.alone(chosen, "hardway destroy"):
+    with operations.alone(chosen, "./hardway destroy"):
         merged = kubeconfig.entries(chosen)
         with Report() as report:
             workshop = prepare.everything(report, chosen)

@@ -27,7 +27,7 @@ from config.artifacts import ArtifactSource
 _PKI = "/etc/etcd/pki"
 _DATA = "/var/lib/etcd"
 LEFT_ASIDE = "/var/lib/etcd-restore"
-"""Where `make restore` works, and keeps the data that were there before."""
+"""Where `./hardway restore` works, and keeps the data that were there before."""
 _VERBS = str(Path(LIBRARY).with_name("etcd.sh"))
 _SERVES = "a healthy voting member of a cluster with a leader"
 CLIENT_PORT = 2379
@@ -228,8 +228,8 @@ def keep_data(member: Machine) -> str:
         [
             f"[ ! -e {_DATA}/member ] ||",
             f"die 'Refused: this would remove the data of etcd from {member.name}, which stays.'",
-            "'To remove a machine, take it out of the configuration (make up). To remove all: pulumi destroy without"
-            " --target'",
+            "'To remove a machine, remove it from the configuration, then ./hardway up. To remove all: pulumi destroy"
+            " without --target'",
         ]
     )
 

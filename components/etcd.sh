@@ -23,7 +23,7 @@ join() {
   local name=$1 peer=$2 founders=${3:-}
   [ ! -L "$ETCD_MASK" ] ||
     die "etcd is masked on $(hostname): a restore has stopped before all members had their new data. Members with old" \
-      "and with new data must not run side by side. Run it again: make restore SNAPSHOT=file"
+      "and with new data must not run side by side. Run it again: ./hardway restore file"
   own file "$ETCD_JOIN"
   own file "$ETCD_MARK"
   # The others may start only after this step has ended, where Pulumi does one thing at a time.
@@ -74,7 +74,7 @@ join_what_answers() {
     [ -n "$answered" ] || ! ctl member list >/dev/null 2>&1 || answered=yes
     if [ $SECONDS -ge "$end" ]; then
       [ -n "$answered" ] || die "no member of this lab's etcd answers, and it had a cluster: $1 does not found a second" \
-        "one. Start the machines that carry the others; if their data are lost: make restore SNAPSHOT=file"
+        "one. Start the machines that carry the others; if their data are lost: ./hardway restore file"
       die "$1 cannot join etcd: $(grep -v '^{' "$why" | tail -n 3)"
     fi
     sleep 0.5
@@ -186,7 +186,7 @@ take_turn() {
       die "another machine has been restarting its units for $((300 * TIMEOUT_FACTOR)) s"
     [ ! -s "$why" ] || [ $SECONDS -lt "$no_answer" ] ||
       die "$* on $(hostname) must restart, and etcd gives no lock that keeps other machines from doing so at the same" \
-        "time: $(tail -n 3 "$why")"$'\n'"Nothing was restarted. See that etcd is healthy (make status), then run this again."
+        "time: $(tail -n 3 "$why")"$'\n'"Nothing was restarted. See that etcd is healthy (./hardway status), then run this again."
     sleep 0.5
   done
   rm -f "$why"

@@ -1,7 +1,8 @@
 """Snapshots of etcd, taken by every member of itself, hour by hour.
 
-Made on each member's machine: the script etcd-snapshot, its unit and the timer that starts it. The last 24 lie in
-/var/lib/etcd-snapshots, for root alone: each holds the whole content of the cluster. `make restore` takes any of them.
+Made on each member's machine: the script etcd-snapshot, its unit and the timer that starts it. The last 24 are in
+/var/lib/etcd-snapshots, readable by root only: each has the whole content of the cluster. `./hardway restore` takes any
+of them.
 On a disk that is nearly full there are fewer, at least 3, and then none is taken: the unit fails, which status shows.
 
 Source: https://etcd.io/docs/v3.6/op-guide/recovery/

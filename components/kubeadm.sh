@@ -67,7 +67,7 @@ rejoin_cluster() {
   if ! done_here; then
     [ -e "$KUBEADM_REJOIN" ] ||
       die "$(hostname) was recreated: the cluster that began on it, and its CAs, are gone. Recreate the lab" \
-        "(make destroy, make up)"
+        "(./hardway destroy, ./hardway up)"
     wait_for 120 "an answer of the cluster that $2 was the first controller of" "curl -skf -m $((5 * TIMEOUT_FACTOR)) -o /dev/null $1/readyz"
     let_in "$2"
     KUBEADM_SETTINGS=$KUBEADM_REJOIN run_kubeadm join

@@ -361,7 +361,7 @@ fetch_now() {
   kept=$HARDWAY/artifacts/$sha
   if [ "${url#file://}" != "$url" ]; then
     source=${url#file://}
-    [ -r "$source" ] || die "$source is not there: fill the mirror with 'make setup'"
+    [ -r "$source" ] || die "$source is not there: fill the mirror with './hardway setup'"
   else
     source=$kept/$(basename "$url")
     install -d "$kept"

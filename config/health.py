@@ -1,4 +1,4 @@
-"""What healthy means, in one place: for the readiness steps, the end of `make up`, `status` and drills.
+"""What healthy means, in one place: for the readiness steps, the end of `./hardway up`, `status` and drills.
 
 Each of them asks in its own way, and judges the answer by this:
 

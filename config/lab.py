@@ -49,7 +49,7 @@ class Lab:
     own_machines: Mapping[str, OwnMachine] = field(default_factory=dict)
     """Machine name -> how it is reached, on the substrate `machines`."""
     trusted: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Host -> its public keys, as `make trust` pinned them; see `trust`."""
+    """Host -> its public keys, as `./hardway trust` pinned them; see `trust`."""
 
     @property
     def network(self) -> Network:
@@ -74,7 +74,7 @@ class Lab:
 
     @property
     def ssh_key(self) -> Path:
-        """Where `make up` puts the key that opens the machines."""
+        """Where `./hardway up` puts the key that opens the machines."""
         return paths.state() / self.name / "ssh_key"
 
     @property

@@ -1,4 +1,4 @@
-"""Which hosts may be connected to: the public keys that `make trust` pinned, in trust/<stack>.known_hosts.
+"""Which hosts may be connected to: the public keys that `./hardway trust` pinned, in trust/<stack>.known_hosts.
 
 The file has the format of ssh's own known_hosts(5), and is meant to be kept with the settings file: a clone with both
 files connects to the same hosts, and to no others.
@@ -33,7 +33,7 @@ def read(stack: str) -> dict[str, list[str]]:
 def text_of(hosts: Mapping[str, Sequence[str]]) -> str:
     """The file for these hosts and keys."""
     lines = [f"{host} {key}" for host, keys in sorted(hosts.items()) for key in sorted(keys, key=_preference)]
-    return "\n".join(["# Written by `make trust`: the only host keys that this stack connects to.", *lines, ""])
+    return "\n".join(["# Written by `./hardway trust`: the only host keys that this stack connects to.", *lines, ""])
 
 
 def name_of(host: str, port: int) -> str:

@@ -43,7 +43,7 @@ def check(before: Mapping[str, Collection[str]], wanted: Mapping[str, str], boot
     if os.environ.get("INSIST") != "yes" and (found := list(refusals(before, wanted, bootstrap))):
         lines = ["Refused, and nothing was changed: a running lab cannot change its versions like this.", *found]
         raise VersionChangeError(
-            "\n".join([*lines, "INSIST=yes in the environment (make up INSIST=yes) does it all the same."])
+            "\n".join([*lines, "INSIST=yes in the environment (./hardway up --insist) does it all the same."])
         )
 
 

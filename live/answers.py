@@ -1,7 +1,7 @@
-"""Whether a lab answers and runs, at the end of `make up`: the engine asks no machine where nothing has changed.
+"""Whether a lab answers and runs, at the end of `./hardway up`: Pulumi asks no machine if nothing has changed.
 
-Of what `make status` tells, this is the part without which the lab does no work: each machine answers, the units of
-its roles run, the API is ready, and every Node is Ready.
+These are the checks of `./hardway status` without which the lab does not work: each machine answers, the units of its
+roles run, the API is ready, and every Node is Ready.
 """
 
 import json
@@ -73,12 +73,12 @@ def _node_problems(cluster: Cluster) -> list[str]:
 
 
 def _advice(cluster: Cluster, silent: Sequence[str]) -> str:
-    at = f"STACK={cluster.stack.name}"
+    at = f"-s {cluster.stack.name}"
     if not silent:
-        return f"Run `make status {at}`: it says more."
+        return f"Run `./hardway status {at}` for details."
     if cluster.stack.traits.existing_hosts:
-        return f"Start {' and '.join(silent)}, then run `make status {at}`."
+        return f"Start {' and '.join(silent)}, then run `./hardway status {at}`."
     return (
-        f'Start what has stopped; machines that are gone: `make replace {at} MACHINE="{" ".join(silent)}"`. '
-        f"`make status {at}` says more."
+        f"Start what has stopped. Recreate machines that are gone: `./hardway replace {at} {' '.join(silent)}`. "
+        f"Run `./hardway status {at}` for details."
     )

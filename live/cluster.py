@@ -1,4 +1,4 @@
-"""A lab that is up, as a person reaches it: machines by ssh, API by kubectl, with the files that `make up` wrote.
+"""A lab that is up, as a person reaches it: machines by ssh, API by kubectl, with the files that `./hardway up` wrote.
 
 All of it works from the host that runs Pulumi, and needs neither Pulumi nor its state.
 """
@@ -133,7 +133,7 @@ class Cluster:
         Args:
             machine: where.
             script: stands in the command line: no secrets in it.
-            command: what it is part of, for those who wait for the lock: make restore.
+            command: what it is part of, for those who wait for the lock: ./hardway restore.
             stdin: a file that is given to it; secrets may be in it.
             seconds: how long it may take once it has the lock, before the lab's `timeout_factor`.
 

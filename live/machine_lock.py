@@ -53,7 +53,7 @@ def alone(script: str, *, command: str, wait: float, seconds: float) -> str:
 
     Args:
         script: a bash script.
-        command: what it is part of, for those who wait: make restore.
+        command: what it is part of, for those who wait: ./hardway restore.
         wait: seconds to wait for the lock.
         seconds: how long the script may run; then it is ended on the machine, also if its caller has ended.
     """

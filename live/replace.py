@@ -1,4 +1,4 @@
-"""`make replace`: destroys and recreates machines, also ones that do not answer; they rejoin, no data are lost."""
+"""`./hardway replace`: destroys and recreates machines, also ones that do not answer; they rejoin, no data are lost."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +14,7 @@ _NODES_SECONDS = 120
 
 
 def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
-    """Recreate machines, and end as `make up` does.
+    """Recreate machines, and end as `./hardway up` does.
 
     Args:
         cluster: the lab.
@@ -29,8 +29,8 @@ def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
     """
     check_names(cluster, names)
     stack = cluster.stack
-    with operations.alone(stack, "make replace"):
-        with operations.pulumi_kept_out(stack, "make replace"):
+    with operations.alone(stack, "./hardway replace"):
+        with operations.pulumi_kept_out(stack, "./hardway replace"):
             probes = probe_all(cluster)
             if any(machine.name in names for machine in cluster.etcd_members):
                 check_quorum(cluster, members(cluster, probes), names, insist=insist)
@@ -96,15 +96,15 @@ def check_quorum(cluster: Cluster, found: Sequence[MemberStatus], names: Sequenc
         raise ToolchainError(
             f"{said} Nothing was changed.\n"
             "Bring back members that are down. kubeadm can begin no new cluster under machines that have joined one: "
-            f"if the data are lost, make destroy STACK={stack}, and make up STACK={stack}."
+            f"if the data are lost, ./hardway destroy -s {stack}, and ./hardway up -s {stack}."
         )
     if not insist:
         raise ToolchainError(
             f"{said} Nothing was changed.\n"
-            f"Take a snapshot first (make snapshot STACK={stack}), and bring back members that are down. INSIST=yes "
+            f"Take a snapshot first (./hardway snapshot -s {stack}), and bring back members that are down. INSIST=yes "
             "goes on nevertheless; the cluster's data are then gone until a snapshot is restored."
         )
-    print(f"{said}\nAs you insist: its data will be gone. Then: make restore STACK={stack} SNAPSHOT=file.", flush=True)
+    print(f"{said}\nAs you insist: its data will be gone. Then: ./hardway restore -s {stack} file.", flush=True)
 
 
 def _list(names: Iterable[str | None]) -> str:

@@ -1,4 +1,4 @@
-"""`make restore`: the whole cluster as a snapshot says it, from whatever state its etcd is in.
+"""`./hardway restore`: the whole cluster as a snapshot says it, from whatever state its etcd is in.
 
 Everything is checked, and every member's new data directory made beside its old one, before anything is changed. Then
 the control plane and etcd stop, the data directories change places, and all starts again. It may be killed anywhere
@@ -40,7 +40,7 @@ from toolchain import operations
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
 
-_COMMAND = "make restore"
+_COMMAND = "./hardway restore"
 _BUMP = 1_000_000_000
 _DATA = "/var/lib/etcd"
 _STAGE = LEFT_ASIDE
@@ -115,7 +115,8 @@ def restore(cluster: Cluster, file: Path) -> None:
         _swap(cluster, plan, control_plane(cluster), report)
     print(f"\nThe cluster is what {file} says; its revision was {revision[0]} there and is {revision[1]} or more now.")
     if absent := [each.name for each in cluster.with_role(Role.CONTROLLER) if each not in plan.controllers]:
-        print(f"No control plane was ever there on {', '.join(absent)}: `make up STACK={cluster.stack.name}` makes it.")
+        names = ", ".join(absent)
+        print(f"There was never a control plane on {names}: `./hardway up -s {cluster.stack.name}` creates it.")
 
 
 def _check(cluster: Cluster, file: Path) -> Plan:
@@ -161,14 +162,16 @@ def find_problems(cluster: Cluster, file: Path, probes: Sequence[Probe], facts: 
         if probe.machine in _needed(cluster) and not probe.reached:
             found.append(
                 f"{probe.machine.name} does not answer ({probe.missing}), and all members are restored together: "
-                f"start it, or `make replace MACHINE={probe.machine.name}` first"
+                f"start it, or `./hardway replace {probe.machine.name}` first"
             )
     for member in cluster.etcd_members:
         has = facts.get(member.name)
         if has is None:
             continue
         if not has.programs or not has.unit or not has.token or not has.identity:
-            found.append(f"{member.name} has no etcd with its programs, unit and certificates: `make up` brings them")
+            found.append(
+                f"{member.name} has no etcd with programs, unit and certificates: `./hardway up` installs them"
+            )
         elif readable:
             # The uploaded file, the new data directory, and as much again for the writes to come.
             wanted = 3 * file.stat().st_size + 100 * 2**20
@@ -179,7 +182,7 @@ def find_problems(cluster: Cluster, file: Path, probes: Sequence[Probe], facts: 
         ("cluster tokens", {has.token for has in facts.values() if has.token}),
     ):
         if len(values) > 1:
-            found.append(f"the members have different {what}: `make up` gives them one")
+            found.append(f"the members have different {what}: `./hardway up` gives them one")
     for identity in {has.identity for has in facts.values() if has.identity}:
         if readable and not is_of(file, identity):
             found.append(
@@ -319,7 +322,7 @@ def _on_members(cluster: Cluster, plan: Plan, part: str, script: str) -> list[st
             "them), also after a reboot: members with old and with new data must not run side by side. The cluster is "
             f"down; no data are lost, they are in {_DATA} or {_STAGE} on each member.\n"
             "Repair what is named above, then run the same again; it begins from the start:\n"
-            f"  make restore STACK={cluster.stack.name} SNAPSHOT={plan.file}"
+            f"  ./hardway restore -s {cluster.stack.name} {plan.file}"
         )
     return [each for each in ended if isinstance(each, str)]
 

@@ -1,4 +1,4 @@
-"""`make snapshot`: the whole content of the cluster, from a healthy etcd member into a file on this host."""
+"""`./hardway snapshot`: the whole content of the cluster, from a healthy etcd member into a file on this host."""
 
 import json
 import os
@@ -106,7 +106,7 @@ def take(cluster: Cluster, file: Path | None) -> Path:
     print(f"revision    {facts.revision}, {facts.keys} keys, {facts.size / 2**20:.1f} MiB, etcd hash {facts.etcd_hash}")
     print(f"sha256      {facts.sha256}")
     print("It holds all that the cluster knows, Secrets among it: keep it as you keep a key.")
-    print(f"Back to it: make restore STACK={cluster.stack.name} SNAPSHOT={file}")
+    print(f"Back to it: ./hardway restore -s {cluster.stack.name} {file}")
     return file
 
 

@@ -1,7 +1,7 @@
-"""A snapshot of etcd as a file on this host: what it must look like, whose it is, and what stands beside it.
+"""A snapshot of etcd as a file on the Pulumi host: its format, the lab that it belongs to, and its sidecar file.
 
-etcd writes its database (a bbolt file) and appends the SHA-256 of it. `make snapshot` writes a sidecar, FILE.json. A
-file copied off a member's /var/lib/etcd-snapshots has none, and is as good: the database itself says whose it is.
+etcd writes its database (a bbolt file) and appends the SHA-256 of it. `./hardway snapshot` writes a sidecar, FILE.json.
+A file copied from a member's /var/lib/etcd-snapshots has no sidecar and is accepted, too: the database names the lab.
 """
 
 import hashlib

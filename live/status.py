@@ -1,6 +1,6 @@
 """How a lab is: gathered from all of its machines at once, judged, and shown as a table or as JSON.
 
-The JSON of `make status ARGS=--json` is the dataclass `Status`, field by field; sizes are bytes, times RFC 3339 in UTC.
+The JSON of `./hardway status --json` is the dataclass `Status`, field by field; sizes are bytes, times RFC 3339 in UTC.
 A field without an answer is null (or an empty list), and `problems` says why.
 """
 
@@ -247,7 +247,7 @@ class Status:
         problems: each in one sentence.
         seen_by: the controller whose API server told of leases and nodes; null where none could.
         dns: null likewise.
-        renewal_days: a `make up` this many days before a certificate's end renews those that the stack made.
+        renewal_days: a `./hardway up` this many days before a certificate's end renews those that the stack made.
     """
 
     stack: str
@@ -337,7 +337,7 @@ def judge(
     nodes = [node_status(item) for item in objects if item["kind"] == "Node"]
     ends = [
         *(
-            _certificate(each["name"], each["subject"], each["not_after"], "make up", now, renewal)
+            _certificate(each["name"], each["subject"], each["not_after"], "./hardway up", now, renewal)
             for each in certificates
         ),
         *(each for probe in probes for each in _issued(probe, now, renewal)),
@@ -663,7 +663,8 @@ def machine_problems(machines: Sequence[MachineStatus]) -> Iterator[str]:
         if machine.foreign:
             yield (
                 f"{machine.name} was recreated from another checkout or another state: its SSH host key is not the one "
-                "that this lab has pinned. Work where it was recreated; or run `make destroy` there, and `make up` here"
+                "that this lab has pinned. Work where it was recreated; or run `./hardway destroy` there, and "
+                "`./hardway up` here"
             )
         elif not machine.reached:
             yield f"{machine.name} does not answer: {machine.message}"

@@ -37,7 +37,7 @@ def write(stack: Stack, outputs: Mapping[str, Any]) -> None:
         ToolchainError: an output is missing, or the mirror has no such kubectl.
     """
     if absent := sorted({*_FILES, *_FACTS} - outputs.keys()):
-        raise ToolchainError(f"The stack {stack.name} has no output {', '.join(absent)}: `make up` makes them.")
+        raise ToolchainError(f"The stack {stack.name} has no output {', '.join(absent)}: `./hardway up` makes them.")
     stack.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for output, name in _FILES.items():
         _replace(stack.directory / name, str(outputs[output]))
@@ -110,7 +110,7 @@ def ssh(stack: Stack, machine: str, remote: str | None, *, terminal: bool = Fals
     check_up(stack)
     program = shutil.which("ssh")
     if program is None:
-        raise ToolchainError("ssh is not installed: `make setup` installs it.")
+        raise ToolchainError("ssh is not installed: `./hardway setup` installs it.")
     config, key = stack.directory / "ssh_config", stack.directory / "ssh_key"
     hosts = [
         word
@@ -136,7 +136,7 @@ def check_up(stack: Stack) -> None:
     except FileNotFoundError:
         raise ToolchainError(
             f"The lab {stack.name} is not up: there is no {stack.directory / 'kubeconfig'}. "
-            f"`make up STACK={stack.name}` makes both."
+            f"`./hardway up -s {stack.name}` makes both."
         ) from None
 
 
@@ -187,7 +187,7 @@ def _copy_kubectl(stack: Stack) -> None:
     version = stack.kubernetes
     released = paths.mirror() / pins().products["kubernetes"].path_of("kubectl", version=version, arch=architecture())
     if not released.exists():
-        raise ToolchainError(f"kubectl {version} is not in the mirror ({released}): `make setup` gets it.")
+        raise ToolchainError(f"kubectl {version} is not in the mirror ({released}): `./hardway setup` gets it.")
     program, wanted = stack.directory / "kubectl", released.stat()
     if program.exists() and not program.is_symlink():
         found = program.stat()

@@ -94,7 +94,7 @@ hand_over() {
 check_writable() {
   for needed in . .state .state/bootstrap.lock .venv; do
     if [ -e "$needed" ] && [ ! -w "$needed" ]; then
-      say "This user may not write to $PWD/$needed. Run the command with sudo, like: sudo make up"
+      say "This user may not write to $PWD/$needed. Run the command with sudo, like: sudo ./hardway up"
       return 1
     fi
   done

@@ -27,7 +27,7 @@ def check(deployment: Mapping[str, Any], stack: Stack) -> None:
         raise ToolchainError(
             f"The lab {stack.name} is up, and this setting is immutable; nothing was changed.\n"
             + "".join(f"  {difference}\n" for difference in found)
-            + f"Restore the setting, or recreate the lab: `make destroy STACK={stack.name}`, then `make up`."
+            + f"Restore the setting, or recreate the lab: `./hardway destroy -s {stack.name}`, then `./hardway up`."
         )
 
 

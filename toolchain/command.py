@@ -49,7 +49,7 @@ def run(
         )
     except FileNotFoundError as missing:
         raise ToolchainError(
-            f"{command[0]} is not installed. `make setup` installs it; so does the machine's package manager."
+            f"{command[0]} is not installed. `./hardway setup` installs it; so does the machine's package manager."
         ) from missing
     last: deque[str] = deque(maxlen=_LINES_OF_A_FAILURE)
     with process:

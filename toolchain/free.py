@@ -1,4 +1,4 @@
-"""`make free`: a machine that exists already, freed of a lab whose state is lost, or whose entry was killed."""
+"""`./hardway free`: a machine that exists already, freed of a lab whose state is lost, or whose entry was killed."""
 
 import asyncio
 

@@ -20,7 +20,7 @@ class Holder:
     """A command of this project that holds a lock.
 
     Args:
-        command: as the user gave it: make restore.
+        command: as the user gave it: ./hardway restore.
         pid: its process.
         started: the process's start time, in clock ticks since the boot.
         boot: the kernel's id of the boot.

@@ -74,7 +74,9 @@ def _present(engine: str, image: str) -> bool:
     try:
         listing = subprocess.run([engine, "image", "inspect", image], capture_output=True, text=True, check=False)
     except FileNotFoundError as missing:
-        raise ToolchainError(f"The container engine {engine} is not installed; `make setup` installs it.") from missing
+        raise ToolchainError(
+            f"The container engine {engine} is not installed; `./hardway setup` installs it."
+        ) from missing
     # An engine that is not running, or not permitted, must not look like an image that is absent.
     if listing.returncode != 0 and not _says_absent(listing.stderr):
         raise ToolchainError(f"{engine} cannot be used: {listing.stderr.strip()}")

@@ -89,7 +89,8 @@ def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
     if stack.traits.existing_hosts:
         raise ToolchainError(
             f"The machines of the stack {stack.name} are existing hosts: reinstall the host yourself, then run "
-            f"`make trust STACK={stack.name}` (it says how to pin the new host key) and `make up STACK={stack.name}`."
+            f"`./hardway trust -s {stack.name}` (it shows how to pin the new host key) and "
+            f"`./hardway up -s {stack.name}`."
         )
     with settings_file_kept(stack.settings_file, workshop.state):
         deployment = _open(workshop, stack)
@@ -242,7 +243,7 @@ def _urn_of_machine(deployment: Mapping[str, Any], stack: Stack, machine: str) -
         urn = str(resource["urn"])
         if stack.traits.machine and urn.endswith("{0}::machines-{2}{1}".format(*stack.traits.machine, machine)):
             return urn
-    raise ToolchainError(f"The state has no machine {machine}. `make up` makes it.")
+    raise ToolchainError(f"The state has no machine {machine}. `./hardway up` makes it.")
 
 
 def _export_or_init(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
@@ -307,7 +308,7 @@ def _pulumi(workshop: Workshop, stack: Stack, *arguments: str) -> int:
     if beyond:
         raise ToolchainError(
             f"{beyond[0]} Pulumi was interrupted.\n"
-            "When that host works again, run the same command: it continues. `make replace` recreates the machine."
+            "When that host works again, run the same command: it continues. `./hardway replace` recreates the machine."
         )
     return status
 
@@ -334,7 +335,7 @@ def _advice_on_passphrase(workshop: Workshop, stack: Stack) -> str:
         f"The state of the stack {stack.name} is encrypted with another passphrase than that in {source}.\n"
         "Nothing was changed. `pulumi stack change-secrets-provider passphrase` gives one stack another passphrase:\n"
         "write the one that was chosen then into a file that only you can read, and name that file:\n"
-        f"  make up STACK={stack.name} PULUMI_CONFIG_PASSPHRASE_FILE=/path/of/the/file\n"
+        f"  PULUMI_CONFIG_PASSPHRASE_FILE=/path/of/the/file ./hardway up -s {stack.name}\n"
         "The other stacks of this checkout keep theirs."
     )
 

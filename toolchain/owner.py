@@ -1,4 +1,4 @@
-"""The owner of the checkout: `sudo make up` runs as root, and the files that it writes here are given to this user.
+"""The owner of the checkout: `sudo ./hardway up` runs as root and gives the files that it writes here to this user.
 
 Root may also work, without sudo, in a checkout of another user: the rule is the same.
 """

@@ -85,7 +85,7 @@ def ensure(
     if needed - in_use:
         report.note(
             f"Stand-ins from toolchain/from_source/standins serve for {', '.join(sorted(needed))}: "
-            f"{_reason(official.problems)} `make setup` asks again."
+            f"{_reason(official.problems)} `./hardway setup` asks again."
         )
 
 

@@ -128,7 +128,7 @@ def _check_cache(stack: Stack) -> None:
     if not is_open:
         raise ToolchainError(
             f"This checkout uses the cache {cache}, which this user may not use. "
-            f"Run the command with sudo, like `sudo make preview STACK={stack.name}`."
+            f"Run the command with sudo, like `sudo ./hardway preview -s {stack.name}`."
         )
 
 

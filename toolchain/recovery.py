@@ -148,7 +148,7 @@ def _torn(stack: Stack, file: Path) -> str:
         return f"{what}There is no whole copy of it beside it: restore {file} from a backup of yours."
     return (
         f"{what}The last state that is whole is {good}. It may lack what the last run made before it was cut short;\n"
-        f"the next `make up STACK={stack.name}` makes that again. To use it:\n"
+        f"the next `./hardway up -s {stack.name}` makes that again. To use it:\n"
         f"  cp -p '{file}' '{file}.damaged' && cp -p '{good}' '{file}'"
     )
 

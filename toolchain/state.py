@@ -94,7 +94,7 @@ def _directory_of(url: str) -> Path | None:
 
 
 def _has_passphrase_of_the_users(generated: Path) -> bool:
-    # `make env` exports the generated file's path: that is not a choice of the user's.
+    # `./hardway env` exports the generated file's path: that is not a choice of the user's.
     return any(os.environ.get(name, str(generated)) != str(generated) for name in _OWN_PASSPHRASE)
 
 
@@ -121,7 +121,7 @@ def _lost(passphrase: Path, stacks: list[str]) -> str:
         f"  - If there is a copy: put it back as {passphrase}, or name it in PULUMI_CONFIG_PASSPHRASE_FILE.\n"
         "  - If there is none, give those labs up: remove their machines by hand (for containers:\n"
         "    `podman ps --all`, `podman volume ls` and `podman network ls` show them), then remove\n"
-        f"    {passphrase.parent / '.pulumi'}, and `make up` starts from nothing."
+        f"    {passphrase.parent / '.pulumi'}, and `./hardway up` starts from nothing."
     )
 
 

@@ -61,7 +61,7 @@ LIBVIRT = (
 ACCESS = (
     Package(name="ca-certificates", why="downloads are checked"),
     Package(name="iproute2", command="ip", why="routes to the pods, and a look at the host's addresses"),
-    Package(name="openssh-client", command="ssh", why="`make ssh`"),
+    Package(name="openssh-client", command="ssh", why="`./hardway ssh`"),
 )
 IMAGE_PULLS = (Package(name="skopeo", command="skopeo", why="pulls container images, without a container engine"),)
 SOURCE_BUILDS = (

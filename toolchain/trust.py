@@ -1,4 +1,4 @@
-"""`make trust`: the host keys of a stack's machines, shown and pinned; from then on no others are connected to."""
+"""`./hardway trust`: the host keys of a stack's machines, shown and pinned; from then on no others are connected to."""
 
 import asyncio
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def _check(stack: Stack, shown: Sequence[Shown], refused: Sequence[Shown]) -> No
         name = trust.name_of(each.login.host, each.login.port)
         problems.append(
             f"{each.login} shows another key than the pinned one; that stays pinned. If you reinstalled the host:\n"
-            f"    ssh-keygen -R '{name}' -f {trust.file_of(stack.name)} && make trust STACK={stack.name}"
+            f"    ssh-keygen -R '{name}' -f {trust.file_of(stack.name)} && ./hardway trust -s {stack.name}"
         )
     if problems:
         raise ToolchainError("\n".join(["Not all hosts can be trusted:", *(f"  {problem}" for problem in problems)]))

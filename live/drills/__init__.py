@@ -55,7 +55,7 @@ def main(stack: Stack, names: Sequence[str], json_file: Path | None = None) -> i
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     load = os.getloadavg()
-    with operations.without_pulumi(stack, "make drill"):
+    with operations.without_pulumi(stack, "./hardway drill"):
         outcomes, trouble = _do(drills, cluster)
     if outcomes:
         _console.print(report.table(outcomes))

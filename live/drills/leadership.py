@@ -15,7 +15,7 @@ from live.drills.probes import OWN_MEMBER
 from live.programs import LEADERS, program
 from toolchain.errors import ToolchainError
 
-COMMAND = "make drill"
+COMMAND = "./hardway drill"
 """What waits for a machine that a drill changes reads this."""
 _MOVES_WITHIN = 45
 """Seconds: a lease that is not renewed is taken over after 15, one that was given back at once."""

@@ -155,7 +155,7 @@ def _do(planned: Sequence[Planned], cluster: Cluster, checker: Checker) -> tuple
 
 
 def _kept_out(stack: Stack) -> AbstractContextManager[None]:
-    return operations.without_pulumi(stack, "make drill")
+    return operations.without_pulumi(stack, "./hardway drill")
 
 
 def line_of(verdict: Verdict, count: int) -> str:

@@ -195,8 +195,8 @@ class FullDisk(Fault):
             if [ -d $aside/member ]; then
               mv $aside/member $data/member
             elif [ ! -d $data/member ]; then
-              echo "the data of its etcd member were lost when it was restarted: make it again by" \\
-                "make replace MACHINE=$HOSTNAME" >&2
+              echo "the data of its etcd member were lost when it was restarted: recreate the machine:" \\
+                "./hardway replace $HOSTNAME" >&2
               exit 1
             fi
             rm -rf $aside "$drop_in"
@@ -272,12 +272,12 @@ class Promotion(Fault):
 
 
 class KilledUp(Fault):
-    """`pulumi up` is killed while it replaces a machine; `make up` then finishes what it began.
+    """`pulumi up` is killed while it replaces a machine; `./hardway up` then finishes what it began.
 
     Args:
         machine: which is replaced.
         victim: `pulumi` for its process alone: its plugins learn of it by themselves; `all` for all that
-            `make replace` has started, and itself.
+            `./hardway replace` has started, and itself.
         after: seconds from the start of `pulumi up` to the kill.
     """
 
@@ -310,7 +310,7 @@ class KilledUp(Fault):
                 raise
             if replacing.returncode != 0:
                 said.seek(0)
-                raise ToolchainError(f"`make replace MACHINE={self._machine.name}` failed:\n{_last_lines(said.read())}")
+                raise ToolchainError(f"`./hardway replace {self._machine.name}` failed:\n{_last_lines(said.read())}")
         self._is_finished = True
         return injected_at
 
@@ -332,10 +332,11 @@ class KilledUp(Fault):
         except subprocess.TimeoutExpired as error:
             said = error.output.decode(errors="replace") if isinstance(error.output, bytes) else ""
             raise ToolchainError(
-                f"`make up` after a kill of `pulumi up` did not end within {error.timeout:.0f} s:\n{_last_lines(said)}"
+                f"`./hardway up` after a kill of `pulumi up` did not end within {error.timeout:.0f} s:\n"
+                f"{_last_lines(said)}"
             ) from None
         if done.returncode != 0:
-            raise ToolchainError(f"`make up` after a kill of `pulumi up` failed:\n{_last_lines(done.stdout)}")
+            raise ToolchainError(f"`./hardway up` after a kill of `pulumi up` failed:\n{_last_lines(done.stdout)}")
         self._is_finished = True
 
     def _let_it_work(self, replacing: subprocess.Popen[bytes]) -> None:
@@ -343,7 +344,7 @@ class KilledUp(Fault):
         deadline = time.monotonic() + self._cluster.allowed(_START_SECONDS)
         while replacing.poll() is None and _pulumi_up(replacing.pid) is None:
             if time.monotonic() > deadline:
-                raise ToolchainError(f"`make replace` has not started `pulumi up` within {_START_SECONDS} s.")
+                raise ToolchainError(f"`./hardway replace` has not started `pulumi up` within {_START_SECONDS} s.")
             time.sleep(0.05)
         with contextlib.suppress(subprocess.TimeoutExpired):
             replacing.wait(timeout=self._after)
@@ -355,7 +356,7 @@ class KilledUp(Fault):
         if (pulumi := _pulumi_up(replacing.pid)) is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pulumi, signal.SIGKILL)
-            # It reports the end of `pulumi up`, unless plugins go on: these are for `make up` to end.
+            # It reports the end of `pulumi up`, unless plugins go on: these are for `./hardway up` to end.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 replacing.wait(timeout=_REPORTS_WITHIN)
         replacing.kill()

@@ -216,7 +216,7 @@ KINDS: dict[str, Kind] = {
         choose=_killed_up,
         says=lambda each: (
             f"SIGKILL of {'`pulumi up`' if each.way == 'pulumi' else '`pulumi up` and all its processes'} "
-            f"{each.seconds} s after `make replace MACHINE={each.machine}` started it, then `make up`"
+            f"{each.seconds} s after `./hardway replace {each.machine}` started it, then `./hardway up`"
         ),
     ),
 }

@@ -149,7 +149,7 @@ def repair_what_is_left(cluster: Cluster, say: Callable[[str], None]) -> None:
         return
     planned = Planned(**json.loads(file.read_text()))
     say(f"Repairing what a seeded drill left: it was killed during: {planned}.")
-    with nullcontext() if planned.runs_pulumi else operations.without_pulumi(cluster.stack, "make drill"):
+    with nullcontext() if planned.runs_pulumi else operations.without_pulumi(cluster.stack, "./hardway drill"):
         faults.of(planned, cluster).recover()
     file.unlink()
 

@@ -15,7 +15,7 @@ from engine.ssh_host import SshHost
 def pulumi() -> str:
     """The Pulumi CLI: HARDWAY_PULUMI, else the one on PATH."""
     found = os.environ.get("HARDWAY_PULUMI") or shutil.which("pulumi")
-    assert found, "no Pulumi CLI: run `make setup`, or set HARDWAY_PULUMI to its path"
+    assert found, "no Pulumi CLI: run `./hardway setup`, or set HARDWAY_PULUMI to its path"
     return found
 
 

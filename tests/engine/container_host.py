@@ -58,10 +58,10 @@ class ContainerHost:
 
     def __enter__(self) -> "ContainerHost":
         assert os.geteuid() == 0, "these tests make a privileged container: run them as root"
-        assert shutil.which("podman"), "these tests need podman: run `make setup`"
+        assert shutil.which("podman"), "these tests need podman: run `./hardway setup`"
         image = node_image.reference()
         found = subprocess.run(["podman", "image", "exists", image], check=False)
-        assert found.returncode == 0, f"the node image {image} is not there: run `make setup`"
+        assert found.returncode == 0, f"the node image {image} is not there: run `./hardway setup`"
         self._remove()
         _podman("network", "create", "--disable-dns", "--subnet", _SUBNET, "--gateway", GATEWAY, _NAME)
         at = [f"--name={_NAME}", f"--hostname={self.name}", f"--network={_NAME}", f"--ip={_ADDRESS}"]

@@ -88,7 +88,7 @@ class StepLab:
         return self.project.start("up", "--yes", "--skip-preview")
 
     def kill(self, engine: "Popen[bytes]") -> None:
-        """kill -9 of the engine and all its plugins; the dead engine's lock goes as `make up` removes it."""
+        """kill -9 of the engine and all its plugins; the dead engine's lock goes as `./hardway up` removes it."""
         self.project.kill()
         engine.wait()
         stack = Stack(

@@ -214,7 +214,7 @@ def test_an_end_of_iptables_that_rejects_is_opened(host: FirewalledHost) -> None
 
 
 def up(host: FirewalledHost) -> list[str]:
-    """What `make status` says of the firewall: the same program."""
+    """What `./hardway status` says of the firewall: the same program."""
     command = f"{sys.executable} -B {check.__file__} --engine podman --network {PREFIX} --ranges {NODES} {PODS}"
     done = host.try_run(*command.split())
     assert done.returncode == 0, done.stderr

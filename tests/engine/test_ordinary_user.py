@@ -6,7 +6,7 @@ import pytest
 
 from engine.ordinary_user import OrdinaryUser, ordinary_user
 
-# What `make up` does when the lab is there: write the files by which a person reaches it.
+# What `./hardway up` does when the lab is there: write the files by which a person reaches it.
 _WRITE_ACCESS = """
 from config.versions import pins
 from toolchain import access, owner, paths, stack
@@ -124,7 +124,7 @@ def test_a_cache_that_only_root_may_read_is_named(user: OrdinaryUser) -> None:
         if before is not None:
             record.write_text(before)
     assert done.returncode != 0
-    assert "which this user may not use. Run the command with sudo, like `sudo make preview STACK=dev`" in done.stdout
+    assert "which this user may not use. Run the command with sudo, like `sudo ./hardway preview -s dev`" in done.stdout
     assert "Traceback" not in done.stdout
     assert kubectl.returncode == 0, kubectl.stdout
 

@@ -91,7 +91,7 @@ def test_an_update_that_was_killed_is_done_again(lab: Lab) -> None:
     engine.wait()
     lab.project.pulumi("cancel", "--yes", ok=True)
     lab.wants("echo good >>{log}")
-    # As `make up` does it: what was under way goes out of the state.
+    # As `./hardway up` does it: what was under way goes out of the state.
     lab.project.pulumi("refresh", "--yes", "--skip-preview", "--clear-pending-creates", ok=True)
     assert lab.up()[1] == ["good"]
     ran, done = lab.up()

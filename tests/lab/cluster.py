@@ -1,4 +1,4 @@
-"""The cluster as a person reaches it: kubectl, ssh and the stack's outputs, by the files that `make up` wrote."""
+"""The cluster as a person reaches it: kubectl, ssh and the stack's outputs, by the files that `./hardway up` wrote."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ class Cluster:
 
     @property
     def directory(self) -> Path:
-        """Where the files are that `make up` wrote."""
+        """Where the files are that `./hardway up` wrote."""
         return CHECKOUT / ".state" / self.settings.name
 
     def kubectl_command(self, *arguments: str) -> list[str]:

@@ -172,7 +172,7 @@ def live(*arguments: str) -> Ran:
 
 
 def pulumi(*arguments: str, stack: str = STACK, stdin: str = "", **environment: str) -> Ran:
-    """Run plain `pulumi`, in the environment that `make env` prints; the settings file stays as it is.
+    """Run plain `pulumi`, in the environment that `./hardway env` prints; the settings file stays as it is.
 
     Args:
         arguments: of the command.

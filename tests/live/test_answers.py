@@ -86,7 +86,7 @@ def test_machines_that_are_gone_are_named(lab: Cluster, monkeypatch: pytest.Monk
     assert said.startswith("The lab paper does not answer: ")
     assert "controller-0 (ssh: connect to host controller-0 port 22: No route to host); worker-0 (ssh" in said
     assert "the API at https://10.0.0.5:6443 (The connection was refused)" in said
-    assert '`make replace STACK=paper MACHINE="controller-0 worker-0"`' in said
+    assert "`./hardway replace -s paper controller-0 worker-0`" in said
     assert "load-balancer-0" not in said
 
 
@@ -99,20 +99,20 @@ def test_an_api_that_is_gone_is_a_matter_for_status(lab: Cluster, monkeypatch: p
     monkeypatch.setenv("FAILS", "1000")
     said = refusal(lab)
     assert said.startswith("The lab paper does not answer: the API at https://10.0.0.5:6443 (")
-    assert said.endswith("Run `make status STACK=paper`: it says more.")
+    assert said.endswith("Run `./hardway status -s paper` for details.")
 
 
 def test_existing_hosts_are_started_by_their_owner(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEAD", "worker-0")
     said = refusal(replace(lab, stack=replace(lab.stack, substrate="machines")))
-    assert said.endswith("Start worker-0, then run `make status STACK=paper`.")
+    assert said.endswith("Start worker-0, then run `./hardway status -s paper`.")
 
 
 def test_a_stopped_unit_is_named(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOWN", "controller-0/kube-scheduler.service worker-0/kube-proxy.service")
     assert refusal(lab) == (
         "The lab paper is not healthy: kube-scheduler.service on controller-0 does not run; "
-        "kube-proxy.service on worker-0 does not run. Run `make status STACK=paper`: it says more."
+        "kube-proxy.service on worker-0 does not run. Run `./hardway status -s paper` for details."
     )
 
 

@@ -1,4 +1,4 @@
-"""`make cis`: what goes to the machines, what is run there, and what is made of kube-bench's report."""
+"""`./hardway cis`: what goes to the machines, what is run there, and what is made of kube-bench's report."""
 
 import io
 import json

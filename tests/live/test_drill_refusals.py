@@ -155,7 +155,7 @@ def test_what_cannot_be_had_of_one_balancer_is_said_and_not_passed(
 
     def do(chosen: Sequence[Drill], _: Cluster) -> tuple[list[Outcome], str]:
         # Plain `pulumi up` is kept out meanwhile.
-        assert [lock.command for lock in locks_of(backend, stack)] == ["make drill"]
+        assert [lock.command for lock in locks_of(backend, stack)] == ["./hardway drill"]
         asked.extend(drill.name for drill in chosen)
         return [], ""
 

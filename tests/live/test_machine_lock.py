@@ -64,7 +64,7 @@ class Machine:
     def undo(self, name: str) -> subprocess.Popen[str]:
         return self.start(f". {LIBRARY}\nundo {name}")
 
-    def alone(self, script: str, *, command: str = "make restore", seconds: float = 60) -> subprocess.Popen[str]:
+    def alone(self, script: str, *, command: str = "./hardway restore", seconds: float = 60) -> subprocess.Popen[str]:
         """Begin a script that changes the machine without Pulumi."""
         locked = machine_lock.alone(script, command=command, wait=300, seconds=seconds)
         return self.start(locked.replace("/var/lib/hardway", str(self.hardway)))
@@ -148,12 +148,15 @@ def test_a_step_that_waits_too_long_names_the_restore(machine: Machine) -> None:
     machine.impatient()
     status, error = ended(machine.step("etcd", machine.says("step")))
     assert status == 1
-    assert f"is in use, waited 300 s: make restore of root@{os.uname().nodename}, process {restore.pid}, since" in error
+    assert (
+        f"is in use, waited 300 s: ./hardway restore of root@{os.uname().nodename}, process {restore.pid}, since"
+        in error
+    )
     assert machine.said() == ["restore"]
     # So does what undoes a step.
     assert not (machine.hardway / "steps" / "etcd" / "manifest").exists()
     status, error = ended(machine.undo("etcd"))
-    assert (status, "make restore of" in error) == (1, True)
+    assert (status, "./hardway restore of" in error) == (1, True)
 
 
 def test_a_restore_waits_for_a_step_and_names_it(machine: Machine) -> None:
@@ -223,7 +226,7 @@ def test_what_a_killed_script_has_started_still_holds_the_lock(machine: Machine)
     restore.wait()
     machine.impatient()
     status, error = ended(machine.step("etcd", machine.says("step")))
-    assert (status, "make restore of" in error) == (1, True)
+    assert (status, "./hardway restore of" in error) == (1, True)
     machine.tell("restore")
 
 
@@ -276,7 +279,7 @@ def test_the_last_step_leaves_no_lock_and_who_waited_has_a_real_one(machine: Mac
     machine.waits_for("first")
     machine.impatient()
     status, error = ended(machine.step("etcd", machine.says("step")))
-    assert (status, "make restore of" in error) == (1, True)
+    assert (status, "./hardway restore of" in error) == (1, True)
     machine.tell("first")
     assert ended(first) == (0, "")
 
@@ -290,7 +293,7 @@ def test_a_restore_is_given_the_time_to_wait(tmp_path: Path, monkeypatch: pytest
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr("live.cluster.subprocess.run", run)
-    lab.change(lab.machines[0], "true", command="make restore", seconds=100)
+    lab.change(lab.machines[0], "true", command="./hardway restore", seconds=100)
     ((command, seconds),) = asked
     # The machine ends the script, and says so, before ssh is ended here.
     assert seconds > machine_lock.WAIT_SECONDS + 100

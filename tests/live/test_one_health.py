@@ -127,7 +127,7 @@ def test_all_ask_an_api_server_and_etcd_for_the_same(lab: Cluster, monkeypatch: 
         return subprocess.CompletedProcess((), 0, stdout="ok", stderr="")
 
     monkeypatch.setattr(Cluster, "kubectl", kubectl)
-    # `make up` at its end and `make status`.
+    # `./hardway up` at its end and `./hardway status`.
     status.ask_endpoint(lab)
     assert "/is-it" in asked
     ran: list[str] = []

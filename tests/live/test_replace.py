@@ -96,7 +96,7 @@ def test_pulumis_lock_is_held_until_the_cli_takes_it(
     monkeypatch.setattr(prepare, "everything", noted("set-up"))
     monkeypatch.setattr(operations, "_pulumi", noted("pulumi"))
     assert replace.replace(lab, ["controller-1"], insist=False) == 0
-    assert locked == {"checks": ["make replace"], "set-up": ["make replace"], "pulumi": []}
+    assert locked == {"checks": ["./hardway replace"], "set-up": ["./hardway replace"], "pulumi": []}
 
 
 def test_a_pulumi_at_work_is_not_disturbed(lab: Cluster, told: list[list[str]], backend: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_single_member_is_not_replaced_unless_one_insists(tmp_path: Path, caps
     with pytest.raises(ToolchainError, match=r"1 member and needs 1.*now: controller-0\. Without controller-0: none"):
         replace.check_quorum(lab, found, ["controller-0"], insist=False)
     replace.check_quorum(lab, found, ["controller-0"], insist=True)
-    assert "make restore STACK=paper SNAPSHOT=file" in capsys.readouterr().out
+    assert "./hardway restore -s paper file" in capsys.readouterr().out
 
 
 def test_a_cluster_of_kubeadms_does_not_begin_anew_even_where_one_insists(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_all_problems_are_reported_together(lab: Cluster, file: Path) -> None:
     assert len(found) == 3
     assert "does not fit the checksum" in found[0]
     assert found[1].startswith("controller-2 does not answer (No route to host)")
-    assert "make replace MACHINE=controller-2" in found[1]
+    assert "./hardway replace controller-2" in found[1]
     assert found[2].startswith("controller-1 has no etcd")
 
 
@@ -92,7 +92,7 @@ def test_a_disk_that_is_full_is_reported(lab: Cluster, file: Path) -> None:
 
 def test_members_that_disagree_are_reported(lab: Cluster, file: Path) -> None:
     found = find_problems(lab, file, well(lab), facts(lab, controller_0=replace(HAS, token="hardway-other")))
-    assert found == ["the members have different cluster tokens: `make up` gives them one"]
+    assert found == ["the members have different cluster tokens: `./hardway up` gives them one"]
 
 
 def test_nothing_is_touched_where_a_check_fails(
@@ -119,7 +119,7 @@ def test_nothing_is_touched_where_a_check_fails(
         assert "mv " not in script
         assert " rm " not in script
     # Pulumi's own lock was held before the first question, and all is free again.
-    assert locked == ["make restore"] * 3
+    assert locked == ["./hardway restore"] * 3
     with operations.without_pulumi(lab.stack, "a test"):
         pass
 
@@ -154,7 +154,7 @@ class Members:
         self.locked: list[str] = []
 
     def change(self, machine: LiveMachine, script: str, **more: object) -> subprocess.CompletedProcess[str]:
-        assert more["command"] == "make restore"
+        assert more["command"] == "./hardway restore"
         self.locked.append(script)
         return self.ssh(machine, script)
 
@@ -218,7 +218,7 @@ def test_no_member_starts_where_one_has_failed(
     assert "controller-1: mv: cannot move '/var/lib/etcd/member': busy" in said
     assert "etcd.service is masked on controller-0, controller-1, controller-2" in said
     assert "also after a reboot" in said
-    assert "make restore STACK=paper SNAPSHOT=" in said
+    assert "./hardway restore -s paper " in said
 
 
 def test_all_members_are_masked_before_one_gets_new_data_and_swapped_before_one_starts(

@@ -1,4 +1,4 @@
-"""`make drill SEED=...` as a command: what it prints, writes and returns; what it refuses."""
+"""`./hardway search --seed ...` as a command: what it prints, writes and returns; what it refuses."""
 
 import json
 import re
@@ -76,7 +76,7 @@ def test_the_stack_is_held_but_for_faults_that_run_pulumi(
 
     judged(monkeypatch, judge)
     assert run("--seed", "7", "--faults", "4") == 0
-    assert held == [["make drill"], [], [], ["make drill"]]
+    assert held == [["./hardway drill"], [], [], ["./hardway drill"]]
 
 
 def test_a_violation_goes_on_and_says_how_to_repeat_it(

@@ -170,7 +170,7 @@ plugin.wait()
 
 
 class Replaced(KilledUp):
-    """Runs what a test has written, instead of `make replace` and `make up`."""
+    """Runs what a test has written, instead of `./hardway replace` and `./hardway up`."""
 
     def __init__(self, lab: Cluster, directory: Path, victim: str, after: float) -> None:
         super().__init__(lab, lab.machine("controller-0"), victim, after)
@@ -248,5 +248,5 @@ def test_a_make_up_that_fails_is_an_error(lab: Cluster, tmp_path: Path, written:
     written(seconds=600, make_up="print('etcd has no quorum'); raise SystemExit(1)")
     fault = Replaced(lab, tmp_path, "all", 0)
     fault.inject()
-    with pytest.raises(ToolchainError, match=r"`make up` after a kill of `pulumi up` failed:\netcd has no quorum"):
+    with pytest.raises(ToolchainError, match=r"`./hardway up` after a kill of `pulumi up` failed:\netcd has no quorum"):
         fault.recover()

@@ -122,7 +122,7 @@ def test_the_next_run_repairs_what_is_left(lab: Cluster, monkeypatch: pytest.Mon
     assert not (lab.stack.directory / "search.json").exists()
 
 
-@pytest.mark.parametrize(("kind", "held"), [("kill", ["make drill"]), ("killed-up", [])])
+@pytest.mark.parametrize(("kind", "held"), [("kill", ["./hardway drill"]), ("killed-up", [])])
 def test_a_repair_that_runs_make_up_leaves_it_the_stacks_locks(
     lab: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, held: list[str]
 ) -> None:

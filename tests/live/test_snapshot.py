@@ -178,7 +178,7 @@ class TestTake:
         }
         printed = capsys.readouterr().out
         assert "taken from  controller-1, the leader" in printed
-        assert f"make restore STACK=paper SNAPSHOT={file}" in printed
+        assert f"./hardway restore -s paper {file}" in printed
         assert list(problems_of(file)) == []
 
     @pytest.mark.parametrize("what", ["cut", "other", "failed"])
@@ -255,7 +255,7 @@ esac""",
 
 
 def taken(member: Path) -> subprocess.CompletedProcess[str]:
-    """Run what `make snapshot` runs on a member."""
+    """Run what `./hardway snapshot` runs on a member."""
     script = snapshot._TAKE.replace("/etc/etcd/etcdctl.env", f"{member}/etcdctl.env")
     return subprocess.run(
         ["bash", "-c", script.replace("/var/tmp", f"{member}/scratch")],

@@ -300,7 +300,7 @@ def test_certificates_end_soon_when_an_up_would_renew_them(
     status_table.show(status)
     said = capsys.readouterr().out
     assert ("certificates that end within" in said) is soon
-    assert "`make up` renews" in said
+    assert "`./hardway up` renews" in said
 
 
 @pytest.mark.parametrize(("days", "soon"), [(29, True), (31, False)])
@@ -319,7 +319,7 @@ def test_what_kubeadm_issued_is_known_where_it_lies(
     assert found.ends_soon is soon and status.well is not soon, status.problems
     status_table.show(status)
     said = capsys.readouterr().out
-    assert "`kubeadm certs renew all`" in said and "`make up`" not in said
+    assert "`kubeadm certs renew all`" in said and "`./hardway up`" not in said
     assert ("certificates that end within" in said) is soon
 
 

@@ -112,12 +112,12 @@ def test_a_missing_output_is_named(stack: Stack) -> None:
 def test_a_kubectl_that_is_not_in_the_mirror_is_reported(stack: Stack) -> None:
     for file in paths.mirror().rglob("kubectl"):
         file.unlink()
-    with pytest.raises(ToolchainError, match=rf"kubectl {VERSION} is not in the mirror.*make setup"):
+    with pytest.raises(ToolchainError, match=rf"kubectl {VERSION} is not in the mirror.*/hardway setup"):
         access.write(stack, OUTPUTS)
 
 
 def test_a_lab_that_is_not_up_cannot_be_reached(stack: Stack) -> None:
-    not_up = r"lab dev is not up.*make up STACK=dev"
+    not_up = r"lab dev is not up.*/hardway up -s dev"
     with pytest.raises(ToolchainError, match=not_up):
         access.kubectl(stack, ["get"])
     with pytest.raises(ToolchainError, match=not_up):

@@ -64,7 +64,7 @@ def start(checkout: Path, *words: str, path: str | None = None, **environment: s
 def bootstrap(checkout: Path, *words: str, path: str | None = None, **environment: str) -> tuple[int, str]:
     process = start(checkout, *words, path=path, **environment)
     out, err = process.communicate(timeout=240)
-    assert out == "", "stdout belongs to `make env`"
+    assert out == "", "stdout belongs to `./hardway env`"
     return process.returncode, err
 
 
@@ -205,7 +205,7 @@ def test_a_checkout_that_belongs_to_root_says_so_to_a_user(checkout: Path) -> No
             timeout=240,
         )
         assert done.returncode != 0
-        assert "Run the command with sudo, like: sudo make up" in done.stderr
+        assert "Run the command with sudo, like: sudo ./hardway up" in done.stderr
         assert not (Path(made) / ".venv").exists()
 
 

@@ -52,7 +52,7 @@ def test_a_build_that_failed_is_not_taken_for_one(
 
 
 def test_no_other_command_has_it() -> None:
-    """`make setup` and `make up`, and `make status`: they load nothing that could build it."""
+    """`./hardway setup` and `./hardway up`, and `./hardway status`: they load nothing that could build it."""
     code = "import cli.main, sys; print('toolchain.from_source.linearizability' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=paths.checkout(), capture_output=True, text=True, check=False, timeout=60

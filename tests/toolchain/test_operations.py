@@ -78,7 +78,7 @@ class Toy:
             "paths.checkout = lambda: Path(sys.argv[1]); "
             "from tests.toolchain.test_operations import Toy; from toolchain import operations; "
             "toy = Toy(directory=paths.checkout())\n"
-            "with operations.alone(toy.stack, 'make up'): sys.exit(toy.up())"
+            "with operations.alone(toy.stack, './hardway up'): sys.exit(toy.up())"
         )
         return subprocess.Popen(
             [sys.executable, "-c", script, str(self.directory)],
@@ -248,8 +248,8 @@ def test_a_destroy_after_a_killed_up(toy: Toy, running: Running) -> None:
 def test_a_second_up_is_refused_and_told_who_is_first(toy: Toy, running: Running) -> None:
     started = time.monotonic()
     with (
-        pytest.raises(ToolchainError, match=rf"make up, process {running.process.pid}, since"),
-        operations.alone(toy.stack, "make up"),
+        pytest.raises(ToolchainError, match=rf"./hardway up, process {running.process.pid}, since"),
+        operations.alone(toy.stack, "./hardway up"),
     ):
         pass
     assert time.monotonic() - started < 1
@@ -281,7 +281,7 @@ def test_a_command_that_changes_the_lab_by_itself_keeps_plain_pulumi_out(toy: To
     assert toy.up() == 0
     marker = toy.directory / "not-to-be"
     toy.create(f"touch {marker}")
-    with operations.without_pulumi(toy.stack, "make restore"):
+    with operations.without_pulumi(toy.stack, "./hardway restore"):
         plain = toy.start_plain_pulumi()
         said, _ = plain.communicate(timeout=PATIENCE)
         assert plain.returncode != 0
@@ -290,7 +290,7 @@ def test_a_command_that_changes_the_lab_by_itself_keeps_plain_pulumi_out(toy: To
         # A preview changes nothing.
         assert operations._ask(toy.workshop, toy.stack, "preview").returncode == 0
         # This checkout's own runs know the command's name.
-        with pytest.raises(ToolchainError, match=rf"Another make restore is at work .*process {os.getpid()} on"):
+        with pytest.raises(ToolchainError, match=rf"Another ./hardway restore is at work .*process {os.getpid()} on"):
             toy.up()
     assert not marker.exists()
     assert toy.up() == 0
@@ -301,7 +301,7 @@ def test_a_command_is_refused_while_plain_pulumi_is_at_work(toy: Toy) -> None:
     with (
         plain_pulumi_at_work(toy) as plain,
         pytest.raises(ToolchainError, match=rf"Another pulumi is at work .*process {plain.pid} on"),
-        operations.without_pulumi(toy.stack, "make restore"),
+        operations.without_pulumi(toy.stack, "./hardway restore"),
     ):
         pytest.fail("both are at work")
 
@@ -310,15 +310,15 @@ def test_a_backend_without_a_directory_is_said(
     toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://somewhere")
-    with operations.without_pulumi(toy.stack, "make restore"):
-        assert "make restore cannot hold Pulumi's lock" in capsys.readouterr().out
+    with operations.without_pulumi(toy.stack, "./hardway restore"):
+        assert "./hardway restore cannot hold Pulumi's lock" in capsys.readouterr().out
     assert not (toy.directory / ".state" / ".pulumi").exists()
 
 
 def test_other_stacks_are_not_kept_waiting(toy: Toy, running: Running) -> None:
     (toy.directory / "Pulumi.ha.yaml").write_text(SETTINGS.format(create="'true'"))
     other = stack.read("ha")
-    with operations.alone(other, "make up"):
+    with operations.alone(other, "./hardway up"):
         assert operations.up(toy.workshop, other) == 0
 
 
@@ -368,7 +368,7 @@ def test_a_passphrase_that_was_changed_is_named_with_the_stack(toy: Toy, monkeyp
         text=True,
         check=True,
     )
-    with pytest.raises(ToolchainError, match=r"(?s)stack dev .*make up STACK=dev PULUMI_CONFIG_PASSPHRASE_FILE="):
+    with pytest.raises(ToolchainError, match=r"(?s)stack dev .*PULUMI_CONFIG_PASSPHRASE_FILE=.*/hardway up -s dev"):
         toy.up()
     chosen = toy.directory / "chosen"
     chosen.write_text("chosen by hand\n")

@@ -26,7 +26,7 @@ from toolchain.stack import Stack
 stack = Stack(
     name="dev", project="toy", settings_file=Path("x"), substrate="containers", engine="podman", kubernetes="1"
 )
-with stack_lock.held(Path(sys.argv[1]), stack, "make restore"):
+with stack_lock.held(Path(sys.argv[1]), stack, "./hardway restore"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -64,7 +64,7 @@ def changed(directory: Path, **others: object) -> None:
 
 
 def test_the_lock_has_pulumis_form_and_goes_with_the_block(tmp_path: Path) -> None:
-    with stack_lock.held(tmp_path, STACK, "make restore"):
+    with stack_lock.held(tmp_path, STACK, "./hardway restore"):
         (file,) = files(tmp_path)
         assert file.parent == tmp_path / ".pulumi" / "locks" / "organization" / "toy" / "dev"
         said = json.loads(file.read_text())
@@ -77,15 +77,15 @@ def test_the_lock_has_pulumis_form_and_goes_with_the_block(tmp_path: Path) -> No
 
 
 def test_the_lock_goes_when_the_block_fails(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), stack_lock.held(tmp_path, STACK, "make restore"):
+    with pytest.raises(KeyboardInterrupt), stack_lock.held(tmp_path, STACK, "./hardway restore"):
         raise KeyboardInterrupt
     assert files(tmp_path) == []
 
 
 def test_a_second_command_is_refused_with_the_holders_name(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     before = files(tmp_path)
-    said = rf"Another make restore is at work on the stack dev: process {holder.pid} on .*Nothing was changed"
-    with pytest.raises(ToolchainError, match=said), stack_lock.held(tmp_path, STACK, "make drill"):
+    said = rf"Another ./hardway restore is at work on the stack dev: process {holder.pid} on .*Nothing was changed"
+    with pytest.raises(ToolchainError, match=said), stack_lock.held(tmp_path, STACK, "./hardway drill"):
         pytest.fail("two hold it")
     assert files(tmp_path) == before
 
@@ -97,9 +97,9 @@ def test_the_lock_of_a_killed_command_is_removed_by_the_next(
     # Also while its parent has not read its exit status.
     os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
     assert len(files(tmp_path)) == 1
-    with stack_lock.held(tmp_path, STACK, "make drill"):
+    with stack_lock.held(tmp_path, STACK, "./hardway drill"):
         assert len(files(tmp_path)) == 1
-    assert f"killed (make restore, process {holder.pid}, since" in capfd.readouterr().out
+    assert f"killed (./hardway restore, process {holder.pid}, since" in capfd.readouterr().out
     assert files(tmp_path) == []
 
 
@@ -173,7 +173,7 @@ def test_a_living_process_of_another_user_that_proc_hides_is_not_stale(
             user="other",
             host=socket.gethostname(),
             since="2026",
-            holder=replace(Holder.this_process("make restore"), pid=process.pid) if own else None,
+            holder=replace(Holder.this_process("./hardway restore"), pid=process.pid) if own else None,
         )
         try:
             assert lock.is_stale, "visible, it is another process"
@@ -195,6 +195,9 @@ def test_two_that_write_at_once_both_go_back(
     # The other's lock appears after the first look.
     monkeypatch.setattr(stack_lock, "clear_stale_locks", lambda *_: [])
     before = files(tmp_path)
-    with pytest.raises(ToolchainError, match=f"process {holder.pid}"), stack_lock.held(tmp_path, STACK, "make drill"):
+    with (
+        pytest.raises(ToolchainError, match=f"process {holder.pid}"),
+        stack_lock.held(tmp_path, STACK, "./hardway drill"),
+    ):
         pytest.fail("two hold it")
     assert files(tmp_path) == before

@@ -29,7 +29,7 @@ class NodeTools:
 def node_tools(directory: Path) -> Iterator[NodeTools]:
     """NodeTools that see a directory; the container goes afterwards.
 
-    Fails where podman, its permission or the node image is missing: `make setup` makes them.
+    Fails where podman, its permission or the node image is missing: `./hardway setup` makes them.
     """
     container = f"hw-unit-{os.getpid()}"
     # --privileged: nft checks a ruleset against the kernel, in the container's own network namespace.
@@ -37,7 +37,7 @@ def node_tools(directory: Path) -> Iterator[NodeTools]:
     flags += ["--ulimit=nproc=4096:4096", f"--volume={directory}:{directory}"]
     run = ["podman", "run", "-d", f"--name={container}", *flags, node_image.reference(), "sleep", "infinity"]
     started = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert started.returncode == 0, f"the node image cannot be run (`make setup` makes it): {started.stderr}"
+    assert started.returncode == 0, f"the node image cannot be run (`./hardway setup` makes it): {started.stderr}"
     try:
         yield NodeTools(container)
     finally:

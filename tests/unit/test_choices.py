@@ -80,7 +80,7 @@ def test_make_refuses_it_with_the_reason_and_the_way(
 ) -> None:
     with pytest.raises(ToolchainError) as refused:
         made.check(state(members(before)), _with(dev_stack, after))
-    assert says in str(refused.value) and "make destroy STACK=dev" in str(refused.value)
+    assert says in str(refused.value) and "./hardway destroy -s dev" in str(refused.value)
     assert str(refused.value).count("\n  ") == 1
     made.check(state(members(before)), _with(dev_stack, before))
 

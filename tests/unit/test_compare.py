@@ -1,4 +1,4 @@
-"""What `make compare` reads out of what machines say."""
+"""What `./hardway compare` reads out of what machines say."""
 
 import subprocess
 from pathlib import Path

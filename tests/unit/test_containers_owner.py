@@ -128,7 +128,7 @@ def test_a_second_checkout_is_refused_and_told_how_to_go_on(host: Host) -> None:
     said = host.ask(MINE, "--take")
     assert f"podman has the containers {', '.join(NAMES)} and the network" in said
     assert f"Its key is {fingerprint(THEIRS)}, and it was made from {host.directory}" in said
-    for way in ("make destroy STACK=dev", "adopt it", "another name", f"podman rm -f -v {' '.join(NAMES)} && podman"):
+    for way in ("./hardway destroy -s dev", "adopt it", "another name", f"podman rm -f -v {' '.join(NAMES)} && podman"):
         assert way in said
     assert host.record.read_text() == before
 

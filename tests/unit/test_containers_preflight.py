@@ -110,7 +110,7 @@ def test_a_host_with_everything_is_taken_without_a_word(host: Host) -> None:
 def test_an_engine_that_is_not_installed(host: Host) -> None:
     host.installed = False
     (problem,) = host.ask()
-    assert problem == "podman is not installed: run `make setup`, or install it"
+    assert problem == "podman is not installed: run `./hardway setup`, or install it"
 
 
 def test_a_host_without_the_tools_to_ask_about_routes(host: Host) -> None:
@@ -134,13 +134,13 @@ def test_an_engine_that_is_not_permitted(host: Host) -> None:
 def test_a_node_image_that_is_missing(host: Host) -> None:
     host.has_image = False
     (problem,) = host.ask()
-    assert problem == "the node image the-image is missing: run `make setup`"
+    assert problem == "the node image the-image is missing: run `./hardway setup`"
 
 
 def test_a_mirror_that_is_empty(host: Host) -> None:
     host.mirror_filled = False
     (problem,) = host.ask()
-    assert "mirror is empty: run `make setup`" in problem
+    assert "mirror is empty: run `./hardway setup`" in problem
 
 
 def test_too_little_memory_and_disk(host: Host) -> None:

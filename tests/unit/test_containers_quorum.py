@@ -93,7 +93,7 @@ def test_a_member_stays_where_the_others_are_no_majority(host: Host, state: str)
     assert "Refused: this would remove c-1. etcd has 3 members, needs 2, and 1 would be healthy. Not healthy: c-2." in (
         done.stderr
     )
-    assert "See: make status STACK=dev. To insist" in done.stderr
+    assert "See: ./hardway status -s dev. To insist" in done.stderr
     assert host.left() == MEMBERS
     assert host.deletes("c-1", INSIST="yes").returncode == 0
     assert host.left() == ["c-0", "c-2"]

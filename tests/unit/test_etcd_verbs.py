@@ -185,7 +185,7 @@ def test_a_machine_that_was_a_member_founds_nothing(machine: EtcdMachine) -> Non
     done = machine.run(f"join c {PEER.format(3)} {FOUNDERS}")
     assert done.returncode != 0
     assert "had a cluster: c does not found a second one" in done.stderr
-    assert "make restore" in done.stderr
+    assert "./hardway restore" in done.stderr
     assert not machine.join_env.exists()
 
 
@@ -349,7 +349,7 @@ def test_nothing_starts_where_a_restore_has_not_finished(machine: EtcdMachine) -
     done = machine.run(f"join c {PEER.format(3)} {FOUNDERS}")
     assert done.returncode != 0
     assert "etcd is masked on" in done.stderr
-    assert "make restore SNAPSHOT=file" in done.stderr
+    assert "./hardway restore file" in done.stderr
     assert machine.asked(but="") == []
 
 

@@ -170,7 +170,7 @@ def test_another_labs_names_are_refused_with_the_ways_to_go_on(
     assert problem.startswith("hardway-gcp is another lab in the project mine, or what is left of one: ")
     assert shown in problem and f"the key in this state is {KEY}. It is neither deleted nor reused." in problem
     for way in (
-        "`make destroy STACK=gcp`",
+        "`./hardway destroy -s gcp`",
         'README, "Whose lab is it?"',
         "copy Pulumi.gcp.yaml",
         "delete these by gcloud",

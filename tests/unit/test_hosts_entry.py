@@ -211,7 +211,7 @@ def test_another_labs_host_is_not_left(host: Scratch) -> None:
 
 
 def test_a_host_whose_mark_the_user_has_confirmed_is_freed(host: Scratch) -> None:
-    """`make free` with the fingerprint of the lab's key."""
+    """`./hardway free` with the fingerprint of the lab's key."""
     host.done(ENTER, OTHER)
     step = host.lab / "steps" / "etcd"
     step.mkdir(parents=True)

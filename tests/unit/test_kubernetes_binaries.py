@@ -32,7 +32,7 @@ def artifact(product: str, name: str) -> Path:
     """A file of the mirror, in the version that a lab gets by default."""
     of = pins().products[product]
     path = paths.mirror() / of.path_of(name, version=of.default, arch=ARCHITECTURE)
-    assert path.exists(), f"{path} is not there: run `make setup`, which fills the mirror"
+    assert path.exists(), f"{path} is not there: run `./hardway setup`, which fills the mirror"
     return path
 
 

@@ -76,7 +76,13 @@ def test_another_labs_record_is_refused_with_the_ways_to_go_on(tmp_path: Path) -
         f"hardway-dev is another lab on this host. libvirt has {ALL}. Its key is {ANOTHERS}, and it was made from "
         f"/a/b c; the key in this state is {MINE}. It is neither removed nor reused."
     )
-    ways = ("work in /a/b c,", "`make destroy STACK=dev`", 'README, "Whose lab is it?"', "Pulumi.NAME.yaml", str(file))
+    ways = (
+        "work in /a/b c,",
+        "`./hardway destroy -s dev`",
+        'README, "Whose lab is it?"',
+        "Pulumi.NAME.yaml",
+        str(file),
+    )
     for way in ways:
         assert way in said, way
 

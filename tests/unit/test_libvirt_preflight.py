@@ -139,7 +139,7 @@ def test_a_libvirt_that_does_not_run(host: Host) -> None:
 def test_a_program_that_is_missing(host: Host, tool: str) -> None:
     host.tools = [each for each in host.tools if each != tool]
     (problem,) = host.ask()
-    assert problem.startswith(f"{tool} is not installed: run `make setup`, or install ")
+    assert problem.startswith(f"{tool} is not installed: run `./hardway setup`, or install ")
 
 
 def test_a_processor_that_the_provider_makes_no_cd_drive_for(
@@ -156,7 +156,7 @@ def test_a_processor_that_the_provider_makes_no_cd_drive_for(
 def test_an_image_that_is_missing(host: Host) -> None:
     host.image = None
     (problem,) = host.ask()
-    assert "disk.qcow2 is not there: run `make setup`" in problem
+    assert "disk.qcow2 is not there: run `./hardway setup`" in problem
 
 
 def test_an_image_with_another_checksum_is_not_used(host: Host) -> None:
@@ -172,7 +172,7 @@ def test_an_image_with_its_checksum(host: Host) -> None:
 def test_a_mirror_that_is_empty(host: Host) -> None:
     host.mirror_filled = False
     (problem,) = host.ask()
-    assert "mirror is empty: run `make setup`" in problem
+    assert "mirror is empty: run `./hardway setup`" in problem
 
 
 def test_too_little_memory_and_disk_for_a_lab_that_is_not_there_yet(host: Host) -> None:
@@ -285,7 +285,7 @@ def test_apparmor_that_would_deny_the_disks(
     found = said("apparmor")
     assert found == ([] if allowed else found) and bool(found) is not allowed
     if found:
-        assert "run `make setup`" in found[0]
+        assert "run `./hardway setup`" in found[0]
         assert f"add the line `{pool.parent}/** rwk,` to {file}" in found[0]
 
 

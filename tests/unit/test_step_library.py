@@ -580,7 +580,7 @@ def test_an_artifact_that_is_not_there_is_reported_by_its_url(machine: Machine, 
     result = machine.step(f"fetch {upstream}/gone published $R/bin/program")
     assert f"no checksum at {upstream}/gone.sha256" in result.stderr
     result = machine.step(f"fetch file:///nowhere/gone {sha256(b'')} $R/bin/program")
-    assert "/nowhere/gone is not there: fill the mirror with 'make setup'" in result.stderr
+    assert "/nowhere/gone is not there: fill the mirror with './hardway setup'" in result.stderr
 
 
 def test_members_of_an_archive_appear_by_their_names(machine: Machine, upstream: str, archive: bytes) -> None:
@@ -772,7 +772,7 @@ def test_two_runs_of_a_step_do_not_work_beside_each_other(machine: Machine) -> N
 
 
 def test_a_unit_that_no_step_started_can_be_waited_for(machine: Machine) -> None:
-    """`make restore` starts units by itself, and waits for them with the library."""
+    """`./hardway restore` starts units by itself, and waits for them with the library."""
     done = machine.bash(
         "declare -gA ready_check=() ready_seconds=() ready_what=()\n"
         "ready etcd.service 1 'a healthy member' false\nserving etcd.service"
@@ -905,7 +905,7 @@ def test_nodes_that_cannot_be_listed_are_no_empty_list(machine: Machine, fails: 
     ids=["no Node", "a Node", "no answer", "not running"],
 )
 def test_a_kubelet_without_a_node_is_started_again(machine: Machine, active: bool, answer: str, stopped: bool) -> None:
-    """It registers at its start alone: after the Node was deleted, `make up` waited for it in vain, in every run."""
+    """A kubelet registers only when it starts: without this, `./hardway up` waited in vain for a deleted Node."""
     program(
         machine,
         "systemctl",

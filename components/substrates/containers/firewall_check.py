@@ -2,7 +2,7 @@
 
 The lab opens the chain FORWARD of iptables (firewall.sh). Whatever else drops is the user's own, and is
 named: table, chain, rule, and the commands that let the lab pass. Standard library only: preflight.py runs
-it, and `make status` as a program of its own, which prints a line for each problem.
+it, and `./hardway status` as a program of its own, which prints a line for each problem.
 """
 
 import argparse

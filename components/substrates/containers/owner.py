@@ -236,7 +236,7 @@ def _refusal(lab: Lab, found: Found, identity: str, record: Record | None) -> st
         f"{f', and it was made from {checkout}' if checkout else ''}; the key in this state is "
         f"{fingerprint(lab.key) or 'not there'}. "
         "It is neither removed nor reused. To go on, do one of these: "
-        f"(a) work in {where}, or destroy it from there (`make destroy STACK={lab.name}`); "
+        f"(a) work in {where}, or destroy it from there (`./hardway destroy -s {lab.name}`); "
         '(b) adopt it: bring its state here (README, "Whose lab is it?"); '
         f"(c) take another name: copy Pulumi.{lab.name}.yaml to Pulumi.NAME.yaml, with other ranges below lab.network; "
         f"(d) if its state is lost and nobody needs the lab: `{remove}`"
@@ -307,7 +307,7 @@ def owners_interpreter(lab: str, records: str = RECORDS, *, title: str = "", fir
         'exec /bin/bash -c "$0"; fi',
         f'echo "Refused: on this host the name hardway-{lab} is not the lab of this state, whose key is ${IDENTITY};'
         f' {records}/{lab} has ${{owner:-no key}} ${{rest#* }}." >&2',
-        f'echo "\\`make up STACK={lab}\\` marks a lab that lost its record, and says how to go on with another." >&2',
+        f'echo "\\`./hardway up -s {lab}\\` marks a lab that lost its record, and says how to go on with another." >&2',
         "exit 1",
     ]
     return ["/bin/bash", "-c", "\n".join(lines)]

@@ -61,7 +61,7 @@ def main() -> int:
 def problems(args: argparse.Namespace) -> Iterator[str]:
     """Every failed precondition, each with what would help."""
     if not (args.mirror / "SHA256SUMS").exists():
-        yield f"the artifact mirror {args.mirror} is empty: run `make setup`"
+        yield f"the artifact mirror {args.mirror} is empty: run `./hardway setup`"
     for module in args.modules:
         # Built in or loaded; or there to be loaded.
         if not Path("/sys/module", module).exists() and _run("modprobe", "-nq", module).returncode != 0:
@@ -75,7 +75,7 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
         yield from _limits()
     missing = [program for program in (args.engine, "ip") if shutil.which(program) is None]
     for program in missing:
-        yield f"{program} is not installed: run `make setup`, or install it"
+        yield f"{program} is not installed: run `./hardway setup`, or install it"
     if missing:
         return
     listing = _run(args.engine, "network", "ls", "--format", "{{.Name}}")
@@ -83,7 +83,7 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
         yield f"{args.engine} does not work or is not permitted: {listing.stderr.strip()}"
         return
     if _run(args.engine, "image", "inspect", args.image).returncode != 0:
-        yield f"the node image {args.image} is missing: run `make setup`"
+        yield f"the node image {args.image} is missing: run `./hardway setup`"
     try:
         yield from owner.problems(_lab(args)) if args.lab else ()
     except owner.UnknownError as error:

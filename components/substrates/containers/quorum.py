@@ -78,8 +78,8 @@ def check_removal(
         f"Refused: this would remove {', '.join(removed)}. etcd has {len(members)} "
         f"member{'s' if len(members) > 1 else ''}, needs {len(members) // 2 + 1}, and $healthy would be healthy."
         "${silent:+ Not healthy:$silent.}",
-        f"Nothing was removed here. See: make status STACK={lab}. To insist, save what is there (make snapshot), set",
-        "INSIST=yes in the environment, and restore it afterwards (make restore).",
+        f"Nothing was removed here. See: ./hardway status -s {lab}. To insist: save the data with ./hardway",
+        "snapshot, set INSIST=yes in the environment, then ./hardway restore.",
         "END",
         "    exit 1",
         "  fi",

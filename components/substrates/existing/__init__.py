@@ -2,5 +2,5 @@
 
 `python -m components.substrates.existing` is the program.
 
-Started by the substrate `machines` (and by `make trust`), each time as a program of its own.
+Started by the substrate `machines` (and by `./hardway trust`), each time as a program of its own.
 """

@@ -72,7 +72,7 @@ async def enter(host: Host, stack: str, credentials: Credentials) -> None:
             except HostError as left:
                 raise HostError(
                     f"{reason}\nWhat was done on {host.name} could not be undone: {left}\n"
-                    f"`make free STACK={stack} MACHINE={host.name}` undoes it"
+                    f"`./hardway free -s {stack} {host.name}` undoes it"
                 ) from None
             raise HostError(f"{reason}\nNothing of the lab is left on {host.name} by this.") from None
         await reach.as_root(connection, login, script(_SETTLE))

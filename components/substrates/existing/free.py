@@ -1,4 +1,4 @@
-"""Free a host of a lab that cannot take itself back: its state is lost, or an entry was killed. `make free`.
+"""Free a host of a lab that cannot take itself back: its state is lost, or an entry was killed. `./hardway free`.
 
 Whose a host is stands on the host: the lab's name, its key's fingerprint, the machine's name. Only what belongs to that
 key is removed, and only once the user has given the fingerprint.
@@ -112,6 +112,6 @@ def _chosen(host: Host, stack: str, traces: Traces, given: str | None) -> str:
     what = f"is {host.name} of the lab {stack}" if traces.mark else f"has keys of a lab {stack}, and no mark"
     raise HostError(
         f"{host.login} {what}; the key of that lab is {' or '.join(theirs)}{f', not {given}' if given else ''}; "
-        "nothing was changed.\nIf that lab is yours and `make destroy` cannot take it back (its state is lost), this "
-        f"removes its steps, key, sudo rule and mark:\n  make free STACK={stack} MACHINE={host.name} KEY={theirs[0]}"
+        "nothing was changed.\nIf that lab is yours and `./hardway destroy` cannot remove it (its state is lost), this "
+        f"removes its steps, key, sudo rule and mark:\n  ./hardway free -s {stack} {host.name} {theirs[0]}"
     )

@@ -150,7 +150,7 @@ def _problems(
         yield (
             f"it is part of the lab {other} already, as {machine}{f', whose key is {key[0]}' if key else ''}: destroy "
             f"that lab, or take the host out of it, from where it was made; if its state is lost, "
-            f"`make free STACK={other} MACHINE={machine}` frees the host; if it is this lab under another state, bring "
+            f"`./hardway free -s {other} {machine}` frees the host; if it is this lab under another state, bring "
             'that state here (README, "Whose lab is it?")'
         )
         return

@@ -132,7 +132,7 @@ async def dial(
         HostError: with the reason.
     """
     if not login.host_keys:
-        raise HostError(f"{login}: its host key is not pinned yet: `make trust` shows and pins it")
+        raise HostError(f"{login}: its host key is not pinned yet: `./hardway trust` shows and pins it")
     seconds = credentials.allowed(_CONNECT_SECONDS)
     try:
         return await asyncio.wait_for(
@@ -155,7 +155,7 @@ async def dial(
     except asyncssh.HostKeyNotVerifiable:
         raise HostError(
             f"{login} shows another host key than the pinned one: another machine may be answering. If the machine was "
-            "recreated, `make trust` says how to pin the new one"
+            "recreated, `./hardway trust` says how to pin the new one"
         ) from None
     except asyncssh.PermissionDenied:
         refused = "the keys" if credentials.options()["password"] is None else "the keys and the password"

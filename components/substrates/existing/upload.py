@@ -28,7 +28,7 @@ async def upload(host: Host, mirror: Path, directory: str, files: Mapping[str, s
         HostError: the mirror lacks a file, or the machine cannot be reached.
     """
     if absent := [path for path in files if not (mirror / path).is_file()]:
-        raise HostError(f"the mirror {mirror} has no {', '.join(absent)}: `make setup` gets them")
+        raise HostError(f"the mirror {mirror} has no {', '.join(absent)}: `./hardway setup` gets them")
     async with reach.connected(host, credentials) as connection:
         there = await reach.as_root(connection, host.login, _sums(directory, files))
         sums = {path: sha256 for sha256, path in (line.split(maxsplit=1) for line in there.splitlines())}

@@ -169,7 +169,7 @@ def another_labs(lab: str, project: str, key: str, others: Sequence[Found]) -> I
     yield (
         f"hardway-{lab} is another lab in the project {project}, or what is left of one: {names}; "
         f"the key in this state is {key}. It is neither deleted nor reused. To go on, do one of these: "
-        f"(a) work in the checkout that made it, or destroy it from there (`make destroy STACK={lab}`); "
+        f"(a) work in the checkout that made it, or destroy it from there (`./hardway destroy -s {lab}`); "
         '(b) adopt it: bring its state here (README, "Whose lab is it?"); '
         f"(c) take another name: copy Pulumi.{lab}.yaml to Pulumi.NAME.yaml; "
         "(d) if its state is lost and nobody needs it: delete these by gcloud or in the console, in this order"

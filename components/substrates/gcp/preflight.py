@@ -59,7 +59,7 @@ def main() -> int:
 def problems(args: argparse.Namespace) -> Iterator[str]:
     """Every failed precondition, each with what would help."""
     if shutil.which("ssh") is None:
-        yield "ssh is not installed: run `make setup`, or install it"
+        yield "ssh is not installed: run `./hardway setup`, or install it"
     for source in args.sources:
         if any(source.subnet_of(example) for example in _PLACEHOLDERS):
             yield f"lab.gcp.sources has {source}, an example where nobody comes from: put your own range there"

@@ -69,7 +69,7 @@ def refused(uri: str, lab: str, key: str, record: Path) -> str:
         f"hardway-{lab} is another lab on this host. libvirt has {', '.join(found)}. Its key is {identity}, and it was "
         f"made from {checkout}; the key in this state is {key}. It is neither removed nor reused. To go on, do one of "
         f"these: (a) work in {where if checkout == str(Path.cwd()) else checkout}, or destroy it from there "
-        f'(`make destroy STACK={lab}`); (b) adopt it: bring its state here (README, "Whose lab is it?"); '
+        f'(`./hardway destroy -s {lab}`); (b) adopt it: bring its state here (README, "Whose lab is it?"); '
         f"(c) take another name: copy Pulumi.{lab}.yaml to Pulumi.NAME.yaml, with other ranges below lab.network; "
         f"(d) if its state is lost and nobody needs it: remove these by virsh, and {record}"
     )

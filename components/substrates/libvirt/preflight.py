@@ -63,7 +63,7 @@ def main() -> int:
 def problems(args: argparse.Namespace) -> Iterator[str]:
     """Every failed precondition, each with what would help."""
     if not (args.mirror / "SHA256SUMS").exists():
-        yield f"the artifact mirror {args.mirror} is empty: run `make setup`"
+        yield f"the artifact mirror {args.mirror} is empty: run `./hardway setup`"
     yield from image(args.image, args.sha256)
     # A lab that is there has taken its own already.
     if args.new:
@@ -76,7 +76,7 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
     yield from _port(args.port)
     missing = [program for program in _PROGRAMS if shutil.which(program) is None]
     for program in missing:
-        yield f"{program} is not installed: run `make setup`, or install {_PROGRAMS[program]}"
+        yield f"{program} is not installed: run `./hardway setup`, or install {_PROGRAMS[program]}"
     if "virsh" in missing:
         return
     answer = _virsh(args.uri, "net-list", "--all", "--name")
@@ -96,7 +96,7 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
 def image(file: Path, sha256: str | None) -> Iterator[str]:
     """What is wrong with an image: not there, or not the one that it should be."""
     if not file.is_file():
-        yield f"the image {file} is not there: run `make setup`, or correct lab.libvirt.image"
+        yield f"the image {file} is not there: run `./hardway setup`, or correct lab.libvirt.image"
         return
     if sha256 is None:
         return
@@ -230,7 +230,7 @@ def _apparmor(pool: Path) -> Iterator[str]:
     allowed = [Path(match[1]) for match in re.finditer(r'^\s*"?(/[^"\s]*?)/\*\*"?\s+rwk?,', rules, re.M)]
     if not any(pool.is_relative_to(directory) for directory in allowed):
         yield (
-            f"AppArmor would deny the machines their disks in {pool}: run `make setup`, or add the line "
+            f"AppArmor would deny the machines their disks in {pool}: run `./hardway setup`, or add the line "
             f"`{pool.parent}/** rwk,` to {_ABSTRACTIONS}"
         )
 

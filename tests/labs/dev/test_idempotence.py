@@ -16,7 +16,7 @@ def test_a_preview_right_after_up_finds_no_change(cluster: Cluster) -> None:
 
 
 def test_make_preview_says_so(cluster: Cluster) -> None:
-    """`make preview` that shows something to change where there is nothing."""
+    """`./hardway preview` that shows something to change where there is nothing."""
     preview = toolchain("preview")
     assert preview.code == 0, preview.output
     assert preview.summary.keys() == {"unchanged"}, preview.output

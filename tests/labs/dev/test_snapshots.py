@@ -91,7 +91,7 @@ def test_what_was_saved_comes_back_after_all_data_are_gone(workload: Workload, s
     ran = live("restore", str(bare))
     assert ran.code == 0, ran.output
     # Its scripts have held the machine's lock, which keeps steps out.
-    assert cluster.ssh(controller, "cat /var/lib/hardway/lock").startswith("make restore of ")
+    assert cluster.ssh(controller, "cat /var/lib/hardway/lock").startswith("./hardway restore of ")
     eventually("the API through the balancer", lambda: cluster.raw("/readyz") == "ok", seconds=60)
     names = {item["metadata"]["name"] for item in cluster.get("configmaps")["items"]}
     assert _EARLY in names

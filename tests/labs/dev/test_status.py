@@ -1,4 +1,4 @@
-"""What `make status` says of a healthy lab, and of one that is not."""
+"""What `./hardway status` says of a healthy lab, and of one that is not."""
 
 import json
 
@@ -51,7 +51,7 @@ _BROKEN = {
         "systemctl restart ssh.service",
         "cd /etc/ssh && rm ssh_host_ed25519_key.pub && mv aside ssh_host_ed25519_key && systemctl restart ssh.service",
         "worker-0 was recreated from another checkout or another state: its SSH host key is not the one that this lab "
-        "has pinned. Work where it was recreated; or run `make destroy` there, and `make up` here",
+        "has pinned. Work where it was recreated; or run `./hardway destroy` there, and `./hardway up` here",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Machines that are dead, recreated by `make replace`."""
+"""Machines that are dead, recreated by `./hardway replace`."""
 
 import json
 
@@ -13,7 +13,7 @@ VICTIM = "controller-1"
 
 
 def replace(*machines: str, show: Show) -> Ran:
-    """`make replace MACHINE=...`."""
+    """`./hardway replace ...`."""
     return Started("replace", *machines, show=show, stack=STACK).wait()
 
 

@@ -22,7 +22,7 @@ _LATER = "/hardway-test/later"
 
 
 def live(*words: str, show: Show = lambda line: None) -> Ran:
-    """`make snapshot`, `make restore`, `make status`."""
+    """`./hardway snapshot`, `./hardway restore`, `./hardway status`."""
     return Started(*words, show=show, stack=STACK).wait()
 
 
@@ -42,7 +42,7 @@ def test_members_whose_restore_failed_stay_down_until_it_is_run_again(
     assert failed.code == 1
     assert f"{VICTIM}: mv: cannot move '/var/lib/etcd/member'" in failed.output
     assert f"etcd.service is masked on {', '.join(controllers)}" in failed.output
-    assert f"make restore STACK={STACK} SNAPSHOT={file}" in failed.output
+    assert f"./hardway restore -s {STACK} {file}" in failed.output
     assert {_etcd(cluster, name) for name in controllers} == {"masked inactive"}
     _reboot(cluster, controllers)
     for name in controllers:

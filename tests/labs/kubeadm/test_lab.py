@@ -126,7 +126,7 @@ def test_another_bootstrap_is_refused_while_the_lab_is_up(cluster: Cluster) -> N
         for command in ("up", "preview"):
             refused = toolchain(command, stack=STACK)
             assert refused.code == 1
-            assert OLD_BOOTSTRAP in refused.output and "make destroy STACK=kubeadm-test" in refused.output
+            assert OLD_BOOTSTRAP in refused.output and "./hardway destroy -s kubeadm-test" in refused.output
         plain = pulumi("up", "--yes", "--skip-preview", stack=STACK)
     assert plain.code != 0
     assert "Refused, and nothing was changed" in plain.output and "bootstrap=kubeadm" in plain.output

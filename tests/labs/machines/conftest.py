@@ -57,7 +57,7 @@ def password() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def trusted(hosts: OwnHosts, before: dict[OwnHost, set[str]]) -> OwnHosts:
-    """The hosts, once `make trust` has pinned their keys."""
+    """The hosts, once `./hardway trust` has pinned their keys."""
     done = toolchain("trust", stack=STACK)
     assert done.code == 0, done.output
     return hosts

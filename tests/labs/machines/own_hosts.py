@@ -117,7 +117,7 @@ class OwnHosts:
 
     def __enter__(self) -> "OwnHosts":
         assert os.geteuid() == 0, "these tests make privileged containers: run them as root"
-        assert shutil.which("podman"), "these tests need podman: run `make setup`"
+        assert shutil.which("podman"), "these tests need podman: run `./hardway setup`"
         self.remove_all()
         key = asyncssh.generate_private_key("ssh-ed25519")
         self.key.touch(mode=0o600)

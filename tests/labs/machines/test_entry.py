@@ -284,7 +284,7 @@ def test_a_host_is_freed_without_the_labs_state(hosts: OwnHosts, before: str) ->
     host = at(hosts, USER)
     with pytest.raises(HostError) as caught:
         asyncio.run(free(host, STACK, users, None))
-    assert f"make free STACK={STACK} MACHINE={HOST.name} KEY={FINGERPRINT}" in str(caught.value)
+    assert f"./hardway free -s {STACK} {HOST.name} {FINGERPRINT}" in str(caught.value)
     with pytest.raises(HostError, match="not SHA256:other; nothing was changed"):
         asyncio.run(free(host, STACK, users, "SHA256:other"))
     with pytest.raises(HostError, match="is the machine node-0 of the lab entry, not node-1 of entry"):

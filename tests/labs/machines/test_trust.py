@@ -15,7 +15,7 @@ def test_hosts_that_nobody_trusted_are_refused(hosts: OwnHosts) -> None:
     assert up.code != 0
     for host in HOSTS[:4]:
         assert host.name in up.output
-    assert up.output.count("its host key is not pinned yet: `make trust` shows and pins it") >= 4, up.output
+    assert up.output.count("its host key is not pinned yet: `./hardway trust` shows and pins it") >= 4, up.output
     assert "nothing was changed" in up.output
 
 
