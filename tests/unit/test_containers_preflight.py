@@ -93,7 +93,7 @@ class Host:
         lines = [line.strip() for line in result.stderr.splitlines()]
         assert result.returncode == (1 if lines else 0)
         if lines:
-            assert lines[0] == "This host cannot carry the lab; nothing was changed."
+            assert lines[0] == "The preflight failed; nothing was changed."
             assert [line.split(". ")[0] for line in lines[1:]] == [str(number) for number in range(1, len(lines))]
         return [line.split(". ", 1)[1] for line in lines[1:]]
 

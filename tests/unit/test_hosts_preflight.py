@@ -237,7 +237,7 @@ def test_all_hosts_are_reported_with_all_that_is_wrong(monkeypatch: pytest.Monke
     found = report(monkeypatch, answers)
     assert len(found["server"]) == 1 and len(found["node"]) == 2
     text = preflight.report(PLAN, found)
-    assert text.startswith("These hosts cannot carry the lab; nothing was changed.\nserver (root@192.168.1.10)\n  1. ")
+    assert text.startswith("The preflight failed; nothing was changed.\nserver (root@192.168.1.10)\n  1. ")
     assert "node (root@192.168.1.20)\n  1. 1 MiB of memory are free" in text
 
 

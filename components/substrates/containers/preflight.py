@@ -47,7 +47,7 @@ def main() -> int:
     args = parser.parse_args()
     found = list(problems(args))
     if found:
-        print("This host cannot carry the lab; nothing was changed.", file=sys.stderr)
+        print("The preflight failed; nothing was changed.", file=sys.stderr)
         for number, problem in enumerate(found, 1):
             print(f"  {number}. {problem}", file=sys.stderr)
     else:

@@ -84,7 +84,7 @@ def report(plan: Plan, problems: dict[str, list[str]]) -> str:
     """What a person reads."""
     logins = {host.name: host.login for host in plan.hosts}
     parts = [f"{name} ({logins[name]})\n{numbered(those)}" for name, those in problems.items()]
-    return "\n".join(["These hosts cannot carry the lab; nothing was changed.", *parts])
+    return "\n".join(["The preflight failed; nothing was changed.", *parts])
 
 
 async def _ask(host: Host, plan: Plan, credentials: Credentials) -> Findings | str:
