@@ -32,7 +32,7 @@ def script(cluster: Cluster, machine: LiveMachine, name: str | None, *, follow: 
     return "\n".join(
         [
             f"systemctl cat -- {unit} >/dev/null 2>&1 || {{",
-            f"  echo {quote(f'error: {machine.name} has no unit {name}. Units that are files there:')}"
+            f"  echo {quote(f'error: {machine.name} has no unit {name}. Its unit files:')}"
             " $(find /etc/systemd/system -maxdepth 1 -type f -name '*.service' -printf '%f\n' | sort) >&2",
             "  exit 1",
             "}",

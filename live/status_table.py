@@ -158,7 +158,7 @@ def _certificates(status: Status, soon: Sequence[CertificateStatus]) -> str:
         ]
         return "\n".join([f"certificates that end {when}:", *lines])
     first = min(status.certificates, key=lambda each: each.days_left)
-    return f"certificates: none ends {when}; the first, {first.name}, ends in {first.days_left:.0f} days"
+    return f"certificates: none expires {when}; the first, {first.name}, expires in {first.days_left:.0f} days"
 
 
 def _mebibytes(size: int | None) -> str | None:

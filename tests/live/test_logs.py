@@ -50,7 +50,7 @@ def run(machine: Path, script: str) -> tuple[int, str]:
             "no; such",
             False,
             (),
-            (1, "error: worker-0 has no unit no; such. Units that are files there: etcd.service kubelet.service\n"),
+            (1, "error: worker-0 has no unit no; such. Its unit files: etcd.service kubelet.service\n"),
         ),
         ("etcd", True, ("kubeadm",), (0, "tail -n 7 -F /log/1.log\n")),
     ],
