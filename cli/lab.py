@@ -1,10 +1,12 @@
-"""The commands that make a lab, change it and take it away: setup, up, preview, destroy, env."""
+"""The commands that make a lab, change it and take it away: setup, up, preview, policy, destroy, env."""
 
 import json
 import os
 import shlex
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -15,6 +17,14 @@ insist_option = click.option(
     "--insist", is_flag=True, help="Go on also where etcd loses its quorum, or versions cannot change like that."
 )
 """The option --insist, of `up` and `replace`."""
+_pack_option = click.option(
+    "--policy-pack",
+    "packs",
+    type=stacks.DIRECTORY,
+    multiple=True,
+    metavar="DIR",
+    help="Judge the lab by the rules of a Pulumi policy pack, too: policy/ is the project's own.",
+)
 
 
 @click.command(cls=stacks.LabCommand)
@@ -34,11 +44,15 @@ def setup(ctx: click.Context) -> None:
 @click.command(cls=stacks.LabCommand)
 @stacks.option
 @insist_option
+@_pack_option
+@click.option(
+    "--plan", type=stacks.FILE, metavar="FILE", help="Do only what `preview --save-plan FILE` showed; else nothing."
+)
 @click.pass_context
-def up(ctx: click.Context, *, insist: bool) -> int:
+def up(ctx: click.Context, *, insist: bool, packs: Sequence[Path], plan: Path | None) -> int:
     """Make the lab, or bring it up to date."""
     from live import answers, cluster
-    from toolchain import access, operations, prepare
+    from toolchain import access, operations, policy_packs, prepare
     from toolchain.progress import Report
 
     chosen = stacks.chosen(ctx)
@@ -49,7 +63,8 @@ def up(ctx: click.Context, *, insist: bool) -> int:
         with Report() as report:
             workshop = prepare.everything(report, chosen)
         ready = time.monotonic()
-        status = operations.up(workshop, chosen)
+        options = [*policy_packs.options(packs), *([f"--plan={plan}"] if plan else [])]
+        status = operations.up(workshop, chosen, options=options)
         if status != 0:
             return status
         made = time.monotonic()
@@ -67,16 +82,34 @@ def up(ctx: click.Context, *, insist: bool) -> int:
 
 @click.command(cls=stacks.LabCommand)
 @stacks.option
+@_pack_option
+@click.option("--save-plan", type=stacks.FILE, metavar="FILE", help="Write the plan to FILE, for `up --plan FILE`.")
 @click.pass_context
-def preview(ctx: click.Context) -> int:
+def preview(ctx: click.Context, *, packs: Sequence[Path], save_plan: Path | None) -> int:
     """Show what `up` would change."""
-    from toolchain import operations, prepare
+    from toolchain import operations, policy_packs, prepare
     from toolchain.progress import Report
 
     chosen = stacks.chosen(ctx)
     with Report() as report:
         workshop = prepare.for_preview(report, chosen)
-    return operations.preview(workshop, chosen)
+    options = [*policy_packs.options(packs), *([f"--save-plan={save_plan}"] if save_plan else [])]
+    return operations.preview(workshop, chosen, options=options)
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each event, as Pulumi prints them.")
+@click.pass_context
+def policy(ctx: click.Context, *, as_json: bool) -> int:
+    """Judge the lab's state by the rules in policy/."""
+    from toolchain import operations, policy_packs, prepare
+    from toolchain.progress import Report
+
+    chosen = stacks.chosen(ctx)
+    with Report(sys.stderr if as_json else sys.stdout) as report:
+        workshop = prepare.for_preview(report, chosen)
+    return operations.analyze(workshop, chosen, policy_packs.own(), as_json=as_json)
 
 
 @click.command(cls=stacks.LabCommand)

@@ -12,7 +12,7 @@ from cli.access import kubeconfig, kubectl, kubectl_line, logs, ssh
 from cli.completion import completion
 from cli.development import bench, compare, pins
 from cli.explain import explain
-from cli.lab import destroy, env, preview, setup, up
+from cli.lab import destroy, env, policy, preview, setup, up
 from cli.machines import free, trust
 from cli.operations import cis, drill, replace, restore, search, snapshot, status
 from toolchain import owner
@@ -22,7 +22,7 @@ PROGRAM, COMPLETE_VARIABLE = "hardway", "_HARDWAY_COMPLETE"
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 _SECTIONS: Mapping[str, Sequence[click.Command]] = {
-    "The lab": (setup, up, preview, destroy, env),
+    "The lab": (setup, up, preview, policy, destroy, env),
     "Access": (kubectl, ssh, logs, kubeconfig),
     "Operations": (status, snapshot, restore, replace, drill, search, cis),
     "Existing hosts": (trust, free),
@@ -34,7 +34,7 @@ _EXIT_CODES = """\
 Exit codes:
   0    done; for `status`: the lab is healthy
   1    it failed, and the reason is on standard error; `status`: the lab is not healthy; `cis`: a check fails;
-       `drill`, `search`: a measured value is outside of its limit
+       `policy`: a rule is violated; `drill`, `search`: a measured value is outside of its limit
   2    wrong usage: nothing was done
   130  interrupted by Ctrl-C
   `kubectl`, `ssh` and `logs` end with the code of that program (ssh: 255 where the machine is not reached), `up`,

@@ -87,3 +87,6 @@ class LabCommand(click.Command):
 
 FILE = click.Path(path_type=Path, resolve_path=True)
 """The type of an argument that is a file: what the user names is relative to the user's directory."""
+
+DIRECTORY = click.Path(path_type=Path, resolve_path=True, exists=True, file_okay=False)
+"""The type of an option that is a directory, likewise."""

@@ -1,8 +1,9 @@
 #!/bin/sh
-# bootstrap.sh [dev]: makes the virtual environment .venv from requirements.txt, with nothing but a shell and python3; with
-# `dev` also from requirements-dev.txt, which lint and tests need. What it did last is in .venv/made-from (and
-# .venv/made-from-dev), written when all is done: without it, or when the requirements (or the interpreter) are not the
-# ones that it names, the work is done again. pip takes only wheels with a checksum that the requirements have: a source
+# bootstrap.sh [dev|policy]: makes the virtual environment .venv from requirements.txt, with nothing but a shell and
+# python3; with `dev` also from requirements-dev.txt, which lint and tests need. `policy` makes another environment, that
+# of the policy pack: policy/.venv from policy/requirements.txt. What was done last is in made-from (and made-from-dev) of
+# the environment, written when all is done: without it, or when the requirements (or the interpreter) are not the ones
+# that it names, the work is done again. pip takes only wheels with a checksum that the requirements have: a source
 # distribution would run its own code. Talks on stderr only.
 set -eu
 cd "$(dirname "$0")/.."
@@ -12,10 +13,10 @@ say() { printf '%s\n' "$*" >&2; }
 # wanted REQUIREMENTS, fresh REQUIREMENTS RECORD: what an environment is made from, and whether it is.
 wanted() { { "$python" -V; sha256sum "$1"; } 2>&1; }
 
-fresh() { [ -x .venv/bin/python ] && [ -f ".venv/$2" ] && [ "$(wanted "$1")" = "$(cat ".venv/$2")" ]; }
+fresh() { [ -x "$environment/bin/python" ] && [ -f "$environment/$2" ] && [ "$(wanted "$1")" = "$(cat "$environment/$2")" ]; }
 
 all_fresh() {
-  fresh requirements.txt made-from && { [ "$for_whom" != dev ] || fresh requirements-dev.txt made-from-dev; }
+  fresh "$requirements" made-from && { [ "$for_whom" != dev ] || fresh requirements-dev.txt made-from-dev; }
 }
 
 find_python() {
@@ -59,40 +60,40 @@ install_venv_module() {
 
 make_environment() {
   # What it leads to may be another checkout's: --clear would empty that.
-  if [ -L .venv ]; then
-    say "$PWD/.venv is a symbolic link, and what it leads to is not made from these requirements. Remove the link."
+  if [ -L "$environment" ]; then
+    say "$PWD/$environment is a symbolic link, and what it leads to is not made from these requirements. Remove the link."
     return 1
   fi
   "$python" -c 'import ensurepip, venv' 2>/dev/null || install_venv_module
-  say "Making the virtual environment .venv (a minute or two) ..."
-  rm -f .venv/made-from .venv/made-from-dev
-  "$python" -m venv --clear .venv
-  install_packages requirements.txt made-from
+  say "Making the virtual environment $environment (a minute or two) ..."
+  rm -f "$environment/made-from" "$environment/made-from-dev"
+  "$python" -m venv --clear "$environment"
+  install_packages "$requirements" made-from
 }
 
 # install_packages REQUIREMENTS RECORD
 install_packages() {
   # Where a user's own settings send packages (PIP_USER=1 and its kind) is meant for other environments.
   unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PYTHONPATH PYTHONHOME
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-user \
+  "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-user \
     --require-hashes --only-binary=:all: --requirement "$1" >&2
-  .venv/bin/python -m pip check --quiet --disable-pip-version-check >&2
-  wanted "$1" > ".venv/$2.new"
-  mv ".venv/$2.new" ".venv/$2"
+  "$environment/bin/python" -m pip check --quiet --disable-pip-version-check >&2
+  wanted "$1" > "$environment/$2.new"
+  mv "$environment/$2.new" "$environment/$2"
 }
 
 # With sudo, or as root in the checkout of another user: what is made here is that user's, also after a failure.
 hand_over() {
   owner=$(stat -c %u:%g .)
   if [ "$(id -u)" -eq 0 ] && [ "${owner%%:*}" -ne 0 ]; then
-    for made in .venv .state; do
+    for made in "$environment" .state; do
       [ ! -e "$made" ] || chown -R --no-dereference --from=0 "$owner" "$made"
     done
   fi
 }
 
 check_writable() {
-  for needed in . .state .state/bootstrap.lock .venv; do
+  for needed in . .state .state/bootstrap.lock "$environment"; do
     if [ -e "$needed" ] && [ ! -w "$needed" ]; then
       say "This user may not write to $PWD/$needed. Run the command with sudo, like: sudo ./hardway up"
       return 1
@@ -101,6 +102,8 @@ check_writable() {
 }
 
 for_whom=${1:-}
+environment=.venv requirements=requirements.txt
+[ "$for_whom" != policy ] || environment=policy/.venv requirements=policy/requirements.txt
 python=$(find_python)
 if ! all_fresh; then
   check_writable
@@ -110,7 +113,7 @@ if ! all_fresh; then
   # Two runs at once: the second waits here and finds the work done. The kernel drops the lock with its holder.
   exec 9> .state/bootstrap.lock
   flock --nonblock 9 || { say "Waiting for another run that makes the virtual environment ..."; flock 9; }
-  fresh requirements.txt made-from || make_environment
+  fresh "$requirements" made-from || make_environment
   if ! all_fresh; then
     say "Installing what lint and tests need into .venv ..."
     rm -f .venv/made-from-dev

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -61,8 +62,11 @@ def _check_changes(deployment: Mapping[str, Any], stack: Stack) -> None:
     version_changes.check(deployment, stack)
 
 
-def up(workshop: Workshop, stack: Stack) -> int:
+def up(workshop: Workshop, stack: Stack, *, options: Sequence[str] = ()) -> int:
     """Bring a lab to what the program says, made if need be. The CLI talks to the user.
+
+    Args:
+        options: more for the CLI: a plan that limits what is changed, policy packs.
 
     Returns:
         The CLI's exit status.
@@ -74,7 +78,7 @@ def up(workshop: Workshop, stack: Stack) -> int:
         deployment = _open(workshop, stack)
         _check_changes(deployment, stack)
         whose.check_before_up(deployment, stack)
-        return _pulumi(workshop, stack, "up", *_AT_ONCE)
+        return _pulumi(workshop, stack, "up", *_AT_ONCE, *options)
 
 
 def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
@@ -100,14 +104,33 @@ def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
         return _pulumi(workshop, stack, "up", *urns, *_AT_ONCE)
 
 
-def preview(workshop: Workshop, stack: Stack) -> int:
-    """Show what `up` would do. Returns and raises as `up`."""
+def preview(workshop: Workshop, stack: Stack, *, options: Sequence[str] = ()) -> int:
+    """Show what `up` would do. Takes, returns and raises as `up`."""
     with settings_file_kept(stack.settings_file, workshop.state):
         clear_stale_locks(workshop.state.directory, stack)
         drop_torn_attributes(workshop.state.directory, stack)
         _repair_state(workshop, stack)
         _check_changes(_export_or_init(workshop, stack), stack)
-        return _pulumi(workshop, stack, "preview", "--diff")
+        return _pulumi(workshop, stack, "preview", "--diff", *options)
+
+
+def analyze(workshop: Workshop, stack: Stack, pack: Path, *, as_json: bool) -> int:
+    """Judge the state of a lab by a policy pack. Runs no program and contacts no host.
+
+    Args:
+        pack: the directory of the pack.
+        as_json: one JSON object for each event, as the CLI prints them.
+
+    Returns:
+        The CLI's exit status: not 0 where a mandatory rule is violated.
+
+    Raises:
+        ToolchainError: there is no such lab.
+    """
+    if not recorded(workshop.state.directory, stack) and _ask(workshop, stack, "stack", "export").returncode != 0:
+        raise ToolchainError(f"There is no lab {stack.name}: `hardway up -s {stack.name}` makes it.")
+    json_option = ["--json"] if as_json else []
+    return _pulumi(workshop, stack, "policy", "analyze", f"--policy-pack={pack}", *json_option)
 
 
 def destroy(workshop: Workshop, stack: Stack) -> int:

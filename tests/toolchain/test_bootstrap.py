@@ -89,6 +89,16 @@ def test_the_environment_is_made_when_it_has_to_be_and_only_then(checkout: Path)
     assert bootstrap(checkout) == (0, "")
 
 
+def test_the_policy_pack_has_an_environment_of_its_own(checkout: Path) -> None:
+    (checkout / "policy").mkdir()
+    a_package(checkout, "policy/requirements.txt")
+    bootstrap(checkout)
+    assert "policy/.venv" in bootstrap(checkout, "policy")[1]
+    assert list((checkout / "policy" / ".venv").glob("lib/python3*/site-packages/toy.py"))
+    assert not list((checkout / ".venv").glob("lib/python3*/site-packages/toy.py"))
+    assert bootstrap(checkout, "policy") == bootstrap(checkout) == (0, "")
+
+
 def test_what_lint_and_tests_need_is_installed_for_these_only(checkout: Path) -> None:
     a_package(checkout, "requirements-dev.txt")
     bootstrap(checkout)

@@ -81,7 +81,7 @@ def test_make_kubectl_gets_its_words_as_a_shell_would_cut_them(
 def test_up_writes_the_files_only_if_pulumi_succeeded(
     prepared: Workshop, checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operations, "up", lambda *_: 7)
+    monkeypatch.setattr(operations, "up", lambda *_, **__: 7)
     assert commands.main(["up"]) == 7
     assert not (checkout / ".state" / "dev").exists()
 
@@ -104,7 +104,7 @@ def test_up_refuses_a_downgrade_before_set_up(
 def test_up_ends_with_how_to_reach_the_lab_and_the_time_taken(
     prepared: Workshop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(operations, "up", lambda *_: 0)
+    monkeypatch.setattr(operations, "up", lambda *_, **__: 0)
     monkeypatch.setattr(operations, "outputs", lambda *_: {"endpoint": "https://10.0.0.1:6443"})
     monkeypatch.setattr(access, "write", lambda *_: None)
     monkeypatch.setattr(cluster, "find", lambda _: None)
@@ -124,7 +124,7 @@ def test_up_of_a_lab_that_does_not_answer_fails(
     def refuse(*_: object) -> None:
         raise ToolchainError("it does not answer")
 
-    monkeypatch.setattr(operations, "up", lambda *_: 0)
+    monkeypatch.setattr(operations, "up", lambda *_, **__: 0)
     monkeypatch.setattr(operations, "outputs", lambda *_: {})
     monkeypatch.setattr(access, "write", lambda *_: None)
     monkeypatch.setattr(cluster, "find", lambda _: None)
@@ -145,10 +145,29 @@ def test_destroy_removes_the_files_of_a_lab_that_is_gone(
     assert kubeconfig.exists() is remains
 
 
+def test_options_of_plans_and_policies_reach_pulumi(
+    prepared: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "PulumiPolicy.yaml").touch()
+    asked: list[object] = []
+
+    def fails(*_: object, options: object) -> int:
+        asked.append(options)
+        return 7
+
+    monkeypatch.setattr(operations, "up", fails)
+    monkeypatch.setattr(operations, "preview", fails)
+    monkeypatch.setattr(prepare, "for_preview", lambda *_: prepared)
+    assert commands.main(["up", "--plan", f"{tmp_path}/plan", "--policy-pack", str(tmp_path)]) == 7
+    assert commands.main(["preview", "--save-plan", f"{tmp_path}/plan"]) == 7
+    assert asked == [[f"--policy-pack={tmp_path}", f"--plan={tmp_path}/plan"], [f"--save-plan={tmp_path}/plan"]]
+    assert commands.main(["up", "--policy-pack", str(tmp_path.parent)]) == 1
+
+
 def test_what_is_wrong_is_said_in_one_message(
     prepared: Workshop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(*_: object) -> int:
+    def refuse(*_: object, **__: object) -> int:
         raise ToolchainError("it is wrong; do this")
 
     monkeypatch.setattr(operations, "up", refuse)
@@ -273,7 +292,7 @@ def test_who_insists_says_so_to_pulumi(
     monkeypatch.setenv("INSIST", before) if before else monkeypatch.delenv("INSIST", raising=False)
     found: list[str | None] = []
 
-    def fails(*_: object) -> int:
+    def fails(*_: object, **__: object) -> int:
         found.append(os.environ.get("INSIST"))
         return 7
 

@@ -151,6 +151,24 @@ def pulumi_below(pid: int) -> int:
     return child
 
 
+def test_a_plan_limits_what_up_does(toy: Toy, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    toy.create("true")
+    assert operations.preview(toy.workshop, toy.stack, options=[f"--save-plan={plan}"]) == 0
+    toy.create(f"touch {tmp_path}/not-planned")
+    assert operations.up(toy.workshop, toy.stack, options=[f"--plan={plan}"]) != 0
+    assert not (tmp_path / "not-planned").exists()
+    toy.create("true")
+    assert operations.up(toy.workshop, toy.stack, options=[f"--plan={plan}"]) == 0
+    assert toy.resources() == {"quick", "slow"}
+
+
+def test_the_state_of_no_lab_is_not_judged(toy: Toy, tmp_path: Path) -> None:
+    toy.create("true")
+    with pytest.raises(ToolchainError, match=r"There is no lab dev: `hardway up -s dev` makes it\."):
+        operations.analyze(toy.workshop, toy.stack, tmp_path, as_json=False)
+
+
 def test_up_preview_destroy(toy: Toy, capfd: pytest.CaptureFixture[str]) -> None:
     settings = (toy.directory / "Pulumi.dev.yaml").read_text()
     assert toy.up() == 0

@@ -62,6 +62,8 @@ def test_the_preview_is_pulumis_own_action_and_becomes_a_comment() -> None:
     assert (given["command"], given["stack-name"]) == ("preview", "${{ matrix.stack }}")
     assert given["upsert"] is given["diff"] is given["comment-on-summary"] is True
     assert given["pulumi-version"] == tools().pulumi
+    # Its environment is made in the step before.
+    assert (_CHECKOUT / given["policyPacks"] / "PulumiPolicy.yaml").is_file()
     # Not from a fork, whose token may not write.
     assert given["comment-on-pr"] == "${{ github.event.pull_request.head.repo.full_name == github.repository }}"
 

@@ -19,11 +19,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pulumi
 from google.protobuf.empty_pb2 import Empty
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
-from toolchain.from_source.standins import plugin
+from toolchain.from_source.standins import plugin, policy_pack
 
 
 class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
@@ -68,6 +69,12 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
 
     def InstallDependencies(self, request: Any, context: Any) -> Iterator[Any]:
         yield language_pb2.InstallDependenciesResponse(stdout=f"The program runs in {sys.prefix}, as it is.\n".encode())
+
+    def RunPlugin(self, request: Any, context: Any) -> Iterator[Any]:
+        """Run a policy pack. No other plugin of the lab is a Python program that the engine starts in this way."""
+        if request.kind != "analyzer":
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, f"This language host runs no plugin of kind {request.kind}.")
+        yield from policy_pack.run(request, context)
 
     def RuntimeOptionsPrompts(self, request: Any, context: Any) -> language_pb2.RuntimeOptionsResponse:
         return language_pb2.RuntimeOptionsResponse()
