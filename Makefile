@@ -29,7 +29,7 @@ help:  ## this list
 .venv-dev:
 	@toolchain/bootstrap.sh dev
 
-setup:  ## prepare this host and nothing else: then plain `pulumi up -s dev` works, see `make env`
+setup:  ## prepare the Pulumi host and nothing else: then plain `pulumi up -s dev` works, see `make env`
 	@$(HARDWAY) setup
 
 # Without it a change is refused by which etcd would lose its quorum.
@@ -59,7 +59,7 @@ ssh:  ## a shell on a machine: make ssh MACHINE=worker-1 [ARGS="uptime"]
 status:  ## whether the lab is healthy: etcd, leaders, API servers, balancers, nodes, certificates [ARGS=--json]
 	@$(HARDWAY) status $$ARGS
 
-snapshot:  ## save the content of the cluster on this host: [ARGS=FILE]
+snapshot:  ## save the content of the cluster on the Pulumi host: [ARGS=FILE]
 	@$(HARDWAY) snapshot $$ARGS
 
 restore:  ## restore the cluster from a snapshot: make restore SNAPSHOT=FILE
@@ -93,7 +93,7 @@ check: .venv-dev  ## lint and the unit tests, in one to two minutes
 
 PYTEST := $(PYTHON) -m pytest --verbose --durations=60 -p tests.side_by_side --numprocesses 2 --no-loadscope-reorder
 
-# One run of pytest in two processes (see tests/side_by_side.py), the labs on this host's network first: they take longest.
+# One run of pytest in two processes (see tests/side_by_side.py), the labs on the host's network first: they take longest.
 # What only some labs have takes minutes where it is built: here it says how far it is.
 test: lint  ## lint, then the tests: unit, tool chain, live, engine, and real labs of each kind
 	@$(HARDWAY) --stack lab-four-test setup

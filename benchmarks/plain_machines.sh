@@ -58,7 +58,7 @@ on() { # MACHINE FUNCTION ARGUMENT...: run one of these functions there
 
 make_network() {
   modprobe -a overlay br_netfilter nf_conntrack nf_tables 2>/dev/null || true
-  # Given back by the last lab that leaves this host, as the program's labs do.
+  # Restored when the last lab on the host is removed, as by the program.
   [ -e /run/hardway-sysctls ] || sysctl fs.inotify.max_user_instances kernel.keys.root_maxbytes \
     kernel.keys.root_maxkeys kernel.panic kernel.panic_on_oops vm.overcommit_memory vm.panic_on_oom >/run/hardway-sysctls
   sysctl -q -w fs.inotify.max_user_instances=8192

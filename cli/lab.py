@@ -31,7 +31,7 @@ _pack_option = click.option(
 @stacks.option
 @click.pass_context
 def setup(ctx: click.Context) -> None:
-    """Prepare this host and nothing else."""
+    """Prepare the Pulumi host and nothing else."""
     from toolchain import prepare
     from toolchain.progress import Report
 

@@ -42,7 +42,7 @@ def status(ctx: click.Context, *, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print what the snapshot is as one JSON object.")
 @click.pass_context
 def snapshot(ctx: click.Context, file: Path | None, *, as_json: bool) -> None:
-    """Save etcd, the content of the whole cluster, in a file on this host.
+    """Save etcd, the content of the whole cluster, in a file on the Pulumi host.
 
     FILE must be new; without it the snapshot is a new file in .state/NAME/snapshots.
     """

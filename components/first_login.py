@@ -21,7 +21,7 @@ def first_login(
     timeout_factor: int,
     opts: pulumi.ResourceOptions,
 ) -> local.Command:
-    """The command on this host that ends when a machine lets root in; it prints the identity.
+    """The command on the Pulumi host that ends when a machine lets root in; it prints the identity.
 
     Args:
         name: of the resource.

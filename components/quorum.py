@@ -1,6 +1,6 @@
 """The guard of etcd's quorum: an `up` that would lose it is refused before anything is changed.
 
-Made: one command on this host that remembers which machines carry a member, and how each is defined. When that
+Made: one command on the Pulumi host that remembers which machines carry a member, and how each is defined. When that
 changes, more than half of the machines must stay as they are: what they hold is the cluster. A removed member leaves by
 the etcd component's own way; a recreated machine has lost its data. Members are asked, too (members.py): more
 than half must be healthy ones that stay.

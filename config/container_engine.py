@@ -1,7 +1,7 @@
 """Which container engine runs a lab: podman or docker.
 
-What the settings say; else what the lab runs on already; else what this host has. Nothing is run and nothing is asked:
-a preview may do this, and a running lab keeps its engine when another is installed later.
+What the settings say; else what the lab runs on already; else what the Pulumi host has. Nothing is run and nothing is
+asked: a preview may do this, and a running lab keeps its engine when another is installed later.
 """
 
 import json
@@ -47,7 +47,7 @@ def keep(stack: str, engine: str, state: Path) -> None:
 def found() -> str:
     """docker where it is here without podman; else podman, which set-up installs where it is missing.
 
-    The command alone is not docker: its daemon must be on this host, since it makes the lab's network here.
+    The command alone is not docker: its daemon must be on the Pulumi host, since it makes the lab's network here.
     """
     everywhere = os.pathsep.join((os.environ.get("PATH", ""), _SBIN))
     has_daemon = shutil.which("dockerd", path=everywhere) is not None or any(socket.exists() for socket in _SOCKETS)
@@ -55,7 +55,7 @@ def found() -> str:
 
 
 def has_cgroup_v2() -> bool:
-    """Whether this host has cgroup v2 and no other: then a container cannot change its own limits."""
+    """Whether the Pulumi host has cgroup v2 and no other: then a container cannot change its own limits."""
     return Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 

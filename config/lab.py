@@ -43,7 +43,7 @@ class Lab:
     engine: str
     """The container engine of the substrate `containers`: podman or docker."""
     cgroup_v2: bool
-    """Whether this host has cgroup v2 and no other."""
+    """Whether the Pulumi host has cgroup v2 and no other."""
     arch: str
     """The architecture of the machines, as Kubernetes names it: amd64 or arm64."""
     own_machines: Mapping[str, OwnMachine] = field(default_factory=dict)
@@ -170,7 +170,7 @@ def _artifacts(settings: LabSettings, mirror: Path) -> ArtifactSource:
     """Where the machines find their artifacts: the mirror that their substrate brings to them, or upstream."""
     versions = versions_of(settings)
     base_url = settings.traits.base_url(settings)
-    # What this host's mirror holds may have been built here: its sums are not the releases'.
+    # What the Pulumi host's mirror holds may have been built here: its sums are not the releases'.
     sums = {} if base_url == UPSTREAM else read_checksums(mirror)
     return ArtifactSource(base_url=base_url, versions=versions, checksums=sums)
 

@@ -42,7 +42,7 @@ class SizeSettings(Settings):
 class LibvirtSettings(Settings):
     """The keys below `lab.libvirt`."""
 
-    # Of this host: the machines' network is one of its own, and they are reached through it.
+    # Of the Pulumi host: the machines' network is one of its own, and they are reached through it.
     uri: Annotated[str, StringConstraints(pattern=r"^qemu:///system(\?[A-Za-z0-9_=&./-]*)?$")] = "qemu:///system"
     type: Literal["kvm", "qemu"] = "kvm"
     """qemu emulates the processor: five to ten times slower, and it works where there is no KVM."""

@@ -58,7 +58,7 @@ class MachinesSettings(Settings):
     key: str | None = None
     """The file of the private key that opens them at first; an agent's keys and those in ~/.ssh where it is not set."""
     artifacts: Annotated[str, StringConstraints(pattern=r"^(upload|upstream|https?://[^\s'\"]+)$")] = "upload"
-    """Where the machines get programs from: this host, over SSH; the official releases; a mirror's URL."""
+    """Where the machines get programs from: the Pulumi host, over SSH; the official releases; a mirror's URL."""
     shares_kernel: bool = False
     """Whether they are containers: kernel modules, swap and kernel settings are their host's then."""
 

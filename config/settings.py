@@ -84,7 +84,7 @@ class ContainersSettings(Settings):
     """What the substrate `containers` may be told."""
 
     engine: Literal["podman", "docker"] | None = None
-    """What the lab runs on already, or what this host has, where it is not set: see `container_engine`."""
+    """What the lab runs on already, or what the Pulumi host has, where it is not set: see `container_engine`."""
     image: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.:/@-]*$")] | None = None
     """The node image; the one that the tool chain makes where it is not set."""
 

@@ -120,7 +120,7 @@ def restore(cluster: Cluster, file: Path) -> None:
 
 
 def _check(cluster: Cluster, file: Path) -> Plan:
-    """Look at everything that a restore needs, on this host and on the machines.
+    """Look at everything that a restore needs, on the Pulumi host and on the machines.
 
     Raises:
         ToolchainError: with all that is wrong.
@@ -318,7 +318,7 @@ def _on_members(cluster: Cluster, plan: Plan, part: str, script: str) -> list[st
         raise ToolchainError(
             f"The restore stopped. This failed: {part}.\n"
             + "\n".join(f"  - {each}" for each in failed)
-            + f"\n{unit} is masked on {', '.join(each.name for each in cluster.etcd_members)} (where this host reached "
+            + f"\n{unit} is masked on {', '.join(each.name for each in cluster.etcd_members)} (where SSH reached "
             "them), also after a reboot: members with old and with new data must not run side by side. The cluster is "
             f"down; no data are lost, they are in {_DATA} or {_STAGE} on each member.\n"
             "Repair what is named above, then run the same again; it begins from the start:\n"

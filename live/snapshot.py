@@ -1,4 +1,4 @@
-"""`./hardway snapshot`: the whole content of the cluster, from a healthy etcd member into a file on this host."""
+"""`./hardway snapshot`: the whole content of the cluster, from a healthy etcd member into a file on the Pulumi host."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from toolchain.errors import ToolchainError
 
 # Not in /tmp, which is memory.
 _SCRATCH = "/var/tmp"
-# Bytes that a snapshot leaves free on a disk, the member's and this host's, beside what it needs.
+# Bytes that a snapshot leaves free on a disk, the member's and the Pulumi host's, beside what it needs.
 _RESERVE = 512 << 20
 _SECONDS = 600
 # The first line that it prints is JSON, then comes the snapshot, byte for byte.

@@ -171,7 +171,7 @@ class EndpointStatus:
 
     Args:
         url: https://address:6443.
-        ready: what /readyz says there, asked from this host.
+        ready: what /readyz says there, asked from the Pulumi host.
         message: why not.
         held_by: the machines that have the address.
     """
@@ -323,7 +323,7 @@ def judge(
         endpoint_says: "ok", or what was wrong when the endpoint was asked.
         certificates: the program's output.
         firewall_here: of the host of a lab of containers.
-        now: this host's time.
+        now: the Pulumi host's time.
     """
     renewal = timedelta(hours=cluster.stack.early_renewal_hours)
     machines = [machine_status(cluster, probe) for probe in probes]

@@ -1,6 +1,6 @@
 """What runs beside what: two processes, as many as the smallest machine for these tests has processors.
 
-One has the labs on this host's own network, one after the other. The other has the tests of the tool chain and the
+One has the labs on the host's own network, one after the other. The other has the tests of the tool chain and the
 engine, and the labs whose host is a few namespaces, likewise: what they make has fixed names. The unit tests, a file at
 a time, are for whichever has nothing to do.
 
@@ -24,7 +24,7 @@ class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # without types
 
 
 def group(nodeid: str) -> str:
-    """The group of a test: `tests/labs/dev/test_cluster.py::test_x` is one of the labs on this host."""
+    """The group of a test: `tests/labs/dev/test_cluster.py::test_x` is one of the labs on the host."""
     file = PurePath(nodeid.partition("::")[0])
     if file.parts[1] == "unit":
         return str(file)

@@ -14,7 +14,7 @@ RULES = Path("/etc/apparmor.d/local/abstractions/libvirt-qemu")
 
 
 def ensure(report: Report, pool: Path, *, enabled: Path = ENABLED, rules: Path = RULES) -> None:
-    """Let machines use what is in a pool's directory, where this host has AppArmor. The rule stays after the lab.
+    """Let machines use what is in a pool's directory, where the Pulumi host has AppArmor. The rule stays after the lab.
 
     Args:
         report: says what was added.

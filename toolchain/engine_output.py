@@ -1,8 +1,8 @@
 """What the engine prints, made fit to read.
 
 A command that fails is reported by its provider with the whole of its command line, on one line, ahead of what the
-command said. Of a step on a machine that is short. A command on this host is a script, as is what undoes a step: here
-its first line names it, and `pulumi preview --diff` shows it.
+command said. Of a step on a machine that is short. A command on the Pulumi host is a script, as is what undoes a step:
+here its first line names it, and `pulumi preview --diff` shows it.
 """
 
 import re

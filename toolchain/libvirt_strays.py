@@ -56,7 +56,7 @@ def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
     lab, uri = f"hardway-{stack.name}", str(stack.libvirt.get("uri", "qemu:///system"))
     if others := list(_made_by_another_state(uri, resources)):
         raise ToolchainError(
-            f"{lab} on this host was made from another state: {', '.join(others)}. Nothing was changed.\n"
+            f"{lab} on the Pulumi host was created from another state: {', '.join(others)}. Nothing was changed.\n"
             "Work there, or destroy it from there. If the lab of this state is gone, forget it: "
             f'`pulumi stack rm --force {stack.name}` (after `eval "$(make -s env STACK={stack.name})"`). '
             "Else take another name for the stack."

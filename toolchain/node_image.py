@@ -2,8 +2,8 @@
 
 Its recipe is `node-image/`: the packages, a script that runs in the fresh root, and a Containerfile. Where a
 container registry can be reached the image is built from the Containerfile; elsewhere mmdebstrap makes the same root
-from Debian packages. An image that the other container engine of this host has is copied from there. Its tag is made
-from the recipe: another recipe is another image.
+from Debian packages. An image that the other container engine of the Pulumi host has is copied from there. Its tag is
+made from the recipe: another recipe is another image.
 """
 
 import json

@@ -65,7 +65,7 @@ def everything(report: Report, stack: Stack, *, retry: bool = False) -> Workshop
     system.ensure(report, _packages(stack))
     cli = pulumi_cli.ensure(report)
     plugins.ensure(report, cli, _plugins(stack), retry=retry)
-    # Where machines get everything from upstream, this host needs no more than a kubectl.
+    # Where machines get everything from upstream, the Pulumi host needs no more than a kubectl.
     kubernetes, features = _known(stack.kubernetes), stack.features
     artifacts.ensure(report, kubernetes, features, only=None if stack.traits.mirror else ("kubectl",))
     if stack.traits.mirror:
@@ -115,7 +115,7 @@ def _check_root(stack: Stack) -> None:
     if os.geteuid() != 0:
         raise ToolchainError(
             f"The stack {stack.name} makes its machines as {stack.traits.root_for}, with addresses and "
-            "routes of their own on this host,\nwhich only root may do. Run the same command with sudo."
+            "routes of their own on the Pulumi host,\nwhich only root may do. Run the same command with sudo."
         )
 
 

@@ -32,7 +32,7 @@ class Stack:
         libvirt: the settings below `lab.libvirt`, as they are written.
         gcp_project: the project on Google Cloud; empty where none is written.
         kubernetes: the Kubernetes version.
-        architectures: of its machines besides this host's: amd64 or arm64.
+        architectures: of its machines besides the Pulumi host's: amd64 or arm64.
         features: what it has that not every lab has, as versions.yaml says below `for`.
         choices: what it is made with and cannot change while it is up (config/choices.py); None where its settings
             cannot be read.

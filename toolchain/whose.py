@@ -103,11 +103,11 @@ def _check_machines_of(stack: Stack) -> None:
 
 
 def _not_in_the_state(stack: Stack, anothers: str) -> str:
-    return f"The state has no lab {stack.name}, and this host has one.\n{anothers}\nNothing was changed."
+    return f"The state has no lab {stack.name}, but the Pulumi host has one.\n{anothers}\nNothing was changed."
 
 
 def _is_recorded(deployment: Mapping[str, Any], stack: Stack) -> bool:
-    """Whether the record of this host says that the lab is that of the state: then no container need be asked."""
+    """Whether the record of the Pulumi host says that the lab is that of the state: then no container need be asked."""
     identity = lab_key.output_of(_resources(deployment), "publicKeyFingerprintSha256")
     try:
         return bool(identity) and (_RECORDS / stack.name).read_text().split()[:1] == [identity]
@@ -116,7 +116,7 @@ def _is_recorded(deployment: Mapping[str, Any], stack: Stack) -> bool:
 
 
 def _anothers(stack: Stack, key: str, *, take: bool) -> str:
-    """What on this host has the lab's name and is not the lab's, in words; nothing where all of it is."""
+    """What on the Pulumi host has the lab's name and is not the lab's, in words; nothing where all of it is."""
     done = subprocess.run(
         [
             *(sys.executable, "-B", str(_OWNER), "--begun"),

@@ -9,7 +9,7 @@ AS_ROOT = 'as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; 
 
 
 def script(title: str, *lines: str) -> str:
-    """A script for this host, with `as_root` before what needs it; its first line names it in reports."""
+    """A script for the Pulumi host, with `as_root` before what needs it; its first line names it in reports."""
     return "\n".join([f"# {title}", "set -eu", AS_ROOT, *lines])
 
 

@@ -58,7 +58,7 @@ class Api:
         Args:
             url: https://address:port of one API server; the balancer's if not given.
             seconds: how long connecting, and each answer, may take, before the lab's `timeout_factor`.
-            proxy_port: of a proxy on this host that it goes through.
+            proxy_port: of a proxy on the Pulumi host that it goes through.
         """
         place = urlsplit(url or self._endpoint)
         assert place.hostname is not None

@@ -106,7 +106,7 @@ def _switched(lacks: Callable[[Cluster], str] = _nothing) -> Callable[[Cluster],
 
 def containers_lack(cluster: Cluster) -> str:
     """Why the machines have no power switch here; empty where they have."""
-    return "" if cluster.stack.traits.on_engine else "machines that are containers of this host"
+    return "" if cluster.stack.traits.on_engine else "machines that are containers"
 
 
 def _worker_of_the_client(scene: Scene) -> LiveMachine:

@@ -208,7 +208,7 @@ class Partition(LostMachine):
     """A machine is cut off from all other machines of the lab, in both directions; only the host still reaches it."""
 
     def inject(self) -> float:
-        # The rules are the machine's own. This host's packets pass, so that ssh does.
+        # The rules are the machine's own. The Pulumi host's packets pass, so that ssh does.
         rules = f"""
             table inet {TABLE} {{
               chain in {{

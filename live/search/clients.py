@@ -43,7 +43,7 @@ class Requests:
         run: stands in the objects' label.
         client: the client's number.
         url: an API server; the balancer if not given.
-        proxy_port: of a proxy on this host that they go through.
+        proxy_port: of a proxy on the Pulumi host that they go through.
     """
 
     def __init__(

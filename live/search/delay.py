@@ -16,7 +16,7 @@ _SECONDS = 10
 
 
 class DelayingProxy:
-    """A proxy on this host, as long as its `with` block runs.
+    """A proxy on the Pulumi host, as long as its `with` block runs.
 
     Args:
         url: https://address:port, the only place that it connects to.

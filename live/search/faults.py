@@ -1,6 +1,6 @@
 """The faults of a seeded drill, as they are injected and repaired.
 
-Each is repaired by the machine itself after a while where that is possible, should this host be lost meanwhile.
+Each is repaired by the machine itself after a while where that is possible, should the Pulumi host be lost meanwhile.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from toolchain import access, paths
 from toolchain.errors import ToolchainError
 
 _REPAIRS_ITSELF = 120
-"""Seconds after which a machine repairs what it can without this host."""
+"""Seconds after which a machine repairs what it can without the Pulumi host."""
 _TIMER = "hardway-drill-repair"
 _HEALTHY_SECONDS = 90
 _START_SECONDS = 120
@@ -62,7 +62,7 @@ class Freeze(Fault):
 
 
 class Packets(Fault):
-    """Rules of nftables on a machine; packets of this host always pass, so that ssh works."""
+    """Rules of nftables on a machine; packets of the Pulumi host always pass, so that ssh works."""
 
     def __init__(self, cluster: Cluster, machine: LiveMachine, chains: str) -> None:
         super().__init__(cluster, [machine])
@@ -111,7 +111,7 @@ def one_way(way: str) -> str:
 
 
 class Delay(Fault):
-    """What the clients send to the balancer, and its answers, are delayed by a proxy on this host.
+    """What the clients send to the balancer, and its answers, are delayed by a proxy on the Pulumi host.
 
     Args:
         machine: the balancer.
@@ -136,9 +136,9 @@ class Delay(Fault):
 class FullDisk(Fault):
     """The file system with etcd's data is full.
 
-    A machine that is a container has its disk in common with this host, so the member's data are moved to a small file
-    system in memory, which is filled. There is one copy of the data at any time, and the unit cannot start without it:
-    a member must not begin with old data, or with none, should the machine be restarted before the repair.
+    A machine that is a container has its disk in common with the Pulumi host, so the member's data are moved to a small
+    file system in memory, which is filled. There is one copy of the data at any time, and the unit cannot start without
+    it: a member must not begin with old data, or with none, should the machine be restarted before the repair.
     """
 
     def __init__(self, cluster: Cluster, machine: LiveMachine) -> None:

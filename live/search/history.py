@@ -1,7 +1,7 @@
 """What clients of the API did, and what they were told: the history that the checks judge.
 
-As a file it has one JSON object a line. Times are nanoseconds of this host's monotonic clock; all clients are threads
-of one process, so that all have the same clock.
+As a file it has one JSON object a line. Times are nanoseconds of the Pulumi host's monotonic clock; all clients are
+threads of one process, so that all have the same clock.
 """
 
 import json

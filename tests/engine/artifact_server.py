@@ -26,7 +26,7 @@ class Artifacts:
 
 @contextmanager
 def serving(address: str) -> Iterator[Artifacts]:
-    """Serve on a free port of one of this host's addresses."""
+    """Serve on a free port of one of the host's addresses."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -15,7 +15,7 @@ from lab.polling import eventually
 from toolchain import node_image
 
 GATEWAY = "10.248.0.1"
-"""The address of this host that the machine reaches."""
+"""The address of the host that the machine reaches."""
 
 _NAME = "hw-engine-steps"
 _SUBNET, _ADDRESS = "10.248.0.0/24", "10.248.0.2"
@@ -94,7 +94,7 @@ class ContainerHost:
         return done.returncode == 0
 
     def path(self, path: str) -> Path:
-        """A path of the machine, as this host sees it."""
+        """A path of the machine, as the host sees it."""
         return Path(f"/proc/{self._process}/root{path}")
 
     def file(self, path: str) -> tuple[str, str, str]:

@@ -49,7 +49,7 @@ class FirewalledHost:
             namespace.wait(timeout=30)
 
     def run(self, *command: str, stdin: str | None = None) -> str:
-        """What a command prints that runs on this host.
+        """What a command prints that runs on the host.
 
         Raises:
             CalledProcessError: it failed.
@@ -61,7 +61,7 @@ class FirewalledHost:
     def try_run(
         self, *command: str, stdin: str | None = None, path: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command on this host, however it ends; `path` has the only programs it finds."""
+        """Run a command on the host, however it ends; `path` has the only programs it finds."""
         return subprocess.run(
             self._entered(0, *command),
             env=os.environ | {"PATH": str(path) if path else f"{self._tools}:{os.environ['PATH']}:/usr/sbin:/sbin"},

@@ -24,7 +24,7 @@ def listing(root: Path, bash: Callable[[str], str], asked: Mapping[str, str] = K
     """Files with mode, owner and content, and what the commands say.
 
     Args:
-        root: the machine's, as this host sees it.
+        root: the machine's, as the host sees it.
         bash: runs a command on it.
         asked: kinds and commands.
     """

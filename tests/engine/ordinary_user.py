@@ -1,4 +1,4 @@
-"""An ordinary user of this host, who has a clone of the project and sudo.
+"""An ordinary user of the host, who has a clone of the project and sudo.
 
 The user is there for the test's processes only: they have a mount namespace with an /etc/passwd of its own. sudo is
 imitated by what Debian's does: root's HOME, nothing else of the user's environment, and SUDO_UID and its kind.

@@ -1,4 +1,4 @@
-"""What a lab has on this host: looked at from outside, not by Pulumi's state."""
+"""What a lab has on the host: looked at from outside, not by Pulumi's state."""
 
 import ipaddress
 import json

@@ -1,4 +1,4 @@
-"""Every command line that appears on this host, machines included: their processes are the host's."""
+"""Every command line that appears on the host, machines included: their processes are the host's."""
 
 import threading
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""TLS servers of the lab, asked from this host: what they show, whom they let in, what they refuse."""
+"""TLS servers of the lab, asked from the host: what they show, whom they let in, what they refuse."""
 
 import ssl
 import urllib.error

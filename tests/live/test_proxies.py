@@ -68,7 +68,7 @@ def test_questions_on_a_machine_go_past_its_proxy(
 def test_scripts_know_where_their_connection_comes_from(
     user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Drills spare the packets of this host: sudo removes the variable that names it."""
+    """Drills spare the packets of the host: sudo removes the variable that names it."""
     sudo = tmp_path / "sudo"
     sudo.write_text('#!/bin/sh\nshift; exec env -u SSH_CONNECTION "$@"\n')
     sudo.chmod(0o755)

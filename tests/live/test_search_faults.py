@@ -89,7 +89,7 @@ def test_all_processes_of_a_program_are_frozen_and_go_on(lab: Cluster, machine: 
     assert fault.inject() > 0
     # A signal takes effect when its process is next run.
     eventually(lambda: states(processes) == ["T", "T"])
-    # Should this host be lost, the machine repairs it.
+    # Should the host be lost, the machine repairs it.
     assert f"--on-active=120 kill -CONT {processes[0]} {processes[1]}" in machine.noted.read_text()
     fault.recover()
     eventually(lambda: "T" not in states(processes))

@@ -114,7 +114,7 @@ def test_another_checkouts_lab_of_the_same_name_stays(libvirt: Path, stack: Stac
 
 @pytest.fixture
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the program has its records, in place of this host's."""
+    """Where the program has its records, in place of the host's."""
     program = libvirt_strays._OWNER
     (tmp_path / "owner.py").write_text(
         f"import runpy, sys\nsys.argv += ['--records', {str(tmp_path / 'records')!r}]\n"
@@ -133,7 +133,9 @@ def test_a_lab_that_has_only_begun_is_not_what_another_has_made_since(
     """The state knows no UUIDs yet: all of the other's lab would be strays."""
     records.mkdir()
     (records / "dev").write_text("SHA256:anothers /a/b\n")
-    with pytest.raises(ToolchainError, match=r"(?s)another lab on this host.*made from /a/b;.*Nothing was changed\."):
+    with pytest.raises(
+        ToolchainError, match=r"(?s)another lab on the Pulumi host.*made from /a/b;.*Nothing was changed\."
+    ):
         libvirt_strays.remove(state(PREFLIGHT, KEY), stack)
     assert done(libvirt) == []
     (records / "dev").write_text("SHA256:mine /c/d\n")

@@ -28,7 +28,7 @@ command.local.Command("quick", create="true")
 command.local.Command("slow", create=pulumi.Config("toy").require("create"))
 pulumi.export("kubeconfig", pulumi.Output.secret("the-secret"))
 """
-# Of a lab on Google nothing is looked for on this host, which may have one of this name.
+# Of a lab on Google nothing is looked for on the host, which may have one of this name.
 SETTINGS = "# A toy.\nconfig:\n  toy:create:   {create}\n  toy:lab: {{substrate: gcp}}\n"
 PATIENCE = 30.0
 

@@ -72,7 +72,7 @@ def test_the_cache_is_the_owners_and_stays_the_same(checkout: Path, tmp_path: Pa
     theirs = tmp_path / "home" / ".cache" / "hardway"
     assert paths.cache() == theirs
     paths.record_cache()
-    # As if root had a checkout of its own on this host, later.
+    # As if root had a checkout of its own on the host, later.
     (tmp_path / "root" / ".cache" / "hardway" / "mirror").mkdir(parents=True)
     (checkout / ".state" / ".pulumi").mkdir()
     assert paths.cache() == theirs

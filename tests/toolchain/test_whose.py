@@ -42,7 +42,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(whose, "_RECORDS", tmp_path / "records")
     owner = tmp_path / "owner.py"
     program = paths.checkout() / "components" / "substrates" / "containers" / "owner.py"
-    # The records of a test, not those of this host.
+    # The records of a test, not those of the host.
     owner.write_text(
         f"import sys, runpy\nsys.argv[1:1] = ['--records', {str(tmp_path / 'records')!r}]\n"
         f"runpy.run_path({str(program)!r}, run_name='__main__')\n"
@@ -60,7 +60,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_up_refuses_what_is_another_labs(host: Path) -> None:
-    with pytest.raises(ToolchainError, match=r"(?s)hardway-dev is another lab on this host\..*Nothing was changed"):
+    with pytest.raises(
+        ToolchainError, match=r"(?s)hardway-dev is another lab on the Pulumi host\..*Nothing was changed"
+    ):
         whose.check_before_up(state(NEW), STACK)
     # The first `up`: the preflight has it in its report of failed preconditions.
     whose.check_before_up(state(None), STACK)
@@ -88,7 +90,7 @@ def test_a_record_that_was_lost_is_written_again(host: Path) -> None:
 def test_destroy_with_an_empty_state_does_not_say_that_the_lab_is_gone(host: Path) -> None:
     """A state that was moved away."""
     with pytest.raises(
-        ToolchainError, match=r"(?s)The state has no lab dev, and this host has one\..*this state is not there"
+        ToolchainError, match=r"(?s)The state has no lab dev, but the Pulumi host has one\..*this state is not there"
     ):
         whose.check_before_destroy({"deployment": {}}, STACK)
     (host / "bin" / "podman").write_text("#!/bin/sh\n")
@@ -111,7 +113,7 @@ def test_destroy_with_an_empty_state_does_not_say_that_virtual_machines_are_gone
     whose.check_before_destroy({}, stack)
     records.mkdir()
     (records / "dev").write_text("SHA256:anothers /a/b\n")
-    with pytest.raises(ToolchainError, match=r"(?s)has no lab dev, and this host has one\..*was made from /a/b"):
+    with pytest.raises(ToolchainError, match=r"(?s)has no lab dev, but the Pulumi host has one\..*was made from /a/b"):
         whose.check_before_destroy({}, stack)
     whose.check_before_destroy(state(None), stack)
 

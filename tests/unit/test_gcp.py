@@ -360,7 +360,7 @@ def test_machines_get_the_official_releases_and_their_own_sums(gcp: Run) -> None
     assert fetched
     lab = parse("gcp", lab_of("gcp"))
     assert lab.artifacts.base_url == UPSTREAM
-    assert not lab.artifacts.checksums, "a mirror of this host may hold what was built here"
+    assert not lab.artifacts.checksums, "a mirror of the host may hold what was built here"
     for _, url, sha256, *_ in fetched:
         assert re.match(r"https://(dl\.k8s\.io|github\.com)/", url)
         assert sha256 == "published" or re.fullmatch("[0-9a-f]{64}", sha256)

@@ -161,7 +161,7 @@ def test_a_damaged_mark_is_an_error_and_the_key_and_the_sudo_rule_go(host: Scrat
         host.mark.write_text(damaged)
     left = host.run(entry.LEAVE, OTHER)
     assert left.returncode == 1
-    assert f"the mark {host.mark}, which names the lab of this host, is damaged" in left.stderr
+    assert f"the mark {host.mark}, which names the lab of the host, is damaged" in left.stderr
     assert f"The key and the sudo rule of the lab {STACK} were removed" in left.stderr
     assert host.is_as_before()
     host.done(entry.LEAVE, OTHER)

@@ -186,7 +186,7 @@ def complaints_of_the_kubelet(configuration: str, directory: Path) -> list[str]:
 
 def test_kubelet_accepts_its_configuration(tmp_path: Path) -> None:
     for text in distinct(configuration(WORKER, "kubelet")):
-        # This host may still have cgroup v1, with which a kubelet does not start on a kernel of its own.
+        # The host may still have cgroup v1, with which a kubelet does not start on a kernel of its own.
         allowed = "" if "failCgroupV1" in text else "failCgroupV1: false\n"
         (last,) = complaints_of_the_kubelet(text + allowed, tmp_path)
         assert "invalid kubeconfig: stat /nonexistent/kubeconfig" in last

@@ -27,7 +27,7 @@ print("running", file=sys.stderr, flush=True)
 
 
 def _cancelled(tmp_path: Path, host: str) -> tuple[int, str, str]:
-    """The exit status, stdout and stderr of a program that this host has run and sent SIGINT."""
+    """The exit status, stdout and stderr of a program that the host has run and sent SIGINT."""
     (tmp_path / host).write_text(_HOST)
     (tmp_path / "__main__.py").write_text(_PROGRAM)
     process = subprocess.Popen(

@@ -73,8 +73,8 @@ def test_another_labs_record_is_refused_with_the_ways_to_go_on(tmp_path: Path) -
     status, said = ask(tmp_path, "check", LAB)
     assert status == 1
     assert said.startswith(
-        f"hardway-dev is another lab on this host. libvirt has {ALL}. Its key is {ANOTHERS}, and it was made from "
-        f"/a/b c; the key in this state is {MINE}. It is neither removed nor reused."
+        f"hardway-dev is another lab on the Pulumi host. libvirt has {ALL}. Its key is {ANOTHERS}, and it was made "
+        f"from /a/b c; the key in this state is {MINE}. It is neither removed nor reused."
     )
     ways = (
         "work in /a/b c,",

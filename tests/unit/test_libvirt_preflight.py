@@ -150,7 +150,7 @@ def test_a_processor_that_the_provider_makes_no_cd_drive_for(
         **{"mirror": tmp_path, "image": tmp_path, "sha256": None, "new": False, "type": "qemu", "port": 1}
     )
     monkeypatch.setattr("shutil.which", lambda _: None)
-    assert "this host's processor is aarch64" in "\n".join(libvirt_preflight.problems(args))
+    assert "the processor of the Pulumi host is aarch64" in "\n".join(libvirt_preflight.problems(args))
 
 
 def test_an_image_that_is_missing(host: Host) -> None:
@@ -208,7 +208,7 @@ def test_two_labs_of_one_name_are_refused(host: Host) -> None:
     (host.directory / "pool").mkdir()
     (host.directory / "pool" / "disk").touch()
     (problem,) = host.ask()
-    assert "a lab of this name is on this host already" in problem
+    assert "the Pulumi host already has a lab with this name" in problem
     for words in ("network hardway-dev,", "pool hardway-dev,", "machine hardway-dev-controller-0,", "files in "):
         assert words in problem
     assert "two-worker" not in problem, "another lab, whose name begins like this one's"
@@ -240,7 +240,7 @@ def test_a_route_in_the_way(host: Host) -> None:
 def test_a_port_that_something_has_on_all_addresses(host: Host) -> None:
     with socket.create_server(("0.0.0.0", 0)) as server:
         (problem,) = host.ask(port=server.getsockname()[1])
-    assert "of all addresses, where the mirror is to be" in problem
+    assert "of all addresses, which the mirror needs" in problem
 
 
 def test_a_port_that_another_labs_mirror_has_on_its_own_address(host: Host) -> None:

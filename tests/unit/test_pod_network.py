@@ -60,7 +60,7 @@ def test_routes_are_restored_at_boot(lab: Run) -> None:
 
 def test_pulumi_host_has_routes_now_and_after_a_reboot(lab: Run) -> None:
     if not (boot := [each for each in lab.of_type("command:local:Command") if each.name in HOST_ROUTES]):
-        assert lab.substrate in ("Gcp", "Machines"), "only a lab that is not on this host can do without"
+        assert lab.substrate in ("Gcp", "Machines"), "only a lab that is not on the Pulumi host needs no routes there"
         return
     script = boot[0].inputs["create"]
     unit = boot[0].inputs.get("stdin", script)

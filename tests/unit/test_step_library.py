@@ -905,7 +905,7 @@ def test_nodes_that_cannot_be_listed_are_no_empty_list(machine: Machine, fails: 
     ids=["no Node", "a Node", "no answer", "not running"],
 )
 def test_a_kubelet_without_a_node_is_started_again(machine: Machine, active: bool, answer: str, stopped: bool) -> None:
-    """A kubelet registers only when it starts: without this, `./hardway up` waited in vain for a deleted Node."""
+    """A kubelet registers only when it starts: a restart creates its deleted Node again."""
     program(
         machine,
         "systemctl",

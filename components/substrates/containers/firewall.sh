@@ -11,7 +11,7 @@ bridge() {
   esac
 }
 
-# The programs that have rules on this host: iptables has two tables of the same name, the older only where it is loaded.
+# The programs with rules on the host: iptables has two tables of the same name, the older one only if it is loaded.
 programs() {
   for program in iptables-nft iptables-legacy; do
     command -v "$program" >/dev/null || continue

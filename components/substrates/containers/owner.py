@@ -1,4 +1,4 @@
-"""Whose lab has a name on this host: the one whose SSH key opens its machines.
+"""Whose lab has a name on the Pulumi host: the one whose SSH key opens its machines.
 
 The fingerprint of that key is the lab's identity. Its public key is in every container; a record below /var/lib keeps
 the identity for all that has the lab's name: network, containers, firewall rules, boot unit. Whoever has another key in
@@ -31,7 +31,7 @@ if not __package__:
 from config.whole_file import write_whole
 
 RECORDS = "/var/lib/hardway-labs"
-"""A file for each lab of this host: identity, container engine, and the directory that made it, in one line."""
+"""A file for each lab of the Pulumi host: identity, container engine, and the directory that made it, in one line."""
 IDENTITY = "HARDWAY_IDENTITY"
 """The environment variable by which commands of the container host get the identity of their state's lab."""
 REMOVES = "# removes "
@@ -194,7 +194,7 @@ def take(lab: Lab) -> None:
         try:
             write_whole(lab.record, content, mode=0o644, sync=True)
         except FileNotFoundError:
-            # The end of this host's last lab has removed the directory.
+            # The end of the Pulumi host's last lab has removed the directory.
             continue
         break
 
@@ -232,7 +232,7 @@ def _refusal(lab: Lab, found: Found, identity: str, record: Record | None) -> st
         ]
     )
     return (
-        f"{lab.prefix} is another lab on this host. {found.engine} has {found}. Its key is {identity}"
+        f"{lab.prefix} is another lab on the Pulumi host. {found.engine} has {found}. Its key is {identity}"
         f"{f', and it was made from {checkout}' if checkout else ''}; the key in this state is "
         f"{fingerprint(lab.key) or 'not there'}. "
         "It is neither removed nor reused. To go on, do one of these: "
@@ -305,7 +305,8 @@ def owners_interpreter(lab: str, records: str = RECORDS, *, title: str = "", fir
         f'if [ "${{owner:-none}}" = "${IDENTITY}" ]; then',
         *((f'if [ "${{0%%$newline*}}" = {quote(f"# {title}")} ]; then', *first, "fi") if first else ()),
         'exec /bin/bash -c "$0"; fi',
-        f'echo "Refused: on this host the name hardway-{lab} is not the lab of this state, whose key is ${IDENTITY};'
+        f'echo "Refused: on the Pulumi host the name hardway-{lab} is not the lab of this state,'
+        f" whose key is ${IDENTITY};"
         f' {records}/{lab} has ${{owner:-no key}} ${{rest#* }}." >&2',
         f'echo "\\`./hardway up -s {lab}\\` marks a lab that lost its record, and says how to go on with another." >&2',
         "exit 1",

@@ -1,4 +1,4 @@
-"""Whether this host can carry a lab of containers: one report of every failed precondition, with nothing changed.
+"""The preflight of labs in containers: one report of every failed precondition. It changes nothing.
 
 Where nothing is, the lab's identity is recorded for its name (see owner.py). Run by the substrate
 `containers` before it makes anything, as a program of its own (standard library only).

@@ -4,8 +4,8 @@ Pulumi's own commands remove machines past the guard of `up` (components/quorum.
 network runs their deletions, and after `pulumi state delete` the creation removes what has the machine's name. So these
 scripts ask the members themselves. They take turns: of two removals in one run the second sees what the first has left.
 
-A file on this host says that removals are checked. It belongs to a resource that comes after all machines: `pulumi
-destroy` deletes that first, and removes all machines then. INSIST=yes in the environment lets a removal pass.
+A file on the Pulumi host says that removals are checked. It belongs to a resource that comes after all machines:
+`pulumi destroy` deletes that first, and removes all machines then. INSIST=yes in the environment lets a removal pass.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The substrate `containers`: every machine is a container with systemd, on a network of the lab's own.
 
-Made on this host: a network, a container for each machine, the routes to the workers' pod ranges, and rules that let
-forwarded packets of the lab pass the firewall (with a systemd unit that makes all of this again after a reboot).
+Made on the Pulumi host: a network, a container for each machine, the routes to the workers' pod ranges, and rules that
+let forwarded packets of the lab pass the firewall (with a systemd unit that makes all of this again after a reboot).
 Everything has the name hardway-<stack>.
 
 The scripts that make a network or a container are part of what it is: another text replaces the machines of a running
@@ -44,7 +44,7 @@ _HOST_SYSCTLS = (
     "fs.inotify.max_user_instances",
     *KUBELET_SYSCTLS,
 )
-# Shared by the labs of this host; gone with a reboot, as the settings are.
+# Shared by the labs of the Pulumi host; gone with a reboot, as the settings are.
 _SAVED_SYSCTLS = "/run/hardway-sysctls"
 
 # What a container's first command has printed, its id, which every step has among its inputs.
@@ -261,7 +261,7 @@ class Containers(pulumi.ComponentResource):
 
 
 def firewall_program(prefix: str) -> str:
-    """Where the script is on this host that opens and closes the firewall for a lab; the boot unit runs it."""
+    """Where the script is on the Pulumi host that opens and closes the firewall for a lab; the boot unit runs it."""
     return f"/usr/local/lib/{prefix}/firewall.sh"
 
 
@@ -291,7 +291,7 @@ def delete_network(engine: str, prefix: str, lab: Lab) -> str:
         f"left=$(as_root {engine} ps -aq --filter label=hardway.lab={lab.name})",
         f'[ -z "$left" ] || as_root {_remove(engine)} $left >/dev/null',
         *_remove_network(engine, prefix),
-        # The last lab on this host restores its sysctls, whichever engine the others run on.
+        # The last lab on the Pulumi host restores its sysctls, whichever engine the others run on.
         "for engine in podman docker; do",
         "  command -v $engine >/dev/null || continue",
         # One that does not answer has no labs that run.
@@ -497,7 +497,7 @@ def boot_unit(
 
 
 def create_boot(prefix: str, routes: Sequence[tuple[str, str]]) -> str:
-    """The shell lines that set the routes now and, where systemd runs this host, at every boot by the unit on stdin."""
+    """Shell lines that set the routes now and, if the Pulumi host runs systemd, at every boot by the unit on stdin."""
     return script(
         f"routes and boot unit of {prefix}",
         *(f"as_root ip route replace {pods} via {worker}" for pods, worker in routes),

@@ -36,7 +36,7 @@ mark_is() {
 damaged_mark() {
   local found=missing
   [ ! -e "$HOME_OF_LAB/lab" ] || found="'$(tr -dc '[:print:]' <"$HOME_OF_LAB/lab" | cut -c -80)'"
-  echo "the mark $HOME_OF_LAB/lab, which names the lab of this host, is damaged: $found"
+  echo "the mark $HOME_OF_LAB/lab, which names the lab of the host, is damaged: $found"
 }
 
 refuse_another_mark() {
@@ -46,7 +46,7 @@ refuse_another_mark() {
   case $found in
     another) echo "it is part of the lab $(cut -d ' ' -f 1 "$HOME_OF_LAB/lab") already" >&2; exit 1 ;;
     damaged)
-      { damaged_mark; echo "If this host is of the lab $stack, write it again: echo '$mark' >$HOME_OF_LAB/lab"; } >&2
+      { damaged_mark; echo "If the host belongs to the lab $stack, write it again: echo '$mark' >$HOME_OF_LAB/lab"; } >&2
       exit 1
       ;;
   esac

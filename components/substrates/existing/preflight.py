@@ -217,7 +217,8 @@ def _machine(host: Host, plan: Plan, found: Findings) -> Iterator[str]:
     if swapped > memory and not plan.shares_kernel:
         yield f"{swapped} MiB are swapped out, more than memory is free: swap cannot be turned off"
     if abs(found.skew) > _SKEW_SECONDS:
-        yield f"its clock is {abs(found.skew):.0f} s {'ahead of' if found.skew > 0 else 'behind'} this host's: set it"
+        relation = "ahead of" if found.skew > 0 else "behind"
+        yield f"its clock is {abs(found.skew):.0f} s {relation} the Pulumi host's: set it"
 
 
 def _network(host: Host, plan: Plan, found: Findings, taken: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Artifacts, from this host's mirror to a machine that need not reach anything else: over SSH, only what is missing."""
+"""Uploads the artifacts that a machine lacks, from the mirror of the Pulumi host, over SSH."""
 
 import sys
 import tarfile
@@ -19,7 +19,7 @@ async def upload(host: Host, mirror: Path, directory: str, files: Mapping[str, s
 
     Args:
         host: where.
-        mirror: this host's.
+        mirror: the Pulumi host's.
         directory: on the machine.
         files: path below both -> sha256.
         credentials: what opens the host.

@@ -1,4 +1,4 @@
-"""Whose lab of virtual machines has a name on this host: a record below /var/lib has the fingerprint of its SSH key.
+"""The owner of a lab of virtual machines: a record below /var/lib has the fingerprint of the lab's SSH key.
 
 Whoever has another key in its state (another checkout, a moved state, another backend) must neither remove nor reuse
 what has the lab's names. A program of its own (standard library only): `check` prints a refusal, with exit status 1,
@@ -18,7 +18,7 @@ if not __package__:
 from config.whole_file import write_whole
 
 RECORDS = "/var/lib/hardway-libvirt-labs"
-"""A file for each lab of this host: the fingerprint of its key, and the directory that made it, in one line."""
+"""A file for each lab of the Pulumi host: the fingerprint of its key, and the directory that made it, in one line."""
 
 
 class UnknownError(Exception):
@@ -66,9 +66,9 @@ def refused(uri: str, lab: str, key: str, record: Path) -> str:
         return ""
     where = "this checkout with the state that made it (.state was moved, or Pulumi uses another backend)"
     return (
-        f"hardway-{lab} is another lab on this host. libvirt has {', '.join(found)}. Its key is {identity}, and it was "
-        f"made from {checkout}; the key in this state is {key}. It is neither removed nor reused. To go on, do one of "
-        f"these: (a) work in {where if checkout == str(Path.cwd()) else checkout}, or destroy it from there "
+        f"hardway-{lab} is another lab on the Pulumi host. libvirt has {', '.join(found)}. Its key is {identity}, "
+        f"and it was made from {checkout}; the key in this state is {key}. It is neither removed nor reused. To go on, "
+        f"do one of these: (a) work in {where if checkout == str(Path.cwd()) else checkout}, or destroy it from there "
         f'(`./hardway destroy -s {lab}`); (b) adopt it: bring its state here (README, "Whose lab is it?"); '
         f"(c) take another name: copy Pulumi.{lab}.yaml to Pulumi.NAME.yaml, with other ranges below lab.network; "
         f"(d) if its state is lost and nobody needs it: remove these by virsh, and {record}"

@@ -1,4 +1,4 @@
-"""Whether this host can carry a lab of virtual machines: one report of every failed precondition, with nothing changed.
+"""The preflight of labs on virtual machines: one report of every failed precondition. It changes nothing.
 
 Run by the substrate `libvirt` before it makes anything, as a program of its own (standard library only).
 """
@@ -70,7 +70,7 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
         yield from _room(args)
     if platform.machine() != "x86_64":
         # The provider puts cloud-init's CD on a bus that machines of other processors do not have.
-        yield f"this host's processor is {platform.machine()}: virtual machines are made on x86_64 alone"
+        yield f"the processor of the Pulumi host is {platform.machine()}: virtual machines need x86_64"
     if args.type == "kvm":
         yield from _kvm()
     yield from _port(args.port)
@@ -146,7 +146,7 @@ def _port(port: int) -> Iterator[str]:
             words = line.split()
             address, _, number = words[1].partition(":")
             if words[3] == _LISTENING and int(number, 16) == port and not int(address, 16):
-                yield f"something on this host has port {port} of all addresses, where the mirror is to be: end it"
+                yield f"a program here listens on port {port} of all addresses, which the mirror needs: stop it"
                 return
 
 
@@ -161,7 +161,7 @@ def _taken(uri: str, lab: str, networks: Sequence[str], pool: Path) -> Iterator[
         found.append(f"files in {pool}")
     if found:
         yield (
-            f"a lab of this name is on this host already, made by another checkout or lost from Pulumi's state: "
+            f"the Pulumi host already has a lab with this name, from another checkout or missing in Pulumi's state: "
             f"{', '.join(found)}; destroy it where it was made, remove these by virsh, or name the stack otherwise"
         )
 

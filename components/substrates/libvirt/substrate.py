@@ -1,8 +1,9 @@
-"""The substrate `libvirt`: every machine is a virtual one on this host, on a network of the lab's own.
+"""The substrate `libvirt`: every machine is a virtual one on the Pulumi host, on a network of the lab's own.
 
 Made with libvirt: a network with NAT, a pool of disks, the image that all disks begin with, and for each machine a
-disk, a CD for cloud-init (name, address, keys) and the machine. Made on this host: an HTTP server with the artifact
-mirror at the network's gateway, and the routes to the workers' pod ranges. Everything has the name hardway-<stack>.
+disk, a CD for cloud-init (name, address, keys) and the machine. Made on the Pulumi host: an HTTP server with the
+artifact mirror at the network's gateway, and the routes to the workers' pod ranges. Everything has the name
+hardway-<stack>.
 
 Raises, at `up` and before anything is made: one report of every failed precondition (see preflight.py).
 """
@@ -96,7 +97,7 @@ class Libvirt(pulumi.ComponentResource):
             name=prefix,
             mode="nat",
             addresses=[str(lab.network.nodes)],
-            # Machines have fixed addresses. Its DNS stays: they ask it, and it asks those that this host asks.
+            # Machines have fixed addresses. Its DNS stays: they ask it, and it asks those that the Pulumi host asks.
             dhcp=libvirt.NetworkDhcpArgs(enabled=False),
             autostart=True,
             opts=self._options(*self.checks),
@@ -213,7 +214,7 @@ class Libvirt(pulumi.ComponentResource):
                 libvirt.DomainNetworkInterfaceArgs(network_id=self._network.id, mac=mac_address(spec.address))
             ],
             consoles=[libvirt.DomainConsoleArgs(type="pty", target_port="0", target_type="serial")],
-            # Else the provider asks for SPICE, which not every qemu has, and for a port of this host.
+            # Else the provider asks for SPICE, which not every qemu has, and for a port of the Pulumi host.
             graphics=libvirt.DomainGraphicsArgs(type="vnc", listen_type="socket"),
             autostart=True,
             opts=self._options(
@@ -372,7 +373,7 @@ def mirror_unit(prefix: str, lab: Lab) -> str:
 def serve(prefix: str, lab: Lab) -> str:
     """The shell lines that serve the mirror and set the routes, now and after every boot, whatever they did before.
 
-    By systemd where it runs this host, else by a process of its own.
+    By systemd where it runs the Pulumi host, else by a process of its own.
     """
     unit, pid, url = f"{prefix}.service", f"/run/{prefix}.pid", f"http://{lab.network.gateway}:{MIRROR_PORT}/SHA256SUMS"
     fetched = f"urllib.request.build_opener(urllib.request.ProxyHandler({{}})).open('{url}', timeout=2).read()"
@@ -424,7 +425,7 @@ def stop_serving(prefix: str, lab: Lab) -> str:
 
 
 def _server(lab: Lab) -> str:
-    # Bound to an address that only the lab's machines and this host reach.
+    # Bound to an address that only the lab's machines and the Pulumi host reach.
     return (
         f"/usr/bin/env python3 -m http.server --bind {lab.network.gateway} "
         f"--directory {quote(str(lab.mirror))} {MIRROR_PORT}"
@@ -445,7 +446,7 @@ def _end_process(pid: str, lab: Lab) -> list[str]:
 
 
 def preflight_command(lab: Lab, prefix: str, image: VmImage, identity: str, *, new: bool) -> str:
-    """The shell lines that look at this host.
+    """The shell lines that look at the Pulumi host.
 
     Args:
         lab: what is to be made.

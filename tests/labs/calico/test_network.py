@@ -1,4 +1,4 @@
-"""Calico between workers, and for those that are no nodes of Calico's: the API server, and this host."""
+"""Calico between workers, and for those that are no nodes of Calico's: the API server, and the host."""
 
 from urllib.request import urlopen
 

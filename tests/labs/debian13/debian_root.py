@@ -52,7 +52,7 @@ def layers() -> str:
 
 
 def _make_user(layer: Path) -> None:
-    # Downloaded here, by this host's own settings of pip: the other host reaches no registry.
+    # Downloaded here, by the host's own settings of pip: the other host reaches no registry.
     wheels = place() / "wheels"
     platforms = [word for name in _PLATFORMS for word in ("--platform", f"{name}_x86_64")]
     lists = [word for name in _REQUIREMENTS for word in ("--requirement", CHECKOUT / name)]

@@ -23,7 +23,7 @@ class NamespaceHost:
         self._state = directory
 
     def start(self) -> None:
-        """Have the host with the files of this checkout, as they are, and the cache of this host."""
+        """Have the host with the files of this checkout, as they are, and the cache of the host."""
         cache = f"/home/{USER}/.cache/hardway"
         subprocess.run([_SCRIPT, "start", layers(), self._state, paths.cache(), cache], check=True)
         listed = subprocess.run(
@@ -39,7 +39,7 @@ class NamespaceHost:
         self.run(f"chown {USER}:{USER} /home/{USER}/.cache && chown -R --from=root {USER}:{USER} {PROJECT}")
 
     def load_node_image(self) -> None:
-        """Give podman the image that this host's podman has."""
+        """Give podman the image that the host's podman has."""
         with subprocess.Popen(["podman", "save", node_image.reference()], stdout=subprocess.PIPE) as saved:
             load: list[str | Path] = [_SCRIPT, "run", self._state, "podman", "load", "--quiet"]
             subprocess.run(load, stdin=saved.stdout, stdout=subprocess.DEVNULL, check=True)

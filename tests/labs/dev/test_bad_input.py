@@ -1,4 +1,4 @@
-"""Bad input to the real commands, on an empty stack: one clear report, and this host as it was."""
+"""Bad input to the real commands, on an empty stack: one clear report, and the host as it was."""
 
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _CLASH = "hardway-clash"
 
 @pytest.fixture
 def untouched(settings: config.Lab) -> Iterator[None]:
-    """Nothing of the lab is on this host after the test that was not there before."""
+    """Nothing of the lab is on the host after the test that was not there before."""
     before = footprint.of_lab(settings)
     yield
     assert footprint.of_lab(settings) == before
@@ -24,7 +24,7 @@ def untouched(settings: config.Lab) -> Iterator[None]:
 
 @pytest.fixture
 def network_in_the_way(settings: config.Lab) -> Iterator[str]:
-    """Another network on this host, in the middle of the machines' range."""
+    """Another network on the host, in the middle of the machines' range."""
     subnet = str(list(settings.network.nodes.subnets(new_prefix=26))[1])
     footprint.podman("network", "create", "--subnet", subnet, _CLASH)
     yield subnet
@@ -33,7 +33,7 @@ def network_in_the_way(settings: config.Lab) -> Iterator[str]:
 
 @pytest.fixture
 def route_in_the_way(settings: config.Lab) -> Iterator[str]:
-    """A route of this host, as of a VPN, in the middle of the pods' range."""
+    """A route of the host, as of a VPN, in the middle of the pods' range."""
     subnet = str(list(settings.network.pods.subnets(new_prefix=24))[7])
     subprocess.run(["ip", "route", "add", subnet, "dev", "lo"], check=True)
     yield subnet

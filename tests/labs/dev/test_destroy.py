@@ -27,7 +27,7 @@ def test_nothing_is_left(settings: config.Lab, orphans_before: set[str], show: C
     """A container, volume, network, route, unit, process or key of the lab that outlives it."""
     left = footprint.of_lab(settings)
     left["volumes without a container"] = sorted(footprint.orphans() - orphans_before)
-    show("\nleft on this host by the lab `test`:\n")
+    show("\nleft on the host by the lab `test`:\n")
     for kind, found in left.items():
         show(f"  {kind:28} {', '.join(found) or 'none'}\n")
     eventually(

@@ -119,7 +119,7 @@ def test_the_api_server_reaches_pods_and_services(workload: Workload) -> None:
 
 @pytest.fixture
 def outside(workload: Workload) -> Iterator[tuple[str, list[str]]]:
-    """A server on an address of this host outside of the lab: where it is, and who called."""
+    """A server on an address of the host outside of the lab: where it is, and who called."""
     network = workload.cluster.settings.network
     interfaces = json.loads(subprocess.run(["ip", "-4", "-j", "address"], capture_output=True, check=True).stdout)
     addresses = [entry["local"] for interface in interfaces for entry in interface["addr_info"]]

@@ -40,7 +40,7 @@ def test_another_state_is_refused(
     assert pulumi("stack", "init", "--no-select", **other_state).code == 0
     up = pulumi("up", "--yes", "--skip-preview", **other_state)
     assert up.code != 0
-    assert f"hardway-{STACK} is another lab on this host" in up.output, up.output
+    assert f"hardway-{STACK} is another lab on the Pulumi host" in up.output, up.output
     assert f"it was made from {CHECKOUT}" in up.output
     assert footprint.of_lab(cluster.settings) == before
     assert RECORD.read_text() == record

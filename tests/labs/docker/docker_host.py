@@ -1,4 +1,4 @@
-"""A host of its own for Docker: its own network, with a daemon and a firewall that no other lab of this host sees.
+"""A host of its own for Docker: its own network, with a daemon and a firewall that no other lab of the host sees.
 
 It has Docker's FORWARD policy DROP. Beside it is an outside world, one name server that knows one name.
 """
@@ -100,7 +100,7 @@ class DockerHost:
             child.wait(timeout=30)
 
     def run(self, *command: str) -> str:
-        """What a command prints that runs on this host.
+        """What a command prints that runs on the host.
 
         Raises:
             AssertionError: it failed.
@@ -110,7 +110,7 @@ class DockerHost:
         return done.stdout
 
     def try_run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command on this host, however it ends."""
+        """Run a command on the host, however it ends."""
         return subprocess.run(
             self._entered(*command),
             env=self._environment(),

@@ -1,4 +1,4 @@
-"""Docker from this host's distribution, unpacked and not installed: nothing is started, no firewall is changed."""
+"""Docker from the host's distribution, unpacked and not installed: nothing is started, no firewall is changed."""
 
 import shutil
 import subprocess

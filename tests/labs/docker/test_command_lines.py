@@ -136,7 +136,7 @@ def complaint(program: str, words: list[str]) -> str:
 
 
 def clients(engine: str) -> list[str]:
-    """The programs of an engine: of this distribution; for docker this host's own, too, which may be newer."""
+    """The programs of an engine: of this distribution; for docker the host's own, too, which may be newer."""
     here = shutil.which(engine)
     assert here or engine == "docker", "set-up installs podman"
     return list(

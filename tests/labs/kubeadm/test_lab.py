@@ -134,7 +134,7 @@ def test_another_bootstrap_is_refused_while_the_lab_is_up(cluster: Cluster) -> N
 
 
 def _steps() -> dict[str, list[str]]:
-    """What the state says that the machines and this host were told."""
+    """What the state says that the machines and the host were told."""
     found = [each for each in resources(stack=STACK) if each["type"].startswith(("command:", "hardway:index:Script"))]
     told = {each["urn"]: [each["inputs"].get(name) for name in ("create", "stdin", "script")] for each in found}
     assert any(script for *_, script in told.values()), "no script is in the state"

@@ -29,7 +29,7 @@ _STARTED = "systemctl list-jobs"
 _BOOTED = "systemctl is-system-running && systemctl -q is-active ssh"
 # What Debian's installer brings and a lab wants besides is left to the lab.
 _PACKAGES = ("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "iproute2", "nftables")
-# Devices and kernel are this host's; the rest is as Debian ships it.
+# Devices and kernel are the host's; the rest is as Debian ships it.
 _CUSTOMISE = """\
 set -eu
 systemctl mask dev-hugepages.mount dev-mqueue.mount sys-kernel-config.mount sys-kernel-debug.mount \\
@@ -45,7 +45,7 @@ systemctl disable ssh.service
 """
 _CHANGES = ('CMD ["/sbin/init"]', "STOPSIGNAL SIGRTMIN+3", "ENV container=podman")
 
-# Without tools that a plain host does not have. The kernel is this host's, so modules, swap and the settings of the
+# Without tools that a plain host does not have. The kernel is the host's, so modules, swap and the settings of the
 # kernel as a whole are not the machines' own.
 _ASKED = {
     **{what: KERNEL[what] for what in ("package", "unit file", "unit", "nft", "route", "link", "mount", "host name")},

@@ -1,4 +1,4 @@
-"""The pods of tests/labs/dev on a user's own hosts, where no mirror is mounted: their images come by this host."""
+"""The pods of tests/labs/dev on a user's own hosts, where no mirror is mounted: their images come by the host."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

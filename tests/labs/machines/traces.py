@@ -18,7 +18,7 @@ _PASSING = {
     r"file: /home/admin/\.sudo_as_admin_successful ": "sudo's note that its user has read the lecture",
     r"unit: (network-online\.target|session|user@|user-|run-|systemd-(tmpfiles|hostnamed)|apt|dpkg)": "by itself",
     r"process: ": "sshd and systemd, which come and go",
-    r"sysctl: net/netfilter/nf_conntrack_(count|max|buckets)": "a counter; this host's own setting",
+    r"sysctl: net/netfilter/nf_conntrack_(count|max|buckets)": "a counter; the host's own setting",
 }
 _PROGRAMS = re.compile("process: .*(kube|calico|etcd|containerd|haproxy|nginx)")
 

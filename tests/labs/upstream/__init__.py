@@ -1,1 +1,1 @@
-"""A whole lab from official releases: an imitation of upstream on this host serves them."""
+"""A whole lab from official releases: an imitation of upstream on the host serves them."""

@@ -1,6 +1,6 @@
 """Debian in the imitation of upstream: the base image that a registry has, and the packages at deb.debian.org.
 
-The base is made of this host's own packages and served as an image. The packages are this host's, too: a server in its
+The base is made of the host's own packages and served as an image. The packages are the host's, too: a server in its
 network answers for deb.debian.org at the imitation's address, so signatures and versions are Debian's own.
 """
 

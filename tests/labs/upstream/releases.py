@@ -1,4 +1,4 @@
-"""The content of the imitation: what set-up has built on this host, packed as upstream packs it, and its pins."""
+"""The content of the imitation: what set-up has built on the host, packed as upstream packs it, and its pins."""
 
 import gzip
 import hashlib
@@ -33,7 +33,7 @@ class Releases:
     """Files and images of one lab, and the versions file whose pins are theirs.
 
     Args:
-        mirror: what set-up has made on this host.
+        mirror: what set-up has made on the host.
         pulumi: the Pulumi CLI that it has made.
         checkout: the project that the lab is to be made with.
         python: the interpreter that has its requirements.

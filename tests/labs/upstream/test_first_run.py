@@ -1,6 +1,6 @@
 """The time of a first `make up`: a fresh copy of the project, nothing downloaded, releases and wheels within reach.
 
-The lab is the one of Pulumi.dev.yaml. Wheels come from where pip on this host takes them, without pip's cache. This
+The lab is the one of Pulumi.dev.yaml. Wheels come from where pip on the host takes them, without pip's cache. This
 host has had the system packages before: they are installed once more, in a bare Debian root, and that time is added.
 All else comes from the imitation, over loopback: the sum has no time of a slow line.
 """
@@ -98,14 +98,14 @@ def install_packages(root: Path) -> None:
 
 
 def make_environment(host: UpstreamHost) -> None:
-    """`make .venv` in this host's own network."""
+    """`make .venv` in the host's own network."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     environment = own | {"PATH": host.environment["PATH"], "PIP_NO_CACHE_DIR": "1"}
     run("make", "--directory", str(host.checkout), ".venv", environment=environment)
 
 
 def run(*command: str, environment: Mapping[str, str] | None = None) -> None:
-    """Run a command on this host.
+    """Run a command on the host.
 
     Raises:
         AssertionError: it failed.

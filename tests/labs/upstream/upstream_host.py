@@ -43,7 +43,7 @@ class UpstreamHost:
 
     Args:
         directory: where everything of it is.
-        bare: whether it has no virtual environment and no container images; otherwise it uses those of this host.
+        bare: whether it has no virtual environment and no container images; otherwise it uses those of the host.
 
     Attributes:
         directory: where everything of it is.
@@ -114,7 +114,7 @@ class UpstreamHost:
                 process.wait(timeout=30)
 
     def run(self, *command: str) -> str:
-        """What a command prints on this host, both streams.
+        """What a command prints on the host, both streams.
 
         Raises:
             AssertionError: it failed.
@@ -134,7 +134,7 @@ class UpstreamHost:
 
     def toolchain(self, *arguments: str) -> str:
         """What a command of the project prints."""
-        # `hardway` would make an environment by this host's own Python; the linked one may be another's.
+        # `hardway` would make an environment by the host's own Python; the linked one may be another's.
         program = ("./hardway",) if self._bare else (".venv/bin/python", "-m", "cli")
         return self.run(*program, "--stack", STACK, *arguments)
 
@@ -170,7 +170,7 @@ class UpstreamHost:
         self.run("mount", "--bind", str(file), path)
 
     def enter(self) -> list[str]:
-        """The words before a command that run it on this host."""
+        """The words before a command that run it on the host."""
         # Not --wd: nsenter would enter the directory of the other mount namespace, which has no path here.
         return ["nsenter", f"--target={self._host.pid}", "--mount", "--net", "env", f"--chdir={self.checkout}"]
 
