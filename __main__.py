@@ -21,7 +21,7 @@ def build(lab: config.Lab) -> None:
     cluster = kubeadm(site) if lab.settings.bootstrap == "kubeadm" else hard_way(site)
 
     pulumi.export("endpoint", site.endpoint)
-    pulumi.export("ca_certificate", cluster.authority)
+    pulumi.export("ca_certificate", cluster.ca_certificate)
     pulumi.export("kubeconfig", cluster.kubeconfig)
     pulumi.export(
         "machines",

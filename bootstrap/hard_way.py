@@ -22,7 +22,7 @@ from components.encryption import Encryption
 from components.etcd import Etcd, EtcdArgs, EtcdMembership
 from components.etcd_snapshots import EtcdSnapshots
 from components.machine import Machine
-from components.nodes import FormerWorkers
+from components.nodes import RemovedWorkers
 from components.pki import Pki, PkiArgs
 from components.readiness import Readiness, ReadinessArgs
 from components.worker import Worker, WorkerArgs
@@ -78,10 +78,10 @@ def hard_way(site: Site) -> Cluster:
         after(etcd, *(hosts[machine.name] for machine in controllers)),
     )
     membership = EtcdMembership("etcd-membership", members, after(control_plane))
-    entrance = create_entrance(site, hosts, authority=pki.kubernetes.certificate, certificate=pki.load_balancer)
-    former_workers = FormerWorkers("former-workers", controllers[0], workers, after(control_plane, *entrance))
+    entrance = create_entrance(site, hosts, ca_certificate=pki.kubernetes.certificate, certificate=pki.load_balancer)
+    removed_workers = RemovedWorkers("former-workers", controllers[0], workers, after(control_plane, *entrance))
     # Existing machines get the entries of a new one while it is created.
-    neighbours = create_host_tables(site, hosts, former_workers)
+    host_tables = create_host_tables(site, hosts, removed_workers)
     kubelet_access = KubeletAccess("kubelet-access", controllers[0], after(control_plane, *entrance))
     dns = Dns(
         "dns",
@@ -90,7 +90,7 @@ def hard_way(site: Site) -> Cluster:
     )
     nodes: list[pulumi.Resource] = []
     calico = calico_args(site, pki.calico, controllers[0], workers, etcd.endpoints)
-    in_cluster = [Calico("calico", calico, after(control_plane, *entrance, former_workers))] if calico else []
+    in_cluster = [Calico("calico", calico, after(control_plane, *entrance, removed_workers))] if calico else []
 
     def calico_network(arguments: CalicoArgs, machine: Machine, kubelet: pulumi.Resource) -> pulumi.Resource:
         return CalicoNetwork(f"calico-network-{machine.name}", arguments, machine, after(kubelet, *in_cluster))
@@ -139,11 +139,11 @@ def hard_way(site: Site) -> Cluster:
             endpoint=site.endpoint,
             network=lab.network,
         ),
-        after(*nodes, membership, *neighbours, kubelet_access, dns),
+        after(*nodes, membership, *host_tables, kubelet_access, dns),
     )
     return Cluster(
-        authority=pki.kubernetes.certificate,
-        kubeconfig=admin_kubeconfig(site, authority=pki.kubernetes.certificate, certificate=pki.admin),
+        ca_certificate=pki.kubernetes.certificate,
+        kubeconfig=admin_kubeconfig(site, ca_certificate=pki.kubernetes.certificate, certificate=pki.admin),
         certificates=pki.certificates(),
         readiness=readiness,
     )

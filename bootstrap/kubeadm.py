@@ -18,7 +18,7 @@ from components.etcd import CLIENT_PORT, EtcdMembership
 from components.etcd_snapshots import EtcdSnapshots
 from components.kubeadm import Kubeadm, KubeadmArgs, KubeadmNode, KubeadmNodeArgs, kubeadm_images
 from components.kubeadm_pki import KubeadmPki, KubeadmPkiArgs
-from components.nodes import FormerWorkers
+from components.nodes import RemovedWorkers
 from components.readiness import Readiness, ReadinessArgs
 from config.machines import Role
 from config.versions import pins
@@ -34,18 +34,18 @@ def kubeadm(site: Site) -> Cluster:
         "pki",
         KubeadmPkiArgs(
             settings=lab.settings.pki,
-            makes_authorities=chosen.authorities == "stack",
+            creates_cas=chosen.authorities == "stack",
             terminated_domain=balancing.domain if balancing.mode == "terminate" else None,
             calico=lab.calico,
         ),
         after(*substrate.checks),
     )
-    given = pki.authorities
+    given = pki.cas
     hosts = prepare_hosts(site, not_before=given.kubernetes.not_before if given else None)
     entrance = create_entrance(
         site,
         hosts,
-        authority=given.kubernetes.certificate if given else None,
+        ca_certificate=given.kubernetes.certificate if given else None,
         certificate=pki.load_balancer,
         health_proxies=False,
     )
@@ -85,7 +85,7 @@ def kubeadm(site: Site) -> Cluster:
         KubeadmArgs(
             controllers=controllers,
             workers=workers,
-            authorities=given,
+            cas=given,
             join_token=pki.join_token,
             endpoint=site.endpoint,
             domains=[balancing.domain] if balancing.domain else [],
@@ -97,11 +97,11 @@ def kubeadm(site: Site) -> Cluster:
     )
     EtcdSnapshots("etcd-snapshots", controllers, after(cluster))
     membership = EtcdMembership("etcd-membership", controllers, after(cluster))
-    former_nodes = FormerWorkers("former-workers", controllers[0], members, after(cluster.made))
-    neighbours = create_host_tables(site, hosts, former_nodes)
+    removed_nodes = RemovedWorkers("former-workers", controllers[0], members, after(cluster.made))
+    host_tables = create_host_tables(site, hosts, removed_nodes)
     network: list[pulumi.Resource] = []
     if calico:
-        network.append(Calico("calico", calico, after(cluster.made, former_nodes)))
+        network.append(Calico("calico", calico, after(cluster.made, removed_nodes)))
         for machine in members:
             runtime = runtimes[machine.name].runtime
             plugin = CalicoPlugin(f"calico-plugin-{machine.name}", calico, machine, after(runtime))
@@ -116,11 +116,11 @@ def kubeadm(site: Site) -> Cluster:
             endpoint=site.endpoint,
             network=lab.network,
         ),
-        after(cluster, membership, *neighbours, *network),
+        after(cluster, membership, *host_tables, *network),
     )
     return Cluster(
-        authority=cluster.authority,
-        kubeconfig=admin_kubeconfig(site, authority=cluster.authority, certificate=cluster.administrator),
+        ca_certificate=cluster.ca_certificate,
+        kubeconfig=admin_kubeconfig(site, ca_certificate=cluster.ca_certificate, certificate=cluster.administrator),
         certificates=pki.certificates(),
         readiness=readiness,
     )

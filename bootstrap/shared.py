@@ -12,8 +12,8 @@ from components.host import Host, HostArgs
 from components.kubeconfigs import kubeconfig
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
 from components.machine import Machine
-from components.neighbours import Neighbours, NeighboursArgs
-from components.nodes import FormerWorkers
+from components.machine_network import MachineNetwork, MachineNetworkArgs
+from components.nodes import RemovedWorkers
 from components.pki import CalicoIdentities, KeyPair
 from components.readiness import Readiness
 from components.substrate import Substrate
@@ -58,7 +58,7 @@ class Site:
 class Cluster:
     """A cluster that was built: who it is, and when it is ready."""
 
-    authority: pulumi.Input[str]
+    ca_certificate: pulumi.Input[str]
     kubeconfig: pulumi.Output[str]
     certificates: pulumi.Output[list[dict[str, str]]]
     readiness: Readiness
@@ -84,7 +84,7 @@ def create_entrance(
     site: Site,
     hosts: Mapping[str, Host],
     *,
-    authority: pulumi.Input[str] | None,
+    ca_certificate: pulumi.Input[str] | None,
     certificate: KeyPair | None,
     health_proxies: bool = True,
 ) -> Sequence[pulumi.Resource]:
@@ -98,7 +98,7 @@ def create_entrance(
                 LoadBalancerArgs(
                     machine=balancer,
                     controllers=site.lab.with_role(Role.CONTROLLER),
-                    authority=authority,
+                    ca_certificate=ca_certificate,
                     certificate=certificate,
                     health_proxies=health_proxies,
                 ),
@@ -113,20 +113,20 @@ def create_entrance(
     return entrance
 
 
-def create_host_tables(site: Site, hosts: Mapping[str, Host], former: FormerWorkers) -> Sequence[Neighbours]:
+def create_host_tables(site: Site, hosts: Mapping[str, Host], removed: RemovedWorkers) -> Sequence[MachineNetwork]:
     """Create the host table and the pod routes on every machine."""
     lab, domain = site.lab, site.lab.settings.load_balancing.domain
     return [
-        Neighbours(
+        MachineNetwork(
             f"neighbours-{name}",
-            NeighboursArgs(
+            MachineNetworkArgs(
                 machine=machine,
                 lab=lab.machines,
                 network=lab.network,
                 api=(site.substrate.api_address, domain) if domain else None,
                 calico=lab.calico,
             ),
-            after(hosts[name], former),
+            after(hosts[name], removed),
         )
         for name, machine in site.machines.items()
     ]
@@ -154,8 +154,8 @@ def calico_args(
     )
 
 
-def admin_kubeconfig(site: Site, *, authority: pulumi.Input[str], certificate: KeyPair) -> pulumi.Output[str]:
+def admin_kubeconfig(site: Site, *, ca_certificate: pulumi.Input[str], certificate: KeyPair) -> pulumi.Output[str]:
     """The kubeconfig for people."""
     return kubeconfig(
-        cluster=site.cluster, server=site.endpoint, authority=authority, user="admin", certificate=certificate
+        cluster=site.cluster, server=site.endpoint, ca_certificate=ca_certificate, user="admin", certificate=certificate
     )

@@ -86,19 +86,19 @@ class ControlPlane(Component):
     def _controller(self, name: str, args: ControlPlaneArgs, controller: Machine) -> None:
         apiserver = _apiserver_files(args)
         manager = _client_files("kube-controller-manager", args.pki.kube_controller_manager, args)
-        # The authority's key: the controller manager signs certificate requests with it.
+        # The CA's key: the controller manager signs certificate requests with it.
         manager += [_key("ca.key", args.pki.kubernetes.key)]
         scheduler = _client_files("kube-scheduler", args.pki.kube_scheduler, args)
         scheduler += [File(path=f"{_CONFIG}/kube-scheduler.yaml", content=scheduler_configuration(), mode="0600")]
-        # All three serve TLS, and read the authorities of their clients when they start.
-        authorities = [file for file in apiserver if file.path in (f"{_PKI}/ca.crt", f"{_PKI}/front-proxy-ca.crt")]
+        # All three serve TLS, and read the CAs of their clients when they start.
+        cas = [file for file in apiserver if file.path in (f"{_PKI}/ca.crt", f"{_PKI}/front-proxy-ca.crt")]
         health = File(path="/etc/nginx/nginx.conf", content=_HEALTH_PROXY.read_text())
         admin = File(
             path=_ADMIN_CONF,
             content=kubeconfig(
                 cluster=args.cluster,
                 server=args.endpoint,
-                authority=args.pki.kubernetes.certificate,
+                ca_certificate=args.pki.kubernetes.certificate,
                 user="admin",
                 certificate=args.pki.admin,
             ),
@@ -107,7 +107,7 @@ class ControlPlane(Component):
         )
         etcd_programs, etcd_client = args.etcd.client_of(
             controller,
-            authority=f"{_PKI}/etcd-ca.crt",
+            ca_certificate=f"{_PKI}/etcd-ca.crt",
             certificate=f"{_PKI}/apiserver-etcd-client.crt",
             key=f"{_PKI}/apiserver-etcd-client.key",
         )
@@ -143,7 +143,7 @@ class ControlPlane(Component):
                         controller_manager_flags(args),
                         [
                             *manager,
-                            *authorities,
+                            *cas,
                             *(file for file in apiserver if file.path.endswith("service-accounts.key")),
                         ],
                         port=10257,
@@ -154,7 +154,7 @@ class ControlPlane(Component):
                     _unit(
                         "kube-scheduler",
                         scheduler_flags(),
-                        [*scheduler, *authorities],
+                        [*scheduler, *cas],
                         port=10259,
                         path="/healthz",
                         stage=2,
@@ -471,7 +471,7 @@ def _client_files(program: str, certificate: Certificate, args: ControlPlaneArgs
                 cluster=args.cluster,
                 # Its own machine's API server: it must work when the balancer does not.
                 server=f"https://127.0.0.1:{API_PORT}",
-                authority=args.pki.kubernetes.certificate,
+                ca_certificate=args.pki.kubernetes.certificate,
                 user=f"system:{program}",
                 certificate=certificate,
             ),

@@ -1,7 +1,7 @@
 """etcd: the cluster's memory, one member on each of its machines: the controllers, or machines of its own.
 
 Made on each member's machine: etcd, etcdctl and etcdutl, the member's certificate, the unit etcd.service under a user
-of its own. Clients and peers need certificates of the etcd authority. How a member joins is decided on its machine, by
+of its own. Clients and peers need certificates of the etcd CA. How a member joins is decided on its machine, by
 asking the others (etcd.sh); only the machines of the first `up` may found the cluster.
 
 Sources: https://etcd.io/docs/v3.6/op-guide/configuration/ and
@@ -63,7 +63,7 @@ class Etcd(Component):
         super().__init__("Etcd", name, opts)
         self._args = args
         self.endpoints = [f"https://{member.address}:{CLIENT_PORT}" for member in args.members]
-        founders = founders_of(f"{name}-founders", args.members, self.child())
+        initial = initial_members(f"{name}-founders", args.members, self.child())
         started = []
         for member in args.members:
             certificate = args.pki.etcd_members[member.name]
@@ -101,7 +101,7 @@ class Etcd(Component):
                             timeout_factor=member.timeout_factor,
                         ),
                     ],
-                    before_start=founders.apply(partial(join, member, args.members)),
+                    before_start=initial.apply(partial(join, member, args.members)),
                     units=[
                         Unit(
                             name="etcd.service",
@@ -151,19 +151,19 @@ class Etcd(Component):
         return self.endpoints
 
     def client_of(
-        self, machine: Machine, *, authority: str, certificate: str, key: str
+        self, machine: Machine, *, ca_certificate: str, certificate: str, key: str
     ) -> tuple[list[Fetch], list[File]]:
         """What a machine needs besides to speak to etcd and to take turns: nothing where it carries a member.
 
         Args:
             machine: where.
-            authority, certificate, key: paths of the files that its etcdctl is to use.
+            ca_certificate, certificate, key: paths of the files that its etcdctl is to use.
         """
         if machine.name in {member.name for member in self._args.members}:
             return [], []
         return (
             [fetch_etcd(self._args.artifacts, machine.arch, "etcdctl")],
-            etcd_client(self.endpoints, authority, certificate, key, timeout_factor=machine.timeout_factor),
+            etcd_client(self.endpoints, ca_certificate, certificate, key, timeout_factor=machine.timeout_factor),
         )
 
 
@@ -187,7 +187,7 @@ class EtcdMembership(Component):
         self.register_outputs({})
 
 
-def founders_of(name: str, members: Sequence[Machine], opts: pulumi.ResourceOptions) -> pulumi.Output[list[str]]:
+def initial_members(name: str, members: Sequence[Machine], opts: pulumi.ResourceOptions) -> pulumi.Output[list[str]]:
     """The names of the machines that may found the cluster: those of the first `up`, for as long as they are the same.
 
     A recreated machine must find the cluster, and fails if it cannot: never a second cluster. Whether
@@ -210,11 +210,11 @@ def founders_of(name: str, members: Sequence[Machine], opts: pulumi.ResourceOpti
     return command.stdout.apply(lambda lines: [line.split()[0] for line in lines.splitlines() if line])
 
 
-def join(member: Machine, members: Sequence[Machine], founders: Sequence[str]) -> str:
+def join(member: Machine, members: Sequence[Machine], initial: Sequence[str]) -> str:
     """The shell lines by which a member finds its cluster, or founds it together with the other founders."""
     words = ["join", member.name, peer_url(member)]
-    if member.name in founders:
-        words.append(",".join(f"{each.name}={peer_url(each)}" for each in members if each.name in founders))
+    if member.name in initial:
+        words.append(",".join(f"{each.name}={peer_url(each)}" for each in members if each.name in initial))
     return f"{USE_ETCD}\n{' '.join(words)}"
 
 
@@ -290,7 +290,7 @@ def etcd_verbs() -> str:
 
 
 def etcd_client(
-    endpoints: Sequence[str], authority: str, certificate: str, key: str, *, timeout_factor: int
+    endpoints: Sequence[str], ca_certificate: str, certificate: str, key: str, *, timeout_factor: int
 ) -> list[File]:
     """What etcdctl on a machine knows the members by, and the verbs for it."""
     # etcdctl's own deadlines are 2 s and 5 s. Most of its commands do not read the variable for the second.
@@ -306,7 +306,7 @@ def etcd_client(
             content="\n".join(
                 [
                     f"export ETCDCTL_ENDPOINTS={','.join(endpoints)}",
-                    f"export ETCDCTL_CACERT={authority}",
+                    f"export ETCDCTL_CACERT={ca_certificate}",
                     f"export ETCDCTL_CERT={certificate}",
                     f"export ETCDCTL_KEY={key}",
                     *(slow if timeout_factor > 1 else []),

@@ -19,7 +19,7 @@ from components.step import File, Step, StepArgs, Unit
 from components.systemd import timed_service, timer_unit
 
 IDENTITY_KEY = "/hardway/lab"
-"""The key in etcd that says whose the data are: SHA-256 of the etcd authority's certificate (DER), in hexadecimal
+"""The key in etcd that says whose the data are: SHA-256 of the etcd CA's certificate (DER), in hexadecimal
 digits. A lab that is destroyed and created again has another CA: it is another cluster."""
 DIRECTORY = "/var/lib/etcd-snapshots"
 _SCRIPT = "/usr/local/lib/hardway/etcd-snapshot"

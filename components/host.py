@@ -52,7 +52,7 @@ class HostArgs:
     """Args:
     machine: the machine to prepare.
     lab: every machine of the lab: some packages depend on the others.
-    not_before: when the lab's authorities begin to be valid (RFC 3339); no clock may be behind it. None where they are
+    not_before: when the lab's CAs begin to be valid (RFC 3339); no clock may be behind it. None where they are
         made later, on a machine.
     modules: kernel modules beyond those of every machine.
     """

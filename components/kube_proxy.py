@@ -80,7 +80,7 @@ def proxy_files(
             content=kubeconfig(
                 cluster=cluster,
                 server=endpoint,
-                authority=pki.kubernetes.certificate,
+                ca_certificate=pki.kubernetes.certificate,
                 user="system:kube-proxy",
                 certificate=pki.kube_proxy,
             ),

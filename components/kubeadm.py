@@ -21,7 +21,7 @@ import yaml
 from components.component import Component
 from components.container_runtime import WORKER_VERBS
 from components.control_plane import AUDIT_LOGS, AUDIT_POLICY, audit_policy
-from components.etcd import CLIENT_PORT, LEFT_ASIDE, USE_ETCD, etcd_client, fetch_etcd, founders_of
+from components.etcd import CLIENT_PORT, LEFT_ASIDE, USE_ETCD, etcd_client, fetch_etcd, initial_members
 from components.kubeadm_config import (
     DISCOVERY,
     init_documents,
@@ -29,7 +29,7 @@ from components.kubeadm_config import (
     machine_label,
     yaml_of,
 )
-from components.kubeadm_pki import Authorities
+from components.kubeadm_pki import CertificateAuthorities
 from components.kubeconfigs import Credentials, KubeconfigError, credentials_of
 from components.kubelet import KEPT_SYSCTLS, RESOLV_CONF, resolv_conf_command
 from components.machine import Machine
@@ -82,7 +82,7 @@ class KubeadmArgs:
     """Args:
     controllers: the machines with the control plane; the first of them makes the cluster.
     workers: the others that join.
-    authorities: what kubeadm is to take; None where it makes its own.
+    cas: what kubeadm is to take; None where it makes its own.
     join_token: id and secret, see `KubeadmPki`.
     endpoint: https://address:6443 of the load balancer.
     domains: names of the API's beside those that kubeadm gives it.
@@ -93,7 +93,7 @@ class KubeadmArgs:
 
     controllers: Sequence[Machine]
     workers: Sequence[Machine]
-    authorities: Authorities | None
+    cas: CertificateAuthorities | None
     join_token: pulumi.Output[str]
     endpoint: pulumi.Input[str]
     domains: Sequence[str]
@@ -189,8 +189,8 @@ class Kubeadm(Component):
     Attributes:
         made: the step after which the API answers; other machines may still be on their way.
         nodes: machine name -> the step after which its kubelet runs.
-        authority: the certificate (PEM) of the API's authority.
-        administrator: the administrator's key and certificate: the stack's, or where kubeadm made the authorities its.
+        ca_certificate: the certificate (PEM) of the API's CA.
+        administrator: the administrator's key and certificate: the stack's, or where kubeadm made the CAs its.
     """
 
     def __init__(self, name: str, args: KubeadmArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -200,27 +200,29 @@ class Kubeadm(Component):
         def after(machine: Machine, *steps: pulumi.Resource) -> pulumi.ResourceOptions:
             return self.child(args.runtimes[machine.name], *steps)
 
-        founders = founders_of(f"{name}-founders", [first], self.child())
-        made = self.made = Step(f"{name}-{first.name}", _init_step(first, args, founders), after(first))
+        initial = initial_members(f"{name}-founders", [first], self.child())
+        made = self.made = Step(f"{name}-{first.name}", _init_step(first, args, initial), after(first))
         self.nodes: dict[str, pulumi.Resource] = {first.name: made}
-        if args.authorities is None:
+        if args.cas is None:
             printed = made.stdout.apply(lambda text: printed_credentials(first.name, text))
             self.administrator = KeyPair(
                 private_key=printed.apply(lambda read: read.key), public=printed.apply(lambda read: read.certificate)
             )
-            self.authority = pulumi.Output.unsecret(printed.apply(lambda read: read.authority))
+            self.ca_certificate = pulumi.Output.unsecret(printed.apply(lambda read: read.ca_certificate))
         else:
-            self.administrator = args.authorities.admin
-            self.authority = args.authorities.kubernetes.certificate
+            self.administrator = args.cas.admin
+            self.ca_certificate = args.cas.kubernetes.certificate
         # Beside those that join, which wait for the token that it gives them where `init` was long ago.
         Step(f"{name}-admission", _admission_step([first, *others, *args.workers], args), after(first, made))
         for machine in (*others, *args.workers):
-            joined = Step(f"{name}-{machine.name}", _join_step(machine, args, self.authority), after(machine, made))
+            joined = Step(
+                f"{name}-{machine.name}", _join_step(machine, args, self.ca_certificate), after(machine, made)
+            )
             self.nodes[machine.name] = joined
         self.register_outputs({})
 
 
-def _init_step(machine: Machine, args: KubeadmArgs, founders: pulumi.Output[list[str]]) -> StepArgs:
+def _init_step(machine: Machine, args: KubeadmArgs, initial: pulumi.Output[list[str]]) -> StepArgs:
     settings = pulumi.Output.all(args.endpoint, machine.identity).apply(
         lambda known: yaml_of(
             init_documents(
@@ -239,7 +241,7 @@ def _init_step(machine: Machine, args: KubeadmArgs, founders: pulumi.Output[list
         verb = "init_cluster" if machine.name in may_found else "rejoin_cluster"
         return f"{_USE_BOTH}\n{verb} {endpoint} {machine.name}{shows}"
 
-    given = args.authorities
+    given = args.cas
     shows = "" if given else "\ncat /etc/kubernetes/admin.conf"
     return StepArgs(
         machine=machine,
@@ -250,22 +252,22 @@ def _init_step(machine: Machine, args: KubeadmArgs, founders: pulumi.Output[list
             File(path=_TOKEN, content=args.join_token, mode="0600", secret=True),
             # Of use where this machine is recreated, and the others still have the cluster.
             *(_joining_files(machine, args, given.kubernetes.certificate, _REJOIN) if given else ()),
-            *_authority_files(given),
+            *_ca_files(given),
         ],
-        run=pulumi.Output.all(args.endpoint, founders).apply(script),
+        run=pulumi.Output.all(args.endpoint, initial).apply(script),
         undo=_UNDO,
         prints_secrets=given is None,
     )
 
 
-def _join_step(machine: Machine, args: KubeadmArgs, authority: pulumi.Output[str]) -> StepArgs:
+def _join_step(machine: Machine, args: KubeadmArgs, ca_certificate: pulumi.Output[str]) -> StepArgs:
     return StepArgs(
         machine=machine,
         name="node",
         prepare=_prepare(machine),
         files=[
-            *_joining_files(machine, args, authority, _SETTINGS),
-            *(_authority_files(args.authorities) if machine.has(Role.CONTROLLER) else []),
+            *_joining_files(machine, args, ca_certificate, _SETTINGS),
+            *(_ca_files(args.cas) if machine.has(Role.CONTROLLER) else []),
         ],
         run=f"{_USE}\njoin_cluster",
         undo=_UNDO,
@@ -273,14 +275,14 @@ def _join_step(machine: Machine, args: KubeadmArgs, authority: pulumi.Output[str
 
 
 def _joining_files(
-    machine: Machine, args: KubeadmArgs, authority: pulumi.Input[str], settings: str
+    machine: Machine, args: KubeadmArgs, ca_certificate: pulumi.Input[str], settings: str
 ) -> tuple[File, File]:
     """By what a machine joins: how, in a file `settings`; and which cluster, with the token."""
     configuration = pulumi.Output.from_input(machine.identity).apply(
         lambda identity: yaml_of([join_configuration(machine, identity)])
     )
-    discovery = pulumi.Output.all(args.endpoint, authority, args.join_token).apply(
-        lambda known: discovery_file(server=known[0], authority=known[1], token=known[2])
+    discovery = pulumi.Output.all(args.endpoint, ca_certificate, args.join_token).apply(
+        lambda known: discovery_file(server=known[0], ca_certificate=known[1], token=known[2])
     )
     return (
         File(path=settings, content=configuration, mode="0600"),
@@ -331,7 +333,7 @@ def port_table(machine: Machine) -> str:
     return "\n".join(f"{port} {what}" for part in parts for port, what in sorted(PORTS[part].items()))
 
 
-def discovery_file(*, server: str, authority: str, token: str) -> str:
+def discovery_file(*, server: str, ca_certificate: str, token: str) -> str:
     """The kubeconfig by which a machine finds the cluster and may join it, YAML."""
     return yaml.safe_dump(
         {
@@ -342,7 +344,7 @@ def discovery_file(*, server: str, authority: str, token: str) -> str:
                     "name": "kubernetes",
                     "cluster": {
                         "server": server,
-                        "certificate-authority-data": base64.b64encode(authority.encode()).decode(),
+                        "certificate-authority-data": base64.b64encode(ca_certificate.encode()).decode(),
                     },
                 }
             ],
@@ -369,19 +371,19 @@ def printed_credentials(machine: str, kubeconfig: str) -> Credentials:
         ) from None
 
 
-def _authority_files(authorities: Authorities | None) -> list[File]:
-    if authorities is None:
+def _ca_files(cas: CertificateAuthorities | None) -> list[File]:
+    if cas is None:
         return []
     pairs = [
-        ("ca.crt", authorities.kubernetes.certificate, "ca.key", authorities.kubernetes.key),
-        ("etcd/ca.crt", authorities.etcd.certificate, "etcd/ca.key", authorities.etcd.key),
+        ("ca.crt", cas.kubernetes.certificate, "ca.key", cas.kubernetes.key),
+        ("etcd/ca.crt", cas.etcd.certificate, "etcd/ca.key", cas.etcd.key),
         (
             "front-proxy-ca.crt",
-            authorities.front_proxy.certificate,
+            cas.front_proxy.certificate,
             "front-proxy-ca.key",
-            authorities.front_proxy.key,
+            cas.front_proxy.key,
         ),
-        ("sa.pub", authorities.service_accounts.public, "sa.key", authorities.service_accounts.private_key),
+        ("sa.pub", cas.service_accounts.public, "sa.key", cas.service_accounts.private_key),
     ]
     return [
         file

@@ -23,7 +23,7 @@ from config.versions import pins
 
 _API = "kubeadm.k8s.io/v1beta4"
 DISCOVERY = "/etc/hardway/discovery.conf"
-"""A kubeconfig with the join token: where the API is, by which authority, and who may join. Only while joining."""
+"""A kubeconfig with the join token: where the API is, by which CA, and who may join. Only while joining."""
 MACHINE_LABEL = "hardway/machine"
 """On every Node: which machine its kubelet runs on. A recreated machine of the same name is another."""
 NODE_LABEL = "hardway/worker"
@@ -124,7 +124,7 @@ def cluster_configuration(
 
 
 def kubelet_configuration(machine: Machine, network: Network) -> dict[str, Any]:
-    """KubeletConfiguration of all machines; kubeadm adds the DNS address, the authority and the rest."""
+    """KubeletConfiguration of all machines; kubeadm adds the DNS address, the CA and the rest."""
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",

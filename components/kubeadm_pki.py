@@ -1,6 +1,6 @@
-"""The keys of a lab that kubeadm makes: the authorities it is given, the administrator's certificate, the join token.
+"""The keys of a lab that kubeadm makes: the CAs it is given, the administrator's certificate, the join token.
 
-kubeadm issues all other certificates itself, on the controllers, from the authorities' keys; with authorities of its
+kubeadm issues all other certificates itself, on the controllers, from the CAs' keys; with CAs of its
 own it is given none.
 
 Source: https://kubernetes.io/docs/tasks/administer-cluster/kubeadm/kubeadm-certs/#custom-certificates
@@ -16,9 +16,9 @@ import pulumi_tls as tls
 from components.component import Component
 from components.pki import (
     CLIENT,
-    Authority,
     CalicoIdentities,
     Certificate,
+    CertificateAuthority,
     KeyPair,
     certificate_rows,
     private_key,
@@ -32,30 +32,30 @@ from config.settings import PkiSettings
 class KubeadmPkiArgs:
     """Args:
     settings: algorithm and validity.
-    makes_authorities: whether the stack makes them, and not kubeadm.
+    creates_cas: whether the stack makes them, and not kubeadm.
     terminated_domain: the domain whose TLS ends at the load balancers, where it does.
     calico: Calico's settings, where it is the pod network.
     """
 
     settings: PkiSettings
-    makes_authorities: bool
+    creates_cas: bool
     terminated_domain: str | None
     calico: CalicoSettings | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Authorities:
+class CertificateAuthorities:
     """What kubeadm finds in /etc/kubernetes/pki.
 
     Args:
-        kubernetes, etcd, front_proxy: the authorities.
+        kubernetes, etcd, front_proxy: the CAs.
         service_accounts: the key pair that signs and verifies service account tokens.
         admin: the administrator, for the program's output.
     """
 
-    kubernetes: Authority
-    etcd: Authority
-    front_proxy: Authority
+    kubernetes: CertificateAuthority
+    etcd: CertificateAuthority
+    front_proxy: CertificateAuthority
     service_accounts: KeyPair
     admin: Certificate
 
@@ -64,7 +64,7 @@ class KubeadmPki(Component):
     """What kubeadm is given.
 
     Attributes:
-        authorities: None where kubeadm makes its own.
+        cas: None where kubeadm makes its own.
         calico: who Calico is, where it is the pod network; else None.
         load_balancer: the self-signed certificate of the lab's domain, where TLS is terminated; else None.
         join_token: id and secret of the token that machines join with (secret). It is one while machines join: the API
@@ -73,10 +73,10 @@ class KubeadmPki(Component):
 
     def __init__(self, name: str, args: KubeadmPkiArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("KubeadmPki", name, opts)
-        self.authorities = self._authorities(name, args.settings) if args.makes_authorities else None
+        self.cas = self._cas(name, args.settings) if args.creates_cas else None
         self.calico = (
-            CalicoIdentities.issue(name, args.calico, self.authorities.kubernetes, self.authorities.etcd)
-            if args.calico and self.authorities
+            CalicoIdentities.issue(name, args.calico, self.cas.kubernetes, self.cas.etcd)
+            if args.calico and self.cas
             else None
         )
         domain = args.terminated_domain
@@ -88,20 +88,20 @@ class KubeadmPki(Component):
         self.join_token = seed.private_key_pem.apply(join_token)
         self.register_outputs({})
 
-    def _authorities(self, name: str, settings: PkiSettings) -> Authorities:
-        kubernetes = Authority(f"{name}-kubernetes-ca", "kubernetes-ca", settings, self.child())
+    def _cas(self, name: str, settings: PkiSettings) -> CertificateAuthorities:
+        kubernetes = CertificateAuthority(f"{name}-kubernetes-ca", "kubernetes-ca", settings, self.child())
         pair = private_key(f"{name}-service-accounts", settings.algorithm, self.child())
-        return Authorities(
+        return CertificateAuthorities(
             kubernetes=kubernetes,
-            etcd=Authority(f"{name}-etcd-ca", "etcd-ca", settings, self.child()),
-            front_proxy=Authority(f"{name}-front-proxy-ca", "front-proxy-ca", settings, self.child()),
+            etcd=CertificateAuthority(f"{name}-etcd-ca", "etcd-ca", settings, self.child()),
+            front_proxy=CertificateAuthority(f"{name}-front-proxy-ca", "front-proxy-ca", settings, self.child()),
             service_accounts=KeyPair(private_key=pair.private_key_pem, public=pair.public_key_pem),
             admin=kubernetes.issue(f"{name}-admin", common_name="admin", organization="system:masters", uses=CLIENT),
         )
 
     def certificates(self) -> pulumi.Output[list[dict[str, str]]]:
         """Name, subject and end (RFC 3339) of every certificate that the stack made."""
-        found = self.authorities
+        found = self.cas
         return certificate_rows(
             [found.kubernetes, found.etcd, found.front_proxy] if found else [],
             [

@@ -29,36 +29,36 @@ class Credentials:
     """What is read from a kubeconfig that a machine has printed, all as PEM; nothing else of it is used.
 
     Args:
-        authority: the certificate of the API's authority.
+        ca_certificate: the certificate of the API's CA.
         certificate: the client's.
         key: the client's private key.
     """
 
-    authority: str
+    ca_certificate: str
     certificate: str
     key: str
 
 
 def kubeconfig(
-    *, cluster: str, server: pulumi.Input[str], authority: pulumi.Input[str], user: str, certificate: KeyPair
+    *, cluster: str, server: pulumi.Input[str], ca_certificate: pulumi.Input[str], user: str, certificate: KeyPair
 ) -> pulumi.Output[str]:
     """A kubeconfig (YAML, secret) with everything inside.
 
     Args:
         cluster: the name the cluster goes by in it.
         server: https://address:port.
-        authority: the certificate (PEM) that the server's certificate is checked against.
+        ca_certificate: the certificate (PEM) that the server's certificate is checked against.
         user: the name the user goes by in it.
         certificate: who the user is.
     """
-    return pulumi.Output.all(server, authority, certificate.public, certificate.private_key).apply(
+    return pulumi.Output.all(server, ca_certificate, certificate.public, certificate.private_key).apply(
         lambda known: render(
-            cluster=cluster, server=known[0], authority=known[1], user=user, certificate=known[2], key=known[3]
+            cluster=cluster, server=known[0], ca_certificate=known[1], user=user, certificate=known[2], key=known[3]
         )
     )
 
 
-def render(*, cluster: str, server: str, authority: str, user: str, certificate: str, key: str) -> str:
+def render(*, cluster: str, server: str, ca_certificate: str, user: str, certificate: str, key: str) -> str:
     """The kubeconfig as YAML, of values that are known."""
     return yaml.safe_dump(
         {
@@ -67,7 +67,7 @@ def render(*, cluster: str, server: str, authority: str, user: str, certificate:
             "clusters": [
                 {
                     "name": cluster,
-                    "cluster": {"server": server, "certificate-authority-data": _base64(authority)},
+                    "cluster": {"server": server, "certificate-authority-data": _base64(ca_certificate)},
                 }
             ],
             "users": [
@@ -95,7 +95,7 @@ def credentials_of(text: str) -> Credentials:
         raise KubeconfigError("it is no YAML") from None
     cluster, user = _only(document, "clusters", "cluster"), _only(document, "users", "user")
     return Credentials(
-        authority=_pem(cluster, "certificate-authority-data", "CERTIFICATE"),
+        ca_certificate=_pem(cluster, "certificate-authority-data", "CERTIFICATE"),
         certificate=_pem(user, "client-certificate-data", "CERTIFICATE"),
         key=_pem(user, "client-key-data", "PRIVATE KEY"),
     )

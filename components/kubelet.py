@@ -138,7 +138,7 @@ def kubelet_files(
             content=kubeconfig(
                 cluster=cluster,
                 server=endpoint,
-                authority=pki.kubernetes.certificate,
+                ca_certificate=pki.kubernetes.certificate,
                 user=f"system:node:{machine.name}",
                 certificate=certificate,
             ),

@@ -28,7 +28,7 @@ HTTPS_PORT = 443
 _TEMPLATES = Path(__file__).parents[1] / "config" / "templates"
 _CONFIGURATION = "/etc/haproxy/haproxy.cfg"
 _CERTIFICATE = "/etc/haproxy/domain.pem"
-_AUTHORITY = "/etc/haproxy/kubernetes-ca.crt"
+_CA_CERTIFICATE = "/etc/haproxy/kubernetes-ca.crt"
 # The API servers answer for more than their health.
 _ONLY_HEALTH = "\n    http-request deny deny_status 404 unless { path /healthz }"
 
@@ -38,15 +38,15 @@ class LoadBalancerArgs:
     """Args:
     machine: where HAProxy runs.
     controllers: the backends.
-    authority: the certificate (PEM) that the API servers' certificates are checked against; None where it is not there
-        before they are: TLS passes through, so clients check them all the same.
+    ca_certificate: the CA certificate (PEM) that verifies the API servers; None if it does not
+        exist yet. TLS passes through HAProxy, so clients verify the servers in both cases.
     certificate: of the lab's domain, with its key, where TLS is terminated.
     health_proxies: whether the controllers answer for their health over plain HTTP; else their API servers are asked.
     """
 
     machine: Machine
     controllers: Sequence[MachineSpec]
-    authority: pulumi.Input[str] | None
+    ca_certificate: pulumi.Input[str] | None
     certificate: KeyPair | None = None
     health_proxies: bool = True
 
@@ -57,13 +57,13 @@ class LoadBalancer(Component):
     def __init__(self, name: str, args: LoadBalancerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("LoadBalancer", name, opts)
         files = [
-            *([File(path=_AUTHORITY, content=args.authority)] if args.authority is not None else []),
+            *([File(path=_CA_CERTIFICATE, content=args.ca_certificate)] if args.ca_certificate is not None else []),
             File(
                 path=_CONFIGURATION,
                 content=haproxy_configuration(
                     args.controllers,
                     terminates=args.certificate is not None,
-                    verifies=args.authority is not None,
+                    verifies=args.ca_certificate is not None,
                     health_proxies=args.health_proxies,
                     timeout_factor=args.machine.timeout_factor,
                 ),
@@ -106,7 +106,7 @@ def haproxy_configuration(
 
     How long an API server may take to answer a check grows with `timeout_factor`, not how long a machine may.
     """
-    verification = f"verify required ca-file {_AUTHORITY} verifyhost kubernetes" if verifies else "verify none"
+    verification = f"verify required ca-file {_CA_CERTIFICATE} verifyhost kubernetes" if verifies else "verify none"
 
     def servers(port: int) -> str:
         return "\n".join(f"    server {machine.name} {machine.address}:{port}" for machine in controllers)

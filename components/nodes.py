@@ -17,7 +17,7 @@ _NODES = str(Path(LIBRARY).with_name("nodes.sh"))
 _LABEL = "hardway/worker"
 
 
-class FormerWorkers(Component):
+class RemovedWorkers(Component):
     """The way out of the cluster for workers that the lab no longer has: drained, and their Nodes deleted.
 
     Before the routes to their pods go, and before their machines.
@@ -60,7 +60,7 @@ def node_in_api(machine: Machine) -> str:
 def node_out_of_api(machine: Machine) -> str:
     """The shell lines that end a Node's pods while their kubelet is there, and delete the Node; run on a controller.
 
-    A worker that leaves a lab has been drained before (see FormerWorkers); its kubelet may have come back to the API
+    A worker that leaves a lab has been drained before (see RemovedWorkers); its kubelet may have come back to the API
     since. When the whole lab is destroyed, perhaps no API answers, and none is needed.
     """
     seconds = 60 * machine.timeout_factor

@@ -1,6 +1,6 @@
-"""The lab's keys and certificates: three authorities, and one certificate for each who has to prove something.
+"""The lab's keys and certificates: three CAs, and one certificate for each who has to prove something.
 
-Made: the authorities kubernetes, etcd and front-proxy; the certificates in `Pki`; a key pair that signs service
+Made: the CAs kubernetes, etcd and front-proxy; the certificates in `Pki`; a key pair that signs service
 account tokens.
 
 Source: https://kubernetes.io/docs/setup/best-practices/certificates/
@@ -66,8 +66,8 @@ class PkiArgs:
     cluster_domain: str
 
 
-class Authority:
-    """A self-signed certificate authority, and the way to get a certificate from it."""
+class CertificateAuthority:
+    """A self-signed CA, and the way to get a certificate from it."""
 
     def __init__(self, name: str, common_name: str, settings: PkiSettings, opts: pulumi.ResourceOptions) -> None:
         self._name = name
@@ -101,7 +101,7 @@ class Authority:
         dns_names: Sequence[str] = (),
         ip_addresses: Sequence[pulumi.Input[str]] = (),
     ) -> Certificate:
-        """A certificate of this authority, with a key of its own."""
+        """A certificate of this CA, with a key of its own."""
         key = private_key(name, self._settings.algorithm, self._opts)
         request = tls.CertRequest(
             name,
@@ -136,23 +136,25 @@ class CalicoIdentities:
     """Calico's client certificates, and the CAs that it trusts.
 
     Args:
-        authority, etcd_authority: certificates (PEM) of the API's authority and of etcd's.
+        ca_certificate, etcd_ca_certificate: certificates (PEM) of the API's CA and of etcd's.
         plugin: the CNI plugin towards the API.
         etcd_client: Calico towards etcd, where that is its datastore; else None.
     """
 
-    authority: pulumi.Output[str]
-    etcd_authority: pulumi.Output[str]
+    ca_certificate: pulumi.Output[str]
+    etcd_ca_certificate: pulumi.Output[str]
     plugin: Certificate
     etcd_client: Certificate | None
 
     @classmethod
-    def issue(cls, name: str, settings: CalicoSettings, kubernetes: Authority, etcd: Authority) -> "CalicoIdentities":
+    def issue(
+        cls, name: str, settings: CalicoSettings, kubernetes: CertificateAuthority, etcd: CertificateAuthority
+    ) -> "CalicoIdentities":
         """The certificates that Calico's datastore asks for; `name` is the PKI's."""
         in_etcd = settings.datastore == "etcd"
         return cls(
-            authority=kubernetes.certificate,
-            etcd_authority=etcd.certificate,
+            ca_certificate=kubernetes.certificate,
+            etcd_ca_certificate=etcd.certificate,
             plugin=kubernetes.issue(f"{name}-calico-cni", common_name="calico-cni", uses=CLIENT),
             etcd_client=etcd.issue(f"{name}-calico-etcd-client", common_name="calico-etcd-client", uses=CLIENT)
             if in_etcd
@@ -166,10 +168,10 @@ class CalicoIdentities:
 
 
 class Pki(Component):
-    """All authorities and certificates of a lab; the table of them stands in docs/architecture.md.
+    """All CAs and certificates of a lab; the table of them stands in docs/architecture.md.
 
     Attributes:
-        kubernetes, etcd, front_proxy: the authorities.
+        kubernetes, etcd, front_proxy: the CAs.
         admin, kube_proxy, kube_scheduler, kube_controller_manager, kube_apiserver, apiserver_kubelet_client,
         apiserver_etcd_client, front_proxy_client: one certificate each.
         kubelets, etcd_members: machine name -> certificate.
@@ -180,9 +182,9 @@ class Pki(Component):
 
     def __init__(self, name: str, args: PkiArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("Pki", name, opts)
-        self.kubernetes = Authority(f"{name}-kubernetes-ca", "kubernetes-ca", args.settings, self.child())
-        self.etcd = Authority(f"{name}-etcd-ca", "etcd-ca", args.settings, self.child())
-        self.front_proxy = Authority(f"{name}-front-proxy-ca", "front-proxy-ca", args.settings, self.child())
+        self.kubernetes = CertificateAuthority(f"{name}-kubernetes-ca", "kubernetes-ca", args.settings, self.child())
+        self.etcd = CertificateAuthority(f"{name}-etcd-ca", "etcd-ca", args.settings, self.child())
+        self.front_proxy = CertificateAuthority(f"{name}-front-proxy-ca", "front-proxy-ca", args.settings, self.child())
 
         self.admin = self.kubernetes.issue(
             f"{name}-admin", common_name="admin", organization="system:masters", uses=CLIENT
@@ -272,7 +274,7 @@ class Pki(Component):
 
     def certificates(self) -> pulumi.Output[list[dict[str, str]]]:
         """Name, subject and end (RFC 3339) of every certificate."""
-        authorities = [self.kubernetes, self.etcd, self.front_proxy]
+        cas = [self.kubernetes, self.etcd, self.front_proxy]
         leaves = [
             self.admin,
             self.kube_proxy,
@@ -287,17 +289,17 @@ class Pki(Component):
             *(self.calico.certificates if self.calico else []),
             *([self.load_balancer] if self.load_balancer else []),
         ]
-        return certificate_rows(authorities, leaves)
+        return certificate_rows(cas, leaves)
 
 
 def certificate_rows(
-    authorities: Sequence[Authority], leaves: Sequence[Certificate]
+    cas: Sequence[CertificateAuthority], leaves: Sequence[Certificate]
 ) -> pulumi.Output[list[dict[str, str]]]:
     """Name, subject and end (RFC 3339) of these certificates."""
     rows: list[pulumi.Input[dict[str, str]]] = [
         *(
             pulumi.Output.all(name=ca.subject.removeprefix("CN="), subject=ca.subject, not_after=ca.not_after)
-            for ca in authorities
+            for ca in cas
         ),
         *(pulumi.Output.all(name=leaf.name, subject=leaf.subject, not_after=leaf.not_after) for leaf in leaves),
     ]
@@ -305,7 +307,7 @@ def certificate_rows(
 
 
 def self_signed(name: str, domain: str, settings: PkiSettings, opts: pulumi.ResourceOptions) -> Certificate:
-    """A server's certificate that no authority stands for: people trust it by itself, or not at all."""
+    """A server's certificate that no CA stands for: people trust it by itself, or not at all."""
     key = private_key(name, settings.algorithm, opts)
     certificate = tls.SelfSignedCert(
         name,

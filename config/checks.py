@@ -335,26 +335,26 @@ def _kubeadm(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator
                 "leave it out, or take the hard way",
             )
     if settings.kubeadm.authorities == "kubeadm":
-        yield from _authorities_of_kubeadm(settings, machines)
+        yield from _cas_of_kubeadm(settings, machines)
 
 
-def _authorities_of_kubeadm(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
+def _cas_of_kubeadm(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
     key = "lab.kubeadm.authorities"
     if _counted(settings, machines)["controllers"] > 1:
         yield Problem(
             (key, "lab.controllers"),
-            "kubeadm makes its authorities on the first controller, and the others would need their keys from there",
+            "kubeadm creates its CAs on the first controller, and the other controllers would need their keys",
             "take stack, which gives them to every controller, or one controller",
         )
     if settings.network.pod_network == "calico":
         yield Problem(
             (key, "lab.network.pod_network"),
-            "Calico's plugin has a certificate of the lab's own authority, which there is none of",
+            "Calico's plugin needs a certificate from the CA of the lab, which does not exist then",
             "take stack, or leave lab.network.pod_network out",
         )
     if settings.load_balancing.mode == "terminate":
         yield Problem(
             (key, "lab.load_balancing.mode"),
-            "a balancer that terminates TLS verifies the API servers, by an authority that is not there before them",
+            "a load balancer that terminates TLS verifies the API servers with the CA, which does not exist yet",
             "take stack, or leave lab.load_balancing.mode out",
         )

@@ -14,7 +14,7 @@ class KubeadmSettings(Settings):
     """What kubeadm is to take, and from where."""
 
     authorities: Literal["stack", "kubeadm"] = "stack"
-    """Who makes the authorities: the stack, whose PKI kubeadm finds in its place, or kubeadm itself."""
+    """Who makes the CAs: the stack, whose PKI kubeadm finds in its place, or kubeadm itself."""
     packages: Literal["artifacts", "apt"] = "artifacts"
     """Where kubelet, kubeadm and kubectl come from: the artifact source, or upstream's Debian packages."""
 

@@ -36,7 +36,7 @@ class FirewallStatus:
     drops: tuple[str, ...] = ()
 
 
-def of_this_host(cluster: Cluster) -> list[FirewallStatus]:
+def of_pulumi_host(cluster: Cluster) -> list[FirewallStatus]:
     """That of the host of a lab of containers, through which its packets go; none for other labs."""
     stack = cluster.stack
     if not stack.traits.on_engine:

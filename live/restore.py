@@ -67,7 +67,7 @@ class Facts:
         programs: whether etcd's programs are there.
         unit: whether etcd's unit is there, or its static pod.
         token: --initial-cluster-token in that.
-        identity: of the etcd authority, see etcd_snapshots.IDENTITY_KEY.
+        identity: of the etcd CA, see etcd_snapshots.IDENTITY_KEY.
         free: bytes on the disk with etcd's data.
         control_plane: whether the API server's unit is there, or its static pod.
         revision: the highest in the data of a member that does not run, those of earlier restores among them.
@@ -178,7 +178,7 @@ def find_problems(cluster: Cluster, file: Path, probes: Sequence[Probe], facts: 
             if has.free < wanted:
                 found.append(f"{member.name} has {has.free >> 20} MiB of disk free, {wanted >> 20} MiB are wanted")
     for what, values in (
-        ("etcd authorities", {has.identity for has in facts.values() if has.identity}),
+        ("etcd CAs", {has.identity for has in facts.values() if has.identity}),
         ("cluster tokens", {has.token for has in facts.values() if has.token}),
     ):
         if len(values) > 1:

@@ -278,7 +278,7 @@ def gather(cluster: Cluster) -> Status:
     """Ask everything at once; what does not answer within seconds is part of the status."""
     with ThreadPoolExecutor(max_workers=2) as threads:
         asked = threads.submit(ask_endpoint, cluster)
-        read = threads.submit(firewalls.of_this_host, cluster)
+        read = threads.submit(firewalls.of_pulumi_host, cluster)
         probes = _ask_what_depends(cluster, probe_all(cluster))
         said, here = asked.result(), read.result()
     certificates = access.read(cluster.stack).get("certificates", [])

@@ -9,7 +9,7 @@ from components.calico import datastore, pools
 from components.calico.arguments import CalicoArgs
 from components.calico.controllers import deployment
 from components.calico.node import daemon_set
-from components.calico.rights import CONTROLLERS, NAMESPACE, NODE, rights
+from components.calico.rbac import CONTROLLERS, NAMESPACE, NODE, rbac_objects
 from components.component import Component
 from components.machine import Machine
 from components.manifests import KUBECTL
@@ -68,7 +68,7 @@ class Calico(Component):
 def objects(settings: CalicoSettings, endpoints: Sequence[str]) -> str:
     """The objects of the API that are Calico's, YAML, in the order of their dependence."""
     known = datastore.environment(settings, endpoints)
-    documents = [*rights(settings), daemon_set(settings, known), deployment(settings, known)]
+    documents = [*rbac_objects(settings), daemon_set(settings, known), deployment(settings, known)]
     return yaml.safe_dump_all(documents, sort_keys=False)
 
 

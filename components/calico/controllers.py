@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.calico import datastore
-from components.calico.rights import CONTROLLERS, NAMESPACE
+from components.calico.rbac import CONTROLLERS, NAMESPACE
 from config.calico import CalicoSettings
 from config.versions import pins
 

@@ -14,7 +14,9 @@ from config.calico import CalicoSettings
 
 PKI = "/etc/calico/pki"
 """Who Calico is towards etcd, on the workers and where calicoctl is."""
-_AUTHORITY, _CERTIFICATE, _KEY = (f"{PKI}/{name}" for name in ("etcd-ca.crt", "etcd-client.crt", "etcd-client.key"))
+_CA_CERTIFICATE, _CERTIFICATE, _KEY = (
+    f"{PKI}/{name}" for name in ("etcd-ca.crt", "etcd-client.crt", "etcd-client.key")
+)
 
 
 def environment(settings: CalicoSettings, endpoints: Sequence[str]) -> dict[str, str]:
@@ -24,7 +26,7 @@ def environment(settings: CalicoSettings, endpoints: Sequence[str]) -> dict[str,
     return {
         "DATASTORE_TYPE": "etcdv3",
         "ETCD_ENDPOINTS": ",".join(endpoints),
-        "ETCD_CA_CERT_FILE": _AUTHORITY,
+        "ETCD_CA_CERT_FILE": _CA_CERTIFICATE,
         "ETCD_CERT_FILE": _CERTIFICATE,
         "ETCD_KEY_FILE": _KEY,
     }
@@ -37,7 +39,7 @@ def plugin_keys(settings: CalicoSettings, endpoints: Sequence[str]) -> dict[str,
     return {
         "datastore_type": "etcdv3",
         "etcd_endpoints": ",".join(endpoints),
-        "etcd_ca_cert_file": _AUTHORITY,
+        "etcd_ca_cert_file": _CA_CERTIFICATE,
         "etcd_cert_file": _CERTIFICATE,
         "etcd_key_file": _KEY,
     }
@@ -54,7 +56,7 @@ def calicoctl_configuration(settings: CalicoSettings, endpoints: Sequence[str]) 
         spec = {
             "datastoreType": "etcdv3",
             "etcdEndpoints": ",".join(endpoints),
-            "etcdCACertFile": _AUTHORITY,
+            "etcdCACertFile": _CA_CERTIFICATE,
             "etcdCertFile": _CERTIFICATE,
             "etcdKeyFile": _KEY,
         }
@@ -68,7 +70,7 @@ def identity(identities: CalicoIdentities) -> list[File]:
     if certificate is None:
         return []
     return [
-        File(path=_AUTHORITY, content=identities.etcd_authority),
+        File(path=_CA_CERTIFICATE, content=identities.etcd_ca_certificate),
         File(path=_CERTIFICATE, content=certificate.public),
         File(path=_KEY, content=certificate.private_key, mode="0600", secret=True),
     ]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.calico import datastore
-from components.calico.rights import NAMESPACE, NODE
+from components.calico.rbac import NAMESPACE, NODE
 from config.calico import CalicoSettings
 from config.versions import pins
 

@@ -16,7 +16,7 @@ import pulumi
 from components.calico import datastore
 from components.calico.arguments import CalicoArgs
 from components.calico.node import HEALTH_PORT
-from components.calico.rights import PLUGIN_USER
+from components.calico.rbac import PLUGIN_USER
 from components.component import Component
 from components.container_runtime import WORKER_VERBS
 from components.kubeconfigs import kubeconfig
@@ -56,7 +56,7 @@ class CalicoPlugin(Component):
                         content=kubeconfig(
                             cluster=args.cluster,
                             server=args.endpoint,
-                            authority=args.identities.authority,
+                            ca_certificate=args.identities.ca_certificate,
                             user=PLUGIN_USER,
                             certificate=args.identities.plugin,
                         ),

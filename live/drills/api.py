@@ -36,11 +36,11 @@ class Api:
 
     def __init__(self, cluster: Cluster) -> None:
         document = yaml.safe_load((cluster.stack.directory / "kubeconfig").read_text())
-        authority = document["clusters"][0]["cluster"]["certificate-authority-data"]
+        ca_certificate = document["clusters"][0]["cluster"]["certificate-authority-data"]
         user = document["users"][0]["user"]
         self._endpoint = cluster.endpoint
         self._cluster = cluster
-        self._tls = ssl.create_default_context(cadata=base64.b64decode(authority).decode())
+        self._tls = ssl.create_default_context(cadata=base64.b64decode(ca_certificate).decode())
         # OpenSSL wants a file: one that is in memory alone.
         keys = os.memfd_create("keys")
         try:

@@ -43,7 +43,7 @@ class Plan:
         machine: the machine's name.
         connection: how to reach it.
         works: the steps, each after the Host.
-        not_before: when the lab's authorities begin to be valid (RFC 3339).
+        not_before: when the lab's CAs begin to be valid (RFC 3339).
     """
 
     machine: str

@@ -1,6 +1,6 @@
 """An extension API server in the lab: Kubernetes' own example, with etcd beside it, registered as an APIService.
 
-Its certificate is of an authority of the test's own, which the APIService names: nothing is left unverified.
+Its certificate is of a CA of the test's own, which the APIService names: nothing is left unverified.
 Source: https://kubernetes.io/docs/tasks/extend-kubernetes/setup-extension-api-server/
 """
 
@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab.authority import Authority
+from lab.certificate_authority import CertificateAuthority
 from lab.cluster import Cluster
 from lab.polling import eventually
 from lab.workload import Workload, image
@@ -39,11 +39,11 @@ class ExtensionApi:
 
     Args:
         workload: brings images to the workers.
-        authority: signs its certificate.
+        ca: signs its certificate.
     """
 
     workload: Workload
-    authority: Authority = field(default_factory=lambda: Authority("extension-api-ca"))
+    ca: CertificateAuthority = field(default_factory=lambda: CertificateAuthority("extension-api-ca"))
 
     @property
     def cluster(self) -> Cluster:
@@ -103,7 +103,7 @@ class ExtensionApi:
             Status and body of the answer.
         """
         address = self.cluster.get("pod", _NAME, "--namespace", NAMESPACE)["status"]["podIP"]
-        there = {"ca": self.authority.certificate, **files}
+        there = {"ca": self.ca.certificate, **files}
         script = "\n".join(
             [
                 "set -eu; umask 077; at=$(mktemp -d); trap 'rm -r \"$at\"' EXIT",
@@ -153,7 +153,7 @@ class ExtensionApi:
         ]
 
     def _server(self) -> list[dict[str, Any]]:
-        leaf = self.authority.server(HOST)
+        leaf = self.ca.server(HOST)
         policy = {
             "apiVersion": "audit.k8s.io/v1",
             "kind": "Policy",
@@ -185,7 +185,7 @@ class ExtensionApi:
                 "groupPriorityMinimum": 1000,
                 "versionPriority": 10,
                 "service": {"name": _NAME, "namespace": NAMESPACE, "port": 443},
-                "caBundle": base64.b64encode(self.authority.certificate.encode()).decode(),
+                "caBundle": base64.b64encode(self.ca.certificate.encode()).decode(),
             },
         )
 

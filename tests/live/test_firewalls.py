@@ -97,7 +97,7 @@ def test_the_host_of_containers_is_read_by_the_preflights_program(
         return subprocess.CompletedProcess(command, 0, "its firewall drops: x\n", "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    (found,) = firewalls.of_this_host(lab)
+    (found,) = firewalls.of_pulumi_host(lab)
     assert commands[0][2].endswith("containers/firewall_check.py") and Path(commands[0][2]).exists()
     assert commands[0][3:] == [
         "--engine",
@@ -114,6 +114,6 @@ def test_the_host_of_containers_is_read_by_the_preflights_program(
         return subprocess.CompletedProcess(command, 3, "", "netlink: Error\n")
 
     monkeypatch.setattr(subprocess, "run", fails)
-    assert firewalls.of_this_host(lab) == [FirewallStatus(machine=None, read=False, message="netlink: Error")]
+    assert firewalls.of_pulumi_host(lab) == [FirewallStatus(machine=None, read=False, message="netlink: Error")]
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    assert firewalls.of_this_host(lab) == [FirewallStatus(machine=None, read=False, message="only root may read it")]
+    assert firewalls.of_pulumi_host(lab) == [FirewallStatus(machine=None, read=False, message="only root may read it")]

@@ -115,7 +115,9 @@ def test_a_learner_that_is_only_starting_is_killed(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("chains", [loss(35), one_way("in"), one_way("out")], ids=["loss", "in", "out"])
-def test_rules_spare_this_host_and_go_again(lab: Cluster, machine: Machine, chains: str, tmp_path: Path) -> None:
+def test_rules_accept_packets_of_the_pulumi_host_and_are_removed(
+    lab: Cluster, machine: Machine, chains: str, tmp_path: Path
+) -> None:
     rules = tmp_path / "rules"
     machine.program("nft", f'[ "$1" != -f ] || cat >{rules}')
     fault = Packets(lab, lab.machine("controller-1"), chains)

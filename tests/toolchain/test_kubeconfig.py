@@ -71,7 +71,7 @@ def written(ca: str = "this lab") -> str:
     return render(
         cluster="hardway",
         server="https://10.0.0.1:6443",
-        authority=certificate_of_ca.public_bytes(Encoding.PEM).decode(),
+        ca_certificate=certificate_of_ca.public_bytes(Encoding.PEM).decode(),
         user="admin",
         certificate=client.public_bytes(Encoding.PEM).decode(),
         key="the key",

@@ -127,7 +127,7 @@ def test_a_preview_wants_plugins_and_nothing_else_of_anybody(
 
 
 @pytest.mark.parametrize("substrate", ["containers", "libvirt"])
-def test_making_machines_on_this_host_is_roots(
+def test_only_root_may_create_machines_on_the_pulumi_host(
     asked: dict[str, Any], report: Report, monkeypatch: pytest.MonkeyPatch, substrate: str
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)

@@ -73,7 +73,7 @@ ADMIN_CONF = yaml.safe_dump(
         "current-context": "other",
     }
 )
-"""What a controller prints that kubeadm has made with its own authorities, and what somebody has added to it there."""
+"""What a controller prints that kubeadm has made with its own CAs, and what somebody has added to it there."""
 
 
 @dataclass(frozen=True, kw_only=True)

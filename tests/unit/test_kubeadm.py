@@ -290,7 +290,7 @@ def test_a_join_token_is_one_that_kubernetes_takes_and_random() -> None:
 def test_kubeadm_itself_takes_its_configuration(easy_way: Run, step: str, tmp_path: Path) -> None:
     assert KUBEADM.exists(), "./hardway setup puts kubeadm into the mirror"
     discovery = tmp_path / "discovery.conf"
-    discovery.write_text(discovery_file(server="https://192.0.2.1:6443", authority="none", token="a.b"))
+    discovery.write_text(discovery_file(server="https://192.0.2.1:6443", ca_certificate="none", token="a.b"))
     text = easy_way.file(step, SETTINGS).replace(DISCOVERY, str(discovery))
     assert _validated(tmp_path, text).returncode == 0, _validated(tmp_path, text).stderr
     assert "unknown field" not in _validated(tmp_path, text).stderr

@@ -72,7 +72,7 @@ WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), m
 @given(cluster=WORDS, user=WORDS, key=st.text(max_size=40))
 def test_any_name_is_read_from_a_kubeconfig_as_it_was_written(cluster: str, user: str, key: str) -> None:
     document = yaml.safe_load(
-        render(cluster=cluster, server="https://a:1", authority="x", user=user, certificate="y", key=key)
+        render(cluster=cluster, server="https://a:1", ca_certificate="x", user=user, certificate="y", key=key)
     )
     assert document["clusters"][0]["name"] == cluster
     assert document["users"][0]["name"] == user

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.substrates.libvirt.owner import forget
-from components.substrates.this_host import script
+from components.substrates.pulumi_host import script
 from toolchain import paths
 
 PROGRAM = paths.checkout() / "components" / "substrates" / "libvirt" / "owner.py"

@@ -77,7 +77,7 @@ def test_every_controller_is_a_backend(ha: Run) -> None:
 
 def test_health_checks_request_readyz_over_verified_tls(balanced: Run) -> None:
     if balanced.outputs["ca_certificate"] != "CERTIFICATE-pki-kubernetes-ca":
-        # kubeadm makes its authority after the balancer: clients verify, health checks do not.
+        # kubeadm makes its CA after the balancer: clients verify, health checks do not.
         assert "check-ssl verify none" in balanced.file("load-balancer-0", CONFIGURATION)
         return
     text = balanced.file("load-balancer-0", CONFIGURATION)

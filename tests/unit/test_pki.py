@@ -26,7 +26,7 @@ class Row:
     dns: frozenset[str] = frozenset()
     ip: frozenset[str] = frozenset()
     uses: set[str]
-    authority: str = "kubernetes"
+    ca: str = "kubernetes"
 
 
 ROWS = [
@@ -73,7 +73,7 @@ ROWS = [
         uses=SERVER,
     ),
     Row(name="apiserver-kubelet-client", common_name="kube-apiserver-kubelet-client", uses=CLIENT),
-    Row(name="apiserver-etcd-client", common_name="kube-apiserver-etcd-client", uses=CLIENT, authority="etcd"),
+    Row(name="apiserver-etcd-client", common_name="kube-apiserver-etcd-client", uses=CLIENT, ca="etcd"),
     *(
         Row(
             name=f"etcd-controller-{number}",
@@ -81,11 +81,11 @@ ROWS = [
             dns=frozenset({f"controller-{number}", "localhost"}),
             ip=frozenset({CONTROLLERS[number], "127.0.0.1"}),
             uses=CLIENT | SERVER,
-            authority="etcd",
+            ca="etcd",
         )
         for number in range(3)
     ),
-    Row(name="front-proxy-client", common_name="front-proxy-client", uses=CLIENT, authority="front-proxy"),
+    Row(name="front-proxy-client", common_name="front-proxy-client", uses=CLIENT, ca="front-proxy"),
 ]
 
 
@@ -100,8 +100,8 @@ def test_a_certificate_is_as_the_table_has_it(ha: Run, row: Row) -> None:
     signed = ha.named(f"pki-{row.name}", SIGNED).inputs
     assert signed["certRequestPem"] == f"REQUEST-pki-{row.name}"
     assert set(signed["allowedUses"]) & (CLIENT | SERVER) == row.uses
-    assert signed["caCertPem"] == f"CERTIFICATE-pki-{row.authority}-ca"
-    assert signed["caPrivateKeyPem"] == f"PRIVATE-KEY-pki-{row.authority}-ca"
+    assert signed["caCertPem"] == f"CERTIFICATE-pki-{row.ca}-ca"
+    assert signed["caPrivateKeyPem"] == f"PRIVATE-KEY-pki-{row.ca}-ca"
     assert not signed.get("isCaCertificate", False)
 
 
@@ -158,8 +158,8 @@ def test_validity_and_renewal_are_the_configured_hours() -> None:
     run = run_program("dev", {"pki": pki})
     for leaf in run.of_type(SIGNED):
         assert (leaf.inputs["validityPeriodHours"], leaf.inputs["earlyRenewalHours"]) == (50, 7)
-    for authority in run.of_type(AUTHORITY):
-        assert (authority.inputs["validityPeriodHours"], authority.inputs["earlyRenewalHours"]) == (400, 7)
+    for ca in run.of_type(AUTHORITY):
+        assert (ca.inputs["validityPeriodHours"], ca.inputs["earlyRenewalHours"]) == (400, 7)
 
 
 def test_the_names_follow_the_configured_domains() -> None:

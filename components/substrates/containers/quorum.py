@@ -13,7 +13,7 @@ from shlex import quote
 
 from components.members import ANSWER_SECONDS, COUNT, question
 from components.substrates.containers.owner import RECORDS
-from components.substrates.this_host import script
+from components.substrates.pulumi_host import script
 
 
 def keep_quorum(lab: str, records: str = RECORDS) -> str:

@@ -70,7 +70,7 @@ async def check(
         else [answer]
         for host in plan.hosts
     }
-    for name, problem in _twins(plan, seen):
+    for name, problem in _duplicate_ids(plan, seen):
         problems[name].append(problem)
     if notes is not None:
         for host in plan.hosts:
@@ -287,7 +287,7 @@ def _ports_taken(host: Host, plan: Plan, found: Findings) -> list[tuple[str, str
     return [(str(port), wanted[port], ", ".join(sorted(holders[port]))) for port in sorted(holders.keys() & wanted)]
 
 
-def _twins(plan: Plan, found: dict[str, Findings]) -> Iterator[tuple[str, str]]:
+def _duplicate_ids(plan: Plan, found: dict[str, Findings]) -> Iterator[tuple[str, str]]:
     """Machines that cannot be told apart."""
     identities: Iterable[tuple[str, str]] = (("MAC address", "mac"),)
     if not plan.shares_kernel:

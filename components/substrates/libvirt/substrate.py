@@ -23,7 +23,7 @@ from components.machine import Machine
 from components.members import asked_by_ssh
 from components.quorum import quorum_guard
 from components.substrates.libvirt.owner import forget
-from components.substrates.this_host import host_routes, script
+from components.substrates.pulumi_host import host_routes, script
 from components.systemd import systemd_unit
 from components.version_guard import version_guard
 from config.lab import Lab

@@ -43,7 +43,7 @@ def test_pods_find_services_by_name(workload: Workload) -> None:
         assert workload.curl(caller, f"http://{WEB}.{NAMESPACE}.svc.cluster.local/hostname") in names
 
 
-def test_the_api_server_and_this_host_reach_pods(workload: Workload) -> None:
+def test_api_server_and_pulumi_host_reach_pods(workload: Workload) -> None:
     """VXLAN is known to nodes only, and controllers are none: webhooks and aggregated APIs that time out."""
     cluster = workload.cluster
     for pod in workload.web:

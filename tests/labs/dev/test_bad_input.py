@@ -61,7 +61,7 @@ def test_all_that_is_wrong_is_reported_at_once(settings: config.Lab) -> None:
     assert "2 problems" in up.output, up.output
 
 
-def test_ranges_in_use_on_this_host_are_refused(
+def test_range_in_use_on_the_pulumi_host_is_refused(
     network_in_the_way: str, route_in_the_way: str, untouched: None, settings: config.Lab
 ) -> None:
     """A lab whose addresses are another's: its machines, or the other network, would not be reached any more."""

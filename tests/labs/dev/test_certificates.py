@@ -17,7 +17,7 @@ _API, _ETCD, _PEERS, _KUBELET = 6443, 2379, 2380, 10250
 
 @pytest.fixture(scope="module")
 def admin(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """The administrator, by a certificate of the Kubernetes authority."""
+    """The administrator, by a certificate of the Kubernetes CA."""
     user = yaml.safe_load((cluster.directory / "kubeconfig").read_text())["users"][0]["user"]
     pem = b"".join(base64.b64decode(user[f"client-{part}-data"]) for part in ("certificate", "key"))
     return tls.with_certificate(_private_file(tmp_path_factory, pem))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.authority import Authority, new_key, pem_of, request
+from lab.certificate_authority import CertificateAuthority, new_key, pem_of, request
 from lab.cluster import Cluster
 from lab.extension_api import FLUNDERS, GROUP, LABELS, NAMESPACE, PATH, VERSION, ExtensionApi
 from lab.polling import eventually
@@ -104,7 +104,7 @@ def test_headers_alone_are_not_believed(extension: ExtensionApi) -> None:
 
 def test_a_certificate_of_a_strange_authority_is_not_believed(extension: ExtensionApi) -> None:
     """A certificate with the right name, of whomever."""
-    leaf = Authority("strange-ca").client(_FRONT_PROXY)
+    leaf = CertificateAuthority("strange-ca").client(_FRONT_PROXY)
     status, body = extension.ask_directly(
         '--cert "$at/crt" --key "$at/key"', crt=leaf.certificate, key=leaf.key, **_MASTERS
     )
@@ -147,7 +147,7 @@ def _create(cluster: Cluster, name: str) -> None:
 
 
 def _signed_by_the_cluster(cluster: Cluster, csr: str) -> str:
-    """A client certificate that the cluster's own authority has signed, by the API for that."""
+    """A client certificate that the cluster's own CA has signed, by the API for that."""
     cluster.apply(
         {
             "apiVersion": "certificates.k8s.io/v1",

@@ -15,7 +15,7 @@ from lab.process_watch import command_lines
 def traces(cluster: Cluster) -> set[str]:
     """What only a leak puts anywhere: parts of every private key of the lab, and the encryption key."""
     keys = secrets_of.private_keys(exported(secrets=True))
-    # Three authorities, their leaves, the service accounts, SSH.
+    # Three CAs, their leaves, the service accounts, SSH.
     assert len(keys) > 15
     shown = cluster.ssh(cluster.controller.name, "cat /etc/kubernetes/config/encryption.yaml")
     encryption = yaml.safe_load(shown)["resources"][0]["providers"][0]["secretbox"]["keys"][0]["secret"]

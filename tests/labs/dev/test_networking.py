@@ -99,7 +99,7 @@ def test_a_host_port_answers_from_everywhere_with_the_pod_of_that_worker(workloa
             assert cluster.ssh(machine.name, f"curl -sS --fail --max-time 5 {url}") == pod.name, machine.name
 
 
-def test_machines_and_this_host_reach_pods(workload: Workload) -> None:
+def test_machines_and_pulumi_host_reach_pods(workload: Workload) -> None:
     """Routes to pods on the workers alone: the API server's proxies and webhooks dial pods from the controllers."""
     cluster = workload.cluster
     for pod in workload.web:

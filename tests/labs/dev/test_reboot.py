@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from components.substrates.containers.substrate import boot_unit
-from components.substrates.this_host import host_routes
+from components.substrates.pulumi_host import host_routes
 from lab.cluster import Cluster
 from lab.commands import STACK, resources, toolchain
 from lab.footprint import PREFIX, podman

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.substrates.containers.substrate import boot_unit, firewall_program
-from components.substrates.this_host import host_routes
+from components.substrates.pulumi_host import host_routes
 from config import lab as config
 from lab import session
 from lab.commands import CHECKOUT

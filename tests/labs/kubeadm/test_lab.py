@@ -1,4 +1,4 @@
-"""The lab that kubeadm made: its Nodes, its token, its authorities, and what it refuses."""
+"""The lab that kubeadm made: its Nodes, its token, its CAs, and what it refuses."""
 
 import base64
 import json

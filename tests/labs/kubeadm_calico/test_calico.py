@@ -2,10 +2,10 @@
 
 from lab.cluster import Cluster
 from labs.calico.test_network import (
+    test_api_server_and_pulumi_host_reach_pods,
     test_calico_is_there_for_every_node,
     test_packets_between_workers_are_encapsulated,
     test_pods_find_services_by_name,
-    test_the_api_server_and_this_host_reach_pods,
 )
 from labs.calico.test_policies import (
     flows,
@@ -24,13 +24,13 @@ __all__ = [
     "test_a_label_opens_the_way",
     "test_a_pods_address_is_of_its_workers_range",
     "test_allow_dns_opens_names_alone",
+    "test_api_server_and_pulumi_host_reach_pods",
     "test_calico_is_there_for_every_node",
     "test_default_deny_closes_everything_and_its_end_opens_it",
     "test_egress_to_a_range_opens_that_range",
     "test_packets_between_workers_are_encapsulated",
     "test_pods_find_services_by_name",
     "test_pods_reach_each_other_by_address_across_workers",
-    "test_the_api_server_and_this_host_reach_pods",
 ]
 
 

@@ -1,4 +1,4 @@
-"""What images stand on: accounts, certificate authorities, and files out of Debian's packages."""
+"""What images stand on: accounts, CAs, and files out of Debian's packages."""
 
 import re
 import tarfile
@@ -18,7 +18,7 @@ def accounts() -> dict[str, File | Link]:
 
 
 def authorities(part: Part, work: Path) -> bytes:
-    """Debian's bundle of certificate authorities; not this machine's, which may have others."""
+    """Debian's bundle of CAs; not this machine's, which may have others."""
     root = work / "authorities.tar"
     debian.files(part, root, packages=["ca-certificates"])
     with tarfile.open(root) as tar:

@@ -23,7 +23,7 @@ _HOST_TABLE = "/etc/hardway/hosts"
 
 
 @dataclass(frozen=True, kw_only=True)
-class NeighboursArgs:
+class MachineNetworkArgs:
     """Args:
     machine: which one: controllers, too, since the API server dials pods.
     lab: every machine of the lab.
@@ -39,10 +39,10 @@ class NeighboursArgs:
     calico: CalicoSettings | None
 
 
-class Neighbours(Component):
+class MachineNetwork(Component):
     """The host table of the lab, and routes to all pod ranges, on one machine."""
 
-    def __init__(self, name: str, args: NeighboursArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, args: MachineNetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("Neighbours", name, opts)
         routed = args.lab if args.machine.routes_pods else ()
         files, routes = pod_routes(args.machine.spec, routed, args.network, args.calico)

@@ -18,7 +18,7 @@ _CHANGE = ("get", "list", "create", "update", "delete")
 _IPAM = ("blockaffinities", "ipamblocks", "ipamhandles")
 
 
-def rights(settings: CalicoSettings) -> list[dict[str, Any]]:
+def rbac_objects(settings: CalicoSettings) -> list[dict[str, Any]]:
     """Service accounts, ClusterRoles and their bindings."""
     in_api = settings.datastore == "kubernetes"
     accounts = {name: {"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE} for name in (NODE, CONTROLLERS)}

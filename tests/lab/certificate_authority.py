@@ -1,4 +1,4 @@
-"""A certificate authority of a test's own, which nobody in the lab trusts unless told to."""
+"""A CA of a test's own, which nobody in the lab trusts unless told to."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,13 +32,13 @@ def pem_of(key: ec.EllipticCurvePrivateKey) -> str:
 
 
 def request(common_name: str, key: ec.EllipticCurvePrivateKey) -> str:
-    """A certificate signing request, PEM, for an authority that is not the test's."""
+    """A certificate signing request, PEM, for a CA that is not the test's."""
     made = x509.CertificateSigningRequestBuilder().subject_name(_name(common_name)).sign(key, hashes.SHA256())
     return made.public_bytes(Encoding.PEM).decode()
 
 
-class Authority:
-    """An authority with a key that only this process has."""
+class CertificateAuthority:
+    """A CA with a key that only this process has."""
 
     def __init__(self, common_name: str) -> None:
         self._name = _name(common_name)
