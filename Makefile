@@ -96,12 +96,12 @@ PYTEST := $(PYTHON) -m pytest --verbose --durations=60 -p tests.side_by_side --n
 # One run of pytest in two processes (see tests/side_by_side.py), the labs on the host's network first: they take longest.
 # What only some labs have takes minutes where it is built: here it says how far it is.
 test: lint  ## lint, then the tests: unit, tool chain, live, engine, and real labs of each kind
-	@$(HARDWAY) --stack lab-four-test setup
+	@$(HARDWAY) --stack kubeadm-calico-test setup
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTEST) -m "not long" tests/labs/machines tests/labs/droplets tests/labs/dev tests/labs/kubeadm tests/labs/calico tests/labs/ha tests/labs/new_substrate tests/labs/upstream tests/labs/docker tests/labs/debian13 tests/engine tests/toolchain tests/live tests/unit
 
 # What takes minutes: kubeadm with Calico, recovery, drills, 100 faults by chance (HARDWAY_SEED, HARDWAY_FAULTS).
 test-long: .venv-dev  ## further labs, for a run by hand before a release
-	@$(HARDWAY) --stack lab-four-test setup
+	@$(HARDWAY) --stack kubeadm-calico-test setup
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/labs/kubeadm_calico
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long tests/labs/kubeadm tests/labs/ha
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long --capture=no tests/labs/upstream/test_first_run.py

@@ -33,7 +33,7 @@ class MeasuredLab:
     @property
     def settings_file(self) -> Path:
         """Pulumi.<stack>.yaml."""
-        return paths.checkout() / f"Pulumi.{self.stack}.yaml"
+        return paths.settings_file(self.stack)
 
     @property
     def settings(self) -> dict[str, Any]:

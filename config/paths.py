@@ -10,6 +10,18 @@ def checkout() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
+def settings_file(stack: str) -> Path:
+    """Pulumi.<stack>.yaml: in the checkout; of the labs of tests and benchmarks in `tests/stacks`."""
+    file = checkout() / f"Pulumi.{stack}.yaml"
+    of_tests = stacks_of_tests() / file.name
+    return of_tests if of_tests.exists() and not file.exists() else file
+
+
+def stacks_of_tests() -> Path:
+    """Where the settings files of the tests' and benchmarks' own labs are. No user chooses one of these."""
+    return checkout() / "tests" / "stacks"
+
+
 def cache() -> Path:
     """What can be had again, shared by all checkouts: HARDWAY_CACHE, else `hardway` in the user's cache directory.
 

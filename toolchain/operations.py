@@ -281,6 +281,10 @@ def _export_or_init(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
         raise ToolchainError(f"The state of the stack {stack.name} cannot be read: {exported.stderr.strip()}")
     whose.check_backend(stack)
     made = _ask(workshop, stack, "stack", "init", "--no-select")
+    # The one command that writes a settings file and cannot be told where: it has the salt alone, as the state has it.
+    beside_project = paths.checkout() / stack.settings_file.name
+    if beside_project != stack.settings_file:
+        beside_project.unlink(missing_ok=True)
     if made.returncode != 0:
         raise ToolchainError(f"The stack {stack.name} cannot be made: {made.stderr.strip()}")
     return {}
@@ -305,7 +309,7 @@ def _pulumi(workshop: Workshop, stack: Stack, *arguments: str) -> int:
     """Run the CLI before the user's eyes, until it has ended in order."""
     in_terminal = sys.stdin.isatty()
     process = subprocess.Popen(
-        [workshop.pulumi, *arguments, "--stack", stack.name],
+        [workshop.pulumi, *arguments, "--stack", stack.name, "--config-file", str(stack.settings_file)],
         cwd=paths.checkout(),
         env=os.environ | workshop.environment,
         stdin=None if in_terminal else subprocess.DEVNULL,

@@ -26,7 +26,7 @@ class Stack:
     Args:
         name: as in `pulumi up --stack`.
         project: the name in Pulumi.yaml.
-        settings_file: Pulumi.<name>.yaml.
+        settings_file: Pulumi.<name>.yaml; see `paths.settings_file`.
         substrate: what its machines are made of.
         engine: the container engine's command, for the substrate `containers`.
         libvirt: the settings below `lab.libvirt`, as they are written.
@@ -75,7 +75,7 @@ class Stack:
 
 
 def names() -> list[str]:
-    """The names of all stacks that have a settings file."""
+    """The names of all stacks that a user may choose: those with a settings file in the checkout itself."""
     return sorted(path.name.split(".")[1] for path in paths.checkout().glob("Pulumi.*.yaml"))
 
 
@@ -85,9 +85,16 @@ def read(name: str) -> Stack:
     Raises:
         ToolchainError: there is no such file, or it is not YAML.
     """
-    file = paths.checkout() / f"Pulumi.{name}.yaml"
+    file = paths.settings_file(name)
     if not file.exists():
         raise ToolchainError(f"There is no {file.name}. The stack must be one of: {', '.join(names())}.")
+    of_tests = paths.stacks_of_tests() / file.name
+    if file != of_tests and of_tests.exists():
+        raise ToolchainError(
+            f"There are two settings files for the stack {name}; nothing was changed:\n  {file}\n  {of_tests}\n"
+            "The second is of a lab of the tests. Give the first another name; if it has nothing but the line "
+            "encryptionsalt, which `pulumi stack init` writes, remove it."
+        )
     project = _mapping(yaml.safe_load((paths.checkout() / "Pulumi.yaml").read_text())).get("name", "")
     lab = _mapping(lab_of(file, str(project)))
     network = _mapping(lab.get("network"))

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from config import paths
 from lab.polling import eventually
 
 STACK = "test"
@@ -22,7 +23,7 @@ _MINUTES = 5 * 60
 
 def settings_file(stack: str) -> Path:
     """Pulumi.<stack>.yaml."""
-    return CHECKOUT / f"Pulumi.{stack}.yaml"
+    return paths.settings_file(stack)
 
 
 SETTINGS = settings_file(STACK)
@@ -180,10 +181,12 @@ def pulumi(*arguments: str, stack: str = STACK, stdin: str = "", **environment: 
         stdin: what it reads.
         environment: other values of variables.
     """
-    settings = settings_file(stack).read_bytes()
+    file = settings_file(stack)
+    settings = file.read_bytes()
+    where = ["--config-file", str(file)] if arguments[0] != "stack" else []
     try:
         done = subprocess.run(
-            ["pulumi", *arguments, "--stack", stack, "--non-interactive"],
+            ["pulumi", *arguments, "--stack", stack, *where, "--non-interactive"],
             cwd=CHECKOUT,
             env=_environment(stack) | environment,
             input=stdin,
@@ -193,8 +196,10 @@ def pulumi(*arguments: str, stack: str = STACK, stdin: str = "", **environment: 
             check=False,
         )
     finally:
-        # The CLI writes a salt into it.
-        settings_file(stack).write_bytes(settings)
+        # The CLI writes a salt into it; `stack init` into one beside Pulumi.yaml.
+        file.write_bytes(settings)
+        if (beside_project := CHECKOUT / file.name) != file:
+            beside_project.unlink(missing_ok=True)
     return Ran(code=done.returncode, output=done.stdout if done.returncode == 0 else done.stdout + done.stderr)
 
 

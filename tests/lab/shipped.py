@@ -4,7 +4,12 @@ Read at import: all processes of pytest have collected the tests before any of t
 the file of its stack for a while.
 """
 
+from config import paths
 from lab.commands import CHECKOUT
 
-AS_SHIPPED = {path.name.split(".")[1]: path.read_text() for path in sorted(CHECKOUT.glob("Pulumi.*.yaml"))}
-"""Stack -> its settings file."""
+FOR_USERS = {path.name.split(".")[1]: path.read_text() for path in sorted(CHECKOUT.glob("Pulumi.*.yaml"))}
+"""Stack -> its settings file, of the labs that a user may choose."""
+AS_SHIPPED = FOR_USERS | {
+    path.name.split(".")[1]: path.read_text() for path in sorted(paths.stacks_of_tests().glob("Pulumi.*.yaml"))
+}
+"""The same of all labs, those of tests and benchmarks, too."""

@@ -169,8 +169,11 @@ def test_the_state_of_no_lab_is_not_judged(toy: Toy, tmp_path: Path) -> None:
         operations.analyze(toy.workshop, toy.stack, tmp_path, as_json=False)
 
 
-def test_up_preview_destroy(toy: Toy, capfd: pytest.CaptureFixture[str]) -> None:
-    settings = (toy.directory / "Pulumi.dev.yaml").read_text()
+@pytest.mark.parametrize("place", [".", "tests/stacks"])
+def test_up_preview_destroy(toy: Toy, place: str, capfd: pytest.CaptureFixture[str]) -> None:
+    (toy.directory / place).mkdir(parents=True, exist_ok=True)
+    file = (toy.directory / "Pulumi.dev.yaml").rename(toy.directory / place / "Pulumi.dev.yaml")
+    settings = file.read_text()
     assert toy.up() == 0
     assert toy.resources() == {"quick", "slow"}
     assert operations.outputs(toy.workshop, toy.stack) == {"kubeconfig": "the-secret"}
@@ -185,7 +188,8 @@ def test_up_preview_destroy(toy: Toy, capfd: pytest.CaptureFixture[str]) -> None
     assert toy.resources() == set()
     said = capfd.readouterr()
     assert "the-secret" not in said.out + said.err
-    assert (toy.directory / "Pulumi.dev.yaml").read_text() == settings
+    assert file.read_text() == settings
+    assert list(toy.directory.rglob("Pulumi.dev.yaml")) == [file]
 
 
 def test_a_state_that_a_power_failure_has_left_with_nul_bytes(toy: Toy, capfd: pytest.CaptureFixture[str]) -> None:

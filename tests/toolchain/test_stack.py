@@ -52,6 +52,20 @@ def test_an_unknown_stack_is_told_the_others(checkout: Path) -> None:
         stack.read("prod")
 
 
+def test_a_stack_of_the_tests_is_read_from_their_directory(checkout: Path) -> None:
+    stacks = checkout / "tests" / "stacks"
+    stacks.mkdir(parents=True)
+    (stacks / "Pulumi.small-test.yaml").write_text("config:\n  toy:lab: {substrate: gcp}\n")
+    (checkout / "Pulumi.dev.yaml").touch()
+    read = stack.read("small-test")
+    assert (read.settings_file, read.substrate) == (stacks / "Pulumi.small-test.yaml", "gcp")
+    # It is none that a user would choose.
+    assert stack.names() == ["dev"]
+    (checkout / "Pulumi.small-test.yaml").write_text("encryptionsalt: v1:x\n")
+    with pytest.raises(ToolchainError, match=r"two settings files for the stack small-test; nothing was changed"):
+        stack.read("small-test")
+
+
 def test_broken_yaml_is_reported(checkout: Path) -> None:
     (checkout / "Pulumi.dev.yaml").write_text("config: [")
     with pytest.raises(ToolchainError, match=r"Pulumi\.dev\.yaml is not valid YAML"):

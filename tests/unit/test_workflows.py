@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from lab.shipped import FOR_USERS
 from toolchain.versions import tools
-from unit.mocked_engine import shipped_stacks
 
 _CHECKOUT = Path(__file__).parents[2]
 _WORKFLOWS = _CHECKOUT / ".github" / "workflows"
@@ -42,18 +42,18 @@ def test_every_stack_of_the_one_list_is_previewed(job: str) -> None:
     assert previews["strategy"]["fail-fast"] is False
 
 
-def test_the_list_has_every_shipped_stack(tmp_path: Path) -> None:
+def test_the_list_has_every_stack_for_users(tmp_path: Path) -> None:
     job = workflow("preview")["jobs"]["stacks"]
     assert job["outputs"] == {"names": "${{ steps.list.outputs.names }}"}
     (listing,) = (step for step in job["steps"] if step.get("id") == "list")
-    for stack in shipped_stacks():
+    for stack in FOR_USERS:
         (tmp_path / f"Pulumi.{stack}.yaml").touch()
     output = tmp_path / "output"
     subprocess.run(
         ["bash", "-e", "-c", listing["run"]], cwd=tmp_path, env={**os.environ, "GITHUB_OUTPUT": str(output)}, check=True
     )
     name, _, value = output.read_text().partition("=")
-    assert (name, json.loads(value)) == ("names", shipped_stacks())
+    assert (name, json.loads(value)) == ("names", sorted(FOR_USERS))
 
 
 def test_the_preview_is_pulumis_own_action_and_becomes_a_comment() -> None:

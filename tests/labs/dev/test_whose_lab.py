@@ -9,7 +9,7 @@ import pytest
 
 from lab import footprint
 from lab.cluster import Cluster
-from lab.commands import CHECKOUT, STACK, exported, pulumi, toolchain
+from lab.commands import CHECKOUT, STACK, exported, pulumi, settings_file, toolchain
 
 RECORD = Path("/var/lib/hardway-labs") / STACK
 
@@ -17,7 +17,7 @@ RECORD = Path("/var/lib/hardway-labs") / STACK
 @pytest.fixture
 def other_state(tmp_path: Path) -> Iterator[dict[str, str]]:
     """An empty state, as a second checkout has, a `.state` that was moved away, and another login."""
-    file = CHECKOUT / f"Pulumi.{STACK}.yaml"
+    file = settings_file(STACK)
     kept = file.read_text()
     # Plain pulumi writes a salt there, which is of one passphrase.
     file.write_text("".join(line for line in kept.splitlines(keepends=True) if not line.startswith("encryptionsalt:")))

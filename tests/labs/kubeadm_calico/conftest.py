@@ -1,4 +1,4 @@
-"""Lab 4 as it was written down, kubeadm's cluster with Calico: the tests of tests/labs/calico, on `lab-four-test`."""
+"""Lab 4 as it was written down, kubeadm with Calico: the tests of tests/labs/calico, on `kubeadm-calico-test`."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from lab.fixtures import cluster, empty_stack, orphans_before, settings, show, w
 
 __all__ = ["cluster", "empty_stack", "orphans_before", "settings", "show", "workload"]
 
-STACK = "lab-four-test"
+STACK = "kubeadm-calico-test"
 _ORDER = ("test_calico", "test_end")
 
 
