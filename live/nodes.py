@@ -2,13 +2,15 @@
 
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from subprocess import TimeoutExpired
 from typing import Any
 
 from config import health
+from config.machines import Role
 from live.cluster import Cluster
+from live.last_lines import Logged, last_lines
 from toolchain.errors import ToolchainError
 
 _LOOK_EVERY = 1.0
@@ -36,6 +38,12 @@ def wait_until_heard(cluster: Cluster, names: Collection[str], *, since: datetim
     return {}
 
 
+def report(cluster: Cluster, missing: Mapping[str, str]) -> str:
+    """The nodes that did not come, each with what it lacks, and the last lines of their kubelets' logs."""
+    lines = "".join(f"\n  - {name}: {what}" for name, what in sorted(missing.items()))
+    return lines + last_lines(cluster, [Logged(cluster.machine(name), "kubelet") for name in sorted(missing)])
+
+
 def names_in_api(cluster: Cluster, *, seconds: float) -> set[str]:
     """The nodes that the API knows, as soon as it answers through the balancer.
 
@@ -46,7 +54,10 @@ def names_in_api(cluster: Cluster, *, seconds: float) -> set[str]:
     deadline = time.monotonic() + allowed
     while (items := _get(cluster, "nodes")) is None:
         if time.monotonic() >= deadline:
-            raise ToolchainError(f"No answer from the API at {cluster.endpoint} within {allowed:.0f} s.")
+            logged = [Logged(each, "haproxy") for each in cluster.with_role(Role.LOAD_BALANCER)]
+            logged += [Logged(each, "kube-apiserver") for each in cluster.with_role(Role.CONTROLLER)]
+            logs = last_lines(cluster, logged)
+            raise ToolchainError(f"No answer from the API at {cluster.endpoint} within {allowed:.0f} s.{logs}")
         time.sleep(_LOOK_EVERY)
     return {item["metadata"]["name"] for item in items}
 

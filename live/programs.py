@@ -144,7 +144,8 @@ class Pod(Program):
         return (
             f"old=$({self.pid()})\n{change}\nend=$((SECONDS + {self._seconds}))\n"
             f'until new=$({self.pid()}) && [ -n "$new" ] && [ "$new" != "$old" ]; do\n'
-            f'  [ $SECONDS -lt $end ] || {{ echo "no new {self.name} within {self._seconds} s" >&2; exit 1; }}\n'
+            f'  [ $SECONDS -lt $end ] || {{ echo "no new {self.name} within {self._seconds} s; its log:" >&2; '
+            f"{{ {self.log()}; }} >&2; exit 1; }}\n"
             "  sleep 0.2\ndone"
         )
 

@@ -50,8 +50,8 @@ def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
         access.show(stack, outputs)
     if missing:
         raise ToolchainError(
-            f"The machines are new, but not all nodes came within {cluster.allowed(_NODES_SECONDS):.0f} s:\n"
-            + "\n".join(f"  - {name}: {what}" for name, what in sorted(missing.items()))
+            f"The machines are new, but not all nodes came within {cluster.allowed(_NODES_SECONDS):.0f} s:"
+            f"{nodes.report(cluster, missing)}"
         )
     return 0
 

@@ -405,8 +405,7 @@ def _nodes(cluster: Cluster, since: datetime) -> None:
     if missing:
         raise ToolchainError(
             "The data are restored and the control plane serves, but not all nodes came within "
-            f"{cluster.allowed(_NODES_SECONDS):.0f} s:\n"
-            + "\n".join(f"  - {name}: {what}" for name, what in sorted(missing.items()))
+            f"{cluster.allowed(_NODES_SECONDS):.0f} s:{nodes.report(cluster, missing)}"
         )
 
 

@@ -15,6 +15,7 @@ from live.drills import leadership
 from live.drills.engine import Engine
 from live.drills.leadership import COMMAND
 from live.drills.probes import ETCD_PREFIX, OWN_MEMBER
+from live.last_lines import Logged, last_lines
 from live.programs import program
 from toolchain import access
 from toolchain.errors import ToolchainError
@@ -151,10 +152,9 @@ class Kill(Fault):
         self._waiting.join(timeout=self._serves_within + 10)
         self._process.kill()
         if self.served is None:
-            log = self._cluster.ssh(self._machine, self._program.log())
+            logs = last_lines(self._cluster, [Logged(self._machine, self._name)])
             raise ToolchainError(
-                f"{self._name} on {self._machine.name} does not serve again within {self._serves_within} s; "
-                f"the last lines of its log:\n{log.stdout}"
+                f"{self._name} on {self._machine.name} does not serve again within {self._serves_within} s.{logs}"
             )
 
     def _wait(self, process: subprocess.Popen[str]) -> None:

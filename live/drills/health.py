@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 from config import health
 from config.machines import Role
@@ -13,9 +14,11 @@ from live.cluster import Cluster, LiveMachine
 from live.drills.api import Api, ApiError, ask
 from live.drills.probes import OWN_MEMBER, look
 from live.drills.workload import Workload
+from live.last_lines import Complaint, Logged, report
 from live.programs import LEADERS
 from toolchain.errors import ToolchainError
 
+_LOOK_EVERY = 0.2
 _FRESH_NODE = 40.0
 """Seconds for which a kubelet may not be heard: it renews its lease every 10 s, and the lease holds for 40."""
 
@@ -33,27 +36,45 @@ def wait_until_well(
         heard_since: kubelets must have been heard since then; a Node that is only still called Ready does not count.
 
     Raises:
-        ToolchainError: with all that is still wrong.
+        ToolchainError: with all that is still wrong, and the last lines of the logs of what is concerned.
+    """
+    wait_until_none(
+        cluster, lambda: complaints(cluster, api, workload, heard_since), seconds=seconds, what="The cluster"
+    )
+
+
+def wait_until_none(cluster: Cluster, ask: Callable[[], list[Complaint]], *, seconds: float, what: str) -> None:
+    """Wait until there is no complaint.
+
+    Args:
+        cluster: the lab.
+        ask: gives those that there are now.
+        seconds: the deadline, before the lab's `timeout_factor`.
+        what: is to become healthy.
+
+    Raises:
+        ToolchainError: with the complaints that are left, and the last lines of the logs of what is concerned.
     """
     allowed = cluster.allowed(seconds)
     deadline = time.monotonic() + allowed
-    while wrong := complaints(cluster, api, workload, heard_since):
+    while wrong := ask():
         if time.monotonic() > deadline:
-            raise ToolchainError(f"The cluster is not healthy within {allowed:.0f} s:\n  " + "\n  ".join(wrong))
-        time.sleep(0.5)
+            raise ToolchainError(f"{what} is not healthy within {allowed:.0f} s:{report(cluster, wrong)}")
+        time.sleep(_LOOK_EVERY)
 
 
-def complaints(cluster: Cluster, api: Api, workload: Workload, heard_since: float | None = None) -> list[str]:
-    """Everything that is wrong, a sentence each; empty if the cluster is healthy."""
-    return _answers_of([*_data_path(cluster, api), lambda: list(_objects(cluster, api, heard_since)), workload.missing])
+def complaints(cluster: Cluster, api: Api, workload: Workload, heard_since: float | None = None) -> list[Complaint]:
+    """Everything that is wrong; empty if the cluster is healthy."""
+    pods = [lambda: [Complaint(text) for text in workload.missing()]]
+    return _answers_of([*_data_path(cluster, api), lambda: list(_objects(cluster, api, heard_since)), *pods])
 
 
-def data_path_complaints(cluster: Cluster, api: Api) -> list[str]:
+def data_path_complaints(cluster: Cluster, api: Api) -> list[Complaint]:
     """What is wrong with all that a write passes through: balancers, API servers, etcd."""
     return _answers_of(_data_path(cluster, api))
 
 
-def _data_path(cluster: Cluster, api: Api) -> list[Callable[[], list[str]]]:
+def _data_path(cluster: Cluster, api: Api) -> list[Callable[[], list[Complaint]]]:
     return [
         lambda: _etcd(cluster),
         *(lambda machine=machine: _api_server(api, machine) for machine in cluster.with_role(Role.CONTROLLER)),
@@ -61,22 +82,22 @@ def _data_path(cluster: Cluster, api: Api) -> list[Callable[[], list[str]]]:
     ]
 
 
-def _answers_of(asked: Sequence[Callable[[], list[str]]]) -> list[str]:
+def _answers_of(asked: Sequence[Callable[[], list[Complaint]]]) -> list[Complaint]:
     """Ask all side by side; a question without an answer is a complaint, too."""
 
-    def answer(ask: Callable[[], list[str]]) -> list[str]:
+    def answer(ask: Callable[[], list[Complaint]]) -> list[Complaint]:
         try:
             return ask()
         except (ApiError, ToolchainError) as error:
-            return [str(error)]
+            return [Complaint(str(error))]
         except subprocess.TimeoutExpired as error:
-            return [f"a machine has not answered within {error.timeout:.0f} s"]
+            return [Complaint(f"a machine has not answered within {error.timeout:.0f} s")]
 
     with ThreadPoolExecutor(max_workers=len(asked)) as threads:
         return list(dict.fromkeys(wrong for found in threads.map(answer, asked) for wrong in found))
 
 
-def _etcd(cluster: Cluster) -> list[str]:
+def _etcd(cluster: Cluster) -> list[Complaint]:
     # Through the first member that answers: the one that is asked may be the one that is broken.
     members, said = cluster.etcd_members, ""
     for member in members:
@@ -85,53 +106,68 @@ def _etcd(cluster: Cluster) -> list[str]:
         first, _, alarms = done.stdout.strip().partition("\n")
         if done.returncode == 0 and first:
             found = json.loads(first)
-            wrong = [f"etcd at {each['endpoint']} is not healthy" for each in found if not each["health"]]
+            wrong = [
+                Complaint(f"etcd at {each['endpoint']} is not healthy", _etcd_at(members, each["endpoint"]))
+                for each in found
+                if not each["health"]
+            ]
             if len(found) != len(members):
-                wrong.append(f"etcd has {len(found)} members, not {len(members)}")
-            return wrong + [f"etcd has an alarm: {alarm}" for alarm in alarms.split("\n") if alarm.strip()]
+                everywhere = tuple(Logged(each, "etcd") for each in members)
+                wrong.append(Complaint(f"etcd has {len(found)} members, not {len(members)}", everywhere))
+            return wrong + [Complaint(f"etcd has an alarm: {alarm}") for alarm in alarms.split("\n") if alarm.strip()]
         said = done.stderr.strip()
-    return [f"no member of etcd answers: {said}"]
+    return [Complaint(f"no member of etcd answers: {said}", tuple(Logged(each, "etcd") for each in members))]
 
 
-def _api_server(api: Api, machine: LiveMachine) -> list[str]:
+def _etcd_at(members: Sequence[LiveMachine], endpoint: str) -> tuple[Logged, ...]:
+    return tuple(Logged(each, "etcd") for each in members if each.address == urlsplit(endpoint).hostname)
+
+
+def _api_server(api: Api, machine: LiveMachine) -> list[Complaint]:
     connection = api.connection(f"https://{machine.address}:6443", seconds=3)
     try:
         ask(connection, "GET", health.API_READY)
         return []
     except ApiError as error:
-        return [f"the API server of {machine.name} is not ready: {error}"]
+        logged = Logged(machine, "kube-apiserver")
+        return [Complaint(f"the API server of {machine.name} is not ready: {error}", (logged,))]
     finally:
         connection.close()
 
 
-def _balancer(cluster: Cluster, machine: LiveMachine) -> list[str]:
+def _balancer(cluster: Cluster, machine: LiveMachine) -> list[Complaint]:
+    haproxy = (Logged(machine, "haproxy"),)
     done = cluster.ssh(machine, "echo 'show stat' | socat -t 3 - UNIX-CONNECT:/run/haproxy/admin.sock", seconds=30)
     if done.returncode != 0:
-        return [f"HAProxy on {machine.name} does not answer: {done.stderr.strip()}"]
+        return [Complaint(f"HAProxy on {machine.name} does not answer: {done.stderr.strip()}", haproxy)]
     rows = csv.DictReader(done.stdout.lstrip("# ").splitlines())
     servers = [row for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")]
     return [
-        f"{machine.name} has the backend {row['pxname']}/{row['svname']} {row['status']}"
+        Complaint(f"{machine.name} has the backend {row['pxname']}/{row['svname']} {row['status']}", haproxy)
         for row in servers
         if not health.is_up(row["status"])
     ]
 
 
-def _objects(cluster: Cluster, api: Api, heard_since: float | None) -> Iterator[str]:
+def _objects(cluster: Cluster, api: Api, heard_since: float | None) -> Iterator[Complaint]:
     view = look(api.get)
     for name in LEADERS:
+        logged = tuple(Logged(machine, name) for machine in cluster.with_role(Role.CONTROLLER))
         if not view.leaders[name]:
-            yield f"{name} has no leader"
+            yield Complaint(f"{name} has no leader", logged)
         elif name not in view.held:
-            yield f"the leader of {name} has not renewed its lease for {view.at - view.renewed[name]:.0f} s"
+            age = view.at - view.renewed[name]
+            yield Complaint(f"the leader of {name} has not renewed its lease for {age:.0f} s", logged)
     for machine in cluster.with_role(Role.CONTROLLER):
         if machine.address not in view.api_servers:
-            yield f"{machine.name} is not among the endpoints of the Service kubernetes"
+            logged = (Logged(machine, "kube-apiserver"),)
+            yield Complaint(f"{machine.name} is not among the endpoints of the Service kubernetes", logged)
     for machine in cluster.with_role(Role.WORKER):
+        logged = (Logged(machine, "kubelet"),)
         if machine.name not in view.ready:
-            yield f"{machine.name} is not Ready"
+            yield Complaint(f"{machine.name} is not Ready", logged)
         elif (heard := view.heard.get(machine.name, 0)) < (heard_since or view.at - _FRESH_NODE):
-            yield f"the kubelet of {machine.name} was last heard {view.at - heard:.0f} s ago"
+            yield Complaint(f"the kubelet of {machine.name} was last heard {view.at - heard:.0f} s ago", logged)
     available, wanted = health.replicas(api.get(f"/apis/apps/v1/namespaces/kube-system/deployments/{health.DNS}"))
     if available != wanted:
-        yield f"DNS has {available} replicas available of {wanted}"
+        yield Complaint(f"DNS has {available} replicas available of {wanted}")

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from config.machines import Role
 from live.cluster import Cluster, LiveMachine
 from live.drills.probes import OWN_MEMBER
+from live.last_lines import Logged, last_lines
 from live.programs import LEADERS, program
 from toolchain.errors import ToolchainError
 
@@ -133,7 +134,8 @@ def _take_lease(cluster: Cluster, machine: LiveMachine, leader: str) -> None:
     deadline = time.monotonic() + allowed
     while _holder(cluster, leader) != machine:
         if time.monotonic() > deadline:
-            raise ToolchainError(f"{machine.name} does not come to lead {leader} within {allowed:.0f} s.")
+            logs = last_lines(cluster, [Logged(machine, leader)])
+            raise ToolchainError(f"{machine.name} does not come to lead {leader} within {allowed:.0f} s.{logs}")
         time.sleep(0.5)
 
 

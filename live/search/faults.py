@@ -424,7 +424,11 @@ def _healthy(cluster: Cluster) -> str:
     return f"""healthy() {{
               local end=$((SECONDS + {_HEALTHY_SECONDS * cluster.timeout_factor}))
               until ({OWN_MEMBER}; etcdctl endpoint health) >/dev/null 2>&1; do
-                [ $SECONDS -lt $end ] || {{ echo "its etcd member is not healthy" >&2; return 1; }}
+                [ $SECONDS -lt $end ] || {{
+                  echo "its etcd member is not healthy; the last lines of its log:" >&2
+                  {program(cluster, "etcd").log()} >&2
+                  return 1
+                }}
                 sleep 0.2
               done
             }}"""

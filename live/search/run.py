@@ -14,9 +14,10 @@ from config.machines import Role
 from live.cluster import Cluster
 from live.drills.api import Api, ApiError
 from live.drills.faults import Fault
-from live.drills.health import data_path_complaints
+from live.drills.health import data_path_complaints, wait_until_none
 from live.drills.probes import OWN_MEMBER
 from live.drills.run import undisturbed
+from live.last_lines import Logged, last_lines
 from live.search import clients, faults
 from live.search.checks import Checker, as_watched, in_order_of_versions
 from live.search.clients import Requests, Watch, Writer
@@ -129,12 +130,13 @@ def await_healthy(place: Place) -> None:
     """Wait until all that a write passes through is healthy.
 
     Raises:
-        ToolchainError: with what is not, after the deadline.
+        ToolchainError: with what is not, and the last lines of its log, after the deadline.
     """
-    _await(
+    wait_until_none(
+        place.cluster,
         lambda: data_path_complaints(place.cluster, place.api),
-        place.cluster.allowed(_HEALTHY_WITHIN),
-        "The control plane is not healthy",
+        seconds=_HEALTHY_WITHIN,
+        what="The control plane",
     )
 
 
@@ -223,8 +225,9 @@ def _mark(cluster: Cluster) -> Path:
 def _await_answers(place: Place, writers: list[Writer]) -> None:
     since = time.monotonic_ns()
     _await(
+        place,
         lambda: [f"client {number}" for number, writer in enumerate(writers) if writer.last_ok < since],
-        place.cluster.allowed(_ANSWERS_WITHIN),
+        _ANSWERS_WITHIN,
         "There is no good answer for",
     )
 
@@ -235,8 +238,9 @@ def _read_all(place: Place, history: History, run_name: str) -> None:
         requests = Requests(place.api, history, run_name, _CLIENTS + number, url=f"https://{machine.address}:6443")
         for key in clients.keys(run_name, _KEYS):
             _await(
+                place,
                 lambda requests=requests, key=key: _unread(requests.get(key)),  # type: ignore[misc]
-                place.cluster.allowed(_ANSWERS_WITHIN),
+                _ANSWERS_WITHIN,
                 f"The API server of {machine.name} does not answer:",
             )
         requests.disconnect()
@@ -262,16 +266,21 @@ def _await_seen(place: Place, watch: Watch, history: History, run_name: str) -> 
             raise ToolchainError(f"The watch ended: {watch.failure}.")
         return [] if watch.version >= last[-1].version else [f"it is at {watch.version}, not {last[-1].version}"]
 
-    _await(unmade, place.cluster.allowed(_ANSWERS_WITHIN), "There is no good answer to")
+    _await(place, unmade, _ANSWERS_WITHIN, "There is no good answer to")
     requests.disconnect()
-    _await(unseen, place.cluster.allowed(_SEEN_WITHIN), "The watch has not seen all changes")
+    _await(place, unseen, _SEEN_WITHIN, "The watch has not seen all changes")
 
 
-def _await(missing: Callable[[], list[str]], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
+def _await(place: Place, missing: Callable[[], list[str]], seconds: float, what: str) -> None:
+    """Wait for what the API servers and etcd are to give; an error has the last lines of their logs."""
+    allowed = place.cluster.allowed(seconds)
+    deadline = time.monotonic() + allowed
     while left := missing():
         if time.monotonic() > deadline:
-            raise ToolchainError(f"{what} within {seconds:.0f} s: {'; '.join(left)}")
+            logged = [Logged(each, "etcd") for each in place.cluster.etcd_members]
+            logged += [Logged(each, "kube-apiserver") for each in place.cluster.with_role(Role.CONTROLLER)]
+            logs = last_lines(place.cluster, logged)
+            raise ToolchainError(f"{what} within {allowed:.0f} s: {'; '.join(left)}{logs}")
         time.sleep(_LOOK_EVERY)
 
 
@@ -298,5 +307,5 @@ def _different_members(place: Place) -> list[str]:
             found.append(f"etcd's members have different data at one revision: {hashes}")
         return []
 
-    _await(incomparable, place.cluster.allowed(_SEEN_WITHIN), "The hashes of etcd's members cannot be compared")
+    _await(place, incomparable, _SEEN_WITHIN, "The hashes of etcd's members cannot be compared")
     return found
