@@ -20,15 +20,18 @@ from engine.project import Project
 _PASSPHRASE = Fernet(base64.urlsafe_b64encode(b"a passphrase of no value at all."))
 _STATES = Path(__file__).parent / "recorded_states"
 _CHECKOUT = Path(__file__).parents[2]
+NOWHERE = "/nowhere/.state"
+"""In recorded states: the checkout's directory `.state`. It does not exist."""
 _PROGRAM = """
 import runpy, sys
 from pathlib import Path
 sys.path.insert(0, {checkout!r})
 import config.lab
-from config import container_engine, paths
+from config import container_engine, paths, trust
 # What the program read of the host then.
 paths.mirror = lambda: Path({mirror!r})
 paths.state = lambda: Path({state!r})
+trust.file_of = lambda stack: Path({trusted!r})
 config.lab.read_checksums = lambda mirror: {sums!r}
 container_engine.has_cgroup_v2 = lambda: False
 runpy.run_path({program!r}, run_name="__main__")
@@ -43,9 +46,10 @@ class RecordedLab:
         commit: of the program that made it.
         stack: its stack's name.
         settings: the value of the key `lab`.
-        mirror: the directory of the artifact mirror.
+        mirror: the directory of the artifact mirror, under another name than it had.
         sums: the checksums of the artifacts in it.
-        state: by `pulumi stack export --show-secrets`.
+        state: by `pulumi stack export --show-secrets`, with the names of `mirror` and NOWHERE in place of directories.
+        trusted: the host keys that were pinned, as the file in `trust` has them.
     """
 
     commit: str
@@ -54,6 +58,7 @@ class RecordedLab:
     mirror: str
     sums: dict[str, str]
     state: dict[str, Any]
+    trusted: str = ""
 
     def write(self, name: str) -> None:
         """Record it."""
@@ -91,7 +96,9 @@ def project_of(lab: RecordedLab, pulumi: str, home: Path) -> Project:
         program=str(_CHECKOUT / "__main__.py"),
         mirror=lab.mirror,
         sums=lab.sums,
-        state=str(home / "nothing"),
+        state=NOWHERE,
+        trusted=str(home / "known_hosts"),
     )
+    (home / "known_hosts").write_text(lab.trusted)
     project.program(program)
     return project

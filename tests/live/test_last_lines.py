@@ -15,7 +15,7 @@ from live.cluster import Cluster, LiveMachine
 from live.drills import health, leadership
 from live.drills.api import ApiError
 from live.last_lines import Logged, last_lines
-from live.programs import program
+from live.programs import LEADERS, program
 from live.search import run as order
 from live.search.run import await_healthy
 from toolchain.errors import ToolchainError
@@ -31,7 +31,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 def answering(monkeypatch: pytest.MonkeyPatch, lab: Cluster, more: Callable[[LiveMachine, str], str | None]) -> None:
     """Machines that have a line in each log; `more` has other answers."""
     logs = {program(lab, name).log(): name for name in ("etcd", "kube-apiserver", "haproxy", "kubelet")}
-    logs |= {program(lab, name).log(): name for name in health.LEADERS}
+    logs |= {program(lab, name).log(): name for name in LEADERS}
 
     def ssh(_: Cluster, machine: LiveMachine, script: str, **__: Any) -> subprocess.CompletedProcess[str]:
         said = f"{machine.name}: a line of {logs[script]}\n" if script in logs else more(machine, script)

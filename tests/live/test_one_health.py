@@ -106,7 +106,8 @@ def test_drills_and_status_follow_one_definition(lab: Cluster, monkeypatch: pyte
     machine = next(each for each in lab.machines if each.name == "load-balancer-0")
     rows = "# pxname,svname,status\napi-servers,controller-0,UP\n"
     monkeypatch.setattr(Cluster, "ssh", lambda *_, **__: subprocess.CompletedProcess((), 0, stdout=rows, stderr=""))
-    assert drills._balancer(lab, machine) == ["load-balancer-0 has the backend api-servers/controller-0 UP"]
+    (complaint,) = drills._balancer(lab, machine)
+    assert complaint.text == "load-balancer-0 has the backend api-servers/controller-0 UP"
 
 
 def test_all_ask_an_api_server_and_etcd_for_the_same(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
