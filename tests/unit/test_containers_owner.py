@@ -234,7 +234,7 @@ def test_what_makes_something_runs_for_the_recorded_lab_alone(scripts: Scripts, 
         scripts.recorded(other)
         done = scripts.run(script)
         assert done.returncode == 1
-        assert "Refused: on the Pulumi host the name hardway-dev is not the lab of this state" in done.stderr
+        assert "Refused: on this host the name hardway-dev is not the lab of this state" in done.stderr
         assert (fingerprint(other) if other else "no key") in done.stderr
         assert not (tmp_path / "made").exists()
     scripts.recorded(MINE)

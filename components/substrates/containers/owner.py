@@ -305,10 +305,10 @@ def owners_interpreter(lab: str, records: str = RECORDS, *, title: str = "", fir
         f'if [ "${{owner:-none}}" = "${IDENTITY}" ]; then',
         *((f'if [ "${{0%%$newline*}}" = {quote(f"# {title}")} ]; then', *first, "fi") if first else ()),
         'exec /bin/bash -c "$0"; fi',
-        f'echo "Refused: on the Pulumi host the name hardway-{lab} is not the lab of this state,'
-        f" whose key is ${IDENTITY};"
+        # Another text of these lines would update every network and container of the labs that run.
+        f'echo "Refused: on this host the name hardway-{lab} is not the lab of this state, whose key is ${IDENTITY};'
         f' {records}/{lab} has ${{owner:-no key}} ${{rest#* }}." >&2',
-        f'echo "\\`./hardway up -s {lab}\\` marks a lab that lost its record, and says how to go on with another." >&2',
+        f'echo "\\`make up STACK={lab}\\` marks a lab that lost its record, and says how to go on with another." >&2',
         "exit 1",
     ]
     return ["/bin/bash", "-c", "\n".join(lines)]
