@@ -130,7 +130,7 @@ def analyze(workshop: Workshop, stack: Stack, pack: Path, *, as_json: bool) -> i
     if not recorded(workshop.state.directory, stack) and _ask(workshop, stack, "stack", "export").returncode != 0:
         raise ToolchainError(f"There is no lab {stack.name}: `hardway up -s {stack.name}` makes it.")
     json_option = ["--json"] if as_json else []
-    return _pulumi(workshop, stack, "policy", "analyze", f"--policy-pack={pack}", *json_option)
+    return _pulumi(workshop, stack, "policy", "analyze", f"--policy-pack={pack}", *json_option, runs_program=False)
 
 
 def destroy(workshop: Workshop, stack: Stack) -> int:
@@ -305,11 +305,16 @@ def _ask(
     )
 
 
-def _pulumi(workshop: Workshop, stack: Stack, *arguments: str) -> int:
-    """Run the CLI before the user's eyes, until it has ended in order."""
+def _pulumi(workshop: Workshop, stack: Stack, *arguments: str, runs_program: bool = True) -> int:
+    """Run the CLI before the user's eyes, until it has ended in order.
+
+    Args:
+        runs_program: whether the command reads the stack's settings file.
+    """
+    settings = ["--config-file", str(stack.settings_file)] if runs_program else []
     in_terminal = sys.stdin.isatty()
     process = subprocess.Popen(
-        [workshop.pulumi, *arguments, "--stack", stack.name, "--config-file", str(stack.settings_file)],
+        [workshop.pulumi, *arguments, "--stack", stack.name, *settings],
         cwd=paths.checkout(),
         env=os.environ | workshop.environment,
         stdin=None if in_terminal else subprocess.DEVNULL,
