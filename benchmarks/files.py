@@ -21,13 +21,14 @@ import pulumi
 from pulumi.runtime.stack import run_pulumi_func
 
 from benchmarks.labs import LABS, MeasuredLab
-from components.control_plane import API_PORT
 from components.kubeadm import kubeadm_images
 from components.kubeadm_config import init_documents, join_configuration, yaml_of
 from components.machine import Machine
-from components.step import LIBRARY, Fetch, File, Step, StepArgs, unit_file
+from components.step import Fetch, File, Step, StepArgs, unit_file
 from config import lab as config
+from config.machine_paths import LIBRARY
 from config.machines import MachineSpec, Role
+from config.ports import API_PORT
 from config.versions import pins
 from toolchain import paths
 

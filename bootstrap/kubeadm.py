@@ -14,13 +14,14 @@ from bootstrap.shared import (
 )
 from components.calico import CALICO_IMAGES, Calico, CalicoNetwork, CalicoPlugin
 from components.container_runtime import ContainerRuntime, ContainerRuntimeArgs
-from components.etcd import CLIENT_PORT, EtcdMembership
+from components.etcd import EtcdMembership
 from components.etcd_snapshots import EtcdSnapshots
 from components.kubeadm import Kubeadm, KubeadmArgs, KubeadmNode, KubeadmNodeArgs, kubeadm_images
 from components.kubeadm_pki import KubeadmPki, KubeadmPkiArgs
 from components.nodes import RemovedWorkers
 from components.readiness import Readiness, ReadinessArgs
 from config.machines import Role
+from config.ports import CLIENT_PORT
 from config.versions import pins
 
 

@@ -7,7 +7,6 @@ from functools import cached_property
 import pulumi
 
 from components.calico import CalicoArgs
-from components.control_plane import API_PORT
 from components.host import Host, HostArgs
 from components.kubeconfigs import kubeconfig
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
@@ -20,6 +19,7 @@ from components.substrate import Substrate
 from components.virtual_address import VirtualAddress, VirtualAddressArgs
 from config import lab as config
 from config.machines import Role
+from config.ports import API_PORT
 
 
 def after(*resources: pulumi.Resource) -> pulumi.ResourceOptions:

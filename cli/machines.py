@@ -25,6 +25,6 @@ def free(ctx: click.Context, machine: str, key: str | None) -> None:
 
     KEY is the fingerprint of the lab's key. Without it the host is only examined.
     """
-    from toolchain import free as freeing
+    from toolchain import trust as keys
 
-    freeing.free(stacks.chosen(ctx), machine, key)
+    keys.free(stacks.chosen(ctx), machine, key)

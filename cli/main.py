@@ -15,8 +15,9 @@ from cli.explain import explain
 from cli.lab import destroy, env, policy, preview, setup, up
 from cli.machines import free, trust
 from cli.operations import cis, drill, replace, restore, search, snapshot, status
+from config.errors import UserError
 from toolchain import owner
-from toolchain.errors import ToolchainError, needs_sudo
+from toolchain.errors import needs_sudo
 
 PROGRAM, COMPLETE_VARIABLE = "hardway", "_HARDWAY_COMPLETE"
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
@@ -99,7 +100,7 @@ def _run(arguments: list[str]) -> int:
         return _failed("interrupted. What is done is kept; run the same command again to continue.", INTERRUPTED)
     except click.ClickException as error:
         return _failed(error.format_message(), FAILED)
-    except ToolchainError as error:
+    except UserError as error:
         return _failed(str(error), FAILED)
     except PermissionError as error:
         return _failed(needs_sudo(error), FAILED)

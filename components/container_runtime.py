@@ -14,9 +14,10 @@ import pulumi
 
 from components.component import Component
 from components.machine import Machine
-from components.step import LIBRARY, Fetch, File, Step, StepArgs, Unit
+from components.step import Fetch, File, Step, StepArgs, Unit
 from components.systemd import systemd_unit
 from config.artifacts import ArtifactSource
+from config.machine_paths import LIBRARY
 from config.versions import Image, pins
 
 _CNI = "/etc/cni/net.d"

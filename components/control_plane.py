@@ -16,18 +16,19 @@ import pulumi
 import yaml
 
 from components.component import Component
-from components.etcd import USE_ETCD, Etcd
+from components.etcd import Etcd
 from components.kubeconfigs import kubeconfig
 from components.machine import Machine
-from components.manifests import ADMIN_KUBECONFIG, KUBECTL_CACHE, apply_manifests
+from components.manifests import apply_manifests
 from components.pki import Certificate, KeyPair, Pki
 from components.step import Fetch, File, Step, StepArgs, Unit
 from components.systemd import Flags, systemd_unit
 from components.tls_settings import CIPHER_SUITES, MIN_VERSION
 from config.artifacts import ArtifactSource
+from config.machine_paths import ADMIN_KUBECONFIG, KUBECTL_CACHE, USE_ETCD
+from config.ports import API_PORT
 from config.settings import Network
 
-API_PORT = 6443
 _PKI = "/etc/kubernetes/pki"
 _CONFIG = "/etc/kubernetes/config"
 _ADMIN_CONF = "/etc/kubernetes/admin.conf"

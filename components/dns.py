@@ -12,8 +12,9 @@ import pulumi
 
 from components.component import Component
 from components.machine import Machine
-from components.manifests import KUBECTL, apply_manifests
+from components.manifests import apply_manifests
 from config import health
+from config.machine_paths import KUBECTL
 from config.settings import Network
 from config.versions import pins
 

@@ -19,22 +19,17 @@ from pulumi_command import local
 from components.component import Component
 from components.machine import Machine
 from components.pki import Pki
-from components.step import LIBRARY, Fetch, File, Step, StepArgs, Unit
+from components.step import Fetch, File, Step, StepArgs, Unit
 from components.systemd import Flags, systemd_unit
 from components.tls_settings import CIPHER_SUITES
 from config.artifacts import ArtifactSource
+from config.machine_paths import LEFT_ASIDE, LIBRARY, USE_ETCD
+from config.ports import CLIENT_PORT, PEER_PORT
 
 _PKI = "/etc/etcd/pki"
 _DATA = "/var/lib/etcd"
-LEFT_ASIDE = "/var/lib/etcd-restore"
-"""Where `./hardway restore` works, and keeps the data that were there before."""
 _VERBS = str(Path(LIBRARY).with_name("etcd.sh"))
 _SERVES = "a healthy voting member of a cluster with a leader"
-CLIENT_PORT = 2379
-PEER_PORT = 2380
-
-USE_ETCD = f". {_VERBS}"
-"""The shell line that brings etcd.sh into a step."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,8 @@ from components.component import Component
 from components.machine import Machine
 from components.step import File, Step, StepArgs, Unit
 from components.systemd import timed_service, timer_unit
+from config.machine_paths import IDENTITY_KEY
 
-IDENTITY_KEY = "/hardway/lab"
-"""The key in etcd that says whose the data are: SHA-256 of the etcd CA's certificate (DER), in hexadecimal
-digits. A lab that is destroyed and created again has another CA: it is another cluster."""
 DIRECTORY = "/var/lib/etcd-snapshots"
 _SCRIPT = "/usr/local/lib/hardway/etcd-snapshot"
 _SERVICE = "etcd-snapshot.service"

@@ -14,8 +14,9 @@ import pulumi
 
 from components.component import Component
 from components.machine import Machine
-from components.step import LIBRARY, File, Step, StepArgs, Unit
+from components.step import File, Step, StepArgs, Unit
 from components.systemd import oneshot_unit
+from config.machine_paths import LIBRARY
 from config.machines import MachineSpec, Role
 
 _PACKAGES: Mapping[Role | None, Sequence[str]] = {

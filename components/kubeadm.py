@@ -21,7 +21,7 @@ import yaml
 from components.component import Component
 from components.container_runtime import WORKER_VERBS
 from components.control_plane import AUDIT_LOGS, AUDIT_POLICY, audit_policy
-from components.etcd import CLIENT_PORT, LEFT_ASIDE, USE_ETCD, etcd_client, fetch_etcd, initial_members
+from components.etcd import etcd_client, fetch_etcd, initial_members
 from components.kubeadm_config import (
     DISCOVERY,
     init_documents,
@@ -33,12 +33,12 @@ from components.kubeadm_pki import CertificateAuthorities
 from components.kubeconfigs import Credentials, KubeconfigError, credentials_of
 from components.kubelet import KEPT_SYSCTLS, RESOLV_CONF, resolv_conf_command
 from components.machine import Machine
-from components.manifests import KUBECTL_CACHE
 from components.pki import KeyPair
-from components.step import LIBRARY, Fetch, File, Step, StepArgs
+from components.step import Fetch, File, Step, StepArgs
 from config.artifacts import ArtifactSource
+from config.machine_paths import KUBECTL_CACHE, LEFT_ASIDE, LIBRARY, USE_ETCD
 from config.machines import MachineSpec, Role
-from config.ports import PORTS
+from config.ports import CLIENT_PORT, PORTS
 from config.settings import Network, PkiSettings
 from config.versions import AptRepository, pins
 

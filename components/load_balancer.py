@@ -15,12 +15,12 @@ from string import Template
 import pulumi
 
 from components.component import Component
-from components.control_plane import API_PORT
 from components.machine import Machine
 from components.pki import KeyPair
 from components.step import File, Step, StepArgs, Unit
 from components.tls_settings import CIPHERS
 from config.machines import MachineSpec
+from config.ports import API_PORT
 
 MONITOR = "/balancer"
 """The path, on port 80, at which HAProxy reports its own health."""

@@ -13,9 +13,10 @@ import pulumi
 from components.component import Component
 from components.machine import Machine
 from components.pod_network import pod_routes
-from components.step import LIBRARY, File, Step, StepArgs, Unit
+from components.step import File, Step, StepArgs, Unit
 from components.systemd import oneshot_unit
 from config.calico import CalicoSettings
+from config.machine_paths import LIBRARY
 from config.machines import MachineSpec
 from config.settings import Network
 

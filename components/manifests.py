@@ -11,12 +11,7 @@ import yaml
 
 from components.machine import Machine
 from components.step import File, Step, StepArgs
-
-ADMIN_KUBECONFIG = "/etc/kubernetes/admin.kubeconfig"
-"""On every controller, for root alone: a link to admin.conf, where the CIS Benchmark looks (1.1.13 and 1.1.14)."""
-KUBECTL_CACHE = "/var/lib/hardway/kubectl"
-"""On every controller: what kubectl remembers of the API, which would else lie in root's home."""
-KUBECTL = f"kubectl --kubeconfig {ADMIN_KUBECONFIG} --cache-dir {KUBECTL_CACHE}"
+from config.machine_paths import KUBECTL
 
 
 def apply_manifests(

@@ -9,8 +9,8 @@ import pulumi
 
 from components.component import Component
 from components.machine import Machine
-from components.manifests import KUBECTL
-from components.step import LIBRARY, File, Step, StepArgs
+from components.step import File, Step, StepArgs
+from config.machine_paths import KUBECTL, LIBRARY
 
 _NODES = str(Path(LIBRARY).with_name("nodes.sh"))
 # What tells the Nodes of the lab's own workers from other Nodes that a user may have added; in nodes.sh, too.

@@ -13,12 +13,12 @@ import pulumi
 
 from components import calico
 from components.component import Component
-from components.control_plane import API_PORT
 from components.dns import wait_until_available
 from components.machine import Machine
-from components.manifests import KUBECTL
 from components.step import Step, StepArgs
 from config import health
+from config.machine_paths import KUBECTL
+from config.ports import API_PORT
 from config.settings import Network
 
 _CURL = "curl -sf --cacert /etc/kubernetes/pki/ca.crt"

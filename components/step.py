@@ -18,8 +18,8 @@ from pulumi_command import remote
 
 from components.machine import Machine
 from config.artifacts import Artifact
+from config.machine_paths import LIBRARY
 
-LIBRARY = "/usr/local/lib/hardway/step.sh"
 _END = "END-OF-FILE"
 _OPENING = "{\n"
 _CLOSING = "}; exit # What follows is input of the script.\n"

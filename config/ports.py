@@ -6,21 +6,27 @@ Source: https://kubernetes.io/docs/reference/networking/ports-and-protocols/
 
 from collections.abc import Mapping, Sequence
 
+API_PORT = 6443
+CLIENT_PORT = 2379
+"""etcd's, for clients."""
+PEER_PORT = 2380
+"""etcd's, for its members."""
+
 PORTS: Mapping[str, Mapping[int, str]] = {
-    "load-balancer": {6443: "Kubernetes API", 80: "HAProxy, health"},
+    "load-balancer": {API_PORT: "Kubernetes API", 80: "HAProxy, health"},
     "controller": {
-        6443: "Kubernetes API server",
+        API_PORT: "Kubernetes API server",
         80: "nginx, health",
         10257: "kube-controller-manager",
         10259: "kube-scheduler",
     },
     # By kubeadm; it is a worker, too, and carries etcd.
     "kubeadm-controller": {
-        6443: "Kubernetes API server",
+        API_PORT: "Kubernetes API server",
         10257: "kube-controller-manager",
         10259: "kube-scheduler",
     },
-    "etcd": {2380: "etcd, peers", 2379: "etcd, clients", 2381: "etcd, health and metrics"},
+    "etcd": {PEER_PORT: "etcd, peers", CLIENT_PORT: "etcd, clients", 2381: "etcd, health and metrics"},
     "worker": {
         10250: "kubelet",
         10248: "kubelet, health",
@@ -31,10 +37,10 @@ PORTS: Mapping[str, Mapping[int, str]] = {
 """What a machine is for -> port -> who listens there."""
 
 BETWEEN_MACHINES: Mapping[str, Sequence[int]] = {
-    "load-balancer": (6443, 80),
-    "controller": (6443, 80),
-    "kubeadm-controller": (6443,),
-    "etcd": (2379, 2380),
+    "load-balancer": (API_PORT, 80),
+    "controller": (API_PORT, 80),
+    "kubeadm-controller": (API_PORT,),
+    "etcd": (CLIENT_PORT, PEER_PORT),
     "worker": (10250, 10256),
 }
 """What a machine is for -> its ports that other machines connect to; the others are asked on the machine itself."""

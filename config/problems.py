@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from config.errors import UserError
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -25,7 +27,7 @@ class Problem:
         return f"{self.keys[0]}: {self.what}\n      {self.fix}"
 
 
-class ConfigError(Exception):
+class ConfigError(UserError):
     """All problems of one stack's configuration, as one report."""
 
     def __init__(self, stack: str, problems: Sequence[Problem]) -> None:

@@ -33,6 +33,7 @@ class Traits:
 
     Args:
         component: module and class that make the machines, see `components.substrate.Substrate`.
+        operations: module and class with what the tool chain and operations on a running lab ask of the substrate.
         base_url: where the machines get their artifacts from.
         arch: of the machines, as Kubernetes names it.
         mirror: whether machines get their artifacts from the mirror of the Pulumi host.
@@ -53,6 +54,7 @@ class Traits:
     """
 
     component: str
+    operations: str = "components.substrates.operations:Operations"
     base_url: "Callable[[LabSettings], str]"
     arch: "Callable[[LabSettings], str]" = lambda settings: own_arch()
     mirror: bool = True
@@ -71,13 +73,22 @@ class Traits:
 
     def load(self) -> Any:
         """The class that makes the machines. Loaded by the lab that needs it: some SDKs take seconds."""
-        module, _, name = self.component.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return _class(self.component)
+
+    def load_operations(self) -> Any:
+        """An instance of the class of its operations. Loaded by the command that needs it."""
+        return _class(self.operations)()
+
+
+def _class(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 SUBSTRATES: dict[str, Traits] = {
     "containers": Traits(
         component="components.substrates.containers.substrate:Containers",
+        operations="components.substrates.containers.operations:ContainerOperations",
         base_url=lambda settings: "file:///opt/mirror",
         root_for="privileged containers",
         packages=("engine", "node-image"),
@@ -114,6 +125,7 @@ SUBSTRATES: dict[str, Traits] = {
     ),
     "machines": Traits(
         component="components.substrates.existing.substrate:Machines",
+        operations="components.substrates.existing.operations:HostOperations",
         base_url=lambda settings: {"upstream": UPSTREAM, "upload": f"file://{mirror_directory()}"}.get(
             settings.machines.artifacts, settings.machines.artifacts.rstrip("/")
         ),

@@ -6,8 +6,8 @@ while it is stopped, what was killed stays dead.
 
 from dataclasses import dataclass
 
-from components.control_plane import API_PORT
-from components.step import LIBRARY
+from config.machine_paths import LIBRARY
+from config.ports import API_PORT
 from live.cluster import Cluster
 from live.probe import member_health
 from live.programs import LEADERS, MANIFESTS, Pod

@@ -10,12 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
-from components.substrates.existing import firewall
 from live.cluster import Cluster
 from live.probe import Probe, firewall_question
-from toolchain import paths
 
-_CHECK = "components/substrates/containers/firewall_check.py"
 _SECONDS = 10
 
 
@@ -39,16 +36,16 @@ class FirewallStatus:
 def of_pulumi_host(cluster: Cluster) -> list[FirewallStatus]:
     """That of the host of a lab of containers, through which its packets go; none for other labs."""
     stack = cluster.stack
-    if not stack.traits.on_engine:
+    arguments = stack.traits.load_operations().pulumi_host_firewall(stack.name, stack.engine, [stack.nodes, stack.pods])
+    if not arguments:
         return []
     if os.geteuid() != 0:
         return [_unread(None, "only root may read it")]
-    # A program of its own: it is the preflight's, which runs by the host's Python.
-    command = [sys.executable, "-B", str(paths.checkout() / _CHECK), "--engine", stack.engine]
-    command += ["--network", f"hardway-{stack.name}", "--ranges", stack.nodes, stack.pods]
     seconds = cluster.allowed(_SECONDS)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        done = subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, timeout=seconds, check=False
+        )
     except subprocess.TimeoutExpired:
         return [_unread(None, f"no answer within {seconds:.0f} s")]
     if done.returncode != 0:
@@ -58,6 +55,7 @@ def of_pulumi_host(cluster: Cluster) -> list[FirewallStatus]:
 
 def of_machines(cluster: Cluster, probes: Sequence[Probe]) -> Iterator[FirewallStatus]:
     """Those of the existing hosts that were asked, and answered."""
+    operations = cluster.stack.traits.load_operations()
     for probe in probes:
         if not probe.reached or firewall_question(cluster, probe.machine) is None:
             continue
@@ -74,7 +72,7 @@ def of_machines(cluster: Cluster, probes: Sequence[Probe]) -> Iterator[FirewallS
         ways = [line.split()[1] for line in addresses if f" {probe.machine.address}/" in line]
         pods = IPv4Network(cluster.stack.pods)
         others = [IPv4Network(other.address) for other in cluster.machines if other.name != name]
-        drops = firewall.problems(found, pods, others, interfaces=ways, is_closed=False)
+        drops = operations.firewall_problems(found, pods, others, ways)
         yield FirewallStatus(machine=name, read=True, drops=tuple(drops))
 
 

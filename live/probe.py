@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 
-from components.substrates.existing import firewall
 from config import health
 from config.machines import Role
 from live.cluster import Cluster, LiveMachine
@@ -208,7 +207,8 @@ def firewall_question(cluster: Cluster, machine: LiveMachine) -> str | None:
     """The shell lines that print a machine's own rules; nothing where no packets of pods pass through it."""
     if machine not in cluster.nodes:
         return None
-    return firewall.SCRIPT.read_text()
+    script: str = cluster.stack.traits.load_operations().FIREWALL_SCRIPT.read_text()
+    return script
 
 
 def member_health() -> str:

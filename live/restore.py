@@ -25,10 +25,9 @@ from pathlib import Path
 from shlex import quote
 from typing import TypeVar
 
-from components.control_plane import API_PORT
-from components.etcd import LEFT_ASIDE
-from components.manifests import KUBECTL
+from config.machine_paths import KUBECTL, LEFT_ASIDE
 from config.machines import Role
+from config.ports import API_PORT
 from live import nodes
 from live.cluster import Cluster, LiveMachine
 from live.control_plane import ControlPlane, control_plane
@@ -67,7 +66,7 @@ class Facts:
         programs: whether etcd's programs are there.
         unit: whether etcd's unit is there, or its static pod.
         token: --initial-cluster-token in that.
-        identity: of the etcd CA, see etcd_snapshots.IDENTITY_KEY.
+        identity: of the etcd CA, see machine_paths.IDENTITY_KEY.
         free: bytes on the disk with etcd's data.
         control_plane: whether the API server's unit is there, or its static pod.
         revision: the highest in the data of a member that does not run, those of earlier restores among them.

@@ -11,7 +11,7 @@ from pathlib import Path
 from shlex import quote
 from typing import IO, Any
 
-from components.etcd_snapshots import IDENTITY_KEY
+from config.machine_paths import IDENTITY_KEY
 from config.whole_file import write_whole
 from live.cluster import Cluster
 from live.probe import probe_all

@@ -31,7 +31,7 @@ class Sidecar:
         member: the machine that it was taken from.
         etcd: version of etcd.
         kubernetes: version of the API server; null where none answered.
-        lab: the identity, see components/etcd_snapshots.py, IDENTITY_KEY.
+        lab: the identity, see config/machine_paths.py, IDENTITY_KEY.
         stack: the lab's name.
     """
 

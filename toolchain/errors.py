@@ -1,7 +1,9 @@
 """The one error that the tool chain shows to people."""
 
+from config.errors import UserError
 
-class ToolchainError(Exception):
+
+class ToolchainError(UserError):
     """Something that set-up needs cannot be had; the message says what is wrong and what to do about it."""
 
 

@@ -12,9 +12,9 @@ from components.calico.node import daemon_set
 from components.calico.rbac import CONTROLLERS, NAMESPACE, NODE, rbac_objects
 from components.component import Component
 from components.machine import Machine
-from components.manifests import KUBECTL
 from components.step import Fetch, File, Step, StepArgs
 from config.calico import CalicoSettings
+from config.machine_paths import KUBECTL
 
 # Not in /etc/kubernetes/manifests: where kubeadm made the cluster, the kubelet takes all that lies there for pods.
 _CRDS = "/etc/calico/crds.yaml"

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import yaml
 
-from components.manifests import ADMIN_KUBECONFIG
 from components.pki import CalicoIdentities
 from components.step import File
 from config.calico import CalicoSettings
+from config.machine_paths import ADMIN_KUBECONFIG
 
 PKI = "/etc/calico/pki"
 """Who Calico is towards etcd, on the workers and where calicoctl is."""

@@ -21,9 +21,10 @@ from components.component import Component
 from components.container_runtime import WORKER_VERBS
 from components.kubeconfigs import kubeconfig
 from components.machine import Machine
-from components.step import LIBRARY, File, Step, StepArgs
+from components.step import File, Step, StepArgs
 from config.artifacts import ArtifactSource
 from config.calico import CalicoSettings
+from config.machine_paths import LIBRARY
 from config.versions import pins
 
 _VERBS = str(Path(LIBRARY).with_name("calico.sh"))

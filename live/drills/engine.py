@@ -5,7 +5,6 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 
-from components.substrates.containers.substrate import boot_unit
 from live.cluster import Cluster, LiveMachine
 from toolchain.errors import ToolchainError
 
@@ -34,7 +33,9 @@ class Engine:
     def boot(self) -> None:
         """What the host's unit of the lab does at boot: start every machine, set the routes to the pods."""
         workers = [(machine.pod_cidr, machine.address) for machine in self._cluster.machines if machine.pod_cidr]
-        unit = boot_unit(self.name, self._prefix, [machine.name for machine in self._cluster.machines], workers)
+        stack = self._cluster.stack
+        machines = [machine.name for machine in self._cluster.machines]
+        unit = stack.traits.load_operations().boot_unit(stack.name, self.name, machines, workers)
         for line in unit.splitlines():
             if line.startswith("ExecStart="):
                 self._run(*shlex.split(line.removeprefix("ExecStart=")))

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from components.etcd import PEER_PORT, USE_ETCD
-from components.step import LIBRARY
+from config.machine_paths import LIBRARY, USE_ETCD
+from config.ports import PEER_PORT
 from live.cluster import Cluster, LiveMachine
 from live.drills import leadership
 from live.drills.engine import Engine

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from components.substrates import machine_firewall as own
 from components.substrates.containers import firewall_check as check
 from components.substrates.containers.substrate import close_firewall, firewall_program, firewall_script, open_firewall
-from components.substrates.existing import firewall as own
 from engine.firewalled_host import BRIDGE, NODES, PODS, FirewalledHost
 
 PREFIX = "hardway-firewall-test"

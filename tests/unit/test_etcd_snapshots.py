@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from components import etcd_snapshots
-from components.etcd_snapshots import IDENTITY_KEY
+from config.machine_paths import IDENTITY_KEY
 from unit.mocked_engine import Run
 
 SCRIPT = Path(etcd_snapshots.__file__).with_name("etcd_snapshot.sh")

@@ -15,8 +15,9 @@ from pulumi_command import local, remote
 
 from components.host import Host, HostArgs
 from components.machine import Machine
-from components.step import LIBRARY, Fetch, File, Step, StepArgs, Unit, render, render_undo, sent
+from components.step import Fetch, File, Step, StepArgs, Unit, render, render_undo, sent
 from config.artifacts import Artifact
+from config.machine_paths import LIBRARY
 from config.machines import MachineSpec, Role
 from lab.step_script import input_of
 from toolchain import paths

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from components.substrate import Substrate
+from components.substrates.operations import Operations
 from config.settings import LabSettings
 from config.substrates import SUBSTRATES, traits_of
 from toolchain import paths
@@ -41,6 +42,11 @@ def test_a_comparison_by_name_is_found(line: str) -> None:
 def test_the_row_names_a_class_that_makes_machines(name: str) -> None:
     source = inspect.getsource(traits_of(name).load())
     assert set(Substrate.__annotations__) <= set(re.findall(r"self\.(\w+)(?::|,| =)", source))
+
+
+@pytest.mark.parametrize("name", SUBSTRATES)
+def test_the_row_names_operations(name: str) -> None:
+    assert isinstance(traits_of(name).load_operations(), Operations)
 
 
 def test_an_unknown_substrate_is_refused_with_the_known_ones() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import asyncssh
 
-from components.substrates.existing import entry, firewall, reach
+from components.substrates import machine_firewall
+from components.substrates.existing import entry, reach
 from components.substrates.existing.plan import Host, Plan, numbered
 from components.substrates.existing.reach import Credentials, HostError
 from config.ports import BETWEEN_MACHINES, NODE_PORTS, PORTS, VXLAN
@@ -76,7 +77,9 @@ async def check(
         for host in plan.hosts:
             if isinstance(answer := found[host.name], Findings):
                 pods, others = _firewalled(host, plan)
-                notes[host.name] = list(firewall.notes(answer.lines, pods, others, interfaces=_ways_to(others, answer)))
+                notes[host.name] = list(
+                    machine_firewall.notes(answer.lines, pods, others, interfaces=_ways_to(others, answer))
+                )
     return {name: those for name, those in problems.items() if those}
 
 
@@ -92,7 +95,7 @@ async def _ask(host: Host, plan: Plan, credentials: Credentials) -> Findings | s
         f"{other.address}:{port}" for other in plan.hosts if other is not host for port in _tried(host, other, plan)
     )
     modules = " ".join((*_MODULES, *(plan.modules if "worker" in host.roles else ())))
-    script = f"peers='{peers}'\nmodules='{modules}'\n{firewall.SCRIPT.read_text()}{_PROBE.read_text()}"
+    script = f"peers='{peers}'\nmodules='{modules}'\n{machine_firewall.SCRIPT.read_text()}{_PROBE.read_text()}"
     try:
         async with reach.connected(host, credentials) as connection:
             skew, said = await asyncio.gather(
@@ -163,7 +166,9 @@ def _problems(
     yield from _machine(host, plan, found)
     yield from _network(host, plan, found, taken)
     pods, others = _firewalled(host, plan)
-    yield from firewall.problems(found.lines, pods, others, interfaces=_ways_to(others, found), is_closed=is_closed)
+    yield from machine_firewall.problems(
+        found.lines, pods, others, interfaces=_ways_to(others, found), is_closed=is_closed
+    )
     if not mark:
         yield from _taken(host, plan, found)
 

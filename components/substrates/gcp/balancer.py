@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_gcp import compute
 
-from components.control_plane import API_PORT
 from config.lab import Lab
 from config.machines import MachineSpec, Role
+from config.ports import API_PORT
 
 # From where Google asks whether a backend of a passthrough load balancer is healthy.
 _HEALTH_CHECKERS = ("35.191.0.0/16", "209.85.152.0/22", "209.85.204.0/22")

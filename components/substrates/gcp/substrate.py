@@ -19,7 +19,6 @@ import pulumi_tls as tls
 from pulumi_command import local, remote
 from pulumi_gcp import compute, serviceaccount
 
-from components.control_plane import API_PORT
 from components.first_login import first_login
 from components.machine import Machine
 from components.members import asked_by_ssh
@@ -30,6 +29,7 @@ from components.version_guard import version_guard
 from config.gcp import GcpSettings, arch_of
 from config.lab import Lab
 from config.machines import MachineSpec, Role
+from config.ports import API_PORT
 
 _STARTUP = Path(__file__).with_name("startup.sh")
 _DISK_GB = 20

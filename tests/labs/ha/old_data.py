@@ -2,8 +2,8 @@
 
 import time
 
-from components.etcd import PEER_PORT, USE_ETCD
-from components.step import LIBRARY
+from config.machine_paths import LIBRARY, USE_ETCD
+from config.ports import PEER_PORT
 from live.cluster import Cluster, LiveMachine
 from live.drills.faults import Fault
 from live.drills.leadership import etcd_leader

@@ -1,4 +1,4 @@
-"""What a host's own firewall drops of a lab's packets: base chains of the hooks input and forward.
+"""What a machine's own firewall drops of a lab's packets: base chains of the hooks input and forward.
 
 Kubernetes adds rules of its own, and none of them opens another program's chain. Whether a machine's ports are open
 is tried by the others; that packets of pods pass cannot be tried before there are pods, so that the chains are read.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components.substrates.firewall_rules import LEGACY, Chain, Finding, Packets, Rule, Ruleset, of_iptables
 
-SCRIPT = Path(__file__).with_name("firewall.sh")
+SCRIPT = Path(__file__).with_name("machine_firewall.sh")
 """Prints what `problems` and `notes` are given: a line for each word and value."""
 
 _OF_THE_LAB = ("kube-proxy", "hardway", "calico")
