@@ -84,9 +84,11 @@ def up(ctx: click.Context, *, insist: bool, packs: Sequence[Path], plan: Path | 
 @stacks.option
 @_pack_option
 @click.option("--save-plan", type=stacks.FILE, metavar="FILE", help="Write the plan to FILE, for `up --plan FILE`.")
+@click.option("--drift", is_flag=True, help="Then compare the machines with the state, as `drift` does.")
 @click.pass_context
-def preview(ctx: click.Context, *, packs: Sequence[Path], save_plan: Path | None) -> int:
-    """Show what `up` would change."""
+def preview(ctx: click.Context, *, packs: Sequence[Path], save_plan: Path | None, drift: bool) -> int:
+    """Show what `up` would change. Without --drift it contacts no machine."""
+    from live.drift import run as drifts
     from toolchain import operations, policy_packs, prepare
     from toolchain.progress import Report
 
@@ -94,7 +96,10 @@ def preview(ctx: click.Context, *, packs: Sequence[Path], save_plan: Path | None
     with Report() as report:
         workshop = prepare.for_preview(report, chosen)
     options = [*policy_packs.options(packs), *([f"--save-plan={save_plan}"] if save_plan else [])]
-    return operations.preview(workshop, chosen, options=options)
+    status = operations.preview(workshop, chosen, options=options)
+    if drift and status == 0:
+        print("\n".join(drifts.lines(drifts.find(chosen))))
+    return status
 
 
 @click.command(cls=stacks.LabCommand)

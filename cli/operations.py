@@ -1,4 +1,4 @@
-"""The commands for a lab that is up: status, snapshot, restore, replace, drill, search, cis."""
+"""The commands for a lab that is up: status, drift, repair, snapshot, restore, replace, drill, search, cis."""
 
 import contextlib
 import json
@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from cli import stacks
 from cli.lab import insist_by_variable, insist_option
+from toolchain.errors import ToolchainError
 
 # What each command needs is imported in it: the other commands start sooner, and load nothing that builds programs.
 _json_file = click.option(
@@ -34,6 +35,47 @@ def status(ctx: click.Context, *, as_json: bool) -> int:
     else:
         status_table.show(found)
     return 0 if found.well else 1
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object: the dataclass Drift in live/drift/run.py.")
+@click.pass_context
+def drift(ctx: click.Context, *, as_json: bool) -> int:
+    """Compare the machines and the API with the state. Changes nothing: docs/drift.md.
+
+    Exit codes: 0 no drift, 1 drift, 2 something could not be asked.
+    """
+    from live.drift import run as drifts
+    from toolchain import operations
+
+    try:
+        chosen = stacks.chosen(ctx)
+        with operations.alone(chosen, "./hardway drift"):
+            found = drifts.find(chosen)
+    except (ToolchainError, OSError) as error:
+        # Not 1, which says that there is drift.
+        print(f"error: {error}", file=sys.stderr)
+        return drifts.NOT_ASKED
+    print(found.json() if as_json else "\n".join(drifts.lines(found)))
+    return found.exit_code
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.argument("machines", nargs=-1, metavar="[MACHINE]...", shell_complete=stacks.complete_machine)
+@click.pass_context
+def repair(ctx: click.Context, machines: Sequence[str]) -> int:
+    """Put back what `drift` names, and restart the units whose files are put back: docs/drift.md.
+
+    Without a MACHINE: everywhere, and in the API. Exit codes as for `drift`, which is run again at the end.
+    """
+    from live.drift import run as drifts
+    from toolchain import operations
+
+    chosen = stacks.chosen(ctx)
+    with operations.without_pulumi(chosen, "./hardway repair"):
+        return drifts.repair(chosen, machines)
 
 
 @click.command(cls=stacks.LabCommand)

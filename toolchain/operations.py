@@ -153,6 +153,19 @@ def outputs(workshop: Workshop, stack: Stack) -> dict[str, Any]:
     return result
 
 
+def state_in_clear(workshop: Workshop, stack: Stack) -> dict[str, Any]:
+    """The state of a stack as the CLI exports it, secrets in clear: not to be shown.
+
+    Raises:
+        ToolchainError: it cannot be read.
+    """
+    done = _ask(workshop, stack, "stack", "export", "--show-secrets")
+    if done.returncode != 0:
+        raise ToolchainError(f"The state of the stack {stack.name} cannot be read: {done.stderr.strip()}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
 @contextmanager
 def alone(stack: Stack, doing: str) -> Iterator[None]:
     """Refuse to start while another run of the tool chain is at work on the stack.

@@ -45,12 +45,13 @@ def completed(path: str, *words: str) -> list[str]:
 
 
 def test_bash_completes_commands_options_stacks_and_machines(path: str) -> None:
-    assert completed(path, "hardway", "re") == ["replace", "restore"]
+    assert completed(path, "hardway", "re") == ["repair", "replace", "restore"]
     assert "kubectl-line" not in completed(path, "hardway", "kube")
     assert "--json" in completed(path, "hardway", "status", "--")
     assert {"dev", "droplets"} <= set(completed(path, "hardway", "status", "-s", "d"))
     assert completed(path, "hardway", "-s", "ha", "ssh", "controller-") == [f"controller-{n}" for n in range(3)]
     assert completed(path, "hardway", "replace", "-s", "ha", "controller-0", "controller-2") == ["controller-2"]
+    assert completed(path, "hardway", "repair", "-s", "ha", "controller-0", "worker-2") == ["worker-2"]
     assert completed(path, "hardway", "logs", "worker-0", "kubel") == ["kubelet"]
     assert completed(path, "hardway", "ssh", "-s", "no-such-stack", "") == []
 

@@ -1,0 +1,141 @@
+"""`./hardway repair`: puts back what `drift` names, by running the steps that made it again, as the state has them.
+
+A step compares before it writes, takes the machine's lock, and restarts a unit only where what the unit was started
+from has changed. What a step cannot see by itself is written before its first line: the note of what a unit was
+started with is removed, so that the step restarts or reloads that unit.
+"""
+
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from shlex import quote
+
+from live.cluster import Cluster
+from live.drift.compare import Difference
+from live.drift.look import HOSTS_UNIT, NETWORK_UNIT
+from live.drift.recorded import ARTIFACTS, Recorded, Step, Unit
+
+_SECONDS = 600
+_REPORTED_LINES = 5
+
+
+@dataclass(kw_only=True)
+class Work:
+    """What one step is run again for.
+
+    Args:
+        step: which.
+        differences: what it puts back.
+        before: shell lines before the step's first one; `$step` is the step's directory on the machine.
+        restarts, reloads: units.
+    """
+
+    step: Step
+    differences: list[Difference] = field(default_factory=list)
+    before: list[str] = field(default_factory=list)
+    restarts: list[str] = field(default_factory=list)
+    reloads: list[str] = field(default_factory=list)
+
+    @property
+    def script(self) -> str:
+        """The step's script with these lines in it."""
+        notes = [f'rm -f "$step/started/{unit}"' for unit in self.restarts]
+        notes += [f'rm -f "$step/started/{unit}.read"' for unit in self.reloads]
+        begin = f"\nbegin {self.step.name}\n"
+        head, found, rest = self.step.script.partition(begin)
+        return "".join([head, found, *(f"{line}\n" for line in (*self.before, *notes)), rest])
+
+
+def plan(
+    steps: Sequence[Step], recorded: Mapping[str, Recorded], differences: Iterable[Difference]
+) -> tuple[list[Work], list[Difference]]:
+    """The steps to run, in an order that works, and what no step can put back."""
+    works: dict[str, Work] = {}
+    by_urn = {step.urn: step for step in steps}
+    left = []
+    for difference in differences:
+        if difference.step not in by_urn:
+            left.append(difference)
+            continue
+        work = works.setdefault(difference.step, Work(step=by_urn[difference.step]))
+        work.differences.append(difference)
+        machine = recorded[difference.name if difference.kind == "node" else work.step.machine]
+        work.before += _before(machine, difference)
+        for name, unit, how in _units(machine, difference):
+            other = works.setdefault(unit.step, Work(step=by_urn[unit.step]))
+            units = other.restarts if how == "restart" else other.reloads
+            if name not in units:
+                units.append(name)
+    return [works[step.urn] for step in steps if step.urn in works], left
+
+
+def _before(machine: Recorded, difference: Difference) -> Iterator[str]:
+    """What has to be done before a step can put something back."""
+    path = quote(difference.name)
+    if difference.kind == "file":
+        file = machine.files[difference.name]
+        if "owner" in difference.problems:
+            # A step compares the user, and not the group.
+            yield f"chown --no-dereference {file.owner}:{file.owner} {path}"
+    elif difference.kind == "program":
+        program = machine.programs[difference.name]
+        # On the machine the artifact is the lab's; a mirror is the Pulumi host's.
+        if program.archive is not None:
+            yield f"rm -rf {quote(program.target.removesuffix(f'/{program.member}'))}"
+        elif program.target.startswith(f"{ARTIFACTS}/") and program.sha256 is not None:
+            yield f"rm -f {quote(program.target)}"
+    elif difference.kind == "unit":
+        if "masked" in difference.problems:
+            yield f"systemctl -q unmask {path}; systemctl -q unmask --runtime {path}"
+        if "disabled" in difference.problems or "masked" in difference.problems:
+            yield f"systemctl -q enable --no-reload {path} 2>/dev/null || true"
+        if not machine.units[difference.name].by_step:
+            yield f"systemctl daemon-reload; systemctl restart --no-block {path}"
+
+
+def _units(machine: Recorded, difference: Difference) -> Iterator[tuple[str, Unit, str]]:
+    """The units that are restarted or reloaded for a difference."""
+    units = machine.units
+    if difference.kind in ("file", "program"):
+        if difference.problems.keys() <= {"mode", "owner"}:
+            # The unit has read the same.
+            return
+        for name, unit in units.items():
+            if difference.name in (*unit.own, *unit.watches):
+                yield name, unit, "restart"
+            elif difference.name in unit.reloads_on:
+                yield name, unit, "reload"
+    elif difference.kind == "unit":
+        if "stale" in difference.problems:
+            yield difference.name, units[difference.name], "restart"
+    elif difference.kind == "host table":
+        yield HOSTS_UNIT, units[HOSTS_UNIT], "reload"
+    elif difference.kind in ("route", "rules"):
+        yield NETWORK_UNIT, units[NETWORK_UNIT], "reload"
+    elif difference.kind == "node" and "missing" in difference.problems:
+        # A kubelet registers its Node when it starts.
+        yield "kubelet.service", units["kubelet.service"], "restart"
+
+
+def run(cluster: Cluster, works: Sequence[Work]) -> list[str]:
+    """Run the steps, say what each did, and return what failed."""
+    failed = []
+    for work in works:
+        step = work.step
+        machine = cluster.machine(step.machine)
+        try:
+            # `updated`: the step has a resource already.
+            script = f"exec bash -s -- {step.name} on {step.machine}, updated"
+            done = cluster.ssh(machine, script, stdin=work.script, seconds=_SECONDS)
+            # What it prints may be secret.
+            said = "" if done.returncode == 0 else "\n".join(done.stderr.strip().splitlines()[-_REPORTED_LINES:])
+            status = done.returncode
+        except subprocess.TimeoutExpired:
+            status, said = 124, f"not done within {cluster.allowed(_SECONDS):.0f} s"
+        if status != 0:
+            failed.append(f"step {step.name} on {step.machine} failed: {said or f'exit status {status}'}")
+            continue
+        what = [f"{each.kind} {each.name}" for each in work.differences]
+        what += [f"restarted {unit}" for unit in work.restarts] + [f"reloaded {unit}" for unit in work.reloads]
+        print(f"{step.machine}: {'; '.join(what)}", flush=True)
+    return failed

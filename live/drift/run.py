@@ -1,0 +1,137 @@
+"""`./hardway drift` and `./hardway repair` as a whole."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from live import cluster
+from live.cluster import Cluster
+from live.drift import containers, look, objects, recorded
+from live.drift import repair as repairing
+from live.drift.compare import Difference, compare
+from toolchain import operations, prepare
+from toolchain.progress import Report
+from toolchain.stack import Stack
+
+NONE, FOUND, NOT_ASKED = 0, 1, 2
+"""The exit codes of `drift`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """What differs in a lab.
+
+    Args:
+        stack: which lab.
+        differences: all that differs, by machines in the order of the lab; then the API.
+        not_asked: machine, or "API", or "container engine" -> why it could not be asked: nothing is known of it.
+    """
+
+    stack: str
+    differences: list[Difference]
+    not_asked: dict[str, str]
+
+    @property
+    def exit_code(self) -> int:
+        """What is not known counts more than what differs."""
+        if self.not_asked:
+            return NOT_ASKED
+        return FOUND if self.differences else NONE
+
+    def json(self) -> str:
+        """For programs."""
+        return json.dumps(asdict(self), indent=2)
+
+
+def find(stack: Stack) -> Drift:
+    """Compare a lab with its state.
+
+    Raises:
+        ToolchainError: the lab is not up, or its state cannot be read.
+    """
+    lab = cluster.find(stack)
+    deployment = _state(stack)
+    return _find(lab, deployment, recorded.steps(deployment))
+
+
+def repair(stack: Stack, machines: Sequence[str]) -> int:
+    """Put back what differs, say what was done, and compare again.
+
+    Args:
+        stack: which lab; no other run is at work on it.
+        machines: names; empty for all and the API.
+
+    Returns:
+        The exit code of `drift` afterwards, of these machines.
+
+    Raises:
+        ToolchainError: a name is wrong, and nothing was changed; or as `find`.
+    """
+    lab = cluster.find(stack)
+    for name in machines:
+        lab.machine(name)
+    deployment = _state(stack)
+    steps = recorded.steps(deployment)
+    before = _only(_find(lab, deployment, steps), machines)
+    works, _ = repairing.plan(steps, recorded.read(steps), before.differences)
+    failed = repairing.run(lab, works)
+    after = _only(_find(lab, deployment, steps), machines) if works else before
+    print("\n".join([*failed, *lines(after)]))
+    return after.exit_code or (FOUND if failed else NONE)
+
+
+def _only(drift: Drift, machines: Sequence[str]) -> Drift:
+    """What concerns these machines; all of it if there are none."""
+    if not machines:
+        return drift
+    return Drift(
+        stack=drift.stack,
+        differences=[each for each in drift.differences if each.machine in machines],
+        not_asked={name: why for name, why in drift.not_asked.items() if name in machines},
+    )
+
+
+def _state(stack: Stack) -> dict[str, Any]:
+    with Report(sys.stderr) as report:
+        workshop = prepare.for_preview(report, stack)
+    return operations.state_in_clear(workshop, stack)
+
+
+def _find(lab: Cluster, deployment: Mapping[str, Any], steps: list[recorded.Step]) -> Drift:
+    said = recorded.read(steps)
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        in_api = threads.submit(objects.ask, lab, said)
+        on_engine = threads.submit(containers.ask, lab.stack, deployment)
+        answers = look.ask_all(lab, said)
+        different, why = in_api.result()
+        other, engine_why = on_engine.result()
+    differences = [
+        each for name, found in answers.items() if not isinstance(found, str) for each in compare(said[name], found)
+    ]
+    not_asked = {name: found for name, found in answers.items() if isinstance(found, str)}
+    not_asked |= {objects.API: why} if why else {}
+    not_asked |= {containers.ENGINE: engine_why} if engine_why else {}
+    return Drift(stack=lab.stack.name, differences=[*differences, *other, *different], not_asked=not_asked)
+
+
+def lines(drift: Drift) -> Sequence[str]:
+    """The report for a person: a table, what could not be asked, and a verdict."""
+    rows = [("machine", "what", "name", "problem")]
+    rows += [(each.machine, each.kind, each.name, "; ".join(each.problems.values())) for each in drift.differences]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    said = []
+    if drift.differences:
+        said = ["  ".join([*(f"{row[i]:{widths[i]}}" for i in range(3)), row[3]]).rstrip() for row in rows]
+    said += [f"{name} could not be asked: {why}" for name, why in drift.not_asked.items()]
+    number = len(drift.differences)
+    if number:
+        said.append(
+            f"{number} difference{'s' if number > 1 else ''}. "
+            f"`./hardway repair -s {drift.stack}` puts back what the state says."
+        )
+    elif not drift.not_asked:
+        said.append(f"No drift: the lab {drift.stack} is as its state says.")
+    return said

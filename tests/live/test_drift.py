@@ -1,0 +1,576 @@
+"""`drift` on recorded answers: what is named and what is not, what is asked, and what `repair` runs for it."""
+
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from small_lab import cluster
+
+from cli.main import group, main
+from live.cluster import Cluster
+from live.drift import compare, containers, look, objects, recorded, repair
+from live.drift import run as drifts
+from live.drift.compare import Difference
+from live.drift.look import Entry, Found, UnitState
+from live.drift.recorded import File, Program, Recorded, Setting, Step, Unit
+from toolchain.errors import ToolchainError
+
+SHA = "a" * 64
+KEY = b"very secret"
+CONFIG, BINARY, ARCHIVED = "/etc/x/config", "/usr/local/bin/x", "/usr/local/bin/y"
+STARTED = "Sat 2026-11-28 21:00:00.500000 UTC"
+START = 1795899600.5
+
+
+def machine() -> Recorded:
+    """A machine as the state says it is, with something of each kind."""
+    target = f"{recorded.ARTIFACTS}/{SHA}/unpacked/bin/y"
+    return Recorded(
+        name="worker-0",
+        library="x",
+        files={
+            CONFIG: File(step="s1", content=b"a\n", mode="600", owner="root"),
+            "/etc/x/key": File(step="s1", content=KEY, mode="600", owner="root", secret=True),
+            "/etc/x/reread": File(step="s1", content=b"", mode="644", owner="root"),
+            "/var/lib/x": File(step="s1", content=None, mode="700", owner="x"),
+            look.HOST_TABLE: File(step="s2", content=b"10.0.0.5 a\n10.0.0.6 b\n", mode="644", owner="root"),
+            look.POD_ROUTES: File(
+                step="s2", content=b"route replace 10.2.0.0/24 via 10.0.0.6 proto 240\n", mode="644", owner="root"
+            ),
+            look.MASQUERADE: File(step="s2", content=b"table ip hardway {}\n", mode="644", owner="root"),
+        },
+        programs={
+            BINARY: Program(step="s1", target="/opt/mirror/x", sha256=SHA),
+            ARCHIVED: Program(step="s1", target=target, sha256=SHA, archive="/opt/mirror/y.tgz", member="bin/y"),
+        },
+        units={
+            "x.service": Unit(
+                step="s1", step_name="x", own=(BINARY,), watches=(CONFIG,), reloads_on=("/etc/x/reread",)
+            ),
+            "kubelet.service": Unit(step="s1", step_name="x", by_step=False),
+            look.HOSTS_UNIT: Unit(step="s2", step_name="neighbours", reloads_on=(look.HOST_TABLE,)),
+            look.NETWORK_UNIT: Unit(step="s2", step_name="neighbours", reloads_on=(look.POD_ROUTES,)),
+        },
+        links={"/etc/x/link": Setting(step="s1", value=CONFIG)},
+        packages={"curl": Setting(step="s0", value="installed")},
+        sysctls={"net.ipv4.ip_forward": Setting(step="s0", value="1")},
+        modules={"overlay": Setting(step="s0", value=recorded.THERE)},
+        users={"x": Setting(step="s1", value=recorded.THERE)},
+        host_name=Setting(step="s0", value="worker-0"),
+        no_swap=Setting(step="s0", value="off"),
+    )
+
+
+def answers() -> Found:
+    """What that machine says of itself while nothing has changed."""
+    said = machine()
+    files = {
+        path: Entry(
+            kind="directory" if file.content is None else "regular file" if file.content else "regular empty file",
+            mode=file.mode,
+            user=file.owner,
+            group=file.owner,
+            changed=START - 10,
+            sha256=file.sha256 if file.content is not None else "",
+        )
+        for path, file in said.files.items()
+    }
+    for path in ("/opt/mirror/x", "/opt/mirror/y.tgz"):
+        files[path] = Entry(kind="regular file", mode="755", user="root", group="root", changed=0, sha256=SHA)
+    return Found(
+        files=files,
+        links={"/etc/x/link": CONFIG} | {path: each.target for path, each in said.programs.items()},
+        units={
+            name: UnitState(
+                properties={
+                    "Id": name,
+                    "LoadState": "loaded",
+                    "ActiveState": "active",
+                    "NeedDaemonReload": "no",
+                    "StateChangeTimestamp": STARTED,
+                },
+                enabled="enabled",
+                same_as_started=True if unit.by_step else None,
+                started=START + 1,
+            )
+            for name, unit in said.units.items()
+        },
+        values={
+            ("package", "curl"): "installed",
+            ("sysctl", "net.ipv4.ip_forward"): "1",
+            ("module", "overlay"): recorded.THERE,
+            ("user", "x"): recorded.THERE,
+        },
+        host_name="worker-0",
+        hosts=["10.0.0.5 a", "10.0.0.6 b"],
+        routes=["10.2.0.0/24 via 10.0.0.6 dev eth0"],
+        same_table=True,
+    )
+
+
+def changed_file(path: str, **what: str) -> Callable[[Found], None]:
+    def change(found: Found) -> None:
+        found.files[path] = replace(found.files[path], **what)
+
+    return change
+
+
+def restarted_by_hand(found: Found) -> None:
+    """A file was edited, the unit restarted, and the file put back."""
+    found.units["x.service"].started = START - 5
+    found.files[CONFIG] = replace(found.files[CONFIG], changed=START + 3)
+
+
+def unit(name: str, **properties: str) -> Callable[[Found], None]:
+    return lambda found: found.units[name].properties.update(properties)
+
+
+def gone(where: Callable[[Found], dict[Any, Any]], key: Any) -> Callable[[Found], None]:
+    return lambda found: where(found).pop(key) and None
+
+
+MUTATIONS: dict[str, tuple[Callable[[Found], Any], tuple[str, str, set[str]]]] = {
+    "content": (changed_file(CONFIG, sha256=SHA), ("file", CONFIG, {"content"})),
+    "secret": (changed_file("/etc/x/key", sha256=SHA), ("file", "/etc/x/key", {"content"})),
+    "mode": (changed_file(CONFIG, mode="644"), ("file", CONFIG, {"mode"})),
+    "user": (changed_file(CONFIG, user="x"), ("file", CONFIG, {"owner"})),
+    "group": (changed_file(CONFIG, group="x"), ("file", CONFIG, {"owner"})),
+    "link for a file": (changed_file(CONFIG, kind="symbolic link"), ("file", CONFIG, {"kind"})),
+    "file removed": (gone(lambda found: found.files, CONFIG), ("file", CONFIG, {"missing"})),
+    "directory": (changed_file("/var/lib/x", mode="755"), ("file", "/var/lib/x", {"mode"})),
+    "artifact": (changed_file("/opt/mirror/x", sha256="b" * 64), ("program", BINARY, {"artifact"})),
+    "program replaced": (lambda found: found.links.update({BINARY: ""}), ("program", BINARY, {"kind"})),
+    "program elsewhere": (lambda found: found.links.update({BINARY: "/tmp/x"}), ("program", BINARY, {"target"})),
+    "archive": (changed_file("/opt/mirror/y.tgz", sha256="b" * 64), ("program", ARCHIVED, {"artifact"})),
+    "member": (
+        lambda found: found.members.update({f"{recorded.ARTIFACTS}/{SHA}/unpacked/bin/y": "Contents differ"}),
+        ("program", ARCHIVED, {"content"}),
+    ),
+    "link": (lambda found: found.links.update({"/etc/x/link": "/tmp"}), ("link", "/etc/x/link", {"target"})),
+    "unit stopped": (unit("x.service", ActiveState="inactive"), ("unit", "x.service", {"stopped"})),
+    "unit failed": (unit("kubelet.service", ActiveState="failed"), ("unit", "kubelet.service", {"stopped"})),
+    "unit masked": (unit("x.service", LoadState="masked"), ("unit", "x.service", {"masked"})),
+    "unit gone": (gone(lambda found: found.units, "x.service"), ("unit", "x.service", {"not-found"})),
+    "unit not read": (unit("x.service", NeedDaemonReload="yes"), ("unit", "x.service", {"stale"})),
+    "unit disabled": (
+        lambda found: setattr(found.units["x.service"], "enabled", "disabled"),
+        ("unit", "x.service", {"disabled"}),
+    ),
+    "unit of other files": (
+        lambda found: setattr(found.units["x.service"], "same_as_started", False),
+        ("unit", "x.service", {"stale"}),
+    ),
+    "edited, restarted, put back": (restarted_by_hand, ("unit", "x.service", {"stale"})),
+    "package": (gone(lambda found: found.values, ("package", "curl")), ("package", "curl", {"missing"})),
+    "package half there": (
+        lambda found: found.values.update({("package", "curl"): "config-files"}),
+        ("package", "curl", {"value"}),
+    ),
+    "sysctl": (
+        lambda found: found.values.update({("sysctl", "net.ipv4.ip_forward"): "0"}),
+        ("sysctl", "net.ipv4.ip_forward", {"value"}),
+    ),
+    "module": (gone(lambda found: found.values, ("module", "overlay")), ("module", "overlay", {"missing"})),
+    "no user": (gone(lambda found: found.values, ("user", "x")), ("user", "x", {"missing"})),
+    "host name": (lambda found: setattr(found, "host_name", "other"), ("host name", "worker-0", {"value"})),
+    "swap": (lambda found: found.swap.append("/dev/sdb"), ("swap", "/dev/sdb", {"value"})),
+    "host table, less": (lambda found: found.hosts.pop(), ("host table", "/etc/hosts", {"block"})),
+    "host table, more": (lambda found: found.hosts.append("1.2.3.4 b"), ("host table", "/etc/hosts", {"block"})),
+    "no route": (lambda found: found.routes.pop(), ("route", "10.2.0.0/24", {"missing"})),
+    "other route": (
+        lambda found: found.routes.__setitem__(0, "10.2.0.0/24 via 10.0.0.9 dev eth0"),
+        ("route", "10.2.0.0/24", {"value"}),
+    ),
+    "further route": (
+        lambda found: found.routes.append("10.9.0.0/24 via 10.0.0.6 dev eth0"),
+        ("route", "10.9.0.0/24", {"extra"}),
+    ),
+    "rules": (lambda found: setattr(found, "same_table", False), ("rules", "table ip hardway", {"content"})),
+}
+
+
+def test_a_machine_as_the_state_says_has_no_drift() -> None:
+    assert compare.compare(machine(), answers()) == []
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_change_is_named_and_nothing_else_is(mutation: str) -> None:
+    change, expected = MUTATIONS[mutation]
+    found = answers()
+    change(found)
+    (difference,) = compare.compare(machine(), found)
+    assert (difference.kind, difference.name, set(difference.problems)) == expected
+    assert difference.machine == "worker-0"
+    assert KEY.decode() not in str(difference)
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        # After a boot, or restarted by hand: the files are older.
+        lambda found: setattr(found.units["x.service"], "started", START - 5),
+        # Edited and put back, and the unit has run all the time.
+        changed_file(CONFIG, changed=START + 60),
+    ],
+)
+def test_a_unit_that_runs_what_is_on_disk_is_not_named(harmless: Callable[[Found], None]) -> None:
+    found = answers()
+    harmless(found)
+    assert compare.compare(machine(), found) == []
+
+
+# look.sh
+
+
+def look_at(questions: str, *, path: str = "", functions: str = "") -> list[str]:
+    script = f"{functions}\n{look._LOOK.read_text()}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        input=questions,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": f"{path}:{os.environ['PATH']}"},
+    )
+    return done.stdout.splitlines()
+
+
+def test_files_links_and_programs_of_a_machine_are_looked_at(tmp_path: Path) -> None:
+    file, link, packed = tmp_path / "file", tmp_path / "link", tmp_path / "bin" / "y"
+    file.write_text("a\n")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    packed.parent.mkdir()
+    packed.write_text("program")
+    with tarfile.open(tmp_path / "y.tgz", "w:gz") as archive:
+        archive.add(packed, "bin/y")
+    unpacked = tmp_path / "unpacked" / "bin" / "y"
+    unpacked.parent.mkdir(parents=True)
+    unpacked.write_text("program")
+    asked = (
+        f"hash {file}\nhash {tmp_path}/none\npath {tmp_path}\nlink {link}\nlink {file}\nlink {tmp_path}/none\n"
+        f"archive {tmp_path}/y.tgz {tmp_path}/unpacked bin/y\n"
+    )
+    before = sorted(tmp_path.rglob("*"))
+    found = look.parse(look_at(asked))
+    assert (found.files[str(file)].mode, found.files[str(file)].kind) == ("640", "regular file")
+    assert found.files[str(file)].sha256 == File(step="", content=b"a\n", mode="", owner="").sha256
+    assert found.files[str(file)].changed == pytest.approx(file.stat().st_ctime, abs=0.01)
+    assert found.files[str(tmp_path)].kind == "directory"
+    assert f"{tmp_path}/none" not in found.files
+    assert found.links == {str(link): str(file), str(file): ""}
+    assert found.members == {}
+    unpacked.write_text("Program")
+    assert look.parse(look_at(asked)).members == {str(unpacked): "Contents differ"}
+    unpacked.unlink()
+    assert str(unpacked) in look.parse(look_at(asked)).members
+    assert sorted(tmp_path.rglob("*")) == [each for each in before if each != unpacked]
+
+
+def test_units_are_compared_with_what_a_step_noted(tmp_path: Path) -> None:
+    tool = tmp_path / "systemctl"
+    tool.write_text(
+        "#!/bin/sh\n"
+        'case $1 in is-enabled) echo enabled ;; show) printf "Id=a.service\\nLoadState=loaded\\nActiveState=active\\n'
+        f'StateChangeTimestamp={STARTED}\\n\\nId=b.service\\nLoadState=not-found\\n" ;; esac\n'
+    )
+    tool.chmod(0o755)
+    functions = "fingerprint() { echo new; }\nlast_read() { :; }"
+    found = look.parse(look_at("unit a.service node\nunit b.service\n", path=str(tmp_path), functions=functions))
+    state = found.units["a.service"]
+    assert state.changed == START
+    assert (state.same_as_started, state.enabled) == (False, "enabled")
+    assert found.units["b.service"].same_as_started is None
+
+
+def test_the_functions_come_from_the_library_of_the_lab() -> None:
+    library = (Path(look.__file__).parents[2] / "components" / "step.sh").read_text()
+    first, second = look._functions(library)
+    assert first.startswith("fingerprint() {")
+    assert second.startswith("last_read() {")
+    assert first.endswith("\n}")
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, status: int, out: str, error: str = "") -> None:
+    monkeypatch.setattr(Cluster, "ssh", lambda *_, **__: subprocess.CompletedProcess([], status, out, error))
+
+
+@pytest.mark.parametrize(
+    ("status", "out", "error", "why"),
+    [
+        (255, "", "ssh: connect to host 10.0.0.20 port 22: No route to host\n", "No route to host"),
+        (0, "host_name\tworker-0\n", "", "ssh ended with status 0"),
+        (1, "host_name\tworker-0\nend\n", "bash: cannot fork\n", "cannot fork"),
+        (0, "", "", "status 0"),
+    ],
+)
+def test_an_answer_that_is_not_whole_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, out: str, error: str, why: str
+) -> None:
+    answering(monkeypatch, status, out, error)
+    lab = cluster(tmp_path, controllers=1)
+    found = look.ask(lab, lab.machine("worker-0"), machine())
+    assert isinstance(found, str)
+    assert why in found
+
+
+def test_a_machine_without_steps_in_the_state_is_not_taken_as_unchanged(tmp_path: Path) -> None:
+    lab = cluster(tmp_path, controllers=1)
+    assert "the state has no steps" in str(look.ask(lab, lab.machine("worker-0"), None))
+
+
+# The API and the container engine
+
+
+DIFF = """diff -u -N /tmp/LIVE-1/v1.ConfigMap.kube-system.coredns /tmp/MERGED-2/v1.ConfigMap.kube-system.coredns
+--- /tmp/LIVE-1/v1.ConfigMap.kube-system.coredns\t2026
++++ /tmp/MERGED-2/v1.ConfigMap.kube-system.coredns\t2026
+@@ -1,3 +1,3 @@
+ data:
+-  Corefile: x
++  Corefile: y
+-  generation: 2
++  generation: 3
+diff -u -N /tmp/LIVE-1/v1.ServiceAccount.kube-system.coredns /tmp/MERGED-2/v1.ServiceAccount.kube-system.coredns
+--- /tmp/LIVE-1/v1.ServiceAccount.kube-system.coredns\t2026
++++ /tmp/MERGED-2/v1.ServiceAccount.kube-system.coredns\t2026
+@@ -0,0 +1,2 @@
++apiVersion: v1
++kind: ServiceAccount
+"""
+
+
+def test_objects_that_differ_are_named_with_what_differs() -> None:
+    first, second = objects.object_differences(DIFF, "s9")
+    assert (first.name, dict(first.problems)) == (
+        "v1.ConfigMap.kube-system.coredns",
+        {"content": "differs (- there, + expected): - Corefile: x, + Corefile: y"},
+    )
+    assert (second.name, dict(second.problems)) == ("v1.ServiceAccount.kube-system.coredns", {"missing": "missing"})
+
+
+def test_nodes_have_the_label_and_the_range_of_the_lab() -> None:
+    patch = Setting(
+        step="s9", value=json.dumps({"metadata": {"labels": {"l": ""}}, "spec": {"podCIDR": "10.2.0.0/24"}})
+    )
+    good = {"metadata": {"name": "a", "labels": {"l": "", "other": "x"}}, "spec": {"podCIDR": "10.2.0.0/24"}}
+    bad = {"metadata": {"name": "b"}, "spec": {"podCIDR": "10.9.0.0/24"}}
+    found = list(objects.node_differences({"a": patch, "b": patch, "c": patch}, [good, bad]))
+    assert [(each.name, set(each.problems)) for each in found] == [("b", {"value"}), ("c", {"missing"})]
+    assert "metadata.labels.l is null" in found[0].problems["value"]
+    assert 'spec.podCIDR is "10.9.0.0/24"' in found[0].problems["value"]
+
+
+@pytest.mark.parametrize(("status", "error"), [(2, "error: no API"), (1, "error: connection refused")])
+def test_an_api_that_cannot_be_asked_is_not_taken_as_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, error: str
+) -> None:
+    done = subprocess.CompletedProcess[str]([], status, "", error)
+    monkeypatch.setattr(Cluster, "kubectl", lambda *_, **__: done)
+    said = {"controller-0": Recorded(name="controller-0", objects={"/x.yaml": Setting(step="s", value="")})}
+    assert objects.ask(cluster(tmp_path), said) == ([], error)
+
+
+WORDS = ["--privileged", "--ulimit=nofile=20:20", "--volume=/mirror:/opt/mirror:ro", "--hostname=a", "--label=l=dev"]
+WORDS += ["--network=net", "--volume=/var/lib/containerd", "--pids-limit=-1", "image:1"]
+
+
+def container(**changes: Any) -> dict[str, Any]:
+    host = {"Privileged": True, "Ulimits": [{"Name": "RLIMIT_NOFILE", "Soft": 20, "Hard": 20}], "PidsLimit": 0}
+    mounts = [
+        {"Destination": "/opt/mirror", "Source": "/mirror", "RW": False},
+        {"Destination": "/var/lib/containerd", "Source": "/volumes/x", "RW": True},
+    ]
+    made = {
+        "Id": "1",
+        "State": {"Running": True},
+        "HostConfig": host | changes.pop("host", {}),
+        "Config": {"Hostname": "a", "Labels": {"l": "dev"}, "Image": "image:1"} | changes.pop("config", {}),
+        "Mounts": mounts,
+        "NetworkSettings": {"Networks": {"net": {}}},
+    }
+    return made | changes
+
+
+@pytest.mark.parametrize(
+    ("found", "problem"),
+    [
+        (None, "missing"),
+        (container(Id="2"), "another container"),
+        (container(State={"Running": False}), "does not run"),
+        (container(config={"Image": "other:1"}), "image other:1, expected image:1"),
+        (container(config={"Hostname": "b"}), "host name b"),
+        (container(config={"Labels": {}}), "without the label l=dev"),
+        (container(host={"Privileged": False}), "not privileged"),
+        (container(host={"Ulimits": None}), "limit nofile is None, expected 20:20"),
+        (container(host={"Memory": 5}), "Memory is limited"),
+        (container(host={"PidsLimit": 2048}), "limit of processes 2048"),
+        (container(Mounts=[]), "nothing is mounted on /opt/mirror"),
+        (container(NetworkSettings={"Networks": {"net": {}, "other": {}}}), "also in the network other"),
+    ],
+)
+def test_a_container_of_another_definition_is_named(found: dict[str, Any] | None, problem: str) -> None:
+    assert problem in "; ".join(containers.problems_of(WORDS, "1", found))
+
+
+def test_a_container_as_it_was_created_is_not_named() -> None:
+    assert list(containers.problems_of(WORDS, "1", container())) == []
+
+
+# Repair
+
+
+STEPS = [
+    Step(urn=f"s{number}", machine="worker-0", name=name, script=f"{{\n. lib\nbegin {name}\nfinish\n}}; exit # x\n")
+    for number, name in enumerate(("host", "x", "neighbours"))
+]
+
+
+def planned(mutation: str) -> list[repair.Work]:
+    change, _ = MUTATIONS[mutation]
+    found = answers()
+    change(found)
+    works, left = repair.plan(STEPS, {"worker-0": machine()}, compare.compare(machine(), found))
+    assert left == []
+    return works
+
+
+@pytest.mark.parametrize(
+    ("mutation", "step", "restarts", "reloads"),
+    [
+        ("content", "x", ["x.service"], []),
+        ("file removed", "x", ["x.service"], []),
+        ("artifact", "x", ["x.service"], []),
+        ("mode", "x", [], []),
+        ("secret", "x", [], []),
+        ("edited, restarted, put back", "x", ["x.service"], []),
+        ("sysctl", "host", [], []),
+        ("host table, more", "neighbours", [], [look.HOSTS_UNIT]),
+        ("no route", "neighbours", [], [look.NETWORK_UNIT]),
+        ("rules", "neighbours", [], [look.NETWORK_UNIT]),
+    ],
+)
+def test_repair_runs_one_step_and_restarts_what_read_the_file(
+    mutation: str, step: str, restarts: list[str], reloads: list[str]
+) -> None:
+    (work,) = planned(mutation)
+    assert (work.step.name, work.restarts, work.reloads) == (step, restarts, reloads)
+    notes = [f'rm -f "$step/started/{name}"' for name in restarts]
+    notes += [f'rm -f "$step/started/{name}.read"' for name in reloads]
+    begin = f"begin {step}\n"
+    assert work.script == work.step.script.replace(begin, "\n".join([begin.strip(), *notes]) + "\n")
+
+
+def test_what_a_step_does_not_see_by_itself_is_done_before_it() -> None:
+    (work,) = planned("group")
+    assert work.before == [f"chown --no-dereference root:root {CONFIG}"]
+    (work,) = planned("member")
+    assert work.before == [f"rm -rf {recorded.ARTIFACTS}/{SHA}/unpacked"]
+    (work,) = planned("unit disabled")
+    assert work.before == ["systemctl -q enable --no-reload x.service 2>/dev/null || true"]
+    (work,) = planned("unit failed")
+    assert work.before[-1] == "systemctl daemon-reload; systemctl restart --no-block kubelet.service"
+    (work,) = planned("artifact")
+    assert work.before == [], "the mirror is not the machine's"
+
+
+def test_steps_run_in_the_order_of_the_state_and_a_container_is_left() -> None:
+    wrong = [
+        Difference(machine="worker-0", kind="host table", name="/etc/hosts", problems={}, step="s2"),
+        Difference(machine="worker-0", kind="container", name="c", problems={}),
+        Difference(machine="worker-0", kind="sysctl", name="a", problems={}, step="s0"),
+    ]
+    works, left = repair.plan(STEPS, {"worker-0": machine()}, wrong)
+    assert [work.step.name for work in works] == ["host", "neighbours"]
+    assert [each.name for each in left] == ["c"]
+
+
+def test_a_missing_node_restarts_the_kubelet_that_registers_it() -> None:
+    node = Difference(machine="API", kind="node", name="worker-0", problems={"missing": "missing"}, step="s2")
+    works, _ = repair.plan(STEPS, {"worker-0": machine()}, [node])
+    assert [(work.step.name, work.restarts) for work in works] == [("x", ["kubelet.service"]), ("neighbours", [])]
+
+
+def test_secrets_of_a_step_stand_in_no_command_line_and_in_no_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, Any] = {}
+
+    def ssh(_: Cluster, machine: Any, script: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        given.update(options, script=script)
+        return subprocess.CompletedProcess([], 0, "a secret that it prints", "")
+
+    monkeypatch.setattr(Cluster, "ssh", ssh)
+    (work,) = planned("content")
+    assert repair.run(cluster(tmp_path), [work]) == []
+    assert given["script"] == "exec bash -s -- x on worker-0, updated"
+    assert given["stdin"] == work.script
+    assert capsys.readouterr().out == f"worker-0: file {CONFIG}; restarted x.service\n"
+
+
+def test_a_step_that_fails_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, 1, "out", "first\nthe reason\n")
+    (failed,) = repair.run(cluster(tmp_path), planned("content"))
+    assert failed == "step x on worker-0 failed: first\nthe reason"
+
+
+# The command
+
+
+def a_drift(**what: Any) -> drifts.Drift:
+    return drifts.Drift(**{"stack": "dev", "differences": [], "not_asked": {}, **what})
+
+
+DIFFERENCE = Difference(
+    machine="worker-0", kind="file", name=CONFIG, problems={"content": "content differs"}, step="s1"
+)
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "last"),
+    [
+        (a_drift(), 0, "No drift: the lab dev is as its state says."),
+        (
+            a_drift(differences=[DIFFERENCE]),
+            1,
+            "1 difference. `./hardway repair -s dev` puts back what the state says.",
+        ),
+        (a_drift(not_asked={"worker-0": "no route"}), 2, "worker-0 could not be asked: no route"),
+        (
+            a_drift(differences=[DIFFERENCE], not_asked={"API": "refused"}),
+            2,
+            "1 difference. `./hardway repair -s dev` puts back what the state says.",
+        ),
+    ],
+)
+def test_the_exit_code_says_whether_there_is_drift(
+    monkeypatch: pytest.MonkeyPatch, found: drifts.Drift, code: int, last: str
+) -> None:
+    monkeypatch.setattr(drifts, "find", lambda _: found)
+    said = CliRunner().invoke(group, ["drift", "-s", "dev"], standalone_mode=False)
+    assert said.return_value == code
+    assert said.output.splitlines()[-1] == last
+    said = CliRunner().invoke(group, ["drift", "-s", "dev", "--json"], standalone_mode=False)
+    assert said.return_value == code
+    document = json.loads(said.output)
+    assert list(document) == ["stack", "differences", "not_asked"]
+    if found.differences:
+        assert document["differences"][0]["problems"] == {"content": "content differs"}
+
+
+def test_a_lab_that_is_not_up_is_not_a_lab_without_drift(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def find(_: Any) -> drifts.Drift:
+        raise ToolchainError("The lab dev is not up.")
+
+    monkeypatch.setattr(drifts, "find", find)
+    assert main(["drift", "-s", "dev"]) == drifts.NOT_ASKED
+    assert capsys.readouterr().err == "error: The lab dev is not up.\n"
