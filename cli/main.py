@@ -35,7 +35,8 @@ _EXIT_CODES = """\
 Exit codes:
   0    done; for `status`: the lab is healthy
   1    it failed, and the reason is on standard error; `status`: the lab is not healthy; `cis`: a check fails;
-       `policy`: a rule is violated; `drift`, `repair`: there is drift; `drill`, `search`: a measured value is outside of its limit
+       `policy`: a rule is violated; `drift`, `repair`: there is drift;
+       `drill`, `search`: a measured value is outside of its limit
   2    wrong usage: nothing was done; `drift`, `repair`: something could not be asked
   130  interrupted by Ctrl-C
   `kubectl`, `ssh` and `logs` end with the code of that program (ssh: 255 where the machine is not reached), `up`,
