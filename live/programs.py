@@ -16,7 +16,7 @@ _LINES = 15
 _SECONDS = 90
 
 
-class Program:
+class _Program:
     """One program on any machine of a lab.
 
     Args:
@@ -28,48 +28,24 @@ class Program:
         self.name = name
         self._seconds = _SECONDS * timeout_factor
 
-    def pid(self) -> str:
-        """Prints the number of its process; nothing where it does not run."""
-        raise NotImplementedError
 
-    def stop(self) -> str:
-        """Ends it in order, until it is started again; returns at once where it need not be waited for."""
-        raise NotImplementedError
-
-    def start(self) -> str:
-        """Let it run again. Succeeds if it runs already."""
-        raise NotImplementedError
-
-    def run_with(self, assignment: str) -> str:
-        """Runs it with one variable more in its environment, until `run_without`; `assignment` may expand variables."""
-        raise NotImplementedError
-
-    def run_without(self) -> str:
-        """Runs it as ever again."""
-        raise NotImplementedError
-
-    def is_changed(self) -> str:
-        """Succeeds between `run_with` and `run_without`."""
-        raise NotImplementedError
-
-    def log(self) -> str:
-        """Prints the last that it said."""
-        raise NotImplementedError
-
-
-class Unit(Program):
+class Unit(_Program):
     """A program that is a unit."""
 
     def pid(self) -> str:
+        """Prints the number of its process; nothing where it does not run."""
         return f"systemctl -q is-active {self.name} && systemctl show --property MainPID --value {self.name}"
 
     def stop(self) -> str:
+        """Ends it in order, until it is started again; returns at once where it need not be waited for."""
         return f"systemctl stop {self.name}"
 
     def start(self) -> str:
+        """Let it run again. Succeeds if it runs already."""
         return f"systemctl start {self.name}"
 
     def run_with(self, assignment: str) -> str:
+        """Runs it with one variable more in its environment, until `run_without`; `assignment` may expand variables."""
         # In /run, which does not outlive the machine either.
         return (
             f"install -d {self._drop_in.rpartition('/')[0]}\n"
@@ -77,12 +53,15 @@ class Unit(Program):
         )
 
     def run_without(self) -> str:
+        """Runs it as ever again."""
         return f"rm -f {self._drop_in}\n{self._restart}"
 
     def is_changed(self) -> str:
+        """Succeeds between `run_with` and `run_without`."""
         return f"[ -e {self._drop_in} ]"
 
     def log(self) -> str:
+        """Prints the last that it said."""
         return f"journalctl -q -n {_LINES} --no-pager -o cat -u {self.name}"
 
     @property
@@ -94,8 +73,8 @@ class Unit(Program):
         return f"systemctl daemon-reload\nsystemctl restart {self.name}"
 
 
-class Pod(Program):
-    """A program in a pod of kubeadm's; only static pods can be stopped."""
+class Pod(_Program):
+    """A program in a pod of kubeadm's, with the methods of `Unit`; only static pods can be stopped."""
 
     def pid(self) -> str:
         # Asked of containerd: that needs neither kubelet nor API.
@@ -158,7 +137,7 @@ class Pod(Program):
         return f"{LEFT_OUT}/{self.name}.yaml"
 
 
-def program(cluster: Cluster, name: str) -> Program:
+def program(cluster: Cluster, name: str) -> Unit | Pod:
     """A program of a lab, as it runs there."""
     kind = Pod if cluster.by_kubeadm and name in _PODS else Unit
     return kind(name, timeout_factor=cluster.timeout_factor)

@@ -91,26 +91,19 @@ def _two(role: Role) -> Callable[[Cluster], str]:
     return lacks
 
 
-def _nothing(cluster: Cluster) -> str:
+def nothing(_: Cluster) -> str:
+    """For what every lab can have."""
     return ""
 
 
-def _switched(lacks: Callable[[Cluster], str] = _nothing) -> Callable[[Cluster], str]:
+def _switched(lacks: Callable[[Cluster], str] = nothing) -> Callable[[Cluster], str]:
     """For a drill that needs the machines' power switch, besides what else it needs."""
-
-    def lacking(cluster: Cluster) -> str:
-        return lacks(cluster) or containers_lack(cluster)
-
-    return lacking
+    return lambda cluster: lacks(cluster) or containers_lack(cluster)
 
 
 def containers_lack(cluster: Cluster) -> str:
     """Why the machines have no power switch here; empty where they have."""
     return "" if cluster.stack.traits.on_engine else "machines that are containers"
-
-
-def _worker_of_the_client(scene: Scene) -> LiveMachine:
-    return scene.workload.client_on
 
 
 def _worker_without_the_client(scene: Scene) -> LiveMachine:
@@ -123,23 +116,29 @@ def _holder(program: str) -> Callable[[Scene], LiveMachine]:
     return lambda scene: leadership.holder(scene.cluster, program)
 
 
+def _machine_fault(
+    make: Callable[[Cluster, LiveMachine, Engine], Fault],
+) -> Callable[[Scene, LiveMachine | None], Fault]:
+    def fault(scene: Scene, machine: LiveMachine | None) -> Fault:
+        assert machine is not None
+        return make(scene.cluster, machine, scene.engine)
+
+    return fault
+
+
 def _kill(
     name: str,
     *,
     on: str,
     target: Callable[[Scene], LiveMachine],
     measures: tuple[Measure, ...],
-    lacks: Callable[[Cluster], str],
+    lacks: Callable[[Cluster], str] = nothing,
 ) -> Drill:
-    def fault(scene: Scene, machine: LiveMachine | None) -> Fault:
-        assert machine is not None
-        return faults.Kill(scene.cluster, machine, name)
-
     return Drill(
         name=f"kill-{name}",
         does=f"kill -9 of {name} on {on}",
         target=target,
-        fault=fault,
+        fault=_machine_fault(lambda cluster, machine, _: faults.Kill(cluster, machine, name)),
         measures=measures,
         lacks=lacks,
         quick=True,
@@ -165,16 +164,6 @@ def _everything_back() -> tuple[Measure, ...]:
         measures.back("DNS answers in a pod in", measures.POD_DNS, NODES_AND_DNS_BACK),
         measures.back("a Service answers in a pod in", measures.POD_SERVICE, NODES_AND_DNS_BACK),
     )
-
-
-def _machine_fault(
-    make: Callable[[Cluster, LiveMachine, Engine], Fault],
-) -> Callable[[Scene, LiveMachine | None], Fault]:
-    def fault(scene: Scene, machine: LiveMachine | None) -> Fault:
-        assert machine is not None
-        return make(scene.cluster, machine, scene.engine)
-
-    return fault
 
 
 _POD_CALLS = (
@@ -221,33 +210,20 @@ DRILLS: tuple[Drill, ...] = (
         measures=(measures.served_again(15), measures.new_leader("kube-scheduler", NEW_LEADER)),
         lacks=_ha,
     ),
-    _kill(
-        "kubelet",
-        on="the worker of the pod that calls a Service",
-        target=_worker_of_the_client,
-        measures=(measures.served_again(15), *_POD_CALLS),
-        lacks=_nothing,
-    ),
-    _kill(
-        "containerd",
-        on="the worker of the pod that calls a Service",
-        target=_worker_of_the_client,
-        measures=(measures.served_again(15), *_POD_CALLS),
-        lacks=_nothing,
-    ),
-    _kill(
-        "kube-proxy",
-        on="the worker of the pod that calls a Service",
-        target=_worker_of_the_client,
-        measures=(measures.served_again(15), *_POD_CALLS),
-        lacks=_nothing,
+    *(
+        _kill(
+            name,
+            on="the worker of the pod that calls a Service",
+            target=lambda scene: scene.workload.client_on,
+            measures=(measures.served_again(15), *_POD_CALLS),
+        )
+        for name in ("kubelet", "containerd", "kube-proxy")
     ),
     _kill(
         "haproxy",
         on="the balancer that has the API's address",
         target=lambda scene: leadership.balancer_in_front(scene.cluster),
         measures=(measures.served_again(15), measures.api_errors_for(API_ERRORS), measures.api_silent_for()),
-        lacks=_nothing,
     ),
     Drill(
         name="stop-leader",
@@ -271,7 +247,7 @@ DRILLS: tuple[Drill, ...] = (
         name="fill-quota",
         does="fills one etcd member's database up to its quota, so that all members refuse to write",
         target=lambda scene: leadership.etcd_follower(scene.cluster),
-        fault=lambda scene, machine: faults.FullQuota(scene.cluster, machine or scene.cluster.etcd_members[0]),
+        fault=_machine_fault(lambda cluster, machine, _: faults.FullQuota(cluster, machine)),
         measures=(
             measures.refused_clearly(1),
             measures.api_errors_for(API_ERRORS),

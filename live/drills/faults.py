@@ -73,10 +73,14 @@ class Fault:
         served: when what was broken served again by itself, in seconds since the epoch, as soon as that is known.
     """
 
-    def __init__(self, cluster: Cluster, hits: Sequence[LiveMachine]) -> None:
-        self.hits = hits
+    def __init__(self, cluster: Cluster, *hits: LiveMachine) -> None:
+        self.hits: Sequence[LiveMachine] = list(hits)
         self.served: float | None = None
         self._cluster = cluster
+
+    @property
+    def _machine(self) -> LiveMachine:
+        return self.hits[0]
 
     def prepare(self) -> None:
         """What comes before the measurement."""
@@ -99,8 +103,8 @@ class Kill(Fault):
     """kill -9 of one program; systemd or the kubelet starts it again."""
 
     def __init__(self, cluster: Cluster, machine: LiveMachine, name: str) -> None:
-        super().__init__(cluster, [machine])
-        self._machine, self._name = machine, name
+        super().__init__(cluster, machine)
+        self._name = name
         self._program = program(cluster, name)
         self._serves_within = _SERVES_WITHIN * cluster.timeout_factor
         self._process: subprocess.Popen[str] | None = None
@@ -163,26 +167,12 @@ class Kill(Fault):
             self.served = float(line)
 
 
-class LostMachine(Fault):
-    """A machine that the others lose: all that leads is gathered on it before, so that losing it costs the most."""
-
-    def __init__(self, cluster: Cluster, machine: LiveMachine) -> None:
-        super().__init__(cluster, [machine])
-        self._machine = machine
-
-    def prepare(self) -> None:
-        leadership.gather(self._cluster, self._machine)
-
-    def recover(self) -> None:
-        leadership.release(self._cluster)
-
-
 class PowerCut(Fault):
     """A machine stops as in a power cut, and is started again in the end."""
 
     def __init__(self, cluster: Cluster, machine: LiveMachine, engine: Engine) -> None:
-        super().__init__(cluster, [machine])
-        self._machine, self._engine = machine, engine
+        super().__init__(cluster, machine)
+        self._engine = engine
 
     def inject(self) -> float:
         injected_at = time.time()
@@ -204,8 +194,11 @@ class LeadersPowerCut(PowerCut):
         leadership.release(self._cluster)
 
 
-class Partition(LostMachine):
+class Partition(Fault):
     """A machine is cut off from all other machines of the lab, in both directions; only the host still reaches it."""
+
+    def prepare(self) -> None:
+        leadership.gather(self._cluster, self._machine)
 
     def inject(self) -> float:
         # The rules are the machine's own. The Pulumi host's packets pass, so that ssh does.
@@ -230,7 +223,7 @@ class Partition(LostMachine):
         self._ssh(
             self._machine, f"nft list table inet {TABLE} >/dev/null 2>&1 || exit 0; nft delete table inet {TABLE}"
         )
-        super().recover()
+        leadership.release(self._cluster)
 
 
 class FullQuota(Fault):
@@ -242,8 +235,7 @@ class FullQuota(Fault):
     _ROOM = 8_000_000
 
     def __init__(self, cluster: Cluster, machine: LiveMachine) -> None:
-        super().__init__(cluster, [machine])
-        self._machine = machine
+        super().__init__(cluster, machine)
         self._etcd = program(cluster, "etcd")
         tries = 150 * cluster.timeout_factor
         self._healthy = (
@@ -300,7 +292,7 @@ class PowerCutForAll(Fault):
     """Every machine stops at once, as in a power cut; all are started as the host's unit of the lab does at boot."""
 
     def __init__(self, cluster: Cluster, engine: Engine) -> None:
-        super().__init__(cluster, cluster.machines)
+        super().__init__(cluster, *cluster.machines)
         self._engine = engine
 
     def inject(self) -> float:
@@ -313,17 +305,10 @@ class PowerCutForAll(Fault):
         self._engine.boot()
 
 
-class EngineRestart(Fault):
+class EngineRestart(PowerCutForAll):
     """The container engine is restarted, and the machines are started as the host's unit of the lab does at boot."""
-
-    def __init__(self, cluster: Cluster, engine: Engine) -> None:
-        super().__init__(cluster, cluster.machines)
-        self._engine = engine
 
     def inject(self) -> float:
         injected_at = time.time()
         self._engine.restart()
         return injected_at
-
-    def recover(self) -> None:
-        self._engine.boot()

@@ -38,8 +38,8 @@ class Freeze(Fault):
     """SIGSTOP of one program: its connections stay open, and nothing answers on them."""
 
     def __init__(self, cluster: Cluster, machine: LiveMachine, name: str) -> None:
-        super().__init__(cluster, [machine])
-        self._machine, self._name = machine, name
+        super().__init__(cluster, machine)
+        self._name = name
         self._program = program(cluster, name)
 
     def inject(self) -> float:
@@ -65,8 +65,8 @@ class Packets(Fault):
     """Rules of nftables on a machine; packets of the Pulumi host always pass, so that ssh works."""
 
     def __init__(self, cluster: Cluster, machine: LiveMachine, chains: str) -> None:
-        super().__init__(cluster, [machine])
-        self._machine, self._chains = machine, chains
+        super().__init__(cluster, machine)
+        self._chains = chains
 
     def inject(self) -> float:
         done = self._ssh(
@@ -120,7 +120,7 @@ class Delay(Fault):
     """
 
     def __init__(self, cluster: Cluster, machine: LiveMachine, proxy: DelayingProxy | None, delay: float) -> None:
-        super().__init__(cluster, [machine])
+        super().__init__(cluster, machine)
         self._proxy, self._delay = proxy, delay
 
     def inject(self) -> float:
@@ -142,8 +142,7 @@ class FullDisk(Fault):
     """
 
     def __init__(self, cluster: Cluster, machine: LiveMachine) -> None:
-        super().__init__(cluster, [machine])
-        self._machine = machine
+        super().__init__(cluster, machine)
         self._verbs = f"""set -e
             data=/var/lib/etcd aside=/var/lib/etcd-hardway-drill
             drop_in=/etc/systemd/system/etcd.service.d/hardway-drill.conf
@@ -215,8 +214,8 @@ class Promotion(Fault):
     """
 
     def __init__(self, cluster: Cluster, machine: LiveMachine, victim: str, delay: float) -> None:
-        super().__init__(cluster, [machine])
-        self._machine, self._victim, self._delay = machine, victim, delay
+        super().__init__(cluster, machine)
+        self._victim, self._delay = victim, delay
         self._peer = f"https://{machine.address}:{PEER_PORT}"
         self._verbs = f"""{_library(cluster)}
             {USE_ETCD}"""
@@ -282,8 +281,8 @@ class KilledUp(Fault):
     """
 
     def __init__(self, cluster: Cluster, machine: LiveMachine, victim: str, after: float) -> None:
-        super().__init__(cluster, [machine])
-        self._machine, self._victim, self._after = machine, victim, after
+        super().__init__(cluster, machine)
+        self._victim, self._after = victim, after
         self._is_finished = False
 
     def inject(self) -> float:

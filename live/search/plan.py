@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from config.machines import Role
 from live.cluster import Cluster, LiveMachine
-from live.drills.catalogue import containers_lack
+from live.drills.catalogue import containers_lack, nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,17 +61,15 @@ class Kind:
         weight: how often it is chosen, compared with the others.
         lacks: why a lab cannot have it; empty where it can.
         choose: the parameters, by chance.
+        seconds: the least and the most for `Planned.seconds`, chosen after the others; None where `choose` has it.
         says: what it does, for people.
     """
 
     weight: int
-    lacks: Callable[[Cluster], str]
     choose: Callable[[Cluster, random.Random], dict[str, object]]
     says: Callable[[Planned], str]
-
-
-def _nothing(cluster: Cluster) -> str:
-    return ""
+    seconds: tuple[float, float] | None = None
+    lacks: Callable[[Cluster], str] = nothing
 
 
 def _units(cluster: Cluster) -> str:
@@ -100,10 +98,6 @@ def _program(cluster: Cluster, chance: random.Random) -> dict[str, object]:
     return {"machine": chance.choice(candidates).name, "program": program}
 
 
-def _frozen(cluster: Cluster, chance: random.Random) -> dict[str, object]:
-    return {**_program(cluster, chance), "seconds": _span(chance, 1, 6)}
-
-
 def _servers(cluster: Cluster) -> list[LiveMachine]:
     return [each for each in cluster.machines if each in cluster.etcd_members or Role.CONTROLLER in each.roles]
 
@@ -113,30 +107,25 @@ def _server(cluster: Cluster, chance: random.Random) -> dict[str, object]:
 
 
 def _loss(cluster: Cluster, chance: random.Random) -> dict[str, object]:
-    return {**_server(cluster, chance), "percent": chance.randrange(10, 71, 5), "seconds": _span(chance, 2, 6)}
+    return {**_server(cluster, chance), "percent": chance.randrange(10, 71, 5)}
 
 
 def _delay(cluster: Cluster, chance: random.Random) -> dict[str, object]:
     # Requests and answers: from an unnoticeable delay to one that no client waits for.
     balancers = cluster.with_role(Role.LOAD_BALANCER) or cluster.with_role(Role.CONTROLLER)
-    return {"machine": balancers[0].name, "delay": _span(chance, 0.1, 1.5), "seconds": _span(chance, 3, 6)}
+    return {"machine": balancers[0].name, "delay": _span(chance, 0.1, 1.5)}
 
 
 def _one_way(cluster: Cluster, chance: random.Random) -> dict[str, object]:
-    return {**_server(cluster, chance), "way": chance.choice(["in", "out"]), "seconds": _span(chance, 2, 6)}
+    return {**_server(cluster, chance), "way": chance.choice(["in", "out"])}
 
 
 def _restart(cluster: Cluster, chance: random.Random) -> dict[str, object]:
-    machine = chance.choice([*_servers(cluster), *cluster.with_role(Role.LOAD_BALANCER)])
-    return {"machine": machine.name, "seconds": _span(chance, 0, 3)}
+    return {"machine": chance.choice([*_servers(cluster), *cluster.with_role(Role.LOAD_BALANCER)]).name}
 
 
 def _member(cluster: Cluster, chance: random.Random) -> dict[str, object]:
     return {"machine": chance.choice(cluster.etcd_members).name}
-
-
-def _full_disk(cluster: Cluster, chance: random.Random) -> dict[str, object]:
-    return {**_member(cluster, chance), "seconds": _span(chance, 2, 5)}
 
 
 def _promotion(cluster: Cluster, chance: random.Random) -> dict[str, object]:
@@ -148,7 +137,7 @@ def _promotion(cluster: Cluster, chance: random.Random) -> dict[str, object]:
 
 
 def _killed_up(cluster: Cluster, chance: random.Random) -> dict[str, object]:
-    return {**_member(cluster, chance), "way": chance.choice(["pulumi", "all"]), "seconds": _span(chance, 1, 15)}
+    return {**_member(cluster, chance), "way": chance.choice(["pulumi", "all"])}
 
 
 def _span(chance: random.Random, low: float, high: float) -> float:
@@ -158,32 +147,31 @@ def _span(chance: random.Random, low: float, high: float) -> float:
 KINDS: dict[str, Kind] = {
     "kill": Kind(
         weight=20,
-        lacks=_nothing,
         choose=_program,
         says=lambda each: f"SIGKILL of {each.program} on {each.machine}",
     ),
     "freeze": Kind(
         weight=17,
-        lacks=_nothing,
-        choose=_frozen,
+        choose=_program,
+        seconds=(1, 6),
         says=lambda each: f"SIGSTOP of {each.program} on {each.machine} for {each.seconds} s",
     ),
     "loss": Kind(
         weight=13,
-        lacks=_nothing,
         choose=_loss,
+        seconds=(2, 6),
         says=lambda each: f"{each.machine} loses {each.percent}% of the packets it gets for {each.seconds} s",
     ),
     "delay": Kind(
         weight=7,
-        lacks=_nothing,
         choose=_delay,
+        seconds=(3, 6),
         says=lambda each: f"what clients send and get is delayed by {each.delay} s, for {each.seconds} s",
     ),
     "one-way": Kind(
         weight=13,
-        lacks=_nothing,
         choose=_one_way,
+        seconds=(2, 6),
         says=lambda each: (
             f"{each.machine} {'gets' if each.way == 'in' else 'sends'} no packets for {each.seconds} s, "
             f"and still {'sends' if each.way == 'in' else 'gets'}"
@@ -193,12 +181,14 @@ KINDS: dict[str, Kind] = {
         weight=10,
         lacks=containers_lack,
         choose=_restart,
+        seconds=(0, 3),
         says=lambda each: f"power cut of {each.machine}, started again after {each.seconds} s",
     ),
     "full-disk": Kind(
         weight=8,
         lacks=_units,
-        choose=_full_disk,
+        choose=_member,
+        seconds=(2, 5),
         says=lambda each: f"the disk with etcd's data on {each.machine} is full for {each.seconds} s",
     ),
     "promotion": Kind(
@@ -214,6 +204,7 @@ KINDS: dict[str, Kind] = {
         weight=5,
         lacks=_replaceable,
         choose=_killed_up,
+        seconds=(1, 15),
         says=lambda each: (
             f"SIGKILL of {'`pulumi up`' if each.way == 'pulumi' else '`pulumi up` and all its processes'} "
             f"{each.seconds} s after `./hardway replace {each.machine}` started it, then `./hardway up`"
@@ -229,9 +220,11 @@ def plan(cluster: Cluster, seed: int, count: int) -> list[Planned]:
     planned = []
     for number in range(1, count + 1):
         chance = random.Random(f"{seed}/{number}")
-        kind = chance.choices(names, weights)[0]
-        chosen = possible[kind].choose(cluster, chance)
-        planned.append(Planned(seed=seed, number=number, kind=kind, **chosen))  # type: ignore[arg-type]
+        name = chance.choices(names, weights)[0]
+        chosen = possible[name].choose(cluster, chance)
+        if span := possible[name].seconds:
+            chosen["seconds"] = _span(chance, *span)
+        planned.append(Planned(seed=seed, number=number, kind=name, **chosen))  # type: ignore[arg-type]
     return planned
 
 

@@ -26,7 +26,7 @@ class OldData(Fault):
     """The planted bug: a kill of etcd on controller-1 brings back the data of before; other faults do nothing."""
 
     def __init__(self, lab: Cluster, planned: Planned, api: MemoryApi) -> None:
-        super().__init__(lab, [])
+        super().__init__(lab)
         self._planned, self._api = planned, api
 
     def inject(self) -> float:

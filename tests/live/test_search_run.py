@@ -30,7 +30,7 @@ class Injected(Fault):
     """Does what a test wants, and counts its repairs."""
 
     def __init__(self, cluster: Cluster, effect: Callable[[], None]) -> None:
-        super().__init__(cluster, [])
+        super().__init__(cluster)
         self._effect = effect
         self.repairs = 0
 

@@ -28,7 +28,7 @@ class OldData(Fault):
         self._knows = leader
         self._old, self._absent = [member for member in cluster.etcd_members if member != leader]
         self._is_lost = False
-        super().__init__(cluster, cluster.etcd_members)
+        super().__init__(cluster, *cluster.etcd_members)
 
     def inject(self) -> float:
         injected_at = time.time()
