@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
-from typing import IO, Any
+from typing import Any
 
 from config.machine_paths import IDENTITY_KEY
 from config.whole_file import write_whole
@@ -148,13 +148,11 @@ def _receive(cluster: Cluster, member: str, draft: Path) -> dict[str, Any]:
         late = threading.Timer(seconds + cluster.allowed(30), process.kill)
         late.start()
         try:
-            came, errors = _pipes(process)
-            head = came.readline()
-            said = _said(head)
-            if said:
+            assert process.stdout is not None and process.stderr is not None
+            if said := _said(process.stdout.readline()):
                 _check_room(draft, said["bytes"])
-            shutil.copyfileobj(came, out)
-            error = errors.read().decode(errors="replace")
+            shutil.copyfileobj(process.stdout, out)
+            error = process.stderr.read().decode(errors="replace")
             out.flush()
             os.fsync(out.fileno())
             process.wait()
@@ -187,12 +185,6 @@ def _check_room(draft: Path, size: int) -> None:
             f"{draft.parent} has {free >> 20} MiB of disk free, and {wanted >> 20} MiB are needed: "
             "free some, or name a file elsewhere."
         )
-
-
-def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
-    assert process.stdout is not None
-    assert process.stderr is not None
-    return process.stdout, process.stderr
 
 
 def _check(draft: Path, facts: Sidecar, member: str) -> None:

@@ -42,7 +42,7 @@ def _tables(status: Status) -> Iterable[Table]:
     )
     yield _table(
         "etcd",
-        (
+        [
             "etcd member",
             "id",
             "role",
@@ -55,7 +55,7 @@ def _tables(status: Status) -> Iterable[Table]:
             "in use",
             "alarms",
             "version",
-        ),
+        ],
         [
             (
                 each.name or each.machine,

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from toolchain import processes
+
 KEY = "hardway"
 """Pulumi ignores this key in a lock file."""
-_ENDED = ("Z", "X")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Holder:
     @classmethod
     def this_process(cls, command: str) -> "Holder":
         """This process."""
-        found = _stat(os.getpid())
+        found = processes.read(os.getpid())
         if found is None:
             raise RuntimeError("/proc does not describe this process: is it mounted?")
         return cls(
@@ -82,23 +83,16 @@ class Holder:
             return False
         if not _exists(self.pid):
             return True
-        found = _stat(self.pid)
-        return found is not None and (found.started != self.started or found.ended)
+        found = processes.read(self.pid)
+        return found is not None and (found.started != self.started or found.has_ended)
 
 
 def is_running(pid: int, *, name: str) -> bool:
     """Whether a process of this pid and program may be running: False only where that is certain."""
     if not _exists(pid):
         return False
-    found = _stat(pid)
-    return found is None or (found.name == name and not found.ended)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stat:
-    name: str
-    started: int
-    ended: bool
+    found = processes.read(pid)
+    return found is None or (found.program == name and not found.has_ended)
 
 
 def _exists(pid: int) -> bool:
@@ -110,17 +104,6 @@ def _exists(pid: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
-
-
-def _stat(pid: int) -> _Stat | None:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    # proc(5): "pid (name) state ppid ...", and the start time is the 22nd field; a name may hold spaces and brackets.
-    name, _, rest = stat.partition("(")[2].rpartition(")")
-    fields = rest.split()
-    return _Stat(name=name, started=int(fields[19]), ended=fields[0] in _ENDED)
 
 
 def _boot() -> str:

@@ -146,10 +146,10 @@ def outputs(workshop: Workshop, stack: Stack) -> dict[str, Any]:
     Raises:
         ToolchainError: they cannot be read.
     """
-    done = _ask(workshop, stack, "stack", "output", "--json", "--show-secrets")
-    if done.returncode != 0:
-        raise ToolchainError(f"The outputs of the stack {stack.name} cannot be read: {done.stderr.strip()}")
-    result: dict[str, Any] = json.loads(done.stdout)
+    failure = f"The outputs of the stack {stack.name} cannot be read"
+    result: dict[str, Any] = json.loads(
+        _answer(workshop, stack, "stack", "output", "--json", "--show-secrets", failure=failure)
+    )
     return result
 
 
@@ -260,16 +260,12 @@ def _repair_state(workshop: Workshop, stack: Stack) -> None:
 
 def _repair_scripts(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
     """Have scripts in the state that work (see `older_labs`); return the state."""
-    exported = _ask(workshop, stack, "stack", "export")
-    if exported.returncode != 0:
-        raise ToolchainError(f"The state of the stack {stack.name} cannot be read: {exported.stderr.strip()}")
-    deployment: dict[str, Any] = json.loads(exported.stdout)
+    failure = f"The state of the stack {stack.name} cannot be"
+    deployment: dict[str, Any] = json.loads(_answer(workshop, stack, "stack", "export", failure=f"{failure} read"))
     if (better := older_labs.repaired(deployment)) is None:
         return deployment
     print("The state has scripts of an earlier version that fail today: repairing them.", flush=True)
-    imported = _ask(workshop, stack, "stack", "import", told=json.dumps(better))
-    if imported.returncode != 0:
-        raise ToolchainError(f"The state of the stack {stack.name} cannot be written: {imported.stderr.strip()}")
+    _answer(workshop, stack, "stack", "import", told=json.dumps(better), failure=f"{failure} written")
     return better
 
 
@@ -301,6 +297,18 @@ def _export_or_init(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
     if made.returncode != 0:
         raise ToolchainError(f"The stack {stack.name} cannot be made: {made.stderr.strip()}")
     return {}
+
+
+def _answer(workshop: Workshop, stack: Stack, *arguments: str, failure: str, told: str | None = None) -> str:
+    """What the CLI prints.
+
+    Raises:
+        ToolchainError: it fails; `failure` and its reason.
+    """
+    done = _ask(workshop, stack, *arguments, told=told)
+    if done.returncode != 0:
+        raise ToolchainError(f"{failure}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def _ask(

@@ -4,12 +4,10 @@ Each is repaired by the machine itself after a while where that is possible, sho
 """
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from tempfile import TemporaryFile
 
 from config.machine_paths import LIBRARY, USE_ETCD
@@ -22,8 +20,9 @@ from live.drills.probes import OWN_MEMBER
 from live.programs import program
 from live.search.delay import DelayingProxy
 from live.search.plan import Planned
-from toolchain import access, paths
+from toolchain import access, paths, processes
 from toolchain.errors import ToolchainError
+from toolchain.processes import Process
 
 _REPAIRS_ITSELF = 120
 """Seconds after which a machine repairs what it can without the Pulumi host."""
@@ -353,8 +352,7 @@ class KilledUp(Fault):
             _kill_session(replacing.pid)
             return
         if (pulumi := _pulumi_up(replacing.pid)) is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pulumi, signal.SIGKILL)
+            pulumi.send(signal.SIGKILL)
             # It reports the end of `pulumi up`, unless plugins go on: these are for `./hardway up` to end.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 replacing.wait(timeout=_REPORTS_WITHIN)
@@ -435,36 +433,16 @@ def _healthy(cluster: Cluster) -> str:
 
 def _kill_session(leader: int) -> None:
     """SIGKILL to all processes of a session: the tool chain gives Pulumi's CLI a process group of its own."""
-    while living := [pid for pid in _processes() if _session(pid) == leader]:
-        for pid in living:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    while living := [each for each in processes.every() if each.session == leader and not each.has_ended]:
+        for each in living:
+            each.send(signal.SIGKILL)
         time.sleep(0.05)
 
 
-def _pulumi_up(leader: int) -> int | None:
+def _pulumi_up(leader: int) -> Process | None:
     """The process of a session that is `pulumi up`."""
-    for pid in _processes():
-        if _session(pid) == leader:
-            with contextlib.suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                if Path(os.fsdecode(words[0])).name == "pulumi" and words[1:2] == [b"up"]:
-                    return pid
-    return None
-
-
-def _processes() -> list[int]:
-    return [int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()]
-
-
-def _session(pid: int) -> int | None:
-    """The session of a process that lives; zombie processes have ended."""
-    try:
-        # pid (comm) state ppid pgrp session
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[3])
+    ours = (each for each in processes.every() if each.session == leader and not each.has_ended)
+    return next((each for each in ours if each.name == "pulumi" and each.command[1:2] == ("up",)), None)
 
 
 def _last_lines(said: str) -> str:

@@ -181,7 +181,7 @@ def test_a_living_process_of_another_user_that_proc_hides_is_not_stale(
             def kill(pid: int, number: int) -> None:
                 raise PermissionError
 
-            monkeypatch.setattr("toolchain.holder._stat", lambda _: None)
+            monkeypatch.setattr("toolchain.processes.read", lambda _: None)
             monkeypatch.setattr("toolchain.holder.os.kill", kill)
             assert not lock.is_stale
         finally:

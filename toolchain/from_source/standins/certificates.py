@@ -15,17 +15,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 from toolchain.from_source.standins import keys
 from toolchain.from_source.standins.properties import Properties
 
-KEY_USAGES = {
-    "digital_signature": "digital_signature",
-    "content_commitment": "content_commitment",
-    "key_encipherment": "key_encipherment",
-    "data_encipherment": "data_encipherment",
-    "key_agreement": "key_agreement",
+_SAME_NAMES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+KEY_USAGES = {name: name for name in (*_SAME_NAMES, "encipher_only", "decipher_only")} | {
     "cert_signing": "key_cert_sign",
     "crl_signing": "crl_sign",
-    "encipher_only": "encipher_only",
-    "decipher_only": "decipher_only",
 }
+"""The provider's name of a usage -> cryptography's."""
 
 EXTENDED_KEY_USAGES = {
     "any_extended": ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,

@@ -209,10 +209,7 @@ def main() -> None:
     }
     # Loaded while the engine is busy with something else, so that no first command waits for it.
     threading.Thread(target=importlib.import_module, args=("toolchain.from_source.standins.ssh",), daemon=True).start()
-    serve(
-        Provider(VERSION, resources, background.cancel),
-        before_end=lambda: _end(background),
-    )
+    serve(Provider(VERSION, resources, background.cancel), before_end=lambda: _end(background))
 
 
 def _end(background: Background) -> None:

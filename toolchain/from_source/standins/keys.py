@@ -19,6 +19,7 @@ from toolchain.from_source.standins.properties import Properties
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
+OPENSSH_FORMATS = ("privateKeyOpenssh", "publicKeyOpenssh", "publicKeyFingerprintMd5", "publicKeyFingerprintSha256")
 ALGORITHMS = ("RSA", "ECDSA", "ED25519")
 CURVES: dict[str, ec.EllipticCurve] = {
     "P224": ec.SECP224R1(),
@@ -87,15 +88,7 @@ def formats(key: PrivateKey) -> tuple[str, Properties]:
 def _openssh(key: PrivateKey) -> Properties:
     # SSH has no such curve.
     if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP224R1):
-        return dict.fromkeys(
-            (
-                "privateKeyOpenssh",
-                "publicKeyOpenssh",
-                "publicKeyFingerprintMd5",
-                "publicKeyFingerprintSha256",
-            ),
-            "",
-        )
+        return dict.fromkeys(OPENSSH_FORMATS, "")
     line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     blob = b64decode(line.split()[1])
     md5 = hashlib.md5(blob, usedforsecurity=False).hexdigest()

@@ -17,12 +17,9 @@ from toolchain.from_source.standins.provider import Difference, Failure, Log, Pr
 
 VERSION = "5.6.2"
 
-_PRIVATE = frozenset(
-    {"caPrivateKeyPem", "privateKeyPem", "privateKeyPemPkcs8", "privateKeyOpenssh"}
-    | {"caPrivateKeyPemWo", "privateKeyPemWo"}
-)
 # Given for one operation and never kept among the outputs.
 _WRITE_ONLY = frozenset({"caPrivateKeyPemWo", "privateKeyPemWo"})
+_PRIVATE = _WRITE_ONLY | {"caPrivateKeyPem", "privateKeyPem", "privateKeyPemPkcs8", "privateKeyOpenssh"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,25 +179,15 @@ def _given_key(wanted: Properties, name: str) -> keys.PrivateKey:
 
 _NAMES = frozenset({"subject", "dnsNames", "ipAddresses", "uris"})
 _OWN_KEY = frozenset({"privateKeyPem", "privateKeyPemWo", "privateKeyPemWoVersion"})
-_CERTIFICATE = frozenset(
-    {
-        "allowedUses",
-        "validityPeriodHours",
-        "earlyRenewalHours",
-        "isCaCertificate",
-        "maxPathLength",
-        "setSubjectKeyId",
-    }
-)
 _CERTIFICATE_DEFAULTS = {"earlyRenewalHours": 0, "isCaCertificate": False, "setSubjectKeyId": False}
+_CERTIFICATE = frozenset({"allowedUses", "validityPeriodHours", "maxPathLength", *_CERTIFICATE_DEFAULTS})
 _CERTIFIED = frozenset({"certPem", "readyForRenewal", "validityStartTime", "validityEndTime"})
 
 RESOURCES = {
     "tls:index/privateKey:PrivateKey": TlsResource(
         inputs=frozenset({"algorithm", "rsaBits", "ecdsaCurve"}),
         defaults={"rsaBits": 2048, "ecdsaCurve": "P224"},
-        computed=frozenset({"privateKeyPem", "privateKeyPemPkcs8", "privateKeyOpenssh", "publicKeyPem"})
-        | {"publicKeyOpenssh", "publicKeyFingerprintMd5", "publicKeyFingerprintSha256"},
+        computed=frozenset({"privateKeyPem", "privateKeyPemPkcs8", "publicKeyPem", *keys.OPENSSH_FORMATS}),
         check_values=_check_private_key,
         make=_private_key,
     ),
