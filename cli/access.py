@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 
 from cli import stacks
 from toolchain.errors import ToolchainError
+from toolchain.stack import Stack
 
 _COMPLETION_SECONDS = 5
 _PROGRAMS = (
@@ -73,11 +74,9 @@ def kubectl(ctx: click.Context, words: Sequence[str]) -> None:
     access.kubectl(stacks.chosen(ctx), words)
 
 
-@click.command(hidden=True)
-@stacks.option
+@stacks.command(cls=click.Command, hidden=True)
 @click.argument("line")
-@click.pass_context
-def kubectl_line(ctx: click.Context, line: str) -> None:
+def kubectl_line(stack: Stack, line: str) -> None:
     """For `make kubectl ARGS=...`: the words of kubectl in one string, quoted in it as for a shell."""
     from toolchain import access
 
@@ -85,7 +84,7 @@ def kubectl_line(ctx: click.Context, line: str) -> None:
         words = shlex.split(line)
     except ValueError as error:
         raise ToolchainError(f"ARGS={line!r}: {error}.") from None
-    access.kubectl(stacks.chosen(ctx), words)
+    access.kubectl(stack, words)
 
 
 class _Ssh(click.Command):
@@ -103,11 +102,9 @@ class _Ssh(click.Command):
         return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]
 
 
-@click.command(cls=_Ssh)
-@stacks.option
+@stacks.command(cls=_Ssh)
 @click.argument("machine", shell_complete=stacks.complete_machine)
-@click.pass_context
-def ssh(ctx: click.Context, machine: str, command: Sequence[str]) -> None:
+def ssh(stack: Stack, machine: str, command: Sequence[str]) -> None:
     """Open a shell on a machine, or run one command there.
 
     The words behind `--` arrive on the machine as they are: they are quoted for its shell. A single word is a line for
@@ -116,21 +113,19 @@ def ssh(ctx: click.Context, machine: str, command: Sequence[str]) -> None:
     from toolchain import access
 
     words = [word for word in command if word] if len(command) == 1 else list(command)
-    access.ssh(stacks.chosen(ctx), machine, words[0] if len(words) == 1 else shlex.join(words))
+    access.ssh(stack, machine, words[0] if len(words) == 1 else shlex.join(words))
 
 
 def _complete_program(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in _PROGRAMS if name.startswith(incomplete)]
 
 
-@click.command()
-@stacks.option
+@stacks.command(cls=click.Command)
 @click.argument("machine", shell_complete=stacks.complete_machine)
 @click.argument("program", required=False, shell_complete=_complete_program)
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="How many lines.")
-@click.pass_context
-def logs(ctx: click.Context, machine: str, program: str | None, *, follow: bool, lines: int) -> None:
+def logs(stack: Stack, machine: str, program: str | None, *, follow: bool, lines: int) -> None:
     """Show the log of a machine, or of one program there.
 
     PROGRAM is a systemd unit, such as kubelet or etcd. In a lab of kubeadm etcd, the control plane and kube-proxy are
@@ -140,18 +135,16 @@ def logs(ctx: click.Context, machine: str, program: str | None, *, follow: bool,
     from live import logs as showing
     from toolchain import access
 
-    found = cluster.find(stacks.chosen(ctx))
+    found = cluster.find(stack)
     where = found.machine(machine)
     script = showing.script(found, where, program, follow=follow, lines=lines)
     # With a terminal there, Ctrl-C here ends the program there.
     access.ssh(found.stack, machine, where.as_root(script), terminal=follow and sys.stdout.isatty())
 
 
-@click.command()
-@stacks.option
+@stacks.command(cls=click.Command)
 @click.option("--merge", is_flag=True, help="Merge it into KUBECONFIG, else ~/.kube/config, and use it from now on.")
-@click.pass_context
-def kubeconfig(ctx: click.Context, *, merge: bool) -> None:
+def kubeconfig(stack: Stack, *, merge: bool) -> None:
     """Print the administrator's kubeconfig, or merge it into yours.
 
     Its cluster, user and context are called hardway-NAME. `destroy` removes these entries again, where they still are
@@ -159,9 +152,8 @@ def kubeconfig(ctx: click.Context, *, merge: bool) -> None:
     """
     from toolchain import kubeconfig as files
 
-    chosen = stacks.chosen(ctx)
     if not merge:
-        print(files.text(chosen), end="")
+        print(files.text(stack), end="")
         return
-    file = files.merge(chosen)
-    print(f"The context {files.context(chosen)} is in {file}, and is the current one: kubectl get nodes")
+    file = files.merge(stack)
+    print(f"The context {files.context(stack)} is in {file}, and is the current one: kubectl get nodes")

@@ -31,32 +31,28 @@ def pins(products: Sequence[str], version: str) -> None:
     print(f"{file} has the checksums of {', '.join(names)} {version}: read `git diff` before you use them.")
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
+@stacks.command()
 @click.option("--lab", type=click.Choice(LABS), default="dev", show_default=True, help="Which lab is measured.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--json", "json_file", type=stacks.FILE, metavar="FILE", help="Write all figures to this file, too.")
-@click.pass_context
-def bench(ctx: click.Context, *, lab: str, rounds: int, json_file: Path | None) -> int:
+def bench(stack: Stack, *, lab: str, rounds: int, json_file: Path | None) -> int:
     """Measure the lab against plain shell, side by side."""
     from benchmarks import bench as measuring
     from benchmarks import labs
 
-    _use_pulumi(stacks.chosen(ctx))
+    _use_pulumi(stack)
     return measuring.main(labs.LABS[lab], rounds=rounds, json_file=json_file)
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
+@stacks.command()
 @click.option("--rounds", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--json", "json_file", type=stacks.FILE, metavar="FILE", help="Write all figures to this file, too.")
 @click.option("--files", is_flag=True, help="List the files, too.")
-@click.pass_context
-def compare(ctx: click.Context, *, rounds: int, json_file: Path | None, files: bool) -> int:
+def compare(stack: Stack, *, rounds: int, json_file: Path | None, files: bool) -> int:
     """Compare the hard way and kubeadm on the same containers: seconds, memory, processes, files."""
     from benchmarks import compare as comparing
 
-    _use_pulumi(stacks.chosen(ctx))
+    _use_pulumi(stack)
     return comparing.main(rounds=rounds, json_file=json_file, files=files)
 
 

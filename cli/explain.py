@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from cli import stacks
 from toolchain.errors import ToolchainError
+from toolchain.stack import Stack
 
 if TYPE_CHECKING:
     from cli.recorded_program import Made
@@ -34,12 +35,10 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     return [CompletionItem(f"{item.value}:", type="plain") for item in stacks.complete_machine(ctx, param, incomplete)]
 
 
-@click.command(cls=stacks.LabCommand, context_settings={"ignore_unknown_options": True})
-@stacks.option
+@stacks.command(context_settings={"ignore_unknown_options": True})
 @click.argument("what", metavar="FILE|FLAG|MACHINE:PATH", shell_complete=_complete)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-@click.pass_context
-def explain(ctx: click.Context, what: str, *, as_json: bool) -> None:
+def explain(stack: Stack, what: str, *, as_json: bool) -> None:
     """Say which component and which line of the source make a file, or set a flag.
 
     FILE is a path on the machines or the end of one: kubelet.yaml. FLAG is a flag of a program or a key in a file:
@@ -49,21 +48,20 @@ def explain(ctx: click.Context, what: str, *, as_json: bool) -> None:
     """
     from cli import recorded_program
 
-    chosen = stacks.chosen(ctx)
-    found = list(_grouped(_search(what, recorded_program.record(chosen))))
+    found = list(_grouped(_search(what, recorded_program.record(stack))))
     named, mentions = ("", []) if found else _mentions(what)
     if not found and not mentions:
         raise ToolchainError(
-            f"Nothing in the stack {chosen.name} and in the source is or has {what!r}: it must be a path on a machine "
+            f"Nothing in the stack {stack.name} and in the source is or has {what!r}: it must be a path on a machine "
             "or the end of one, a flag, a key of a file, or MACHINE:PATH."
         )
     if as_json:
-        print(json.dumps(_document(what, chosen.name, found, mentions), indent=2))
+        print(json.dumps(_document(what, stack.name, found, mentions), indent=2))
         return
     for each in found:
         _show(each)
     if mentions:
-        print(f"No step of the stack {chosen.name} writes {what} by itself. Lines that name {named}:")
+        print(f"No step of the stack {stack.name} writes {what} by itself. Lines that name {named}:")
         for line in mentions[:_MENTIONS]:
             print(f"  {line}  {line.text}")
         if len(mentions) > _MENTIONS:

@@ -12,6 +12,7 @@ import click
 
 from cli import stacks
 from toolchain.errors import ToolchainError
+from toolchain.stack import Stack
 
 insist_option = click.option(
     "--insist", is_flag=True, help="Go on also where etcd loses its quorum, or versions cannot change like that."
@@ -27,51 +28,45 @@ _pack_option = click.option(
 )
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
-@click.pass_context
-def setup(ctx: click.Context) -> None:
+@stacks.command()
+def setup(stack: Stack) -> None:
     """Prepare the Pulumi host and nothing else."""
     from toolchain import prepare
     from toolchain.progress import Report
 
-    chosen = stacks.chosen(ctx)
     with Report() as report:
-        prepare.everything(report, chosen, retry=True)
-    print(f"Everything is set up for the stack {chosen.name}: `hardway up -s {chosen.name}`.")
+        prepare.everything(report, stack, retry=True)
+    print(f"Everything is set up for the stack {stack.name}: `hardway up -s {stack.name}`.")
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
+@stacks.command()
 @insist_option
 @_pack_option
 @click.option(
     "--plan", type=stacks.FILE, metavar="FILE", help="Do only what `preview --save-plan FILE` showed; else nothing."
 )
-@click.pass_context
-def up(ctx: click.Context, *, insist: bool, packs: Sequence[Path], plan: Path | None) -> int:
+def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None) -> int:
     """Make the lab, or bring it up to date."""
     from live import answers, cluster
     from toolchain import access, operations, policy_packs, prepare
     from toolchain.progress import Report
 
-    chosen = stacks.chosen(ctx)
     insist_by_variable(insist)
     started = time.monotonic()
-    with operations.alone(chosen, "./hardway up"):
-        operations.check_settings(chosen)
+    with operations.alone(stack, "./hardway up"):
+        operations.check_settings(stack)
         with Report() as report:
-            workshop = prepare.everything(report, chosen)
+            workshop = prepare.everything(report, stack)
         ready = time.monotonic()
         options = [*policy_packs.options(packs), *([f"--plan={plan}"] if plan else [])]
-        status = operations.up(workshop, chosen, options=options)
+        status = operations.up(workshop, stack, options=options)
         if status != 0:
             return status
         made = time.monotonic()
-        outputs = operations.outputs(workshop, chosen)
-        access.write(chosen, outputs)
-        answers.check(cluster.find(chosen))
-        access.show(chosen, outputs)
+        outputs = operations.outputs(workshop, stack)
+        access.write(stack, outputs)
+        answers.check(cluster.find(stack))
+        access.show(stack, outputs)
     ended = time.monotonic()
     print(
         f"time taken  {ended - started:.1f} s: set-up {ready - started:.1f} s, "
@@ -80,76 +75,65 @@ def up(ctx: click.Context, *, insist: bool, packs: Sequence[Path], plan: Path | 
     return 0
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
+@stacks.command()
 @_pack_option
 @click.option("--save-plan", type=stacks.FILE, metavar="FILE", help="Write the plan to FILE, for `up --plan FILE`.")
 @click.option("--drift", is_flag=True, help="Then compare the machines with the state, as `drift` does.")
-@click.pass_context
-def preview(ctx: click.Context, *, packs: Sequence[Path], save_plan: Path | None, drift: bool) -> int:
+def preview(stack: Stack, *, packs: Sequence[Path], save_plan: Path | None, drift: bool) -> int:
     """Show what `up` would change. Without --drift it contacts no machine."""
     from live.drift import run as drifts
     from toolchain import operations, policy_packs, prepare
     from toolchain.progress import Report
 
-    chosen = stacks.chosen(ctx)
     with Report() as report:
-        workshop = prepare.for_preview(report, chosen)
+        workshop = prepare.for_preview(report, stack)
     options = [*policy_packs.options(packs), *([f"--save-plan={save_plan}"] if save_plan else [])]
-    status = operations.preview(workshop, chosen, options=options)
+    status = operations.preview(workshop, stack, options=options)
     if drift and status == 0:
-        print("\n".join(drifts.lines(drifts.find(chosen))))
+        print("\n".join(drifts.lines(drifts.find(stack))))
     return status
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
+@stacks.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each event, as Pulumi prints them.")
-@click.pass_context
-def policy(ctx: click.Context, *, as_json: bool) -> int:
+def policy(stack: Stack, *, as_json: bool) -> int:
     """Judge the lab's state by the rules in policy/."""
     from toolchain import operations, policy_packs, prepare
     from toolchain.progress import Report
 
-    chosen = stacks.chosen(ctx)
     with Report(sys.stderr if as_json else sys.stdout) as report:
-        workshop = prepare.for_preview(report, chosen)
-    return operations.analyze(workshop, chosen, policy_packs.own(), as_json=as_json)
+        workshop = prepare.for_preview(report, stack)
+    return operations.analyze(workshop, stack, policy_packs.own(), as_json=as_json)
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
-@click.pass_context
-def destroy(ctx: click.Context) -> int:
+@stacks.command()
+def destroy(stack: Stack) -> int:
     """Take the lab away: machines, network, routes, kubeconfig. Snapshots stay."""
     from toolchain import access, kubeconfig, operations, prepare
     from toolchain.progress import Report
 
-    chosen = stacks.chosen(ctx)
-    with operations.alone(chosen, "./hardway destroy"):
-        merged = kubeconfig.entries(chosen)
+    with operations.alone(stack, "./hardway destroy"):
+        merged = kubeconfig.entries(stack)
         with Report() as report:
-            workshop = prepare.everything(report, chosen)
-        status = operations.destroy(workshop, chosen)
+            workshop = prepare.everything(report, stack)
+        status = operations.destroy(workshop, stack)
         if status == 0:
-            for problem in kubeconfig.forget(chosen, merged):
+            for problem in kubeconfig.forget(stack, merged):
                 print(problem, file=sys.stderr)
-            access.remove(chosen)
+            access.remove(stack)
     return status
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
+@stacks.command()
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-@click.pass_context
-def env(ctx: click.Context, *, as_json: bool) -> None:
+def env(stack: Stack, *, as_json: bool) -> None:
     """Print the variables of plain `pulumi`: eval "$(hardway env)"."""
     from toolchain import prepare
     from toolchain.progress import Report
 
     # The variables alone go to standard output: a shell evaluates it.
     with Report(sys.stderr) as report:
-        workshop = prepare.for_plain_pulumi(report, stacks.chosen(ctx))
+        workshop = prepare.for_plain_pulumi(report, stack)
     if as_json:
         print(json.dumps(workshop.environment, indent=2))
         return

@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 from cli import stacks
 from cli.lab import insist_by_variable, insist_option
 from toolchain.errors import ToolchainError
+from toolchain.stack import Stack
 
 # What each command needs is imported in it: the other commands start sooner, and load nothing that builds programs.
 _json_file = click.option(
@@ -20,16 +21,14 @@ _json_file = click.option(
 )
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
+@stacks.command()
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object: the dataclass Status in live/status.py.")
-@click.pass_context
-def status(ctx: click.Context, *, as_json: bool) -> int:
+def status(stack: Stack, *, as_json: bool) -> int:
     """Show whether the lab is healthy: etcd, leaders, API servers, nodes, certificates."""
     from live import cluster, status_table
     from live import status as health
 
-    found = health.gather(cluster.find(stacks.chosen(ctx)))
+    found = health.gather(cluster.find(stack))
     if as_json:
         print(found.json())
     else:
@@ -37,11 +36,9 @@ def status(ctx: click.Context, *, as_json: bool) -> int:
     return 0 if found.well else 1
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
+@stacks.command()
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object: the dataclass Drift in live/drift/run.py.")
-@click.pass_context
-def drift(ctx: click.Context, *, as_json: bool) -> int:
+def drift(stack: Stack, *, as_json: bool) -> int:
     """Compare the machines and the API with the state. Changes nothing: docs/drift.md.
 
     Exit codes: 0 no drift, 1 drift, 2 something could not be asked.
@@ -50,9 +47,8 @@ def drift(ctx: click.Context, *, as_json: bool) -> int:
     from toolchain import operations
 
     try:
-        chosen = stacks.chosen(ctx)
-        with operations.alone(chosen, "./hardway drift"):
-            found = drifts.find(chosen)
+            with operations.alone(stack, "./hardway drift"):
+            found = drifts.find(stack)
     except (ToolchainError, OSError) as error:
         # Not 1, which says that there is drift.
         print(f"error: {error}", file=sys.stderr)
@@ -61,11 +57,9 @@ def drift(ctx: click.Context, *, as_json: bool) -> int:
     return found.exit_code
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
+@stacks.command()
 @click.argument("machines", nargs=-1, metavar="[MACHINE]...", shell_complete=stacks.complete_machine)
-@click.pass_context
-def repair(ctx: click.Context, machines: Sequence[str]) -> int:
+def repair(stack: Stack, machines: Sequence[str]) -> int:
     """Put back what `drift` names, and restart the units whose files are put back: docs/drift.md.
 
     Without a MACHINE: everywhere, and in the API. Exit codes as for `drift`, which is run again at the end.
@@ -73,17 +67,14 @@ def repair(ctx: click.Context, machines: Sequence[str]) -> int:
     from live.drift import run as drifts
     from toolchain import operations
 
-    chosen = stacks.chosen(ctx)
-    with operations.without_pulumi(chosen, "./hardway repair"):
-        return drifts.repair(chosen, machines)
+    with operations.without_pulumi(stack, "./hardway repair"):
+        return drifts.repair(stack, machines)
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
+@stacks.command()
 @click.argument("file", type=stacks.FILE, required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print what the snapshot is as one JSON object.")
-@click.pass_context
-def snapshot(ctx: click.Context, file: Path | None, *, as_json: bool) -> None:
+def snapshot(stack: Stack, file: Path | None, *, as_json: bool) -> None:
     """Save etcd, the content of the whole cluster, in a file on the Pulumi host.
 
     FILE must be new; without it the snapshot is a new file in .state/NAME/snapshots.
@@ -92,18 +83,16 @@ def snapshot(ctx: click.Context, file: Path | None, *, as_json: bool) -> None:
     from live import snapshot as snapshots
     from live.snapshot_file import sidecar_of
 
-    found = cluster.find(stacks.chosen(ctx))
+    found = cluster.find(stack)
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
         taken = snapshots.take(found, file)
     if as_json:
         print(json.dumps({"file": str(taken), **json.loads(sidecar_of(taken).read_text())}, indent=2))
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
+@stacks.command()
 @click.argument("file", type=stacks.FILE)
-@click.pass_context
-def restore(ctx: click.Context, file: Path) -> None:
+def restore(stack: Stack, file: Path) -> None:
     """Restore the cluster from a snapshot.
 
     FILE is what `snapshot` wrote, or a file of /var/lib/etcd-snapshots on a machine with etcd.
@@ -111,21 +100,19 @@ def restore(ctx: click.Context, file: Path) -> None:
     from live import cluster
     from live import restore as restoring
 
-    restoring.restore(cluster.find(stacks.chosen(ctx)), file)
+    restoring.restore(cluster.find(stack), file)
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
+@stacks.command()
 @insist_option
 @click.argument("machines", nargs=-1, required=True, metavar="MACHINE...", shell_complete=stacks.complete_machine)
-@click.pass_context
-def replace(ctx: click.Context, machines: Sequence[str], *, insist: bool) -> int:
+def replace(stack: Stack, machines: Sequence[str], *, insist: bool) -> int:
     """Destroy machines and create them again, also when they do not answer."""
     from live import cluster
     from live import replace as replacing
 
     insists = insist_by_variable(insist)
-    return replacing.replace(cluster.find(stacks.chosen(ctx)), machines, insist=insists)
+    return replacing.replace(cluster.find(stack), machines, insist=insists)
 
 
 def _complete_drill(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -134,12 +121,10 @@ def _complete_drill(_: click.Context, __: click.Parameter, incomplete: str) -> l
     return [CompletionItem(each.name, help=each.does) for each in DRILLS if each.name.startswith(incomplete)]
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
+@stacks.command()
 @click.argument("names", nargs=-1, metavar="[DRILL]...", shell_complete=_complete_drill)
 @_json_file
-@click.pass_context
-def drill(ctx: click.Context, names: Sequence[str], json_file: Path | None) -> int:
+def drill(stack: Stack, names: Sequence[str], json_file: Path | None) -> int:
     """Inject faults, and measure their effect: docs/drills.md.
 
     Without a name: all drills. Names may also be separated by commas.
@@ -147,29 +132,25 @@ def drill(ctx: click.Context, names: Sequence[str], json_file: Path | None) -> i
     from live import drills
 
     words = [name for word in names for name in word.split(",") if name]
-    return drills.main(stacks.chosen(ctx), words, json_file)
+    return drills.main(stack, words, json_file)
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
+@stacks.command()
 @click.option("--seed", type=int, required=True, help="Which faults: the same seed gives the same ones.")
 @click.option("--faults", type=int, metavar="COUNT", help="How many.  [default: 20]")
 @click.option("--only", type=int, metavar="NUMBER", help="Only this one of them.")
 @_json_file
-@click.pass_context
-def search(ctx: click.Context, *, seed: int, faults: int | None, only: int | None, json_file: Path | None) -> int:
+def search(stack: Stack, *, seed: int, faults: int | None, only: int | None, json_file: Path | None) -> int:
     """Inject random faults, and check what clients saw for linearizability."""
     from live import search as searching
 
-    return searching.main(stacks.chosen(ctx), seed, count=faults, only=only, json_file=json_file)
+    return searching.main(stack, seed, count=faults, only=only, json_file=json_file)
 
 
-@click.command(cls=stacks.LabCommand)
-@stacks.option
+@stacks.command()
 @click.argument("checkout", type=stacks.FILE)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object: the checks of each machine.")
-@click.pass_context
-def cis(ctx: click.Context, checkout: Path, *, as_json: bool) -> int:
+def cis(stack: Stack, checkout: Path, *, as_json: bool) -> int:
     """Check the lab by the CIS Kubernetes Benchmark with kube-bench.
 
     CHECKOUT is a clone of kube-bench with the directory cfg/cis-1.12.
@@ -178,7 +159,7 @@ def cis(ctx: click.Context, checkout: Path, *, as_json: bool) -> int:
     from live import cluster
 
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
-        found = benchmark.check(cluster.find(stacks.chosen(ctx)), str(checkout))
+        found = benchmark.check(cluster.find(stack), str(checkout))
     if as_json:
         print(json.dumps({name: [asdict(each) for each in checks] for name, checks in found.items()}, indent=2))
     else:

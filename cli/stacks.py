@@ -1,7 +1,9 @@
 """Which stack a command is for: `-s NAME`, before the subcommand or behind it; else STACK, else `dev`."""
 
+import functools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ option = click.option(
     shell_complete=_complete,
     help="The lab: one for each Pulumi.NAME.yaml.  [default: dev, or the variable STACK]",
 )
-"""The option --stack, for the group and for each command."""
+"""The option --stack, for the group and for each command that is for a lab."""
 
 
 def complete_machine(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -83,6 +85,29 @@ class LabCommand(click.Command):
             return super().invoke(ctx)
         finally:
             os.chdir(before)
+
+
+def command(
+    cls: type[click.Command] = LabCommand, **settings: Any
+) -> Callable[[Callable[..., int | None]], click.Command]:
+    """A command for a lab: it has the option --stack, and its function is given the chosen stack first.
+
+    Args:
+        cls: its class.
+        settings: further ones, for `click.command`.
+
+    Raises:
+        ToolchainError: when it runs: there is no such stack, or its settings file cannot be read.
+    """
+
+    def made(function: Callable[..., int | None]) -> click.Command:
+        @functools.wraps(function)
+        def run(ctx: click.Context, /, **given: Any) -> int | None:
+            return function(chosen(ctx), **given)
+
+        return click.command(cls=cls, **settings)(option(click.pass_context(run)))
+
+    return made
 
 
 FILE = click.Path(path_type=Path, resolve_path=True)

@@ -42,20 +42,10 @@ def _tables(status: Status) -> Iterable[Table]:
     )
     yield _table(
         "etcd",
-        [
-            "etcd member",
-            "id",
-            "role",
-            "healthy",
-            "term",
-            "revision",
-            "raft index",
-            "hash",
-            "size",
-            "in use",
-            "alarms",
-            "version",
-        ],
+        (
+            *("etcd member", "id", "role", "healthy", "term", "revision"),
+            *("raft index", "hash", "size", "in use", "alarms", "version"),
+        ),
         [
             (
                 each.name or each.machine,
