@@ -352,7 +352,15 @@ def test_everything_that_is_in_the_way_stands_in_one_report(host: Host) -> None:
     host.pools = ("hardway-dev",)
     found = "\n".join(host.ask(machines=1 << 30, memory=1 << 40, sha256="0" * 64))
     for words in (
-        *("mirror", "memory", "disk are free", "sha256", "mkisofs", "already has a lab with this name", "another lab's network"),
+        *(
+            "mirror",
+            "memory",
+            "disk are free",
+            "sha256",
+            "mkisofs",
+            "already has a lab with this name",
+            "another lab's network",
+        ),
         "a route by tun0",
     ):
         assert words in found, words
