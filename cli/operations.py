@@ -36,9 +36,11 @@ def status(stack: Stack, *, as_json: bool) -> int:
     return 0 if found.well else 1
 
 
-@stacks.command()
+@click.command(cls=stacks.LabCommand)
+@stacks.option
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object: the dataclass Drift in live/drift/run.py.")
-def drift(stack: Stack, *, as_json: bool) -> int:
+@click.pass_context
+def drift(ctx: click.Context, *, as_json: bool) -> int:
     """Compare the machines and the API with the state. Changes nothing: docs/drift.md.
 
     Exit codes: 0 no drift, 1 drift, 2 something could not be asked.
@@ -47,8 +49,9 @@ def drift(stack: Stack, *, as_json: bool) -> int:
     from toolchain import operations
 
     try:
-            with operations.alone(stack, "./hardway drift"):
-            found = drifts.find(stack)
+        chosen = stacks.chosen(ctx)
+        with operations.alone(chosen, "./hardway drift"):
+            found = drifts.find(chosen)
     except (ToolchainError, OSError) as error:
         # Not 1, which says that there is drift.
         print(f"error: {error}", file=sys.stderr)
