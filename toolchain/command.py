@@ -4,12 +4,24 @@ import subprocess
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from toolchain.errors import ToolchainError
 from toolchain.progress import Part
 
 _LINES_OF_A_FAILURE = 20
+
+
+def ask(*command: str | Path, stdin: str | None = None, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command for what it prints, which is not shown, however it ends.
+
+    Args:
+        command: the program and its arguments. No secrets: everybody on the machine can read them.
+        stdin: what it reads; nothing if not given.
+        settings: `cwd`, `env` and `timeout` of `subprocess.run`.
+    """
+    given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+    return subprocess.run(command, capture_output=True, text=True, check=False, **given, **settings)
 
 
 def run(

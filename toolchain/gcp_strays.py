@@ -6,17 +6,13 @@ of these names: the provider finds them by name (components/substrates/gcp/owner
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from toolchain import lab_key, paths
+from toolchain import lab_key
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
-_OWNER = Path(__file__).parents[1] / "components" / "substrates" / "gcp" / "owner.py"
 _KINDS = {
     "gcp:compute/address:Address": "addresses",
     "gcp:compute/firewall:Firewall": "firewalls",
@@ -60,17 +56,8 @@ def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
     if not stack.gcp_project:
         # The program's report says what to write.
         return []
-    done = subprocess.run(
-        [
-            *(sys.executable, "-B", str(_OWNER)),
-            *("--project", stack.gcp_project, "--lab", stack.name, "--fingerprint", fingerprint),
-        ],
-        input=json.dumps({"known": known, "pending": pending}),
-        cwd=paths.checkout(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = ("--project", stack.gcp_project, "--lab", stack.name, "--fingerprint", fingerprint)
+    done = lab_key.ask_owner("gcp", *words, stdin=json.dumps({"known": known, "pending": pending}))
     if done.returncode != 0:
         gone = f"\nDeleted before that: {', '.join(done.stdout.split())}." if done.stdout else "\nNothing was changed."
         raise ToolchainError(f"{done.stderr.strip()}{gone}")

@@ -1,9 +1,25 @@
 """The SSH key of a lab, by which it is known whose the lab is, as Pulumi's state has it."""
 
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from toolchain import paths
+from toolchain.command import ask
+
 _KEY = "::machines-ssh"
+
+
+def owner_program(substrate: str) -> Path:
+    """A substrate's program that finds out whose what has a lab's names is."""
+    return Path(__file__).parents[1] / "components" / "substrates" / substrate / "owner.py"
+
+
+def ask_owner(substrate: str, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run that program."""
+    return ask(sys.executable, "-B", owner_program(substrate), *words, stdin=stdin, cwd=paths.checkout())
 
 
 def output_of(resources: Iterable[Mapping[str, Any]], output: str) -> str:

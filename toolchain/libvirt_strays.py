@@ -6,17 +6,15 @@ another lab has made is none of that, see components/substrates/libvirt/owner.py
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolchain import lab_key, paths
+from toolchain import lab_key
+from toolchain.command import ask
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
-_OWNER = Path(__file__).parents[1] / "components" / "substrates" / "libvirt" / "owner.py"
 _TYPES = {
     "libvirt:index/domain:Domain": "domain",
     "libvirt:index/volume:Volume": "volume",
@@ -83,13 +81,13 @@ def _check_owner(uri: str, resources: Sequence[Mapping[str, Any]], stack: Stack)
     key = lab_key.output_of(resources, "publicKeyFingerprintSha256")
     if not key:
         return
-    ask = [sys.executable, "-B", str(_OWNER), "--uri", uri, "--lab", stack.name, "--key", key]
-    done = subprocess.run([*ask, "check"], cwd=paths.checkout(), capture_output=True, text=True, check=False)
+    whose = ("--uri", uri, "--lab", stack.name, "--key", key)
+    done = lab_key.ask_owner("libvirt", "check", *whose)
     if done.returncode != 0:
         raise ToolchainError(f"{done.stderr.strip()}\nNothing was changed.")
     if any(_is_there(uri, resource) for resource in resources):
         # Nothing of it has another UUID.
-        subprocess.run([*ask, "take"], cwd=paths.checkout(), capture_output=True, check=True)
+        lab_key.ask_owner("libvirt", "take", *whose).check_returncode()
 
 
 def _is_there(uri: str, resource: Mapping[str, Any]) -> bool:
@@ -140,5 +138,5 @@ def _having(uri: str, lab: str) -> Iterator[tuple[str, str]]:
 
 
 def _virsh(uri: str, *command: str) -> str:
-    done = subprocess.run(["virsh", "-q", "-c", uri, *command], capture_output=True, text=True, check=False, timeout=60)
+    done = ask("virsh", "-q", "-c", uri, *command, timeout=60)
     return done.stdout if done.returncode == 0 else ""

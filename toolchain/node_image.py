@@ -8,13 +8,12 @@ made from the recipe: another recipe is another image.
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 from config import machine_images
 from config.versions import Image
 from toolchain import origin, paths
-from toolchain.command import run
+from toolchain.command import ask, run
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
 from toolchain.from_source import build_times, debian
@@ -72,7 +71,7 @@ def ensure(report: Report, engine: str) -> str:
 
 def _present(engine: str, image: str) -> bool:
     try:
-        listing = subprocess.run([engine, "image", "inspect", image], capture_output=True, text=True, check=False)
+        listing = ask(engine, "image", "inspect", image)
     except FileNotFoundError as missing:
         raise ToolchainError(
             f"The container engine {engine} is not installed; `./hardway setup` installs it."

@@ -26,6 +26,7 @@ from toolchain import (
     version_changes,
     whose,
 )
+from toolchain.command import ask
 from toolchain.engine_output import readable
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import HeldError, held_or_refused
@@ -315,15 +316,8 @@ def _ask(
     workshop: Workshop, stack: Stack, *arguments: str, told: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the CLI for what it prints, which is not shown; `told` is its standard input."""
-    return subprocess.run(
-        [workshop.pulumi, *arguments, "--stack", stack.name, "--non-interactive"],
-        cwd=paths.checkout(),
-        env=os.environ | workshop.environment,
-        **({"stdin": subprocess.DEVNULL} if told is None else {"input": told}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = (*arguments, "--stack", stack.name, "--non-interactive")
+    return ask(workshop.pulumi, *words, stdin=told, cwd=paths.checkout(), env=os.environ | workshop.environment)
 
 
 def _pulumi(workshop: Workshop, stack: Stack, *arguments: str, runs_program: bool = True) -> int:

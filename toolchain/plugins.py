@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from toolchain import origin, paths
+from toolchain.command import ask
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
 from toolchain.ledger import Ledger
@@ -162,16 +163,9 @@ class _Official:
 
 def _unpack(cli: Path, name: str, version: str, archive: Path) -> None:
     try:
-        done = subprocess.run(
-            # Without --exact, and with PULUMI_ENABLE_LEGACY_PLUGIN_SEARCH, a newer one that is there would do.
-            [cli, "plugin", "install", "resource", name, version, "--exact", "--file", archive],
-            env=os.environ | {"PULUMI_SKIP_UPDATE_CHECK": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_INSTALL_SECONDS,
-        )
+        # Without --exact, and with PULUMI_ENABLE_LEGACY_PLUGIN_SEARCH, a newer one that is there would do.
+        install = (cli, "plugin", "install", "resource", name, version, "--exact", "--file", archive)
+        done = ask(*install, env=os.environ | {"PULUMI_SKIP_UPDATE_CHECK": "1"}, timeout=_INSTALL_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise ToolchainError(f"`pulumi plugin install` has not ended within {_INSTALL_SECONDS:.0f} s") from error
     if done.returncode != 0:

@@ -3,11 +3,11 @@
 import os
 import re
 import shutil
-import subprocess
 import tarfile
 from pathlib import Path
 
 from toolchain import origin, paths
+from toolchain.command import ask
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
 from toolchain.from_source import build_times, gomodule, sources
@@ -73,13 +73,7 @@ def _on_path(version: str) -> Path | None:
     command = Path(found).resolve()
     if not (command.parent / _LANGUAGE_HOST).exists():
         return None
-    said = subprocess.run(
-        [command, "version"],
-        env=os.environ | {"PULUMI_SKIP_UPDATE_CHECK": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    said = ask(command, "version", env=os.environ | {"PULUMI_SKIP_UPDATE_CHECK": "1"})
     return command if _minor(said.stdout) >= _minor(version) else None
 
 

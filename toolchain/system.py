@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain.command import run
+from toolchain.command import ask, run
 from toolchain.errors import ToolchainError
 from toolchain.progress import Part, Report
 
@@ -98,12 +97,7 @@ def missing(packages: Sequence[Package]) -> list[str]:
     if not uncertain:
         return []
     try:
-        listing = subprocess.run(
-            ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *uncertain],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        listing = ask("dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *uncertain)
     except FileNotFoundError:
         return uncertain
     # Its exit status only says that some are unknown.

@@ -5,19 +5,14 @@ Plain `pulumi up` is refused by the preflight, and the scripts of its resources 
 earlier versions in the state.
 """
 
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolchain import lab_key, paths
+from toolchain import lab_key
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
-_SUBSTRATES = Path(__file__).parents[1] / "components" / "substrates"
-_OWNER = _SUBSTRATES / "containers" / "owner.py"
-_LIBVIRT_OWNER = _SUBSTRATES / "libvirt" / "owner.py"
 # As that program writes them: the identity first.
 _RECORDS = Path("/var/lib/hardway-labs")
 _NETWORK = "::machines-network"
@@ -91,13 +86,7 @@ def check_before_destroy(deployment: Mapping[str, Any], stack: Stack) -> None:
 def _check_machines_of(stack: Stack) -> None:
     """Refuse to say that a lab of virtual machines is gone which another state has."""
     uri = str(stack.libvirt.get("uri", "qemu:///system"))
-    done = subprocess.run(
-        [sys.executable, "-B", str(_LIBVIRT_OWNER), "check", "--uri", uri, "--lab", stack.name, "--key", "not there"],
-        cwd=paths.checkout(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = lab_key.ask_owner("libvirt", "check", "--uri", uri, "--lab", stack.name, "--key", "not there")
     if done.returncode != 0:
         raise ToolchainError(_not_in_the_state(stack, done.stderr.strip()))
 
@@ -117,17 +106,8 @@ def _is_recorded(deployment: Mapping[str, Any], stack: Stack) -> bool:
 
 def _anothers(stack: Stack, key: str, *, take: bool) -> str:
     """What on the Pulumi host has the lab's name and is not the lab's, in words; nothing where all of it is."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-B", str(_OWNER), "--begun"),
-            *("--lab", stack.name, "--engine", stack.engine),
-            *("--key", key, *(["--take"] if take else [])),
-        ],
-        cwd=paths.checkout(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = ("--begun", "--lab", stack.name, "--engine", stack.engine, "--key", key, *(["--take"] if take else []))
+    done = lab_key.ask_owner("containers", *words)
     if done.returncode == 0:
         return ""
     if not done.stdout.strip():

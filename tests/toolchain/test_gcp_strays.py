@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lab.json_server import Request, json_server
-from toolchain import choices, gcp_strays, operations, paths
+from toolchain import choices, gcp_strays, lab_key, operations, paths
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
 from toolchain.stack import Stack
@@ -145,7 +145,7 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
             f"sys.argv += ['--compute', '{api.url}/compute/v1', '--iam', '{api.url}/iam/v1']\n"
             f"runpy.run_path({str(program)!r}, run_name='__main__')\n"
         )
-        monkeypatch.setattr(gcp_strays, "_OWNER", asks_here)
+        monkeypatch.setattr(lab_key, "owner_program", lambda _: asks_here)
         monkeypatch.setenv("GOOGLE_OAUTH_ACCESS_TOKEN", "a-token")
         yield api
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from toolchain import libvirt_strays
+from toolchain import lab_key, libvirt_strays
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
@@ -115,12 +115,12 @@ def test_another_checkouts_lab_of_the_same_name_stays(libvirt: Path, stack: Stac
 @pytest.fixture
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the program has its records, in place of the host's."""
-    program = libvirt_strays._OWNER
+    program = lab_key.owner_program("libvirt")
     (tmp_path / "owner.py").write_text(
         f"import runpy, sys\nsys.argv += ['--records', {str(tmp_path / 'records')!r}]\n"
         f"runpy.run_path({str(program)!r}, run_name='__main__')\n"
     )
-    monkeypatch.setattr(libvirt_strays, "_OWNER", tmp_path / "owner.py")
+    monkeypatch.setattr(lab_key, "owner_program", lambda _: tmp_path / "owner.py")
     return tmp_path / "records"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from toolchain import paths, whose
+from toolchain import lab_key, paths, whose
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
@@ -47,7 +47,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"import sys, runpy\nsys.argv[1:1] = ['--records', {str(tmp_path / 'records')!r}]\n"
         f"runpy.run_path({str(program)!r}, run_name='__main__')\n"
     )
-    monkeypatch.setattr(whose, "_OWNER", owner)
+    monkeypatch.setattr(lab_key, "owner_program", lambda _: owner)
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "podman").write_text(
@@ -100,12 +100,12 @@ def test_destroy_with_an_empty_state_does_not_say_that_the_lab_is_gone(host: Pat
 def test_destroy_with_an_empty_state_does_not_say_that_virtual_machines_are_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records, program = tmp_path / "records", whose._LIBVIRT_OWNER
+    records, program = tmp_path / "records", lab_key.owner_program("libvirt")
     (tmp_path / "owner.py").write_text(
         f"import sys, runpy\nsys.argv += ['--records', {str(records)!r}]\n"
         f"runpy.run_path({str(program)!r}, run_name='__main__')\n"
     )
-    monkeypatch.setattr(whose, "_LIBVIRT_OWNER", tmp_path / "owner.py")
+    monkeypatch.setattr(lab_key, "owner_program", lambda _: tmp_path / "owner.py")
     (tmp_path / "virsh").write_text('#!/bin/sh\ncase "$4" in net-list) echo hardway-dev ;; esac\n')
     (tmp_path / "virsh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")

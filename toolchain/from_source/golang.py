@@ -3,12 +3,11 @@
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from toolchain import paths
-from toolchain.command import run
+from toolchain.command import ask, run
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
 from toolchain.progress import Part
@@ -68,13 +67,7 @@ def environment(*, arch: str, cgo: bool) -> dict[str, str]:
 
 
 def _version_of(go: Path) -> tuple[int, ...]:
-    said = subprocess.run(
-        [go, "env", "GOVERSION"],
-        env=os.environ | {"GOTOOLCHAIN": "local"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    said = ask(go, "env", "GOVERSION", env=os.environ | {"GOTOOLCHAIN": "local"})
     return _parse(said.stdout.strip().removeprefix("go"))
 
 

@@ -3,13 +3,12 @@
 import hashlib
 import json
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from toolchain import paths
-from toolchain.command import run
+from toolchain.command import ask, run
 from toolchain.errors import ToolchainError
 from toolchain.from_source import golang
 from toolchain.progress import Part
@@ -110,14 +109,9 @@ def sources(part: Part, module: str, *, of: str) -> Path:
     """
     directory = _directory(module)
     part.say(f"downloading {of}")
-    answer = subprocess.run(
-        [golang.command(part, needed=_needed(directory)), "mod", "download", "-json", of],
-        cwd=directory,
-        env=golang.environment(arch="amd64", cgo=False),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    go = golang.command(part, needed=_needed(directory))
+    environment = golang.environment(arch="amd64", cgo=False)
+    answer = ask(go, "mod", "download", "-json", of, cwd=directory, env=environment)
     if answer.returncode != 0:
         raise ToolchainError(f"The Go module {of} cannot be had: {(answer.stderr or answer.stdout).strip()}")
     return Path(json.loads(answer.stdout)["Dir"])
