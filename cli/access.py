@@ -42,19 +42,14 @@ class _Kubectl(click.Command):
 
 def _complete_kubectl(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from toolchain import access
+    from toolchain.command import ask
 
     try:
         chosen = stacks.chosen(ctx)
         program, *options = access.kubectl_command(chosen)
-        said = subprocess.run(
-            [program, "__complete", *options, *ctx.params["words"], incomplete],
-            env=access.kubectl_environment(chosen),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_COMPLETION_SECONDS,
-            check=False,
-        ).stdout
+        words = ("__complete", *options, *ctx.params["words"], incomplete)
+        environment = access.kubectl_environment(chosen)
+        said = ask(program, *words, env=environment, timeout=_COMPLETION_SECONDS).stdout
     except (ToolchainError, OSError, subprocess.TimeoutExpired):
         return []
     # A line for each word, with its description behind a tab; the last line says how to go on.

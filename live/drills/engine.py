@@ -2,10 +2,10 @@
 
 import os
 import shlex
-import subprocess
 from collections.abc import Sequence
 
 from live.cluster import Cluster, LiveMachine
+from toolchain.command import ask
 from toolchain.errors import ToolchainError
 
 _SECONDS = 90
@@ -60,14 +60,7 @@ class Engine:
         return set(self._run(self.name, "ps", "--filter", mine, "--format", "{{.Names}}").split())
 
     def _run(self, *command: str) -> str:
-        done = subprocess.run(
-            [*self._as_root, *command],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=self._cluster.allowed(_SECONDS),
-            check=False,
-        )
+        done = ask(*self._as_root, *command, timeout=self._cluster.allowed(_SECONDS))
         if done.returncode != 0:
             raise ToolchainError(f"`{_shown(command)}` ended with status {done.returncode}: {done.stderr.strip()}")
         return done.stdout
