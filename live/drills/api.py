@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import ssl
+from contextlib import closing
 from http.client import HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -15,7 +16,8 @@ import yaml
 
 from live.cluster import Cluster
 
-_SECONDS = 1.0
+SECONDS = 1.0
+"""How long a request may take at most, where nothing else is said."""
 
 
 class ApiError(Exception):
@@ -51,7 +53,7 @@ class Api:
             os.close(keys)
 
     def connection(
-        self, url: str | None = None, *, seconds: float = _SECONDS, proxy_port: int | None = None
+        self, url: str | None = None, *, seconds: float = SECONDS, proxy_port: int | None = None
     ) -> HTTPSConnection:
         """A connection that is made with its first request.
 
@@ -70,16 +72,17 @@ class Api:
         return connection
 
     def get(self, path: str, *, seconds: float = 10) -> Any:
-        """Objects, by a connection of its own.
+        """Objects: `send` of GET."""
+        return self.send("GET", path, seconds=seconds)
+
+    def send(self, method: str, path: str, body: Any = None, *, url: str | None = None, seconds: float = 10) -> Any:
+        """One request, by a connection of its own; `url` and `seconds` as for `connection`.
 
         Raises:
             ApiError: there is no good answer within so many seconds times the lab's `timeout_factor`.
         """
-        connection = self.connection(seconds=seconds)
-        try:
-            return ask(connection, "GET", path)
-        finally:
-            connection.close()
+        with closing(self.connection(url, seconds=seconds)) as connection:
+            return ask(connection, method, path, body)
 
 
 def ask(connection: HTTPSConnection, method: str, path: str, body: Any = None) -> Any:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from config import health
 from config.machines import Role
 from live.cluster import Cluster, LiveMachine
-from live.drills.api import Api, ApiError, ask
+from live.drills.api import Api, ApiError
 from live.drills.probes import OWN_MEMBER, look
 from live.drills.workload import Workload
 from live.last_lines import Complaint, Logged, report
@@ -124,15 +124,12 @@ def _etcd_at(members: Sequence[LiveMachine], endpoint: str) -> tuple[Logged, ...
 
 
 def _api_server(api: Api, machine: LiveMachine) -> list[Complaint]:
-    connection = api.connection(f"https://{machine.address}:6443", seconds=3)
     try:
-        ask(connection, "GET", health.API_READY)
+        api.send("GET", health.API_READY, url=f"https://{machine.address}:6443", seconds=3)
         return []
     except ApiError as error:
         logged = Logged(machine, "kube-apiserver")
         return [Complaint(f"the API server of {machine.name} is not ready: {error}", (logged,))]
-    finally:
-        connection.close()
 
 
 def _balancer(cluster: Cluster, machine: LiveMachine) -> list[Complaint]:

@@ -66,36 +66,28 @@ def first_view(seen: Observed, holds: Callable[[View], bool]) -> float | None:
 
 def etcd_writes_again(bar: float | None = None) -> Measure:
     """The longest time in which no write to etcd was acknowledged."""
-    return Measure(
-        what="etcd writes again in",
-        seconds=lambda seen: longest_gap(seen.samples[ETCD_WRITER], seen.injected_at, seen.until),
-        bar=bar,
-    )
+    return _gap_of("etcd writes again in", ETCD_WRITER, bar)
 
 
 def api_errors_for(bar: float | None = None) -> Measure:
     """From the first to the last error of the API's client."""
-    return Measure(
-        what="API errors for",
-        seconds=lambda seen: errors_for(seen.samples[API_CLIENT], seen.injected_at, seen.until),
-        bar=bar,
-    )
+    return failures_for("API errors for", API_CLIENT, bar)
 
 
 def api_silent_for(bar: float | None = None) -> Measure:
     """The longest time without a good answer of the API to its client."""
-    return Measure(
-        what="API without an answer for",
-        seconds=lambda seen: longest_gap(seen.samples[API_CLIENT], seen.injected_at, seen.until),
-        bar=bar,
-    )
+    return _gap_of("API without an answer for", API_CLIENT, bar)
 
 
 def api_writes_again() -> Measure:
     """The longest time in which no write to the API was acknowledged."""
+    return _gap_of("API writes again in", API_WRITER)
+
+
+def _gap_of(what: str, probe: str, bar: float | None = None) -> Measure:
+    """The longest time in which a probe had no success."""
     return Measure(
-        what="API writes again in",
-        seconds=lambda seen: longest_gap(seen.samples[API_WRITER], seen.injected_at, seen.until),
+        what=what, seconds=lambda seen: longest_gap(seen.samples[probe], seen.injected_at, seen.until), bar=bar
     )
 
 

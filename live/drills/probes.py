@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from config import health
 from live.cluster import Cluster, LiveMachine
-from live.drills.api import Api, ApiError, ask
+from live.drills.api import SECONDS, Api, ApiError, ask
 from live.drills.samples import Sample
 from live.drills.workload import NAMESPACE
 from live.programs import LEADERS
@@ -77,14 +77,12 @@ class ApiClient(Probe):
         self._api = api
 
     def _try(self) -> None:
-        began, connection = time.time(), self._api.connection()
+        began = time.time()
         try:
-            ask(connection, "GET", f"/api/v1/namespaces/{NAMESPACE}")
+            self._api.get(f"/api/v1/namespaces/{NAMESPACE}", seconds=SECONDS)
             self._note(began)
         except ApiError as error:
             self._note(began, str(error))
-        finally:
-            connection.close()
 
 
 class ApiWriter(Probe):
@@ -133,11 +131,7 @@ class ApiWriter(Probe):
         mine = f"{_CONFIG_MAPS}?labelSelector=drill={self._run}"
         found = self._api.get(mine, seconds=_READ_BACK_SECONDS)["items"]
         there = {item["data"]["number"] for item in found if item["metadata"]["name"] == _name_of(self._run, item)}
-        connection = self._api.connection(seconds=_READ_BACK_SECONDS)
-        try:
-            ask(connection, "DELETE", mine)
-        finally:
-            connection.close()
+        self._api.send("DELETE", mine, seconds=_READ_BACK_SECONDS)
         return sorted(self.acknowledged - there, key=int)
 
 

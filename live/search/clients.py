@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any, Self
 from urllib.parse import quote
 
-from live.drills.api import Api, ApiError, ask
+from live.drills.api import Api, ApiError
 from live.search.history import Action, Event, History, Operation, Outcome
 
 NAMESPACE = "hardway-search"
@@ -157,7 +157,26 @@ class Requests:
         return (Outcome.REFUSED if answer.status in _NOT_BEGUN else Outcome.UNKNOWN), None
 
 
-class Writer:
+class _AtWork:
+    """Something that works in a thread, as long as its `with` block runs."""
+
+    def __init__(self, name: str) -> None:
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        raise NotImplementedError
+
+
+class Writer(_AtWork):
     """A client at work, in a thread, as long as its `with` block runs.
 
     Args:
@@ -168,21 +187,15 @@ class Writer:
     """
 
     def __init__(self, requests: Requests, keys: list[str], client: int, chance: random.Random) -> None:
+        super().__init__(f"client {client}")
         self._requests, self._keys, self._client, self._chance = requests, keys, client, chance
         self._known: dict[str, Operation] = {}
         self._number = 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, name=f"client {client}", daemon=True)
         self.last_ok = 0
         """When its last successful request was sent, by the monotonic clock; 0 before the first."""
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+        super().__exit__()
         self._requests.disconnect()
 
     def _work(self) -> None:
@@ -224,7 +237,7 @@ class Writer:
         return f"{self._client}.{self._number}"
 
 
-class Watch:
+class Watch(_AtWork):
     """Watches the objects of a run, in a thread; goes on where it was when its connection ends.
 
     Args:
@@ -234,22 +247,13 @@ class Watch:
     """
 
     def __init__(self, api: Api, run: str, since: int) -> None:
+        super().__init__("watch")
         self._api, self._run = api, run
         self.version = since
         """What it has seen: everything up to this version."""
         self.events: list[Event] = []
         self.failure = ""
         """Why it cannot go on."""
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="watch", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
 
     def _work(self) -> None:
         while not self._over.is_set() and not self.failure:
@@ -357,11 +361,8 @@ def remove_namespace(api: Api) -> None:
 
 
 def _send(api: Api, method: str, path: str, body: Any, *, accepted: tuple[int, ...]) -> None:
-    connection = api.connection(seconds=20)
     try:
-        ask(connection, method, path, body)
+        api.send(method, path, body, seconds=20)
     except ApiError as error:
         if error.status not in accepted:
             raise
-    finally:
-        connection.close()
