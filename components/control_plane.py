@@ -21,7 +21,7 @@ from components.kubeconfigs import kubeconfig
 from components.machine import Machine
 from components.manifests import apply_manifests
 from components.pki import Certificate, KeyPair, Pki
-from components.step import Fetch, File, Step, StepArgs, Unit
+from components.step import File, Step, StepArgs, Unit, fetch_kubernetes
 from components.systemd import Flags, systemd_unit
 from components.tls_settings import CIPHER_SUITES, MIN_VERSION
 from config.artifacts import ArtifactSource
@@ -118,14 +118,7 @@ class ControlPlane(Component):
                 machine=controller,
                 name="control-plane",
                 prepare=f"data {AUDIT_LOGS} /usr/libexec/kubernetes {KUBECTL_CACHE}\ninstall -d -m 0700 {AUDIT_LOGS}",
-                fetches=[
-                    Fetch(
-                        artifact=args.artifacts.artifact("kubernetes", arch=controller.arch, artifact=program),
-                        destination=f"/usr/local/bin/{program}",
-                    )
-                    for program in _PROGRAMS
-                ]
-                + etcd_programs,
+                fetches=[*fetch_kubernetes(args.artifacts, controller.arch, *_PROGRAMS), *etcd_programs],
                 files=[*apiserver, *manager, *scheduler, health, admin, *etcd_client],
                 # Controllers restart one after the other.
                 before_start=f"{_LINK_ADMIN}\n{USE_ETCD}",

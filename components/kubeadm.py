@@ -22,19 +22,13 @@ from components.component import Component
 from components.container_runtime import WORKER_VERBS
 from components.control_plane import AUDIT_LOGS, AUDIT_POLICY, audit_policy
 from components.etcd import etcd_client, fetch_etcd, initial_members
-from components.kubeadm_config import (
-    DISCOVERY,
-    init_documents,
-    join_configuration,
-    machine_label,
-    yaml_of,
-)
+from components.kubeadm_config import DISCOVERY, init_documents, join_configuration, machine_label, yaml_of
 from components.kubeadm_pki import CertificateAuthorities
 from components.kubeconfigs import Credentials, KubeconfigError, credentials_of
 from components.kubelet import KEPT_SYSCTLS, RESOLV_CONF, resolv_conf_command
 from components.machine import Machine
 from components.pki import KeyPair
-from components.step import Fetch, File, Step, StepArgs
+from components.step import File, Step, StepArgs, fetch_kubernetes
 from config.artifacts import ArtifactSource
 from config.machine_paths import KUBECTL_CACHE, LEFT_ASIDE, LIBRARY, USE_ETCD
 from config.machines import MachineSpec, Role
@@ -108,8 +102,21 @@ class KubeadmNode(Component):
     def __init__(self, name: str, args: KubeadmNodeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("KubeadmNode", name, opts)
         machine, repository = args.machine, args.repository
-        own_kubelet = repository is None
+        own_kubelet, is_controller = repository is None, machine.has(Role.CONTROLLER)
         units = "/etc/systemd/system/kubelet.service"
+        files = [_verbs(path) for path in ((_VERBS,) if own_kubelet else (_VERBS, _PACKAGES))]
+        if own_kubelet:
+            files += [
+                File(path=units, content=_KUBELET, mode="0600"),
+                File(path=f"{units}.d/10-kubeadm.conf", content=_KUBEADM_DROP_IN, mode="0600"),
+            ]
+        files.append(
+            File(path=f"{units}.d/20-hardway.conf", content=f"[Service]\nExecStartPre={resolv_conf_command()}")
+        )
+        if is_controller:
+            files += _etcdctl(args.controllers)
+            # For the API server's pod.
+            files.append(File(path=AUDIT_POLICY, content=audit_policy(), mode="0600"))
         Step(
             name,
             StepArgs(
@@ -124,46 +131,14 @@ class KubeadmNode(Component):
                         # Written by the kubelet's unit, whenever it starts.
                         f"parents {RESOLV_CONF}",
                         f"own file {RESOLV_CONF}",
-                        *(
-                            [f"data {AUDIT_LOGS}", f"install -d -m 0700 {AUDIT_LOGS}"]
-                            if machine.has(Role.CONTROLLER)
-                            else []
-                        ),
+                        *([f"data {AUDIT_LOGS}", f"install -d -m 0700 {AUDIT_LOGS}"] if is_controller else []),
                     ]
                 ),
                 fetches=[
-                    *(
-                        Fetch(
-                            artifact=args.artifacts.artifact("kubernetes", arch=machine.arch, artifact=program),
-                            destination=f"/usr/local/bin/{program}",
-                        )
-                        for program in (PROGRAMS if own_kubelet else ())
-                    ),
-                    *(
-                        [fetch_etcd(args.artifacts, machine.arch, "etcdctl", "etcdutl")]
-                        if machine.has(Role.CONTROLLER)
-                        else []
-                    ),
+                    *fetch_kubernetes(args.artifacts, machine.arch, *(PROGRAMS if own_kubelet else ())),
+                    *([fetch_etcd(args.artifacts, machine.arch, "etcdctl", "etcdutl")] if is_controller else []),
                 ],
-                files=[
-                    *(_verbs(path) for path in ((_VERBS,) if own_kubelet else (_VERBS, _PACKAGES))),
-                    *(
-                        [
-                            File(path=units, content=_KUBELET, mode="0600"),
-                            File(path=f"{units}.d/10-kubeadm.conf", content=_KUBEADM_DROP_IN, mode="0600"),
-                        ]
-                        if own_kubelet
-                        else []
-                    ),
-                    File(path=f"{units}.d/20-hardway.conf", content=f"[Service]\nExecStartPre={resolv_conf_command()}"),
-                    *(_etcdctl(args.controllers) if machine.has(Role.CONTROLLER) else []),
-                    # For the API server's pod.
-                    *(
-                        [File(path=AUDIT_POLICY, content=audit_policy(), mode="0600")]
-                        if machine.has(Role.CONTROLLER)
-                        else []
-                    ),
-                ],
+                files=files,
                 before_start="\n".join(
                     [
                         _USE,
@@ -377,12 +352,7 @@ def _ca_files(cas: CertificateAuthorities | None) -> list[File]:
     pairs = [
         ("ca.crt", cas.kubernetes.certificate, "ca.key", cas.kubernetes.key),
         ("etcd/ca.crt", cas.etcd.certificate, "etcd/ca.key", cas.etcd.key),
-        (
-            "front-proxy-ca.crt",
-            cas.front_proxy.certificate,
-            "front-proxy-ca.key",
-            cas.front_proxy.key,
-        ),
+        ("front-proxy-ca.crt", cas.front_proxy.certificate, "front-proxy-ca.key", cas.front_proxy.key),
         ("sa.pub", cas.service_accounts.public, "sa.key", cas.service_accounts.private_key),
     ]
     return [
@@ -412,15 +382,8 @@ def _verbs(path: str) -> File:
 
 def _packages(repository: AptRepository, artifacts: ArtifactSource) -> str:
     version, plugins = pins().products["kubernetes"].default, artifacts.versions["cni-plugins"]
-    words = [
-        f". {_PACKAGES}\nupstream_packages",
-        quote(repository.url(version)),
-        repository.fingerprint,
-        version,
-        plugins,
-        *PROGRAMS,
-    ]
-    return " ".join(words)
+    words = (quote(repository.url(version)), repository.fingerprint, version, plugins, *PROGRAMS)
+    return f". {_PACKAGES}\nupstream_packages {' '.join(words)}"
 
 
 # As upstream's package has them (https://github.com/kubernetes/release, cmd/krel/templates/latest), but for the path.

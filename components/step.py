@@ -17,7 +17,7 @@ import pulumi
 from pulumi_command import remote
 
 from components.machine import Machine
-from config.artifacts import Artifact
+from config.artifacts import Artifact, ArtifactSource
 from config.machine_paths import LIBRARY
 
 _END = "END-OF-FILE"
@@ -85,6 +85,17 @@ class Fetch:
     artifact: Artifact
     destination: str
     members: Sequence[str] = ()
+
+
+def fetch_kubernetes(artifacts: ArtifactSource, arch: str, *programs: str) -> list[Fetch]:
+    """Programs of Kubernetes, on the machine's path."""
+    return [
+        Fetch(
+            artifact=artifacts.artifact("kubernetes", arch=arch, artifact=program),
+            destination=f"/usr/local/bin/{program}",
+        )
+        for program in programs
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from components.kubelet import KEPT_SYSCTLS, KUBELET, RESOLV_CONF, kubelet_files
 from components.machine import Machine
 from components.nodes import node_in_api, node_out_of_api
 from components.pki import Pki
-from components.step import Fetch, Step, StepArgs
+from components.step import Step, StepArgs, fetch_kubernetes
 from config.artifacts import ArtifactSource
 from config.settings import Network
 
@@ -78,13 +78,7 @@ class Worker(Component):
                         "note_tables",
                     ]
                 ),
-                fetches=[
-                    Fetch(
-                        artifact=args.artifacts.artifact("kubernetes", arch=machine.arch, artifact=program),
-                        destination=f"/usr/local/bin/{program}",
-                    )
-                    for program in ("kubelet", "kube-proxy")
-                ],
+                fetches=fetch_kubernetes(args.artifacts, machine.arch, "kubelet", "kube-proxy"),
                 files=[*kubelet, *proxy],
                 before_start=f"register_again {own_node(machine)}",
                 units=[kubelet_unit(machine, kubelet), proxy_unit(machine, proxy)],
