@@ -39,7 +39,7 @@ def measure(lab: MeasuredLab, directory: Path) -> ShellRound:
 
 
 def remove(lab: MeasuredLab) -> None:
-    """Remove all of it, however much there is; the last lab on the Pulumi host gives its sysctls back.
+    """Remove all of it, however much there is; the last lab on the Pulumi host restores its sysctls.
 
     Raises:
         BenchmarkError: it cannot be removed.

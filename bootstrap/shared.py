@@ -56,7 +56,7 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """A cluster that was built: who it is, and when it is ready."""
+    """The outputs of a cluster: its identity and the resources that make it ready."""
 
     ca_certificate: pulumi.Input[str]
     kubeconfig: pulumi.Output[str]

@@ -1,4 +1,4 @@
-"""The commands for a lab that is up: status, drift, repair, snapshot, restore, replace, drill, search, cis."""
+"""The commands for a running lab: status, drift, repair, snapshot, restore, replace, drill, search, cis."""
 
 import contextlib
 import json

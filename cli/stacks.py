@@ -52,7 +52,7 @@ def complete_machine(ctx: click.Context, _: click.Parameter, incomplete: str) ->
 
 
 def machine_names(stack_name: str) -> list[str]:
-    """The machines of a lab that is up; of another one those that its settings file names."""
+    """The machines of a running lab; of another one those that its settings file names."""
     try:
         facts = json.loads((paths.state() / stack_name / "lab.json").read_text())
         return [str(machine["name"]) for machine in facts["machines"]]

@@ -2,7 +2,7 @@
 
 Made on each controller: the three programs and kubectl as systemd units with their certificates and configuration in
 /etc/kubernetes, the administrator's kubeconfig for root, nginx in front of /healthz on port 80. Made in the API: the
-API server's right to reach kubelets.
+API server's permission to use the kubelets' API.
 
 Sources: https://kubernetes.io/docs/reference/command-line-tools-reference/ and the CIS Kubernetes Benchmark 1.12.
 """
@@ -167,7 +167,7 @@ class ControlPlane(Component):
 
 
 class KubeletAccess(Component):
-    """The right of the API server to use the kubelets' API (logs, exec, metrics), granted by RBAC."""
+    """The RBAC objects that allow the API server to use the kubelets' API (logs, exec, metrics)."""
 
     def __init__(self, name: str, controller: Machine, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("KubeletAccess", name, opts)

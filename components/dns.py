@@ -1,6 +1,6 @@
 """CoreDNS: names for services and pods, at the tenth service address.
 
-Made in the API: two replicas on different workers, their configuration, rights and Service.
+Made in the API: two replicas on different workers, their configuration, RBAC objects and Service.
 
 Source: https://github.com/coredns/deployment/tree/master/kubernetes and https://coredns.io/plugins/
 """

@@ -1,49 +1,51 @@
-# The verbs of etcd's machines: how a member finds its cluster, how others leave it, and how machines take turns. Sourced
-# after step.sh, behind etcd_health.sh; /usr/local/lib/hardway/etcd.sh on every machine that carries a member or a control plane.
+# Functions for machines with etcd: how a member joins its cluster, how members leave it, and how machines restart one
+# at a time. Sourced after step.sh and etcd_health.sh; /usr/local/lib/hardway/etcd.sh on every machine with a member or
+# a control plane.
 #
-# What a member is to do is asked of the cluster, never kept in a file of the lab: the same lines serve the first `up`,
-# a recreated machine and a cluster that grows. Source: https://etcd.io/docs/v3.6/op-guide/runtime-configuration/
+# The cluster, and no file of the lab, says what a member must do: so the same lines work for the first `up`, for a
+# recreated machine and for a cluster that grows. Source: https://etcd.io/docs/v3.6/op-guide/runtime-configuration/
 
 ETCD_DATA=/var/lib/etcd
 ETCD_JOIN=/etc/etcd/join.env
-# Kept apart from the data: a machine that has it was a member, whatever became of its data.
+# Not in the data directory: it says that the machine was a member, also if its data are lost.
 ETCD_MARK=/etc/etcd/was-a-member
 ETCD_CLIENT=/etc/etcd/etcdctl.env
-# There from the stop of a restore until all members have their new data (live/restore.py).
+# Exists while a restore is not complete: until all members have their new data (live/restore.py).
 ETCD_MASK=/etc/systemd/system.control/etcd.service
 
-# ctl WORD...: etcdctl with the lab's certificates, patient with a dead member but not for long.
+# ctl WORD...: etcdctl with the lab's certificates, and with short timeouts for members that do not answer.
 # shellcheck source=/dev/null
 ctl() { (. "$ETCD_CLIENT" && exec etcdctl --dial-timeout=$((2 * TIMEOUT_FACTOR))s \
   --command-timeout=$((5 * TIMEOUT_FACTOR))s "$@"); }
 
-# join NAME PEER-URL [FOUNDERS]: decide how the member starts, before its unit does. FOUNDERS (NAME=URL,...) are given to
-# a machine that may found the cluster together with them; all others have to find it.
+# join NAME PEER-URL [INITIAL_MEMBERS]: decide how the member starts, before its unit starts. A machine that may
+# bootstrap the cluster gets INITIAL_MEMBERS (NAME=URL,...); all others must join the existing cluster.
 join() {
-  local name=$1 peer=$2 founders=${3:-}
+  local name=$1 peer=$2 initial_members=${3:-}
   [ ! -L "$ETCD_MASK" ] ||
-    die "etcd is masked on $(hostname): a restore has stopped before all members had their new data. Members with old" \
-      "and with new data must not run side by side. Run it again: ./hardway restore file"
+    die "etcd is masked on $(hostname): a restore ended before all members had their new data. Members with old and" \
+      "with new data must not run at the same time. Run it again: ./hardway restore FILE"
   own file "$ETCD_JOIN"
   own file "$ETCD_MARK"
-  # The others may start only after this step has ended, where Pulumi does one thing at a time.
-  ! founding "$founders" || not_waited_for etcd.service
-  systemctl -q is-active etcd.service || leave_aside_what_serves_no_more "$peer"
+  # With `pulumi up --parallel 1` the other members start only after this step has ended.
+  ! bootstraps "$initial_members" || not_waited_for etcd.service
+  systemctl -q is-active etcd.service || move_unusable_data_aside "$peer"
   if [ -d "$ETCD_DATA/member" ]; then
     return
-  elif [ -n "$founders" ] && [ ! -e "$ETCD_MARK" ] && ! others_serve; then
-    join_with "$name" new "$founders"
+  elif [ -n "$initial_members" ] && [ ! -e "$ETCD_MARK" ] && ! others_serve; then
+    join_with "$name" new "$initial_members"
   else
     join_what_answers "$name" "$peer"
   fi
 }
 
-# founding FOUNDERS: whether this initial member is to bootstrap the cluster with others, and has not yet served.
-founding() { [[ $1 == *,* ]] && [ ! -e "$ETCD_MARK" ]; }
+# bootstraps INITIAL_MEMBERS: whether this machine must bootstrap the cluster together with others, and has not served
+# yet.
+bootstraps() { [[ $1 == *,* ]] && [ ! -e "$ETCD_MARK" ]; }
 
-# others_serve: whether a member of the lab is healthy: then there is a cluster, and a machine without data joins it. Pulumi
-# may list a new machine as an initial member, after `pulumi up --replace` or `pulumi state delete` of etcd-founders. A member that
-# waits for the other initial members has no leader yet.
+# others_serve: whether a member of the lab is healthy. Then there is a cluster, and a machine without data joins it.
+# (After `pulumi up --replace` or `pulumi state delete` of etcd-founders Pulumi may list a new machine as an initial
+# member.) A member that waits for the other initial members has no leader yet, so it is not healthy.
 others_serve() {
   local endpoints url
   # shellcheck source=/dev/null
@@ -54,7 +56,7 @@ others_serve() {
   return 1
 }
 
-# joined PEER-URL MEANS: wait until the member serves; from now on this machine founds no cluster.
+# joined PEER-URL MEANS: wait until the member serves; after that this machine never bootstraps a cluster.
 joined() {
   ready etcd.service 60 "$2" "member_serves $1"
   serving etcd.service
@@ -69,12 +71,12 @@ join_with() {
 join_what_answers() {
   local end=$((SECONDS + 120 * TIMEOUT_FACTOR)) cluster answered='' why
   why=$(mktemp)
-  # etcdctl reports its own retries on stderr, also where it succeeds in the end: that is no part of the answer.
+  # etcdctl prints its retries on stderr, also if it succeeds in the end: they are not part of the answer.
   until cluster=$(become_a_member "$1" "$2" 2>"$why"); do
     [ -n "$answered" ] || ! ctl member list >/dev/null 2>&1 || answered=yes
     if [ $SECONDS -ge "$end" ]; then
-      [ -n "$answered" ] || die "no member of this lab's etcd answers, and it had a cluster: $1 does not found a second" \
-        "one. Start the machines that carry the others; if their data are lost: ./hardway restore file"
+      [ -n "$answered" ] || die "no member of this lab's etcd answers, and it had a cluster: $1 must not bootstrap a" \
+        "second one. Start the machines with the other members; if their data are lost: ./hardway restore FILE"
       die "$1 cannot join etcd: $(grep -v '^{' "$why" | tail -n 3)"
     fi
     sleep 0.5
@@ -83,23 +85,23 @@ join_what_answers() {
   join_with "$1" existing "$cluster"
 }
 
-# become_a_member NAME PEER-URL: be in the cluster's list, as one that has not started; print the list as etcd takes it.
-# One at a time: etcd has room for one learner.
+# become_a_member NAME PEER-URL: add this machine to the cluster's list of members, not started; print the list in the
+# form that etcd reads. One at a time: etcd has room for one learner.
 become_a_member() {
   local members id status=
   members=$(ctl member list) || return 1
   read -r id status < <(member_at "$2" <<<"$members") || true
   if [ "$status" = started ]; then
-    # It has been here before, and its data are gone: what it had promised is gone with them.
+    # It was a member before, and its data are lost: with them its vote and its acknowledged log entries.
     ctl member remove "$id" >/dev/null || return 1
     status=
   fi
   if [ -z "$status" ]; then
-    drop_strangers <<<"$members" || return 1
+    remove_unknown_members <<<"$members" || return 1
     ctl member add "$1" --peer-urls="$2" --learner >/dev/null || return 1
     members=$(ctl member list) || return 1
   fi
-  # A member that has not started has no name yet; any will do but for one's own.
+  # A member that has not started has no name yet. Only the own name must be right.
   awk -F ', ' -v name="$1" -v peer="$2" '
     { printf "%s%s=%s", (NR > 1 ? "," : ""), ($4 == peer ? name : ($3 == "" ? $1 : $3)), $4 }' <<<"$members"
 }
@@ -107,27 +109,27 @@ become_a_member() {
 # member_at PEER-URL: ID, and started or unstarted, out of `member list` on standard input.
 member_at() { awk -F ', ' -v peer="$1" '$4 == peer { print $1, $2 }'; }
 
-# drop_strangers: members that the lab no longer has leave before another one joins, one at a time. A learner that was on
-# its way in would keep the only place for one. A voter that is gone, as one whose machine has another address now, counts
-# for the quorum: etcd adds no member beside it ("unhealthy cluster"). One that serves leaves after the new ones have
-# joined (`only_members`). etcd refuses a removal that would lose the quorum.
-drop_strangers() {
+# remove_unknown_members: remove members that the lab no longer has before another one joins, one at a time. A learner
+# that has not been promoted would occupy the only place for one. A voter whose machine is gone, or has another address
+# now, counts for the quorum: etcd adds no member then ("unhealthy cluster"). A member that serves is removed after the
+# new ones have joined (`only_members`). etcd refuses a removal that would lose the quorum.
+remove_unknown_members() {
   local id peer client learner ours dropped=
   # shellcheck source=/dev/null
   ours=$(. "$ETCD_CLIENT" && echo "$ETCDCTL_ENDPOINTS")
   while read -r learner id peer client; do
     case ",$ours," in *",${peer/:2380/:2379},"*) continue ;; esac
     [ "$learner" = true ] || [ -z "$client" ] || ! member_is_healthy "${client%%,*}" 2>/dev/null || continue
-    # The list has changed: the caller asks for it again before the next one leaves.
+    # The list has changed: the caller reads it again before the next removal.
     [ -z "$dropped" ] || return 1
     ctl member remove "$id" >/dev/null || return 1
     dropped=yes
   done < <(awk -F ', ' '{ print $6, $1, $4, $5 }' | sort -s -r -k 1,1)
 }
 
-# leave_aside_what_serves_no_more PEER-URL: the data of a member that the cluster removed, and those without a WAL, which
-# etcd cannot start on. If no member answers, it is not known whether it was removed.
-leave_aside_what_serves_no_more() {
+# move_unusable_data_aside PEER-URL: the data of a member that the cluster has removed, and data without a WAL, with
+# which etcd cannot start. If no member answers, the program cannot tell whether this one was removed.
+move_unusable_data_aside() {
   local members
   [ -d "$ETCD_DATA/member" ] || return 0
   if compgen -G "$ETCD_DATA/member/wal/*.wal" >/dev/null; then
@@ -142,7 +144,7 @@ leave_aside_what_serves_no_more() {
 # member_serves PEER-URL: whether the member here is healthy in a cluster with a leader; a learner asks to be promoted.
 member_serves() {
   local said id
-  # In variables: grep -q would end before curl, and the pipe would fail for that.
+  # In variables: grep -q would end before curl, and the pipe would fail.
   said=$(curl -sf http://127.0.0.1:2381/metrics) || return 1
   if grep -q '^etcd_server_is_learner 1' <<<"$said"; then
     said=$(ctl member list) || return 1
@@ -152,21 +154,21 @@ member_serves() {
   member_is_healthy
 }
 
-# only_members PEER-URL...: those that are no longer of the lab leave, one at a time; etcd refuses what would lose quorum.
+# only_members PEER-URL...: remove all other members, one at a time; etcd refuses a removal that would lose the quorum.
 only_members() {
   local id peer members
   members=$(answer_of 60 "etcd's list of members" ctl member list) || exit 1
   while IFS=' ' read -r id peer; do
     case " $* " in *" $peer "*) continue ;; esac
-    # Asks those that stay: no others stand in etcdctl's environment any more.
+    # This checks the members that stay: etcdctl's environment has no others now.
     wait_for 60 'every etcd member that stays healthy' 'ctl endpoint health'
-    # etcd wants its members to have been together for 5 s, or it fears for the quorum.
-    wait_for 60 "etcd lets $peer leave" "leaves $id"
+    # etcd refuses a removal until its members have been connected for 5 s.
+    wait_for 60 "removal of the etcd member $peer" "leaves $id"
   done < <(awk -F ', ' '{ print $1, $4 }' <<<"$members")
   wait_for 60 'every etcd member healthy' 'ctl endpoint health --cluster'
 }
 
-# leaves ID: remove a member; one that etcd's list does not have has left. A list that cannot be had says nothing.
+# leaves ID: remove a member; success also if etcd's list does not have it. A list that cannot be read is an error.
 leaves() {
   local members
   ! ctl member remove "$1" || return 0
@@ -174,9 +176,9 @@ leaves() {
   ! grep -q "^$1," <<<"$members"
 }
 
-# take_turn UNIT..., give_turn: between them this machine restarts what it must, and no other machine of the lab does. The
-# lock is etcd's own; it falls when its holder dies. Where etcd gives none, only units that do not serve are restarted:
-# nothing can be lost by that, and it may be what lets etcd answer again.
+# take_turn UNIT..., give_turn: take and release a lock, so that no two machines of the lab restart units at the same
+# time. It is a lock in etcd, which is released when its holder dies. If etcd gives no lock, only units that do not
+# serve are restarted: nothing can be lost by that, and it may repair etcd.
 take_turn() {
   local end=$((SECONDS + 300 * TIMEOUT_FACTOR)) no_answer=$((SECONDS + 60 * TIMEOUT_FACTOR)) why
   why=$(mktemp)
@@ -185,8 +187,8 @@ take_turn() {
     [ $SECONDS -lt "$end" ] ||
       die "another machine has been restarting its units for $((300 * TIMEOUT_FACTOR)) s"
     [ ! -s "$why" ] || [ $SECONDS -lt "$no_answer" ] ||
-      die "$* on $(hostname) must restart, and etcd gives no lock that keeps other machines from doing so at the same" \
-        "time: $(tail -n 3 "$why")"$'\n'"Nothing was restarted. See that etcd is healthy (./hardway status), then run this again."
+      die "$* on $(hostname) must restart, and etcd gives no lock against restarts of other machines at the same time:" \
+        "$(tail -n 3 "$why")"$'\n'"Nothing was restarted. Repair etcd (./hardway status), then run the same command again."
     sleep 0.5
   done
   rm -f "$why"
@@ -196,12 +198,12 @@ take_turn() {
   esac
 }
 
-# ask_for_turn END FILE: wait for the lock until then; where etcd gives none, FILE says why.
+# ask_for_turn END FILE: wait for the lock until END; if etcd gives none, FILE contains the reason.
 ask_for_turn() {
   : >"$2"
   ctl member list >/dev/null 2>"$2" || return 1
   : >"$2"
-  # Without the script's own locks, and gone with the script, however that ends.
+  # It does not inherit the script's locks, and ends when the script ends.
   # shellcheck source=/dev/null
   exec {turn}< <(
     exec 8>&- 9>&- 2>"$2" </dev/null
@@ -214,7 +216,7 @@ ask_for_turn() {
   return 1
 }
 
-# any_serves UNIT...: whether one of them serves, as far as its check tells; one without a check does.
+# any_serves UNIT...: whether the check of one of them succeeds; a unit without a check counts as serving.
 any_serves() {
   local unit
   for unit; do
@@ -228,7 +230,7 @@ give_turn() {
   [ -n "${turn_PID:-}" ] || return 0
   local pid=$turn_PID end=$((SECONDS + 10 * TIMEOUT_FACTOR))
   kill "$pid" 2>/dev/null || true
-  # It gives the lock back. Where etcd takes no answer any more, the lock falls by itself after its 30 s.
+  # etcdctl releases the lock. If etcd does not answer, the lock expires after 30 s.
   while kill -0 "$pid" 2>/dev/null && [ $SECONDS -lt "$end" ]; do sleep 0.05; done
   kill -KILL "$pid" 2>/dev/null || true
   wait "$pid" 2>/dev/null || true

@@ -1,5 +1,5 @@
-# The verbs of machines that kubeadm makes a cluster of. Sourced after step.sh; /usr/local/lib/hardway/kubeadm.sh on every
-# controller and worker. kubeadm itself makes and joins; what is here decides when, and takes back what was half done.
+# Functions for machines of a kubeadm cluster. Sourced after step.sh; /usr/local/lib/hardway/kubeadm.sh on every
+# controller and worker. They decide when kubeadm creates or joins a cluster, and remove the result of interrupted runs.
 
 KUBEADM_SETTINGS=/etc/hardway/kubeadm.yaml
 KUBEADM_TOKEN=/etc/hardway/join-token
@@ -9,7 +9,7 @@ KUBEADM_LOG=/var/log/kubeadm.log
 # The validity of a bootstrap token: the time that joining takes, and a margin.
 TOKEN_MINUTES=15
 
-# done_here: kubeadm has finished on this machine; what it made stays as it is.
+# done_here: whether kubeadm has finished on this machine; then its result is kept.
 done_here() { [ -e "$HARDWAY/steps/node/finished" ]; }
 
 # ports: refuse what is in use, before kubeadm does anything; standard input has a line for each port: number, for what.
@@ -26,7 +26,7 @@ ports() {
   [ -z "$taken" ] || die "kubeadm needs ports that are in use, and has changed nothing:"$'\n'"$table"
 }
 
-# clean_start: what a killed run of kubeadm has left half done is taken back, before the step's files are put there.
+# clean_start: remove what a killed run of kubeadm has left, before the step writes its files.
 clean_start() {
   ! done_here || return 0
   # A package of the kubelet's holds directories by files of that name.
@@ -40,19 +40,19 @@ reset_node() {
   timeout $((120 * TIMEOUT_FACTOR)) kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock >"$KUBEADM_LOG" 2>&1 || true
 }
 
-# run_kubeadm VERB: with this machine's settings; what it says is kept, and its end is shown where it fails.
+# run_kubeadm VERB: run kubeadm with this machine's settings, log its output, and print the end of it if it fails.
 run_kubeadm() {
   local settings=/run/hardway-kubeadm.yaml
   install -m 0600 "$KUBEADM_SETTINGS" "$settings"
   [ "$1" != init ] || printf 'bootstrapTokens:\n- {token: %s, ttl: %sm}\n' "$(cat "$KUBEADM_TOKEN")" "$TOKEN_MINUTES" >>"$settings"
   if ! kubeadm "$@" --config "$settings" >"$KUBEADM_LOG" 2>&1; then
     rm -f "$settings"
-    die "kubeadm $1 failed on $(hostname); the last that it said ($KUBEADM_LOG):"$'\n'"$(tail -n 25 "$KUBEADM_LOG")"
+    die "kubeadm $1 failed on $(hostname); its last output ($KUBEADM_LOG):"$'\n'"$(tail -n 25 "$KUBEADM_LOG")"
   fi
   rm -f "$settings"
 }
 
-# init_cluster ENDPOINT NAME: make the cluster; only on the machine that the lab began with, and where none answers.
+# init_cluster ENDPOINT NAME: create the cluster; only on the initial machine of the lab, and only if no cluster answers.
 init_cluster() {
   if ! done_here && ! curl -skf -m $((5 * TIMEOUT_FACTOR)) -o /dev/null "$1/readyz"; then
     run_kubeadm init --skip-token-print
@@ -62,7 +62,7 @@ init_cluster() {
 }
 
 # rejoin_cluster ENDPOINT NAME: the first controller was recreated, and the others have its cluster: join that under the old
-# name. Not where kubeadm made the authorities, which are gone with the machine.
+# name. Not if kubeadm created the CAs, which are lost with the machine.
 rejoin_cluster() {
   if ! done_here; then
     [ -e "$KUBEADM_REJOIN" ] ||
@@ -77,23 +77,23 @@ rejoin_cluster() {
 }
 
 # let_in NAME: have the cluster forget the machine that had this one's name, and tell it the join token: by an administrator's
-# kubeconfig and a client certificate for etcd, which kubeadm makes of the authorities that lie here.
+# kubeconfig and a client certificate for etcd, which kubeadm makes of the CAs that are on the machine.
 let_in() {
   local said
   said=$(kubeadm init phase kubeconfig admin --config "$KUBEADM_SETTINGS" 2>&1 &&
     kubeadm init phase certs etcd-healthcheck-client --config "$KUBEADM_SETTINGS" 2>&1) ||
-    die "kubeadm could not make what lets $1 in: $said"
+    die "kubeadm could not create the credentials that let $1 join: $said"
   ln -sfn admin.conf /etc/kubernetes/admin.kubeconfig
   forget "$1"
   allow_joins "$(cut -d . -f 1 "$KUBEADM_TOKEN")"
 }
 
-# forget NAME: the Node and the etcd member of a machine that is no more.
+# forget NAME: delete the Node and the etcd member of a machine that no longer exists.
 forget() {
   local id members
   members=$(answer_of 60 "etcd's list of members" ctl member list) || exit 1
   id=$(awk -F ', ' -v name="$1" '$3 == name { print $1 }' <<<"$members")
-  [ -z "$id" ] || wait_for 60 "etcd lets the former $1 leave" "leaves $id"
+  [ -z "$id" ] || wait_for 60 "removal of the old etcd member $1" "leaves $id"
   k delete node "$1" --ignore-not-found >/dev/null
 }
 
@@ -116,12 +116,12 @@ finished() {
   touch "$HARDWAY/steps/node/finished"
 }
 
-# close_kubelet_config: kubeadm writes the kubelet's configuration for everybody to read (CIS Benchmark 4.1.9).
+# close_kubelet_config: kubeadm writes the kubelet's configuration with mode 0644 (CIS Benchmark 4.1.9).
 close_kubelet_config() { [ ! -e /var/lib/kubelet/config.yaml ] || chmod 0600 /var/lib/kubelet/config.yaml; }
 
 k() { kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --cache-dir /var/lib/hardway/kubectl "$@"; }
 
-# admit: see all machines become Nodes; standard input has a line for each: name, machine, pod range. The token is known
+# admit: wait until all machines are Nodes; standard input has a line for each: name, machine, pod range. The token is known
 # to the API for as long as one is missing.
 admit() {
   KUBEADM_TOKEN=/etc/hardway/admission-token
@@ -154,7 +154,7 @@ admit() {
 NODE_MACHINES='{{range .items}}{{.metadata.name}} {{index .metadata.labels "hardway/machine"}}
 {{end}}'
 
-# allow_joins ID: have the API know the token, for some minutes from now; one that it knows for long enough stays.
+# allow_joins ID: create the token in the API for some minutes; a token that is valid for long enough stays.
 allow_joins() {
   local until settings=/run/hardway-token.yaml
   until=$(answer_of 60 'whether the API has the join token' k -n kube-system get secret "bootstrap-token-$1" \
@@ -165,7 +165,7 @@ allow_joins() {
   printf 'apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nbootstrapTokens:\n- {token: %s, ttl: %sm}\n' \
     "$(cat "$KUBEADM_TOKEN")" "$TOKEN_MINUTES" | install -m 0600 /dev/stdin "$settings"
   kubeadm token create --kubeconfig /etc/kubernetes/admin.kubeconfig --config "$settings" >/dev/null 2>&1 ||
-    { rm -f "$settings"; die "kubeadm could not make a join token"; }
+    { rm -f "$settings"; die "kubeadm could not create a join token"; }
   rm -f "$settings"
 }
 

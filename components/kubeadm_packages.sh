@@ -23,7 +23,7 @@ upstream_packages() {
   lab_plugins "$cni"
   held=$(apt-mark showhold)
   for name; do
-    # Somebody's hold from before; noted before the installation, which ends it.
+    # A hold from before; recorded before the installation, which removes it.
     hold=hold
     [ -z "${owned[held $name]+set}" ] || hold=held
     [ -n "${owned[hold $name]+set}" ] || ! grep -qxF "$name" <<<"$held" || hold=held

@@ -29,7 +29,7 @@ class Machine:
         interface: the network interface that has its address.
         shares_kernel: its kernel is its host's, too, so that swap, modules and global sysctls are not its own.
         routes_pods: it finds the other machines' pods by routes of its own, through their addresses, which are its
-            neighbours; False where the substrate's network brings packets to the right machine.
+            next hops; False if the network of the substrate routes to pods.
         timeout_factor: what the deadlines of its steps, and of each dial, are multiplied by: more than 1 where it is
             slow.
     """

@@ -1,8 +1,8 @@
 """The host table and the pod routes of a machine.
 
-Made on it: the host table of the whole lab, as a block in /etc/hosts, and the pod network's routes (see
-pod_network.py); both now and at every boot. It is all that changes on a machine when another comes or goes, and so it
-is one step.
+One step writes the host table of the whole lab, as a block in /etc/hosts, and the routes of the pod network (see
+pod_network.py), now and at every boot. It is one step, because only these two change on a machine when another machine
+is added or removed. Its type token is `Neighbours`: state of running labs has it.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ _HOST_TABLE = "/etc/hardway/hosts"
 @dataclass(frozen=True, kw_only=True)
 class MachineNetworkArgs:
     """Args:
-    machine: which one: controllers, too, since the API server dials pods.
+    machine: the machine: also controllers, because API servers connect to pods.
     lab: every machine of the lab.
     network: the address ranges.
     api: the API's address, and the name that it has beside those of the machines.
-    calico: Calico's settings, where it is the pod network.
+    calico: Calico's settings, if it is the pod network.
     """
 
     machine: Machine
@@ -54,7 +54,7 @@ class MachineNetwork(Component):
                 name="neighbours",
                 files=[File(path=_HOST_TABLE, content=host_table(args.lab, args.api)), *files],
                 units=[
-                    # A unit, because container engines and cloud-init write /etc/hosts anew at every start.
+                    # A unit, because container engines and cloud-init write /etc/hosts again at every start.
                     Unit(
                         name="hardway-hosts.service",
                         content=oneshot_unit(

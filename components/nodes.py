@@ -1,4 +1,4 @@
-"""Nodes in the API: a worker's pod range and label, its way out, and the workers that the lab no longer has."""
+"""Nodes in the API: the pod range and label of a worker, its drain, and the removal of workers."""
 
 import json
 from collections.abc import Sequence
@@ -18,11 +18,12 @@ _LABEL = "hardway/worker"
 
 
 class RemovedWorkers(Component):
-    """The way out of the cluster for workers that the lab no longer has: drained, and their Nodes deleted.
+    """Drains the workers that were removed from the lab, and deletes their Nodes.
 
-    Before the routes to their pods go, and before their machines.
+    This comes before the routes to their pods, and their machines, are removed. Its type token is `FormerWorkers`:
+    state of running labs has it.
 
-    Raises, at `up`: which pods cannot leave, and which PodDisruptionBudgets hold them.
+    Raises, at `up`: the pods that cannot be evicted, and the PodDisruptionBudgets that prevent it.
     """
 
     def __init__(
@@ -60,8 +61,8 @@ def node_in_api(machine: Machine) -> str:
 def node_out_of_api(machine: Machine) -> str:
     """The shell lines that end a Node's pods while their kubelet is there, and delete the Node; run on a controller.
 
-    A worker that leaves a lab has been drained before (see RemovedWorkers); its kubelet may have come back to the API
-    since. When the whole lab is destroyed, perhaps no API answers, and none is needed.
+    A worker that leaves a lab has been drained before (see RemovedWorkers); its kubelet may have connected to the API
+    again since. When the whole lab is destroyed, perhaps no API answers, and none is needed.
     """
     seconds = 60 * machine.timeout_factor
     kubectl, node = f"{KUBECTL} --request-timeout={seconds}s", f"node/{machine.name}"

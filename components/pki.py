@@ -1,4 +1,4 @@
-"""The lab's keys and certificates: three CAs, and one certificate for each who has to prove something.
+"""The lab's keys and certificates: three CAs, and a certificate for each client and server.
 
 Made: the CAs kubernetes, etcd and front-proxy; the certificates in `Pki`; a key pair that signs service
 account tokens.
@@ -67,7 +67,7 @@ class PkiArgs:
 
 
 class CertificateAuthority:
-    """A self-signed CA, and the way to get a certificate from it."""
+    """A self-signed CA, which issues certificates."""
 
     def __init__(self, name: str, common_name: str, settings: PkiSettings, opts: pulumi.ResourceOptions) -> None:
         self._name = name
@@ -242,7 +242,7 @@ class Pki(Component):
                 *([args.api_address] if args.api_address not in balancers else []),
             ],
         )
-        # Its rights are granted by RBAC (see control_plane.py), not by membership in system:masters.
+        # RBAC grants its permissions (see control_plane.py), not membership in system:masters.
         self.apiserver_kubelet_client = self.kubernetes.issue(
             f"{name}-apiserver-kubelet-client", common_name="kube-apiserver-kubelet-client", uses=CLIENT
         )
@@ -307,7 +307,7 @@ def certificate_rows(
 
 
 def self_signed(name: str, domain: str, settings: PkiSettings, opts: pulumi.ResourceOptions) -> Certificate:
-    """A server's certificate that no CA stands for: people trust it by itself, or not at all."""
+    """A self-signed server certificate: clients must trust the certificate itself."""
     key = private_key(name, settings.algorithm, opts)
     certificate = tls.SelfSignedCert(
         name,

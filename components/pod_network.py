@@ -78,9 +78,9 @@ def pod_table(pod_cidr: str, network: Network, lab: Sequence[MachineSpec], calic
 
     Source: https://wiki.nftables.org/wiki-nftables/index.php/Performing_Network_Address_Translation_(NAT)
     """
-    # Where the network itself routes to pods, everybody in its range knows the way.
-    neighbours = [f"{machine.address}/32" for machine in lab] or [str(network.nodes)]
-    known = ", ".join([str(network.pods), *neighbours])
+    # If the network itself routes to pods, every address in its range can answer a pod.
+    direct = [f"{machine.address}/32" for machine in lab] or [str(network.nodes)]
+    known = ", ".join([str(network.pods), *direct])
     masquerade = [
         "  chain postrouting {",
         "    type nat hook postrouting priority srcnat;",
@@ -89,7 +89,7 @@ def pod_table(pod_cidr: str, network: Network, lab: Sequence[MachineSpec], calic
     ]
     return "\n".join(
         [
-            "# Made anew as a whole, whatever was there before.",
+            "# Replaces everything that was there before.",
             "table ip hardway",
             "delete table ip hardway",
             "table ip hardway {",

@@ -218,7 +218,7 @@ def render(args: StepArgs, *, contents: Mapping[str, str], identity: str, before
 
 def render_undo(args: StepArgs) -> str:
     """The script that takes a step back."""
-    # Without the library the machine has been cleaned already, or made anew.
+    # Without the library the machine has been cleaned already, or recreated.
     parts = [
         f"[ -e {LIBRARY} ] || exit 0",
         f". {LIBRARY}",

@@ -202,7 +202,7 @@ sysctls() {
   done
 }
 
-# clock_after TIME: a clock behind the birth of the lab's authorities would refuse all certificates.
+# clock_after TIME: with a clock behind the creation of the lab's CAs no certificate is valid.
 clock_after() {
   [ "$(date +%s)" -ge $(($(date -d "$1" +%s) - 300)) ] ||
     die "the clock of $(hostname) says $(date -u -Is), but the lab was made at $1: set the clock"
@@ -255,10 +255,10 @@ apt_get() {
   until outside apt-get -q -y -o DPkg::Lock::Timeout=$((300 * TIMEOUT_FACTOR)) "$@" >"$step/packages.log" 2>&1; do
     grep -q '^E: Could not get lock /var/lib/apt/lists/' "$step/packages.log" || return 1
     holder=$(sed -n 's/.*It is held by process \(.*\)$/process \1/p' "$step/packages.log" | head -n 1)
-    [ -n "$said" ] || printf '%s: apt waits for the lock of its lists, held by %s\n' "$(hostname)" "${holder:-somebody}" >&2
+    [ -n "$said" ] || printf '%s: apt waits for the lock of its lists, held by %s\n' "$(hostname)" "${holder:-an unknown process}" >&2
     said=yes
     [ $SECONDS -lt "$end" ] ||
-      die "the lock of apt's lists on $(hostname) is held by ${holder:-somebody} for more than $((300 * TIMEOUT_FACTOR)) s"
+      die "the lock of apt's lists on $(hostname) is held by ${holder:-an unknown process} for more than $((300 * TIMEOUT_FACTOR)) s"
     sleep 1
   done
 }
@@ -269,7 +269,7 @@ purge() {
   for name; do ! installed "$name" || here+=("$name"); done
   [ ${#here[@]} -gt 0 ] || return 0
   export DEBIAN_FRONTEND=noninteractive
-  # Where apt cannot tell what it would take away, it is not asked to do it.
+  # If apt cannot say what it would remove, nothing is removed.
   plan=$(apt-get purge -s "${here[@]}" 2>/dev/null) || plan="Remv unknown"
   while read -r name; do
     [[ " ${here[*]} " != *" $name "* ]] || continue

@@ -15,7 +15,7 @@ class Substrate(Protocol):
     Attributes:
         machines: one for each of the lab's `machines`, in that order.
         ssh_private_key: the key (OpenSSH, secret) that opens all of them.
-        checks: what may refuse the whole `up`; whatever may change in one comes after these.
+        checks: resources that can refuse an `up`; everything that an `up` changes depends on them.
         api_address: where workers and people reach the API: a load balancer's, or the one that two of them share.
         entrance: what of the substrate itself makes the API answer there; nothing, where machines do.
     """

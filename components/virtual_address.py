@@ -1,8 +1,8 @@
 """The address that two load balancers share, so that the API is reached though one of them is lost.
 
-Made on both: keepalived, which speaks VRRP with the other one. Whoever has the address answers; where its machine or
-its HAProxy fails, the other takes the address over. Connections through the one that failed are cut: clients make new
-ones.
+Made on both: keepalived, which speaks VRRP with the other one. The one that has the address answers; where its machine
+or its HAProxy fails, the other takes the address over. Connections through the one that failed are cut: clients make
+new ones.
 
 Source: https://keepalived.readthedocs.io/en/latest/configuration_synopsis.html, RFC 5798
 """
@@ -80,7 +80,7 @@ def config_test(path: str) -> str:
     return f"unshare --fork --pid keepalived --config-test --use-file={path}"
 
 
-# Not the package's unit, which does not come back after a crash.
+# Not the package's unit, which is not started again after a crash.
 _UNIT = systemd_unit(
     description="The address that two load balancers share",
     documentation="man:keepalived(8) man:keepalived.conf(5)",

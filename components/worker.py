@@ -34,7 +34,7 @@ class WorkerArgs:
     cluster: the name kubeconfigs give the cluster.
     artifacts: where the programs come from.
     plugin: given the step after which the kubelet runs, makes the pods' network; none where that is there before. It is
-        taken away after the Node: without it no pod can end.
+        removed after the Node: without it no pod can be stopped.
     """
 
     machine: Machine

@@ -1,4 +1,4 @@
-"""What a lab is made with, and cannot change while it is up.
+"""What a lab is made with, and cannot change while it is running.
 
 Another pod network under running pods, or kubeadm's control plane beside that of the hard way, would be neither the one
 nor the other. Each run is told what the lab was made with (components/quorum.py keeps it), and refuses what differs:

@@ -88,7 +88,7 @@ class Lab:
 
     @property
     def choices(self) -> str:
-        """What the lab is made with and cannot change while it is up, as one word."""
+        """What the lab is made with and cannot change while it is running, as one word."""
         return choices.written(choices.choices_of(self.settings))
 
     @property

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, said so that a person can put it right."""
+"""Problems of a configuration, with what is wrong and a valid value."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`./hardway cis`: the CIS Kubernetes Benchmark 1.12 on the machines of a lab that is up, checked by kube-bench.
+"""`./hardway cis`: the CIS Kubernetes Benchmark 1.12 on the machines of a running lab, checked by kube-bench.
 
 kube-bench is built from its Go module (toolchain/from_source/modules/kube-bench). The benchmark's data come from a
 checkout of kube-bench that the user names: the module's release does not have this version yet. On a machine all of it

@@ -1,4 +1,4 @@
-"""A lab that is up, as a person reaches it: machines by ssh, API by kubectl, with the files that `./hardway up` wrote.
+"""A running lab, as a person reaches it: machines by ssh, API by kubectl, with the files that `./hardway up` wrote.
 
 All of it works from the host that runs Pulumi, and needs neither Pulumi nor its state.
 """
@@ -20,7 +20,7 @@ _NO_PROXY = "export no_proxy='*' NO_PROXY='*'\n"
 
 @dataclass(frozen=True, kw_only=True)
 class LiveMachine:
-    """One machine of a lab that is up.
+    """One machine of a running lab.
 
     Args:
         name: its host name.
@@ -49,7 +49,7 @@ class LiveMachine:
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """A lab that is up.
+    """A running lab.
 
     Args:
         stack: which one.

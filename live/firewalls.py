@@ -1,4 +1,4 @@
-"""What firewalls drop of a lab that is up: the host's of a lab of containers, and each existing host's own.
+"""What firewalls drop of a running lab: the host's of a lab of containers, and each existing host's own.
 
 The rules are read as the preflights read them, and what is found is said in their words.
 """

@@ -1,4 +1,4 @@
-"""The pod network of a lab that is up: the routes of every machine, and packets from pods to pods on other nodes.
+"""The pod network of a running lab: the routes of every machine, and packets from pods to pods on other nodes.
 
 Routes are asked of the kernel, as it would send a packet now: a route that another one overrides counts as missing. The
 packets are TCP connections to the pods of DNS, made in the network namespace of a pod, so that they pass everything

@@ -1,4 +1,4 @@
-"""The policy pack of this project: `pulumi preview --policy-pack policy`, or `./hardway policy` for a lab that is up.
+"""The policy pack of this project: `pulumi preview --policy-pack policy`, or `./hardway policy` for a running lab.
 
 The rules are in rules.py; here they get their data from Pulumi's SDK. docs/policy.md is the page for users.
 """

@@ -1,4 +1,4 @@
-"""How a person reaches a lab that is up: `.state/<stack>/` has its kubeconfig, ssh_config, key and list of machines."""
+"""How a person reaches a running lab: `.state/<stack>/` has its kubeconfig, ssh_config, key and list of machines."""
 
 import ipaddress
 import json

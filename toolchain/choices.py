@@ -1,4 +1,4 @@
-"""What a lab that is up was made with, out of Pulumi's state: what differs from it is refused before anything else."""
+"""What a running lab was made with, out of Pulumi's state: what differs from it is refused before anything else."""
 
 import re
 from collections.abc import Mapping

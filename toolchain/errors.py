@@ -8,5 +8,5 @@ class ToolchainError(UserError):
 
 
 def needs_sudo(error: PermissionError) -> str:
-    """What a user reads where a file of root's is in the way of a command."""
+    """The error for a command that cannot use a file because it belongs to root."""
     return f"This user has no permission for {error.filename or error}. Run the same command with sudo."

@@ -34,7 +34,7 @@ class Stack:
         kubernetes: the Kubernetes version.
         architectures: of its machines besides the Pulumi host's: amd64 or arm64.
         features: what it has that not every lab has, as versions.yaml says below `for`.
-        choices: what it is made with and cannot change while it is up (config/choices.py); None where its settings
+        choices: what it is made with and cannot change while it is running (config/choices.py); None where its settings
             cannot be read.
         versions: product -> version; None where its settings cannot be read.
         bootstrap: how its cluster is made.

@@ -21,7 +21,7 @@ class CalicoArgs:
     identities: the certificates.
     endpoint: https://address:6443 of the API.
     cluster: the name kubeconfigs give the cluster.
-    artifacts: where calicoctl, the kinds of objects and the plugin's image come from.
+    artifacts: where calicoctl, the CRDs and the plugin's image come from.
     """
 
     settings: CalicoSettings

@@ -1,4 +1,4 @@
-"""What Calico is made of in the cluster: its kinds of objects, its pools, its rights, its pods; and calicoctl."""
+"""Calico in the cluster: CRDs, address pools, RBAC objects, pods; and calicoctl."""
 
 from collections.abc import Sequence
 

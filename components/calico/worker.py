@@ -1,6 +1,6 @@
 """What Calico needs on a worker: the CNI plugin with its configuration, and Felix before pods come.
 
-Two steps. The first is made beside the control plane: the plugin, who it is towards the API, who Calico is towards
+Two steps. The first is made beside the control plane: the plugin, its client certificate for the API, and Calico's for
 etcd. The second, once the kubelet runs, waits for Felix and only then writes the network's configuration, by which the
 node becomes Ready: no pod starts here before its policies are enforced.
 

@@ -20,7 +20,7 @@ firewall() {
       echo "unread nft: ${rules##*$'\n'}"
     fi
   fi
-  # Where nobody has loaded it there is no rule, and asking would load it.
+  # If the module is not loaded there is no rule, and a query would load it.
   if command -v iptables-legacy-save >/dev/null && [ -s /proc/net/ip_tables_names ]; then
     if rules=$(iptables-legacy-save -t filter 2>&1); then
       printf '%s\n' "$rules" | sed -n 's/^:/legacy :/p; s/^-/legacy -/p'

@@ -1,4 +1,4 @@
-"""Drills: a lab that is up is hurt on purpose, and what that costs is measured against the bars.
+"""Drills: faults are injected into a running lab, and their effect is compared with limits.
 
 See docs/drills.md, and catalogue.py for what there is.
 """
@@ -31,7 +31,7 @@ _console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def main(stack: Stack, names: Sequence[str], json_file: Path | None = None) -> int:
-    """Do drills on a lab that is up, print the table, and have everything as it was before.
+    """Do drills on a running lab, print the table, and have everything as it was before.
 
     Args:
         stack: the lab's.
@@ -104,7 +104,7 @@ def _do(drills: Sequence[Drill], cluster: Cluster) -> tuple[list[Outcome], str]:
     scene = Scene(cluster=cluster, engine=Engine(cluster), workload=workload)
     outcomes: list[Outcome] = []
     try:
-        run.mend_what_is_left(scene, print)
+        run.repair_what_is_left(scene, print)
         workload.remove()
         workload.start()
         for drill in drills:

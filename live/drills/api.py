@@ -34,7 +34,7 @@ class ApiError(Exception):
 
 
 class Api:
-    """The API of a lab that is up, through its balancer."""
+    """The API of a running lab, through its balancer."""
 
     def __init__(self, cluster: Cluster) -> None:
         document = yaml.safe_load((cluster.stack.directory / "kubeconfig").read_text())

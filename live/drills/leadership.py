@@ -1,6 +1,6 @@
 """Which machine is worst to lose: who leads etcd and by lease, who has the shared address, who has DNS.
 
-A machine is best lost when it leads in everything, so leadership is gathered on it before it is taken away.
+Losing the machine that is the leader of everything is the worst case, so leadership is moved to one machine first.
 """
 
 import json
@@ -19,7 +19,7 @@ from toolchain.errors import ToolchainError
 COMMAND = "./hardway drill"
 """What waits for a machine that a drill changes reads this."""
 _MOVES_WITHIN = 45
-"""Seconds: a lease that is not renewed is taken over after 15, one that was given back at once."""
+"""Seconds: a lease that is not renewed is taken over after 15; one that was released, at once."""
 
 
 def etcd_leader(cluster: Cluster) -> LiveMachine:

@@ -156,7 +156,7 @@ def run(drill: Drill, scene: Scene, api: Api, say: Callable[[str], None]) -> Out
     hit = target.name if target else "every machine"
     fault = drill.fault(scene, target)
     say(f"{drill.name}: {drill.does}; hits {hit}")
-    failure, injected_at, mending, well = "", None, None, None
+    failure, injected_at, repairing_at, well = "", None, None, None
     with _mended(scene, drill, fault, hit):
         fault.prepare()
         before = probes.look(api.get)
@@ -171,7 +171,7 @@ def run(drill: Drill, scene: Scene, api: Api, say: Callable[[str], None]) -> Out
                     workers=[worker.name for worker in workers],
                     before=before,
                     injected_at=injected_at,
-                    until=mending or now,
+                    until=repairing_at or now,
                     served=fault.served,
                     samples=at_work.samples,
                     views=at_work.views,
@@ -179,8 +179,8 @@ def run(drill: Drill, scene: Scene, api: Api, say: Callable[[str], None]) -> Out
 
             injected_at = fault.inject()
             _watch(drill, seen, late=scene.cluster.allowed(_LATE))
-            mending = time.time()
-            say(f"  injected, and watched for {mending - injected_at:.0f} s; repairing")
+            repairing_at = time.time()
+            say(f"  injected, and watched for {repairing_at - injected_at:.0f} s; repairing")
             with undisturbed():
                 fault.recover()
             try:
@@ -189,7 +189,7 @@ def run(drill: Drill, scene: Scene, api: Api, say: Callable[[str], None]) -> Out
                 wait_until_well(scene.cluster, api, scene.workload, seconds=drill.well_within, heard_since=heard_since)
                 at_work.wait_until_calm()
                 well = time.time()
-                say(f"  healthy again after {well - mending:.1f} s")
+                say(f"  healthy again after {well - repairing_at:.1f} s")
             except ToolchainError as error:
                 failure = str(error)
         observed = seen()
@@ -210,12 +210,12 @@ def run(drill: Drill, scene: Scene, api: Api, say: Callable[[str], None]) -> Out
         lost=lost,
         tries={name: len(samples) for name, samples in since.items()},
         errors={name: measures.errors(samples) for name, samples in since.items()},
-        well_again=None if well is None else well - mending,
+        well_again=None if well is None else well - repairing_at,
         failure=failure,
     )
 
 
-def mend_what_is_left(scene: Scene, say: Callable[[str], None]) -> None:
+def repair_what_is_left(scene: Scene, say: Callable[[str], None]) -> None:
     """Repair what a killed run has broken.
 
     Raises:

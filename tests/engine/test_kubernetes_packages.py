@@ -54,7 +54,7 @@ class Upstream:
     Args:
         server: of its files.
         key: its own.
-        other: somebody else's.
+        other: another lab's.
         both: the two in one file.
     """
 

@@ -17,7 +17,7 @@ _SECONDS = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """A lab that is up.
+    """A running lab.
 
     Args:
         settings: what it was asked to be.

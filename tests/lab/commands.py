@@ -159,7 +159,7 @@ def toolchain(*arguments: str, stack: str = STACK) -> Ran:
 
 
 def live(*arguments: str) -> Ran:
-    """Run a command for a lab that is up to its end."""
+    """Run a command for a running lab to its end."""
     done = subprocess.run(
         [sys.executable, "-m", "cli", "--stack", STACK, *arguments],
         cwd=CHECKOUT,

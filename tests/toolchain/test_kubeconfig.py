@@ -80,7 +80,7 @@ def written(ca: str = "this lab") -> str:
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
-    """A lab that is up."""
+    """A running lab."""
     monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("KUBECONFIG", raising=False)

@@ -10,7 +10,7 @@ from toolchain import paths
 
 COMPONENTS = paths.checkout() / "components"
 PEER = "https://10.0.0.{}:2380"
-FOUNDERS = "a=https://10.0.0.1:2380,b=https://10.0.0.2:2380,c=https://10.0.0.3:2380"
+INITIAL_MEMBERS = "a=https://10.0.0.1:2380,b=https://10.0.0.2:2380,c=https://10.0.0.3:2380"
 
 ETCDCTL = r"""#!/bin/bash
 # A cluster of one file: a line for each member, as `member list` prints it. No file: nobody answers.
@@ -142,9 +142,9 @@ def machine(tmp_path: Path) -> EtcdMachine:
 
 
 def test_a_founder_founds_and_asks_nobody(machine: EtcdMachine) -> None:
-    done = machine.run(f"join c {PEER.format(3)} {FOUNDERS}")
+    done = machine.run(f"join c {PEER.format(3)} {INITIAL_MEMBERS}")
     assert done.returncode == 0, done.stderr
-    assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "new", "ETCD_INITIAL_CLUSTER": FOUNDERS}
+    assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "new", "ETCD_INITIAL_CLUSTER": INITIAL_MEMBERS}
     assert machine.asked(but="") == []
     # Killed before etcd had any data: it may still found.
     assert not machine.mark.exists()
@@ -152,29 +152,34 @@ def test_a_founder_founds_and_asks_nobody(machine: EtcdMachine) -> None:
 
 @pytest.mark.parametrize("listed", ["started", "unstarted"])
 def test_a_founder_joins_a_cluster_that_serves(machine: EtcdMachine, listed: str) -> None:
-    """etcd-founders is new after `pulumi up --replace` or `pulumi state delete`, and calls a new machine a founder."""
+    """After `pulumi up --replace` or `pulumi state delete`, etcd-founders lists a new machine as an initial member."""
     machine.cluster("1 started", "2 started", f"3 {listed}")
     for number in (1, 3):
         Path(f"{machine.environment['CURL_SAYS']}.{number}").write_text('{"health":"false"}\n')
     Path(f"{machine.environment['CURL_SAYS']}.2").write_text('{"health":"true"}\n')
-    done = machine.run(f"join c {PEER.format(3)} {FOUNDERS}")
+    done = machine.run(f"join c {PEER.format(3)} {INITIAL_MEMBERS}")
     assert done.returncode == 0, done.stderr
-    assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "existing", "ETCD_INITIAL_CLUSTER": FOUNDERS}
+    assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "existing", "ETCD_INITIAL_CLUSTER": INITIAL_MEMBERS}
     assert machine.asked() == (["member remove id3", "member add c"] if listed == "started" else [])
 
 
 @pytest.mark.parametrize(
-    ("founders", "was_a_member", "waits"),
-    [(FOUNDERS, False, False), (FOUNDERS, True, True), ("a=https://10.0.0.1:2380", False, True), ("", False, True)],
+    ("initial", "was_a_member", "waits"),
+    [
+        (INITIAL_MEMBERS, False, False),
+        (INITIAL_MEMBERS, True, True),
+        ("a=https://10.0.0.1:2380", False, True),
+        ("", False, True),
+    ],
 )
 def test_a_founder_does_not_wait_for_members_that_are_queued_behind_it(
-    machine: EtcdMachine, founders: str, was_a_member: bool, waits: bool
+    machine: EtcdMachine, initial: str, was_a_member: bool, waits: bool
 ) -> None:
     """`pulumi up --parallel 1`: the others start after its step has ended; a step of its own sees that it serves."""
     machine.cluster("1 started")
     if was_a_member:
         machine.mark.touch()
-    done = machine.run(f'join c {PEER.format(3)} {founders}\necho "later: ${{later[etcd.service]-}}"')
+    done = machine.run(f'join c {PEER.format(3)} {initial}\necho "later: ${{later[etcd.service]-}}"')
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == ("later: " if waits else "later: yes")
 
@@ -182,9 +187,9 @@ def test_a_founder_does_not_wait_for_members_that_are_queued_behind_it(
 def test_a_machine_that_was_a_member_founds_nothing(machine: EtcdMachine) -> None:
     """What it would catch: a lab of one whose data were lost comes up empty, as if nothing had happened."""
     machine.run(f"joined {PEER.format(3)} serving")
-    done = machine.run(f"join c {PEER.format(3)} {FOUNDERS}")
+    done = machine.run(f"join c {PEER.format(3)} {INITIAL_MEMBERS}")
     assert done.returncode != 0
-    assert "had a cluster: c does not found a second one" in done.stderr
+    assert "had a cluster: c must not bootstrap a second one" in done.stderr
     assert "./hardway restore" in done.stderr
     assert not machine.join_env.exists()
 
@@ -200,7 +205,7 @@ def test_a_machine_made_anew_takes_its_own_place(machine: EtcdMachine) -> None:
     done = machine.run(f"join c {PEER.format(3)}")
     assert done.returncode == 0, done.stderr
     assert machine.asked() == ["member remove id3", "member add c"]
-    assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "existing", "ETCD_INITIAL_CLUSTER": FOUNDERS}
+    assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "existing", "ETCD_INITIAL_CLUSTER": INITIAL_MEMBERS}
     assert machine.members.read_text().splitlines()[-1].endswith(", unstarted, , https://10.0.0.3:2380, , true")
 
 
@@ -209,7 +214,7 @@ def test_a_new_member_is_added_as_a_learner(machine: EtcdMachine) -> None:
     done = machine.run(f"join c {PEER.format(3)}")
     assert done.returncode == 0, done.stderr
     assert machine.asked() == ["member add c"]
-    assert machine.joins["ETCD_INITIAL_CLUSTER"] == FOUNDERS
+    assert machine.joins["ETCD_INITIAL_CLUSTER"] == INITIAL_MEMBERS
 
 
 @pytest.mark.parametrize("status", ["unstarted"])
@@ -218,7 +223,7 @@ def test_a_member_that_was_added_and_never_started_is_not_added_twice(machine: E
     done = machine.run(f"join c {PEER.format(3)}")
     assert done.returncode == 0, done.stderr
     assert machine.asked() == []
-    assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "existing", "ETCD_INITIAL_CLUSTER": FOUNDERS}
+    assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "existing", "ETCD_INITIAL_CLUSTER": INITIAL_MEMBERS}
 
 
 def test_members_join_one_at_a_time(machine: EtcdMachine) -> None:
@@ -237,7 +242,7 @@ def test_a_voter_that_is_no_more_of_the_lab_leaves_before_another_joins(machine:
     done = machine.run(f"join c {PEER.format(3)}")
     assert done.returncode == 0, done.stderr
     assert machine.asked() == ["member remove id4", "member add c"]
-    assert machine.joins["ETCD_INITIAL_CLUSTER"] == FOUNDERS
+    assert machine.joins["ETCD_INITIAL_CLUSTER"] == INITIAL_MEMBERS
 
 
 def test_a_voter_that_serves_stays_until_the_others_have_joined(machine: EtcdMachine) -> None:
@@ -291,7 +296,7 @@ def test_why_a_member_cannot_join_is_said(machine: EtcdMachine) -> None:
 def test_a_member_with_data_is_left_alone(machine: EtcdMachine) -> None:
     machine.has_data()
     machine.running.touch()
-    assert machine.run(f"join c {PEER.format(3)} {FOUNDERS}").returncode == 0
+    assert machine.run(f"join c {PEER.format(3)} {INITIAL_MEMBERS}").returncode == 0
     assert machine.asked(but="") == []
     assert not machine.join_env.exists()
 
@@ -338,18 +343,18 @@ def test_a_member_directory_without_a_wal_is_no_data(machine: EtcdMachine, found
 
 def test_a_founder_that_was_killed_before_it_had_a_wal_founds(machine: EtcdMachine) -> None:
     (machine.data / "member/snap").mkdir(parents=True)
-    assert machine.run(f"join c {PEER.format(3)} {FOUNDERS}").returncode == 0
-    assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "new", "ETCD_INITIAL_CLUSTER": FOUNDERS}
+    assert machine.run(f"join c {PEER.format(3)} {INITIAL_MEMBERS}").returncode == 0
+    assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "new", "ETCD_INITIAL_CLUSTER": INITIAL_MEMBERS}
 
 
 def test_nothing_starts_where_a_restore_has_not_finished(machine: EtcdMachine) -> None:
     """`up` between a restore that failed and the next one."""
     machine.has_data()
     machine.mask.symlink_to("/dev/null")
-    done = machine.run(f"join c {PEER.format(3)} {FOUNDERS}")
+    done = machine.run(f"join c {PEER.format(3)} {INITIAL_MEMBERS}")
     assert done.returncode != 0
     assert "etcd is masked on" in done.stderr
-    assert "./hardway restore file" in done.stderr
+    assert "./hardway restore FILE" in done.stderr
     assert machine.asked(but="") == []
 
 

@@ -621,7 +621,7 @@ def test_a_preview_runs_no_preflight_and_an_up_runs_it_with_all_that_the_lab_nee
         + "".join(f" hardway-gcp-us-central1-{zone}" for zone in "abc")
         + "".join(f" hardway-gcp-{machine}" for machine in MACHINES)
     )
-    # Only before the first `up` whatever has the lab's names is somebody else's.
+    # Only before the first `up` whatever has the lab's names is another lab's.
     later = gcp.named("machines-preflight", "command:local:Command").inputs["update"]
     assert script.startswith(f"{later} --key ")
     named = [each.inputs.get("name") or each.inputs.get("accountId") for each in of_google(gcp).values()]

@@ -312,7 +312,7 @@ def test_the_preflight_asks_for_what_the_lab_takes(libvirt: Run, plain: Lab) -> 
     assert after("--machines") == ["4"]
     assert after("--ranges", 2) == ["10.248.0.0/24", "10.208.0.0/16"]
     assert after("--port") == ["8471"]
-    # Only before the first `up` whatever bears the lab's name is somebody else's.
+    # Only before the first `up` whatever bears the lab's name is another lab's.
     assert "--new" in words
     *lines, last = command.inputs["create"].splitlines()
     assert command.inputs["update"] == "\n".join(lines).replace(" --new", "")

@@ -330,7 +330,7 @@ def test_a_pool_where_others_could_exchange_the_disks(pools: Path, monkeypatch: 
     directory = pools / "hardway"
     directory.mkdir()
     directory.chmod(0o777)
-    assert f"everybody may write to {directory}" in directories(directory / "dev", monkeypatch)
+    assert f"every user may write to {directory}" in directories(directory / "dev", monkeypatch)
     directory.chmod(0o755)
     os.chown(directory, 4711, 0)
     assert f"{directory} belongs to user 4711" in directories(directory / "dev", monkeypatch)

@@ -135,7 +135,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def main() -> int:
-    """Print a line for each problem of a lab that is up; exit status 3, and the reason, where it cannot be read."""
+    """Print a line for each problem of a running lab; exit status 3, and the reason, where it cannot be read."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--engine", required=True)
     parser.add_argument("--network", required=True)

@@ -239,7 +239,7 @@ def _refusal(lab: Lab, found: Found, identity: str, record: Record | None) -> st
         f"(a) work in {where}, or destroy it from there (`./hardway destroy -s {lab.name}`); "
         '(b) adopt it: bring its state here (README, "Whose lab is it?"); '
         f"(c) take another name: copy Pulumi.{lab.name}.yaml to Pulumi.NAME.yaml, with other ranges below lab.network; "
-        f"(d) if its state is lost and nobody needs the lab: `{remove}`"
+        f"(d) if its state is lost and the lab is not needed: `{remove}`"
     )
 
 

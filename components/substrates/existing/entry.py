@@ -63,7 +63,7 @@ async def enter(host: Host, stack: str, credentials: Credentials) -> None:
             await reach.as_root(connection, login, script(_ENTER))
             await _check(host, stack, credentials, connection)
         except HostError as reason:
-            # Steps of a lab that is up stay; so does the way in that it had.
+            # Steps of a running lab stay, and its access stays.
             undo = LEAVE if "steps" not in before else _WITHDRAW if "entered" not in before else None
             if undo is None:
                 raise

@@ -52,7 +52,7 @@ refuse_another_mark() {
   esac
 }
 
-# put_mark: whose the host is. Renamed when it is on disk: half a mark is nobody's.
+# put_mark: whose the host is. Renamed when it is on disk: an incomplete mark has no owner.
 put_mark() {
   install -d -m 0755 "$HOME_OF_LAB"
   printf '%s\n' "$mark" >"$HOME_OF_LAB/lab.new"
@@ -89,7 +89,7 @@ write_sudoers() {
     printf '# Until the lab %s is destroyed.\n%s' "$stack" "$rules" >"$ENTERED/.sudoers"
     sync "$ENTERED/.sudoers"
     visudo -cqf "$ENTERED/.sudoers"
-    # Whole or not at all: half a line would lock everybody out.
+    # Whole or not at all: an incomplete line would lock out all users.
     install -m 0440 "$ENTERED/.sudoers" /etc/sudoers.d/.hardway-new
     mv /etc/sudoers.d/.hardway-new "$SUDOERS"
     rm "$ENTERED/.sudoers"

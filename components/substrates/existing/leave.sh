@@ -1,6 +1,6 @@
-# The reverse of enter.sh, for all users; what is gone already is no error. After entry.sh.
+# The reverse of enter.sh, for all users; it succeeds if things are gone already. After entry.sh.
 : "${user?}" "${stack?}" "${verbs?}" "${freed?}"
-# The user has said whose the host is.
+# The user has named the owner of the host.
 [ -z "$freed" ] || put_mark
 found=absent
 [ -z "$mark" ] || found=$(mark_is)
@@ -8,7 +8,7 @@ found=absent
 [ "$found" != another ] || exit 0
 renew_notes
 
-# Steps that failed are in no state, so that nobody has taken them back: the last begun goes first.
+# Steps that failed are in no state, so they were not undone: undo the last one first.
 if [ "$found" = ours ] && [ -d "$HOME_OF_LAB/steps" ]; then
   # shellcheck disable=SC2016  # for that bash to expand
   bash -c "$verbs"'
@@ -35,8 +35,8 @@ if [ "$found" = damaged ]; then
   fi
 fi
 rm -rf "$HOME_OF_LAB/mirror" "$ENTERED"
-# Last: notes without a mark are nobody's.
+# Last: notes without a mark have no owner.
 rm -f "$HOME_OF_LAB/lab" "$HOME_OF_LAB/lab.new"
-# Only what is empty: what a step could not take back stays to be seen.
+# Only what is empty: what a step could not undo stays visible.
 rmdir "$HOME_OF_LAB" 2>/dev/null || true
 [ "$found" != damaged ] || exit 1

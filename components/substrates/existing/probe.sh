@@ -17,13 +17,13 @@ has_module() {
   esac
   [ -e "/sys/module/$1" ] || PATH=$PATH:/sbin:/usr/sbin modprobe -nq "$1" 2>/dev/null
 }
-# A refusal comes from the machine itself: the way to it is open. Silence, or a word from elsewhere, is a firewall.
+# A refusal comes from the machine itself, so it can be reached. No answer, or an answer of another host, is a firewall.
 peer() {
   local said at=${1%/udp}
   if [ "$at" = "$1" ]; then
     said=$(timeout 2 bash -c "exec 3<>/dev/tcp/${at/://}" 2>&1) && return
   else
-    # What nobody listens on is refused, too, and the next packet is told; some hosts tell only once in a second.
+    # A port without a listener is refused, too, with the next packet; some hosts send that only once in a second.
     said=$(timeout 3 bash -c "exec 3<>/dev/udp/${at/://}; for n in 1 2 3 4; do echo >&3 || exit; sleep 0.5; done" 2>&1)
   fi
   case $said in *"Connection refused"*) ;; *) echo "blocked $1" ;; esac
@@ -44,7 +44,7 @@ for peer in $peers; do peer "$peer" & done
 echo "arch $(uname -m)"
 echo "container $(systemd-detect-virt --container 2>/dev/null || true)"
 [ -d /run/systemd/system ] || echo "lacks systemd as its first process"
-command -v apt-get >/dev/null || echo "lacks apt-get: the lab knows Debian and Ubuntu"
+command -v apt-get >/dev/null || echo "lacks apt-get: the lab needs Debian or Ubuntu"
 [ -e /var/lib/hardway/lab ] && echo "lab $(paste -sd ' ' </var/lib/hardway/lab | tr -c '[:print:]\n' '?')"
 for directory in /etc/kubernetes /var/lib/etcd /var/lib/kubelet /etc/cni/net.d /var/lib/rancher /var/lib/hardway; do
   holds "$directory" && echo "cluster $directory"

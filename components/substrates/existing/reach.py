@@ -279,7 +279,7 @@ async def _run(
 
 def _no_command(login: Login, said: str, status: int | None) -> str:
     """What is said where the host lets the user in, and runs something else than what it was told."""
-    fix = "set user= to whoever may" if login.user == "root" else "give it a shell that does, or set another user="
+    fix = "set user= to a user who may" if login.user == "root" else "give it a shell that does, or set another user="
     words = f"the host said: {_shortened(said)!r}" if said else f"the host said nothing, status {status}"
     return f"{login}: {login.user} may not log in here to run commands; {fix} (machine database). {words}"
 

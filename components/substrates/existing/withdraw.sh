@@ -1,3 +1,3 @@
-# A user whom the lab was to log in as from now on, and could not. After entry.sh.
+# Removes the access of a new login user for whom the login failed. After entry.sh.
 : "${user?}"
 let_out "$user"

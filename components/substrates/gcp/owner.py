@@ -172,7 +172,7 @@ def another_labs(lab: str, project: str, key: str, others: Sequence[Found]) -> I
         f"(a) work in the checkout that made it, or destroy it from there (`./hardway destroy -s {lab}`); "
         '(b) adopt it: bring its state here (README, "Whose lab is it?"); '
         f"(c) take another name: copy Pulumi.{lab}.yaml to Pulumi.NAME.yaml; "
-        "(d) if its state is lost and nobody needs it: delete these by gcloud or in the console, in this order"
+        "(d) if its state is lost and the lab is not needed: delete these by gcloud or in the console, in this order"
     )
 
 

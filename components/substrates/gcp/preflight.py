@@ -62,7 +62,7 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
         yield "ssh is not installed: run `./hardway setup`, or install it"
     for source in args.sources:
         if any(source.subnet_of(example) for example in _PLACEHOLDERS):
-            yield f"lab.gcp.sources has {source}, an example where nobody comes from: put your own range there"
+            yield f"lab.gcp.sources has {source}, an example: put your own range there"
     if args.project.lower() == PLACEHOLDER_PROJECT:
         # Google has nothing to say about it.
         yield f"gcp:project is {args.project}, an example: put the ID of your own project there (gcloud projects list)"

@@ -1,4 +1,4 @@
-"""Keep the SSH host keys in a lab's pool from everybody but root and qemu's own user.
+"""Keep the SSH host keys in a lab's pool secret from all users except root and qemu's own user.
 
 The provider makes a cloud-init disk with mode 0644, and libvirt makes a pool's directory with 0711: anyone with the
 name of such a disk could read the host key in it. Run by the substrate `libvirt` as a program of its own (standard
@@ -55,7 +55,7 @@ def qemus_user(uri: str) -> int:
 
 
 def close(path: Path, user: int) -> None:
-    """Give a directory or file to a user, and take all rights from the others; root has them anyway.
+    """Give a directory or file to a user, and remove all permissions of other users, except root.
 
     Raises:
         OSError: it is not there, or a symbolic link.

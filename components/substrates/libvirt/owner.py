@@ -71,7 +71,7 @@ def refused(uri: str, lab: str, key: str, record: Path) -> str:
         f"do one of these: (a) work in {where if checkout == str(Path.cwd()) else checkout}, or destroy it from there "
         f'(`./hardway destroy -s {lab}`); (b) adopt it: bring its state here (README, "Whose lab is it?"); '
         f"(c) take another name: copy Pulumi.{lab}.yaml to Pulumi.NAME.yaml, with other ranges below lab.network; "
-        f"(d) if its state is lost and nobody needs it: remove these by virsh, and {record}"
+        f"(d) if its state is lost and the lab is not needed: remove these by virsh, and {record}"
     )
 
 

@@ -244,7 +244,7 @@ def _directories(pool: Path, uid: int, gid: int) -> Iterator[str]:
         if directory in (pool, pool.parent) and found.st_uid not in (0, uid):
             yield f"{directory} belongs to user {found.st_uid}, who could exchange the disks: chown root {directory}"
         if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-            yield f"everybody may write to {directory}, and exchange the disks: chmod o-w {directory}"
+            yield f"every user may write to {directory}, and replace the disks: chmod o-w {directory}"
         if not _may_enter(found, uid, gid):
             yield (
                 f"qemu, which is user {uid} here, may not enter {directory}: chmod o+x {directory}, "

@@ -8,7 +8,7 @@ from lab.polling import eventually
 
 
 def test_a_second_up_changes_nothing(cluster: Cluster) -> None:
-    """Pools, kinds of objects or a plugin that are recreated each time."""
+    """Pools, CRDs or a plugin that are recreated each time."""
     up = toolchain("up", stack=cluster.settings.name)
     assert up.code == 0, up.output
     assert up.summary.keys() == {"unchanged"}, up.output

@@ -125,7 +125,7 @@ def test_a_certificate_of_the_clusters_own_authority_is_not_the_front_proxys(
 
 
 def test_nothing_of_it_is_left(cluster: Cluster, extension: ExtensionApi) -> None:
-    """An APIService without a server behind it, which slows every request for all kinds of objects."""
+    """An APIService without a server behind it, which slows every request for all CRDs."""
     assert extension.left() != ""
     extension.remove()
     assert extension.left() == ""

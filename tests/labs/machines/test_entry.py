@@ -224,7 +224,7 @@ def test_roots_key_with_a_forced_command_is_named(hosts: OwnHosts, before: str) 
         pytest.raises(HostError) as caught,
     ):
         enter(hosts)
-    assert "root may not log in here to run commands; set user= to whoever may" in str(caught.value)
+    assert "root may not log in here to run commands; set user= to a user who may" in str(caught.value)
     assert "Please login as the user debian rather than the user root." in str(caught.value)
 
 

@@ -132,7 +132,7 @@ async def _dial(
     options = _options(wanted)
     limit = int(wanted.get("dialErrorLimit", 10))
     clock = asyncio.get_running_loop().time
-    give_up = clock() + _patience_seconds(limit)
+    give_up = clock() + _timeout_seconds(limit)
     for dials in itertools.count(1):
         try:
             return await asyncssh.connect(tunnel=tunnel or (), **options)
@@ -147,7 +147,7 @@ async def _dial(
     raise AssertionError("unreachable")
 
 
-def _patience_seconds(limit: int) -> float:
+def _timeout_seconds(limit: int) -> float:
     """How long the official plugin's pauses are together."""
     pauses = (min(_FIRST_PAUSE_SECONDS * _PAUSE_GROWTH**n, _LONGEST_PAUSE_SECONDS) for n in range(limit))
     return sum(pauses)
