@@ -11,7 +11,7 @@ def table(rows: Iterable[Row], *, title: str) -> Table:
     """One line for each figure: the median, and behind it the least and the most of several rounds."""
     shown = Table(title=title, title_justify="left")
     shown.add_column("")
-    for heading in ("plain shell", "the program", "bar"):
+    for heading in ("plain shell", "the program", "limit"):
         shown.add_column(heading, justify="right")
     shown.add_column("met")
     for row in rows:

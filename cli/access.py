@@ -118,7 +118,7 @@ def _complete_program(_: click.Context, __: click.Parameter, incomplete: str) ->
 @stacks.command(cls=click.Command)
 @click.argument("machine", shell_complete=stacks.complete_machine)
 @click.argument("program", required=False, shell_complete=_complete_program)
-@click.option("-f", "--follow", is_flag=True, help="Go on with new lines until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Show new lines until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="How many lines.")
 def logs(stack: Stack, machine: str, program: str | None, *, follow: bool, lines: int) -> None:
     """Show the log of a machine, or of one program there.
@@ -138,7 +138,7 @@ def logs(stack: Stack, machine: str, program: str | None, *, follow: bool, lines
 
 
 @stacks.command(cls=click.Command)
-@click.option("--merge", is_flag=True, help="Merge it into KUBECONFIG, else ~/.kube/config, and use it from now on.")
+@click.option("--merge", is_flag=True, help="Merge it into KUBECONFIG, else ~/.kube/config, as the current context.")
 def kubeconfig(stack: Stack, *, merge: bool) -> None:
     """Print the administrator's kubeconfig, or merge it into yours.
 

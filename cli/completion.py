@@ -5,7 +5,7 @@ from click.shell_completion import get_completion_class
 
 _LINES = {
     "bash": "echo 'source <(hardway completion bash)' >> ~/.bashrc",
-    "zsh": "echo 'source <(hardway completion zsh)' >> ~/.zshrc   # behind compinit",
+    "zsh": "echo 'source <(hardway completion zsh)' >> ~/.zshrc   # after compinit",
     "fish": "hardway completion fish > ~/.config/fish/completions/hardway.fish",
 }
 

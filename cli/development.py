@@ -34,9 +34,9 @@ def pins(products: Sequence[str], version: str) -> None:
 @stacks.command()
 @click.option("--lab", type=click.Choice(LABS), default="dev", show_default=True, help="Which lab is measured.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--json", "json_file", type=stacks.FILE, metavar="FILE", help="Write all figures to this file, too.")
+@click.option("--json", "json_file", type=stacks.FILE, metavar="FILE", help="Also write all figures to this file.")
 def bench(stack: Stack, *, lab: str, rounds: int, json_file: Path | None) -> int:
-    """Measure the lab against plain shell, side by side."""
+    """Measure the lab and the same work in plain shell, one after the other."""
     from benchmarks import bench as measuring
     from benchmarks import labs
 
@@ -46,8 +46,8 @@ def bench(stack: Stack, *, lab: str, rounds: int, json_file: Path | None) -> int
 
 @stacks.command()
 @click.option("--rounds", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--json", "json_file", type=stacks.FILE, metavar="FILE", help="Write all figures to this file, too.")
-@click.option("--files", is_flag=True, help="List the files, too.")
+@click.option("--json", "json_file", type=stacks.FILE, metavar="FILE", help="Also write all figures to this file.")
+@click.option("--files", is_flag=True, help="Also list the files.")
 def compare(stack: Stack, *, rounds: int, json_file: Path | None, files: bool) -> int:
     """Compare the hard way and kubeadm on the same containers: seconds, memory, processes, files."""
     from benchmarks import compare as comparing

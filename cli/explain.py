@@ -39,12 +39,12 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 @click.argument("what", metavar="FILE|FLAG|MACHINE:PATH", shell_complete=_complete)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def explain(stack: Stack, what: str, *, as_json: bool) -> None:
-    """Say which component and which line of the source make a file, or set a flag.
+    """Show which component and which line of the source create a file or set a flag.
 
-    FILE is a path on the machines or the end of one: kubelet.yaml. FLAG is a flag of a program or a key in a file:
+    FILE is a path on the machines, or the end of a path: kubelet.yaml. FLAG is a flag of a program or a key in a file:
     --service-cluster-ip-range, maxPods. MACHINE:PATH is a file of one machine.
 
-    It reads the stack's settings and the source, so the lab need not be up, and no machine is contacted.
+    It reads the stack's settings and the source, so the lab need not run, and it connects to no machine.
     """
     from cli import recorded_program
 

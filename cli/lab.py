@@ -15,7 +15,7 @@ from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
 insist_option = click.option(
-    "--insist", is_flag=True, help="Go on also where etcd loses its quorum, or versions cannot change like that."
+    "--insist", is_flag=True, help="Continue although etcd loses its quorum, or although a version change is refused."
 )
 """The option --insist, of `up` and `replace`."""
 _pack_option = click.option(
@@ -46,7 +46,7 @@ def setup(stack: Stack) -> None:
     "--plan", type=stacks.FILE, metavar="FILE", help="Do only what `preview --save-plan FILE` showed; else nothing."
 )
 def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None) -> int:
-    """Make the lab, or bring it up to date."""
+    """Create the lab, or update it."""
     from live import answers, cluster
     from toolchain import access, operations, policy_packs, prepare
     from toolchain.progress import Report
@@ -80,7 +80,7 @@ def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None) 
 @click.option("--save-plan", type=stacks.FILE, metavar="FILE", help="Write the plan to FILE, for `up --plan FILE`.")
 @click.option("--drift", is_flag=True, help="Then compare the machines with the state, as `drift` does.")
 def preview(stack: Stack, *, packs: Sequence[Path], save_plan: Path | None, drift: bool) -> int:
-    """Show what `up` would change. Without --drift it contacts no machine."""
+    """Show what `up` would change. Without --drift it connects to no machine."""
     from live.drift import run as drifts
     from toolchain import operations, policy_packs, prepare
     from toolchain.progress import Report
@@ -108,7 +108,7 @@ def policy(stack: Stack, *, as_json: bool) -> int:
 
 @stacks.command()
 def destroy(stack: Stack) -> int:
-    """Take the lab away: machines, network, routes, kubeconfig. Snapshots stay."""
+    """Remove the lab: machines, network, routes, kubeconfig. Snapshots stay."""
     from toolchain import access, kubeconfig, operations, prepare
     from toolchain.progress import Report
 

@@ -18,7 +18,7 @@ def trust(stack: Stack) -> None:
 @click.argument("machine", shell_complete=stacks.complete_machine)
 @click.argument("key", required=False)
 def free(stack: Stack, machine: str, key: str | None) -> None:
-    """Take a lab off an existing host where `destroy` cannot.
+    """Remove a lab from an existing host without the lab's state.
 
     KEY is the fingerprint of the lab's key. Without it the host is only examined.
     """

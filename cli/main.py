@@ -33,14 +33,14 @@ _HIDDEN = (kubectl_line,)
 _EXIT_CODES = """\
 \b
 Exit codes:
-  0    done; for `status`: the lab is healthy
-  1    it failed, and the reason is on standard error; `status`: the lab is not healthy; `cis`: a check fails;
+  0    success; `status`: the lab is healthy
+  1    failure, with the reason on standard error; `status`: the lab is not healthy; `cis`: a check fails;
        `policy`: a rule is violated; `drift`, `repair`: there is drift;
-       `drill`, `search`: a measured value is outside of its limit
-  2    wrong usage: nothing was done; `drift`, `repair`: something could not be asked
+       `drill`, `search`: a measured value is above its limit
+  2    wrong usage: nothing was changed; `drift`, `repair`: a query failed
   130  interrupted by Ctrl-C
-  `kubectl`, `ssh` and `logs` end with the code of that program (ssh: 255 where the machine is not reached), `up`,
-  `preview`, `destroy` and `replace` with the code of Pulumi where it fails.
+  `kubectl`, `ssh` and `logs` end with the code of that program (ssh: 255 if it cannot connect to the machine), `up`,
+  `preview`, `destroy` and `replace` with the code of Pulumi if it fails.
 
 \b
 Variables: STACK (the default of --stack), INSIST=yes (--insist), TOOLCHAIN=source (build everything) or
@@ -67,7 +67,7 @@ class _Sections(click.Group):
 @stacks.option
 @click.pass_context
 def group(ctx: click.Context) -> None:
-    """A Kubernetes cluster, built the hard way: make a lab, use it, take it away."""
+    """A Kubernetes cluster, built the hard way: create a lab, use it, destroy it."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

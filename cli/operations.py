@@ -17,7 +17,7 @@ from toolchain.stack import Stack
 
 # What each command needs is imported in it: the other commands start sooner, and load nothing that builds programs.
 _json_file = click.option(
-    "--json", "json_file", type=stacks.FILE, metavar="FILE", help="Write all figures to this file, too."
+    "--json", "json_file", type=stacks.FILE, metavar="FILE", help="Also write all figures to this file."
 )
 
 
@@ -43,7 +43,7 @@ def status(stack: Stack, *, as_json: bool) -> int:
 def drift(ctx: click.Context, *, as_json: bool) -> int:
     """Compare the machines and the API with the state. Changes nothing: docs/drift.md.
 
-    Exit codes: 0 no drift, 1 drift, 2 something could not be asked.
+    Exit codes: 0 no drift, 1 drift, 2 a query failed.
     """
     from live.drift import run as drifts
     from toolchain import operations
@@ -63,7 +63,7 @@ def drift(ctx: click.Context, *, as_json: bool) -> int:
 @stacks.command()
 @click.argument("machines", nargs=-1, metavar="[MACHINE]...", shell_complete=stacks.complete_machine)
 def repair(stack: Stack, machines: Sequence[str]) -> int:
-    """Put back what `drift` names, and restart the units whose files are put back: docs/drift.md.
+    """Restore what `drift` reports, and restart the units of restored files: docs/drift.md.
 
     Without a MACHINE: everywhere, and in the API. Exit codes as for `drift`, which is run again at the end.
     """
@@ -76,7 +76,7 @@ def repair(stack: Stack, machines: Sequence[str]) -> int:
 
 @stacks.command()
 @click.argument("file", type=stacks.FILE, required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print what the snapshot is as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Describe the snapshot as one JSON object.")
 def snapshot(stack: Stack, file: Path | None, *, as_json: bool) -> None:
     """Save etcd, the content of the whole cluster, in a file on the Pulumi host.
 
@@ -98,7 +98,7 @@ def snapshot(stack: Stack, file: Path | None, *, as_json: bool) -> None:
 def restore(stack: Stack, file: Path) -> None:
     """Restore the cluster from a snapshot.
 
-    FILE is what `snapshot` wrote, or a file of /var/lib/etcd-snapshots on a machine with etcd.
+    FILE is a file from `snapshot`, or a file of /var/lib/etcd-snapshots on a machine with etcd.
     """
     from live import cluster
     from live import restore as restoring
@@ -110,7 +110,7 @@ def restore(stack: Stack, file: Path) -> None:
 @insist_option
 @click.argument("machines", nargs=-1, required=True, metavar="MACHINE...", shell_complete=stacks.complete_machine)
 def replace(stack: Stack, machines: Sequence[str], *, insist: bool) -> int:
-    """Destroy machines and create them again, also when they do not answer."""
+    """Recreate machines, also machines that do not answer."""
     from live import cluster
     from live import replace as replacing
 
@@ -139,12 +139,12 @@ def drill(stack: Stack, names: Sequence[str], json_file: Path | None) -> int:
 
 
 @stacks.command()
-@click.option("--seed", type=int, required=True, help="Which faults: the same seed gives the same ones.")
+@click.option("--seed", type=int, required=True, help="Number that determines the faults.")
 @click.option("--faults", type=int, metavar="COUNT", help="How many.  [default: 20]")
-@click.option("--only", type=int, metavar="NUMBER", help="Only this one of them.")
+@click.option("--only", type=int, metavar="NUMBER", help="Only the fault with this number.")
 @_json_file
 def search(stack: Stack, *, seed: int, faults: int | None, only: int | None, json_file: Path | None) -> int:
-    """Inject random faults, and check what clients saw for linearizability."""
+    """Inject random faults, and check the requests of clients for linearizability."""
     from live import search as searching
 
     return searching.main(stack, seed, count=faults, only=only, json_file=json_file)

@@ -43,7 +43,7 @@ def check(before: Mapping[str, Collection[str]], wanted: Mapping[str, str], boot
     if os.environ.get("INSIST") != "yes" and (found := list(refusals(before, wanted, bootstrap))):
         lines = ["Refused, and nothing was changed: a running lab cannot change its versions like this.", *found]
         raise VersionChangeError(
-            "\n".join([*lines, "INSIST=yes in the environment (./hardway up --insist) does it all the same."])
+            "\n".join([*lines, "INSIST=yes in the environment (./hardway up --insist) allows it."])
         )
 
 
@@ -56,7 +56,7 @@ def refusals(before: Mapping[str, Collection[str]], wanted: Mapping[str, str], b
             continue
         newest, oldest = has[-1], has[0]
         if bootstrap == _KUBEADM:
-            why = "no version of a lab that kubeadm made can change while it is up"
+            why = "the versions of a running kubeadm lab are immutable"
         elif _numbers(version) < _numbers(newest):
             why = "that is a downgrade"
         elif product in _MINOR_BY_MINOR and _skips(oldest, version):
@@ -64,7 +64,7 @@ def refusals(before: Mapping[str, Collection[str]], wanted: Mapping[str, str], b
         else:
             continue
         change = f"{product} {' and '.join(has)} to {version}"
-        yield f"{change}: {why}; set lab.versions.{product} to {newest}, or destroy the lab and make it again."
+        yield f"{change}: {why}; set lab.versions.{product} to {newest}, or recreate the lab (destroy, then up)."
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -105,7 +105,7 @@ def take(cluster: Cluster, file: Path | None) -> Path:
     print(f"taken from  {member}, {why}")
     print(f"revision    {facts.revision}, {facts.keys} keys, {facts.size / 2**20:.1f} MiB, etcd hash {facts.etcd_hash}")
     print(f"sha256      {facts.sha256}")
-    print("It holds all that the cluster knows, Secrets among it: keep it as you keep a key.")
+    print("It contains the whole content of the cluster, including Secrets: protect it like a key.")
     print(f"Back to it: ./hardway restore -s {cluster.stack.name} {file}")
     return file
 

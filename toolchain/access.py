@@ -136,7 +136,7 @@ def check_up(stack: Stack) -> None:
     except FileNotFoundError:
         raise ToolchainError(
             f"The lab {stack.name} is not up: there is no {stack.directory / 'kubeconfig'}. "
-            f"`./hardway up -s {stack.name}` makes both."
+            f"Run `./hardway up -s {stack.name}`."
         ) from None
 
 

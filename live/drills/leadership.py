@@ -32,7 +32,7 @@ def etcd_leader(cluster: Cluster) -> LiveMachine:
         for status in _statuses(cluster, member):
             if status["Status"]["leader"] == status["Status"]["header"]["member_id"]:
                 return _at(cluster, status["Endpoint"])
-    raise ToolchainError("No member of etcd knows a leader.")
+    raise ToolchainError("No etcd member reports a leader.")
 
 
 def etcd_follower(cluster: Cluster) -> LiveMachine:

@@ -178,7 +178,7 @@ def refused_clearly(bar: float) -> Measure:
         clear = [each for each in refused if SPACE_EXCEEDED in each.error]
         return max(each.ended - each.began for each in clear) if clear and len(clear) >= 0.9 * len(refused) else None
 
-    return Measure(what="writes are refused clearly, within", seconds=seconds, bar=bar)
+    return Measure(what="writes fail with a clear error, within", seconds=seconds, bar=bar)
 
 
 def writes_after_remedy(bar: float) -> Measure:
@@ -188,7 +188,7 @@ def writes_after_remedy(bar: float) -> Measure:
         good = [each.ended for each in seen.samples[API_WRITER] if not each.error and each.began > seen.until]
         return good[0] - seen.until if good else None
 
-    return Measure(what="API writes again after the remedy in", seconds=seconds, bar=bar, after_relief=True)
+    return Measure(what="API writes again after the repair began in", seconds=seconds, bar=bar, after_relief=True)
 
 
 def errors(samples: Iterable[Sample]) -> dict[str, int]:

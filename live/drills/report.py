@@ -12,10 +12,10 @@ from live.drills.run import Outcome
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """One block for each drill: its numbers beside their bars, then what was written and lost."""
-    shown = Table(title="Seconds, against the bars", title_justify="left")
+    shown = Table(title="Seconds, and the limits", title_justify="left")
     for heading in ("drill", "hit", "measured"):
         shown.add_column(heading)
-    for heading in ("seen", "bar"):
+    for heading in ("measured", "limit"):
         shown.add_column(heading, justify="right")
     shown.add_column("met")
     for outcome in outcomes:

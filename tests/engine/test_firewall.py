@@ -221,7 +221,7 @@ def up(host: FirewalledHost) -> list[str]:
     return done.stdout.split("\n")[:-1] if done.stdout.strip() else []
 
 
-def test_what_a_lab_opened_and_somebody_closed_again_is_named(host: FirewalledHost) -> None:
+def test_removed_firewall_rule_of_the_lab_is_reported(host: FirewalledHost) -> None:
     opened(host)
     assert up(host) == []
     host.run("iptables", "-I", "FORWARD", "-j", "REJECT")

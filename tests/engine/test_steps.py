@@ -217,8 +217,8 @@ def test_a_unit_that_does_not_serve_is_reported(lab: StepLab) -> None:
     assert "bad.service on bare-0: a greeting not seen within 3 s" in report, report
     assert "the last lines of its log:\n" in report and "attempt 42" in report.partition("of its log:")[2], report
 
-    mended = replace(failing, content=content.replace("exit 3", "exec sleep infinity"), ready=None)
-    lab.has(Work(name="failing", files=[replace(KEY, owner="root")], units=[mended]))
+    repaired = replace(failing, content=content.replace("exit 3", "exec sleep infinity"), ready=None)
+    lab.has(Work(name="failing", files=[replace(KEY, owner="root")], units=[repaired]))
     assert lab.host.invocation("bad.service")
 
 

@@ -32,10 +32,10 @@ def stack(tmp_path: Path, backend: Path, monkeypatch: pytest.MonkeyPatch) -> Sta
     """A stack whose files say what a test has `lab` write; nothing answers at its addresses, and nothing must ask."""
     monkeypatch.setattr(paths, "state", lambda: tmp_path)
 
-    def touched(*_: object, **__: object) -> None:
-        raise AssertionError("the lab was touched")
+    def changed(*_: object, **__: object) -> None:
+        raise AssertionError("the lab was changed")
 
-    monkeypatch.setattr(drills, "_do", touched)
+    monkeypatch.setattr(drills, "_do", changed)
     monkeypatch.setattr(drills, "check_packet_filter", lambda cluster, machines: None)
     return Stack(
         name="lab",

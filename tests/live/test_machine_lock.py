@@ -14,7 +14,7 @@ from toolchain import paths
 
 LIBRARY = paths.checkout() / "components" / "step.sh"
 REAL_FLOCK = "/usr/bin/flock"
-PATIENCE = 30.0
+WAIT_SECONDS = 30.0
 
 
 class Machine:
@@ -29,19 +29,19 @@ class Machine:
         tools.mkdir()
         for name, text in (
             ("systemctl", "#!/bin/sh\n"),
-            # Whoever waits for 300 s gives up after a tenth of a second where the file is there.
+            # If the file exists, a wait of 300 s ends after a tenth of a second.
             (
                 "flock",
-                f'#!/bin/bash\n[ ! -e {directory}/impatient ] || set -- "${{@/#300/0.1}}"\nexec {REAL_FLOCK} "$@"\n',
+                f'#!/bin/bash\n[ ! -e {directory}/short ] || set -- "${{@/#300/0.1}}"\nexec {REAL_FLOCK} "$@"\n',
             ),
         ):
             (tools / name).write_text(text)
             (tools / name).chmod(0o755)
         self.environment = {"PATH": f"{tools}:/usr/bin:/bin:/usr/sbin:/sbin", "HARDWAY": str(self.hardway)}
 
-    def impatient(self) -> None:
-        """From now on nobody waits long."""
-        (self._directory / "impatient").touch()
+    def short_timeouts(self) -> None:
+        """Shortens the timeout of all waits from now on."""
+        (self._directory / "short").touch()
 
     def start(self, script: str) -> subprocess.Popen[str]:
         """Begin a script, as an ssh session of its own does."""
@@ -112,7 +112,7 @@ def below(process: subprocess.Popen[str]) -> list[str]:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "it did not come"
         time.sleep(0.02)
@@ -120,7 +120,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """The exit status of a script, and what it said on stderr."""
-    _, error = process.communicate(timeout=PATIENCE)
+    _, error = process.communicate(timeout=WAIT_SECONDS)
     return process.returncode, error
 
 
@@ -145,7 +145,7 @@ def test_a_step_waits_for_a_restore(machine: Machine) -> None:
 def test_a_step_that_waits_too_long_names_the_restore(machine: Machine) -> None:
     restore = machine.alone(machine.until_told("restore"))
     machine.waits_for("restore")
-    machine.impatient()
+    machine.short_timeouts()
     status, error = ended(machine.step("etcd", machine.says("step")))
     assert status == 1
     assert (
@@ -164,7 +164,7 @@ def test_a_restore_waits_for_a_step_and_names_it(machine: Machine) -> None:
     machine.waits_for("step")
     restore = machine.alone(machine.says("restore"))
     machine.is_waiting(restore)
-    machine.impatient()
+    machine.short_timeouts()
     status, error = ended(machine.alone(machine.says("another")))
     assert status == 75
     assert f"is in use, waited 300 s: step etcd (process {step.pid}, since" in error
@@ -192,7 +192,7 @@ def test_a_retry_waits_for_its_first_self(machine: Machine) -> None:
 def test_of_one_step_a_retry_waits_and_names_its_first_self(machine: Machine) -> None:
     first = machine.step("etcd", machine.until_told("first"))
     machine.waits_for("first")
-    machine.impatient()
+    machine.short_timeouts()
     status, error = ended(machine.step("etcd", machine.says("again")))
     assert status == 1
     assert (
@@ -215,7 +215,7 @@ def test_a_killed_script_holds_nothing(machine: Machine) -> None:
     restore = machine.alone(machine.until_told("restore"))
     machine.waits_for("restore")
     kill_all(restore)
-    machine.impatient()
+    machine.short_timeouts()
     assert ended(machine.step("etcd", machine.says("step"))) == (0, "")
 
 
@@ -224,7 +224,7 @@ def test_what_a_killed_script_has_started_still_holds_the_lock(machine: Machine)
     machine.waits_for("restore")
     restore.kill()
     restore.wait()
-    machine.impatient()
+    machine.short_timeouts()
     status, error = ended(machine.step("etcd", machine.says("step")))
     assert (status, "./hardway restore of" in error) == (1, True)
     machine.tell("restore")
@@ -238,7 +238,7 @@ def test_a_script_ends_at_its_deadline_and_says_so(machine: Machine) -> None:
 
 def test_the_status_and_output_of_the_script_are_its_own(machine: Machine) -> None:
     process = machine.alone('echo "it\'s" here; cat; echo wrong >&2; exit 3')
-    out, error = process.communicate(input="given", timeout=PATIENCE)
+    out, error = process.communicate(input="given", timeout=WAIT_SECONDS)
     assert (process.returncode, out, error) == (3, "it's here\ngiven", "wrong\n")
 
 
@@ -248,7 +248,7 @@ def test_a_step_of_an_earlier_library_is_waited_for_too(machine: Machine) -> Non
     # As begin did before there was a lock of the machine.
     old = machine.start(f'exec 9>"{lock}"\nflock -w 300 9\n{machine.until_told("old")}')
     machine.waits_for("old")
-    machine.impatient()
+    machine.short_timeouts()
     status, error = ended(machine.alone(machine.says("restore")))
     assert status == 75
     assert "waited 300 s: step etcd;" in error
@@ -277,7 +277,7 @@ def test_the_last_step_leaves_no_lock_and_who_waited_has_a_real_one(machine: Mac
     machine.tell("held")
     assert ended(held) == (0, "")
     machine.waits_for("first")
-    machine.impatient()
+    machine.short_timeouts()
     status, error = ended(machine.step("etcd", machine.says("step")))
     assert (status, "./hardway restore of" in error) == (1, True)
     machine.tell("first")

@@ -95,7 +95,7 @@ def test_members_that_disagree_are_reported(lab: Cluster, file: Path) -> None:
     assert found == ["the members have different cluster tokens: `./hardway up` gives them one"]
 
 
-def test_nothing_is_touched_where_a_check_fails(
+def test_nothing_is_changed_if_a_check_fails(
     lab: Cluster, file: Path, backend: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

@@ -63,7 +63,7 @@ CORRECT: dict[str, list[Operation]] = {
         get(at=(5, 6), client=1),
         create("b", 9, at=(7, 8), client=1),
     ],
-    "a create without an answer is in the way of another": [
+    "a create without an answer conflicts with another": [
         create("a", at=(1, 2), outcome=Outcome.UNKNOWN),
         create("b", at=(3, 4), outcome=Outcome.CONFLICT, client=1),
         update("c", 9, of=("a", 4), at=(5, 6), client=2),

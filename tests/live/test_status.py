@@ -163,14 +163,14 @@ def test_alarms_learners_and_strange_members_are_not_well(lab: Cluster) -> None:
     full = ok(member_state("controller-0", errors=["memberID:161 alarm:NOSPACE "]))
     learner = ok(member_state("controller-2", isLearner=True))
     probes = saying(saying(well(lab), "controller-0", "etcd", full), "controller-2", "etcd", learner)
-    latest = ok(member_list("controller-0", "controller-1", "controller-2", stranger=255))
+    latest = ok(member_list("controller-0", "controller-1", "controller-2", unknown=255))
     status = judged(lab, saying(probes, "controller-2", "members", latest))
     assert status.etcd[0].alarms == ("NOSPACE",)
     assert status.etcd[2].role == "learner"
     assert status.problems == [
         "the etcd member controller-0 has raised the alarm NOSPACE",
         "the etcd member controller-2 is still a learner",
-        "the etcd member stranger: the lab has no machine for it",
+        "the etcd member unknown: the lab has no machine for it",
     ]
 
 

@@ -258,7 +258,7 @@ def test_labs_of_earlier_versions_and_labs_with_names_alike_stay(google: Google)
 @pytest.mark.parametrize(
     "path", [f"{PROJECT}/global/routes", f"{PROJECT}/aggregated/instances", f"{PROJECT}/aggregated/operations", ACCOUNT]
 )
-def test_a_question_that_fails_is_no_answer(google: Google, path: str) -> None:
+def test_failed_request_is_an_error(google: Google, path: str) -> None:
     google.has(*NETWORK, MINE)
     google.fails[path] = 403
     with pytest.raises(ToolchainError, match="Google does not permit it"):

@@ -92,7 +92,7 @@ def test_killed_between_the_two_files_the_entry_does_not_count(mirror: Path, mon
     record = Ledger(mirror)
     record.record("a/one", origin=Origin.SOURCE, made_of="a module")
     record.record("b/two", origin=Origin.SOURCE, made_of="a module")
-    (mirror / "a/one").write_text("built anew")
+    (mirror / "a/one").write_text("built again")
 
     def killed(file: Path, text: str, *, mode: int) -> None:
         if file.name == "SHA256SUMS":

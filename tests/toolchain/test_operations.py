@@ -30,7 +30,7 @@ pulumi.export("kubeconfig", pulumi.Output.secret("the-secret"))
 """
 # Of a lab on Google nothing is looked for on the host, which may have one of this name.
 SETTINGS = "# A toy.\nconfig:\n  toy:create:   {create}\n  toy:lab: {{substrate: gcp}}\n"
-PATIENCE = 30.0
+WAIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ class Running:
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "the `up` did not get to its second command"
@@ -232,7 +232,7 @@ def test_an_up_that_was_killed_is_finished_by_the_next(
     toy: Toy, running: Running, capfd: pytest.CaptureFixture[str]
 ) -> None:
     os.kill(running.pulumi, signal.SIGKILL)
-    assert running.process.wait(PATIENCE) != 0
+    assert running.process.wait(WAIT_SECONDS) != 0
 
     toy.create("true")
     assert toy.up() == 0
@@ -262,7 +262,7 @@ def test_a_plugin_that_a_killed_run_has_left_at_work_is_ended(toy: Toy, capfd: p
 
 def test_a_destroy_after_a_killed_up(toy: Toy, running: Running) -> None:
     os.kill(running.pulumi, signal.SIGKILL)
-    running.process.wait(PATIENCE)
+    running.process.wait(WAIT_SECONDS)
     assert operations.destroy(toy.workshop, toy.stack) == 0
     assert toy.resources() == set()
 
@@ -305,7 +305,7 @@ def test_a_command_that_changes_the_lab_by_itself_keeps_plain_pulumi_out(toy: To
     toy.create(f"touch {marker}")
     with operations.without_pulumi(toy.stack, "./hardway restore"):
         plain = toy.start_plain_pulumi()
-        said, _ = plain.communicate(timeout=PATIENCE)
+        said, _ = plain.communicate(timeout=WAIT_SECONDS)
         assert plain.returncode != 0
         assert "the stack is currently locked by 1 lock(s)" in said
         assert f"(pid {os.getpid()})" in said
@@ -347,7 +347,7 @@ def test_other_stacks_are_not_kept_waiting(toy: Toy, running: Running) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_up_ends_in_order(toy: Toy, running: Running, number: signal.Signals) -> None:
     running.process.send_signal(number)
-    said, _ = running.process.communicate(timeout=PATIENCE)
+    said, _ = running.process.communicate(timeout=WAIT_SECONDS)
     assert running.process.returncode != 0
     assert "Traceback" not in said
     place = toy.directory / ".state" / ".pulumi" / "locks"
@@ -357,7 +357,7 @@ def test_an_interrupted_up_ends_in_order(toy: Toy, running: Running, number: sig
     assert toy.resources() == {"quick", "slow"}
 
 
-def test_a_passphrase_that_is_lost_and_found(toy: Toy) -> None:
+def test_lost_passphrase_is_reported_and_accepted_when_restored(toy: Toy) -> None:
     assert toy.up() == 0
     passphrase = toy.directory / ".state" / "passphrase"
     kept = passphrase.read_text()

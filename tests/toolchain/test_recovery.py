@@ -63,7 +63,7 @@ def test_a_pid_that_another_program_has_now_is_dead(tmp_path: Path) -> None:
     assert not stale.exists()
 
 
-def test_a_process_that_is_not_buried_yet_is_dead(tmp_path: Path, live_pulumi: int) -> None:
+def test_zombie_process_counts_as_dead(tmp_path: Path, live_pulumi: int) -> None:
     os.kill(live_pulumi, signal.SIGKILL)
     os.waitid(os.P_PID, live_pulumi, os.WEXITED | os.WNOWAIT)
     stale = lock(tmp_path, live_pulumi)
@@ -71,7 +71,7 @@ def test_a_process_that_is_not_buried_yet_is_dead(tmp_path: Path, live_pulumi: i
     assert not stale.exists()
 
 
-def test_a_live_lock_is_reported_and_none_is_touched(tmp_path: Path, live_pulumi: int, dead_pid: int) -> None:
+def test_lock_in_use_is_reported_and_no_lock_is_removed(tmp_path: Path, live_pulumi: int, dead_pid: int) -> None:
     alive, stale = lock(tmp_path, live_pulumi), lock(tmp_path, dead_pid)
     with pytest.raises(ToolchainError, match=rf"process {live_pulumi} on .*since 2026-11-21T07:10:00 UTC"):
         recovery.clear_stale_locks(tmp_path, STACK)

@@ -105,7 +105,7 @@ def hard_way(request: pytest.FixtureRequest, no_output_in_a_string: None) -> Run
 
 
 @pytest.fixture(params=[stack for stack in SHAPES if stack not in HARD_WAY])
-def easy_way(request: pytest.FixtureRequest, no_output_in_a_string: None) -> Run:
+def kubeadm_lab(request: pytest.FixtureRequest, no_output_in_a_string: None) -> Run:
     """The program, run for each shape of lab that kubeadm makes."""
     return program(request.param)
 

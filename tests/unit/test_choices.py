@@ -91,12 +91,12 @@ def test_where_there_is_no_lab_everything_may_be_chosen(dev_stack: Stack) -> Non
         made.check(nothing, _with(dev_stack, KUBEADM))
 
 
-def test_what_the_program_registers_is_what_make_reads(easy_way: Run, dev: Run) -> None:
-    for run in (easy_way, dev):
+def test_what_the_program_registers_is_what_make_reads(kubeadm_lab: Run, dev: Run) -> None:
+    for run in (kubeadm_lab, dev):
         guard = run.named("machines-quorum", "command:local:Command")
         said = shell(str(guard.inputs["create"])).stdout
         found = made.made_with(state(said))
-        assert (found or {}).get("bootstrap") == ("kubeadm" if run is easy_way else None)
+        assert (found or {}).get("bootstrap") == ("kubeadm" if run is kubeadm_lab else None)
 
 
 def test_the_stack_knows_its_choices() -> None:

@@ -63,7 +63,7 @@ class Host:
         self.keys = dict.fromkeys(NAMES, key)
 
     def ask(self, key: str, *more: str) -> str:
-        """What is in the way of the lab with this key; nothing where its name is free or its own."""
+        """The refusal for a lab with this key; nothing where its name is free or its own."""
         tools = self.directory / "bin"
         tools.mkdir(exist_ok=True)
         (tools / "podman").write_text(FAKE.format(python=sys.executable))
@@ -178,7 +178,7 @@ def test_a_name_whose_lab_is_gone_is_free(host: Host) -> None:
 
 
 def test_another_labs_containers_below_the_own_record(host: Host) -> None:
-    """An earlier version in another checkout has made them anew."""
+    """An earlier version in another checkout has made them again."""
     host.ask(MINE, "--take")
     host.has_lab(THEIRS)
     assert fingerprint(THEIRS) in host.ask(MINE)

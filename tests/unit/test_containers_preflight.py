@@ -1,4 +1,4 @@
-"""The report of what is in the way of a lab of containers, with an engine and an ip that say what they are told to."""
+"""The preflight of labs in containers: its report, with false programs for the engine and ip."""
 
 import json
 import subprocess
@@ -103,7 +103,7 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
-def test_a_host_with_everything_is_taken_without_a_word(host: Host) -> None:
+def test_host_that_meets_all_preconditions_passes_without_output(host: Host) -> None:
     assert host.ask() == []
 
 
@@ -149,33 +149,33 @@ def test_too_little_memory_and_disk(host: Host) -> None:
     assert "MiB of disk are free, 1000000 machines want" in disk
 
 
-def test_an_engines_network_in_the_way(host: Host) -> None:
+def test_overlapping_network_of_an_engine_is_reported(host: Host) -> None:
     host.networks.append({"name": "other", "subnets": [{"subnet": "10.240.0.128/25"}], "network_interface": "br0"})
     (problem,) = host.ask()
     assert problem.startswith("10.240.0.0/24 overlaps 10.240.0.128/25, the podman network other")
     assert "lab.network" in problem
 
 
-def test_dockers_own_format_of_a_network_in_the_way(host: Host) -> None:
+def test_overlapping_docker_network_is_reported(host: Host) -> None:
     host.engine = "docker"
     host.networks = [DOCKER, {"Name": "host", "Id": "1", "IPAM": {"Config": None}}]
     (problem,) = host.ask(ranges=["172.16.0.0/12"])
     assert problem.startswith("172.16.0.0/12 overlaps 172.17.0.0/16, the docker network bridge")
 
 
-def test_a_route_in_the_way(host: Host) -> None:
+def test_overlapping_route_is_reported(host: Host) -> None:
     host.routes += [{"dst": "10.200.7.0/24", "dev": "tun0"}, {"dst": "10.0.0.1", "dev": "eth0"}]
     (problem,) = host.ask()
     assert problem.startswith("10.200.0.0/16 overlaps 10.200.7.0/24, a route by tun0")
 
 
 @pytest.mark.parametrize("route", ["0.0.0.0/1", "128.0.0.0/1", "8.0.0.0/5"])
-def test_a_vpn_that_takes_everything_is_in_nobodys_way(host: Host, route: str) -> None:
+def test_vpn_default_routes_do_not_conflict(host: Host, route: str) -> None:
     host.routes.append({"dst": route, "dev": "tun0"})
     assert host.ask() == []
 
 
-def test_a_route_of_the_ranges_own_size_is_in_the_way(host: Host) -> None:
+def test_route_of_the_same_size_is_reported(host: Host) -> None:
     host.routes.append({"dst": "10.0.0.0/8", "dev": "tun0"})
     (problem,) = host.ask()
     assert problem.startswith("10.200.0.0/16 overlaps 10.0.0.0/8, a route by tun0")
@@ -214,7 +214,7 @@ def test_a_name_server_that_pods_can_ask(server: str, is_reachable: bool) -> Non
     assert preflight._is_reachable(server) is is_reachable
 
 
-def test_a_range_of_ipv6_is_in_nobodys_way(host: Host) -> None:
+def test_ipv6_ranges_do_not_conflict(host: Host) -> None:
     host.networks.append({"name": "six", "subnets": [{"subnet": "fd00::/64"}], "network_interface": "br6"})
     assert host.ask() == []
 
@@ -244,9 +244,7 @@ def test_a_route_to_nowhere_is_no_crash(host: Host) -> None:
         ),
     ],
 )
-def test_the_labs_own_network_and_routes_are_not_in_its_way(
-    host: Host, engine: str, own: dict[str, Any], interface: str
-) -> None:
+def test_own_network_and_routes_do_not_conflict(host: Host, engine: str, own: dict[str, Any], interface: str) -> None:
     host.engine = engine
     host.networks = [own]
     host.routes += [
@@ -256,7 +254,7 @@ def test_the_labs_own_network_and_routes_are_not_in_its_way(
     assert host.ask() == []
 
 
-def test_everything_that_is_in_the_way_stands_in_one_report(host: Host) -> None:
+def test_all_failed_preconditions_are_in_one_report(host: Host) -> None:
     host.mirror_filled = host.has_image = False
     host.networks.append({"name": "other", "subnets": [{"subnet": "10.200.0.0/24"}], "network_interface": "br0"})
     host.routes.append({"dst": "10.240.0.0/16", "dev": "tun0"})
@@ -265,7 +263,7 @@ def test_everything_that_is_in_the_way_stands_in_one_report(host: Host) -> None:
         assert words in found
 
 
-def test_the_substrate_asks_for_exactly_what_the_program_takes(dev: Run) -> None:
+def test_preflight_arguments_equal_those_of_the_program(dev: Run) -> None:
     command = dev.named("machines-preflight", "command:local:Command").inputs["create"]
     words = command.split()
     for option in ("--engine", "--network", "--image", "--mirror", "--machines", "--ranges"):

@@ -80,8 +80,8 @@ def test_controllers_have_objects_nodes_and_their_link(dev: Run) -> None:
     assert "/usr/local/bin/kube-apiserver" in controller.units["kube-apiserver.service"].own
 
 
-def test_kubelets_that_kubeadm_starts_are_units(easy_way: Run) -> None:
-    for machine in machines_of(easy_way).values():
+def test_kubelets_that_kubeadm_starts_are_units(kubeadm_lab: Run) -> None:
+    for machine in machines_of(kubeadm_lab).values():
         if not machine.name.startswith("load"):
             assert machine.units["kubelet.service"].by_step is False
 

@@ -211,12 +211,12 @@ LAB_2: Mapping[tuple[str, str], Mapping[str, Any]] = {
 """All that the stack `gcp` asks Google for, and nothing else."""
 
 
-def test_google_is_asked_for_what_the_table_says_and_nothing_else(gcp: Run) -> None:
+def test_gcp_creates_exactly_the_resources_of_the_table(gcp: Run) -> None:
     assert of_google(gcp).keys() == LAB_2.keys()
 
 
 @pytest.mark.parametrize("key", sorted(LAB_2))
-def test_every_argument_is_as_lab_2_has_it(gcp: Run, key: tuple[str, str]) -> None:
+def test_resource_arguments_equal_those_of_lab_2(gcp: Run, key: tuple[str, str]) -> None:
     given = {name: value for name, value in of_google(gcp)[key].inputs.items() if name != "__defaults"}
     if key[0] == "Firewall":
         assert given.pop("direction", "INGRESS") == "INGRESS"
@@ -225,7 +225,7 @@ def test_every_argument_is_as_lab_2_has_it(gcp: Run, key: tuple[str, str]) -> No
     assert given == LAB_2[key]
 
 
-def test_everything_says_whose_it_is_and_no_lab_is_replaced_for_that(gcp: Run, classic: Run) -> None:
+def test_resources_have_the_identity_and_older_labs_are_not_replaced(gcp: Run, classic: Run) -> None:
     """A membership goes with its group. A changed description would be another resource; labels would not."""
     for lab in (gcp, classic):
         for (kind, _), each in of_google(lab).items():
@@ -275,21 +275,21 @@ CLASSIC: Mapping[tuple[str, str], Mapping[str, Any]] = {
 
 
 @pytest.mark.parametrize("key", sorted(CLASSIC))
-def test_the_classic_form_asks_nginx_for_healthz(classic: Run, key: tuple[str, str]) -> None:
+def test_classic_health_check_requests_healthz_from_nginx(classic: Run, key: tuple[str, str]) -> None:
     given = dict(of_google(classic)[key].inputs)
     if key[0] in DESCRIBED:
         assert given.pop("description") == f"hardway-lab=gcp-classic hardway-key={IDENTITY}"
     assert given == CLASSIC[key]
 
 
-def test_each_form_makes_nothing_of_the_other(gcp: Run, classic: Run) -> None:
+def test_each_load_balancing_creates_no_resource_of_the_other(gcp: Run, classic: Run) -> None:
     one, other = ({kind for kind, _ in of_google(lab)} for lab in (gcp, classic))
     assert one - other == {"RegionHealthCheck", "RegionBackendService", "InstanceGroup", "InstanceGroupMembership"}
     assert other - one == {"HttpHealthCheck", "TargetPool"}
 
 
-def test_the_controllers_answer_what_either_health_check_asks(gcp: Run, classic: Run) -> None:
-    """Without a certificate of the client: strangers may ask for health, and nothing else."""
+def test_controllers_answer_both_health_checks(gcp: Run, classic: Run) -> None:
+    """Without a certificate of the client: anonymous clients may ask for health, and nothing else."""
     path = "/etc/kubernetes/config/authentication.yaml"
     anonymous = gcp.yaml_file("control-plane-controller-0", path)["anonymous"]
     asked = of_google(gcp)["RegionHealthCheck", "machines-balancer-check"].inputs["httpsHealthCheck"]["requestPath"]
@@ -297,7 +297,7 @@ def test_the_controllers_answer_what_either_health_check_asks(gcp: Run, classic:
     assert "location = /healthz {" in classic.file("control-plane-controller-0", "/etc/nginx/nginx.conf")
 
 
-def test_spot_machines_stop_instead_of_going(gcp: Run, classic: Run) -> None:
+def test_spot_machines_are_stopped_and_not_deleted(gcp: Run, classic: Run) -> None:
     for (kind, _), each in of_google(classic).items():
         if kind == "Instance":
             assert each.inputs["scheduling"] == {
@@ -309,7 +309,7 @@ def test_spot_machines_stop_instead_of_going(gcp: Run, classic: Run) -> None:
     assert not any("scheduling" in each.inputs for each in of_google(gcp).values())
 
 
-def test_the_world_comes_in_where_it_is_named(classic: Run) -> None:
+def test_all_addresses_are_allowed_only_by_name(classic: Run) -> None:
     assert of_google(classic)["Firewall", "machines-external"].inputs["sourceRanges"] == ["0.0.0.0/0"]
 
 
@@ -319,7 +319,7 @@ def test_dedicated_etcd_members_are_no_backends(classic: Run) -> None:
     assert "etcd" not in str(of_google(classic)["TargetPool", "machines-balancer-pool"].inputs["instances"])
 
 
-def test_workers_and_people_know_the_static_address_and_the_rest_of_the_control_plane_its_own(gcp: Run) -> None:
+def test_workers_and_users_use_the_static_address_and_the_control_plane_its_own(gcp: Run) -> None:
     endpoint = f"https://{external_address('machines-api-address')}:6443"
     assert gcp.outputs["endpoint"] == endpoint
     assert endpoint in gcp.outputs["kubeconfig"]
@@ -333,14 +333,14 @@ def test_workers_and_people_know_the_static_address_and_the_rest_of_the_control_
     assert external_address("machines-api-address") in request.inputs["ipAddresses"]
 
 
-def test_machines_are_reached_outside_and_know_each_other_inside(gcp: Run) -> None:
+def test_ssh_uses_external_and_machines_use_internal_addresses(gcp: Run) -> None:
     hosts = {each.inputs["connection"]["host"] for each in gcp.of_type("command:remote:Command")}
     assert hosts == {external_address(f"machines-{machine}-address") for machine in MACHINES}
     assert gcp.flags("control-plane-controller-0", "kube-apiserver")["advertise-address"] == "10.240.0.10"
     assert "10.240.0.20 worker-0.gcp.hardway.internal worker-0" in gcp.script("neighbours-controller-0")
 
 
-def test_the_host_key_is_hidden_from_plain_state_and_everything_else_is_seen_in_a_preview(gcp: Run) -> None:
+def test_host_key_is_secret_and_everything_else_is_shown_in_a_preview(gcp: Run) -> None:
     for (kind, _), each in of_google(gcp).items():
         assert each.secret == ({"metadata"} if kind == "Instance" else frozenset())
         if kind == "Instance":
@@ -350,7 +350,7 @@ def test_the_host_key_is_hidden_from_plain_state_and_everything_else_is_seen_in_
             assert hidden == ["hardway-host-key"]
 
 
-def test_machines_get_the_official_releases_and_their_own_sums(gcp: Run) -> None:
+def test_machines_use_official_releases_and_published_checksums(gcp: Run) -> None:
     fetched = [
         line.split()
         for step in ("worker-0-node", "control-plane-controller-0", "etcd-controller-0")
@@ -394,7 +394,7 @@ def test_the_order_is_in_the_graph(gcp: Run, later: str, earlier: str) -> None:
     assert earlier in gcp.before(resource)
 
 
-def test_machines_are_made_at_once_and_beside_the_balancer(gcp: Run) -> None:
+def test_machines_and_load_balancer_are_created_in_parallel(gcp: Run) -> None:
     for one, other in (("controller-0", "controller-1"), ("worker-0", "controller-0")):
         assert f"machines-{other}" not in gcp.before(gcp.machines[external_address(f"machines-{one}-address")])
     for step in gcp.of_type("command:remote:Command"):
@@ -402,17 +402,17 @@ def test_machines_are_made_at_once_and_beside_the_balancer(gcp: Run) -> None:
             assert "machines-balancer-rule" not in gcp.before(step), step.name
 
 
-def test_whatever_has_a_fixed_name_goes_before_it_comes_anew(gcp: Run) -> None:
+def test_resources_with_fixed_names_are_deleted_before_they_are_replaced(gcp: Run) -> None:
     for each in of_google(gcp).values():
         assert each.request.deleteBeforeReplace, each.name
 
 
-def test_nothing_asks_google_in_a_preview(gcp: Run) -> None:
+def test_preview_sends_no_request_to_google(gcp: Run) -> None:
     """No data source: the mocked engine fails on every call."""
     assert run_program("gcp", lab_of("gcp"), preview=True).resources
 
 
-def test_another_machine_type_is_no_new_machine_for_the_quorum(gcp: Run) -> None:
+def test_machine_type_change_is_no_new_machine_for_the_quorum_guard(gcp: Run) -> None:
     def members(**settings: Any) -> str:
         lab = {**lab_of("gcp"), "workers": 1, "gcp": {**lab_of("gcp")["gcp"], **settings}}
         return str(run_program("gcp", lab).named("machines-quorum", "command:local:Command").inputs["create"])
@@ -538,7 +538,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str, str]] = {
 
 
 @pytest.mark.parametrize("kind", sorted(BAD))
-def test_a_mistake_is_reported_with_its_key_and_its_remedy(kind: str) -> None:
+def test_mistake_is_reported_with_key_and_solution(kind: str) -> None:
     lab, key, what, fix = BAD[kind]
     problem = problems(**lab)[0]
     assert problem.keys[0] == key
@@ -557,7 +557,7 @@ def test_a_name_that_google_does_not_take_is_reported() -> None:
     assert "69 letters" in problem.what
 
 
-def test_one_report_has_it_all() -> None:
+def test_all_problems_are_in_one_report() -> None:
     found = problems(**settings(sources=[], zones=["europe-west3-b"], worker_type="x"), load_balancers=2)
     assert [each.keys[0] for each in found] == [
         "lab.gcp.worker_type",
@@ -573,11 +573,11 @@ def test_the_api_may_have_a_name(gcp: Run) -> None:
     assert f"{external_address('machines-api-address')} api.hardway.example\n" in table
 
 
-def test_a_zero_is_no_load_balancer() -> None:
+def test_zero_load_balancers_are_accepted() -> None:
     assert parse("gcp", {**lab_of("gcp"), "load_balancers": 0}).machines
 
 
-def test_arm_is_arm_everywhere() -> None:
+def test_arm_machine_type_needs_arm_image_and_artifacts() -> None:
     arm = settings(controller_type="t2a-standard-1", worker_type="t2a-standard-1", image="debian-cloud/debian-12-arm64")
     lab = run_program("gcp", {**lab_of("gcp"), **arm})
     assert "/arm64/kubelet " in lab.script("worker-0-node")
@@ -647,7 +647,7 @@ def test_the_trial_lab_reserves_no_address_but_the_apis(trial: Run) -> None:
     assert set(callers) == {f"{address}/32" for address in given}
 
 
-def test_the_trial_lab_ends_by_itself(trial: Run) -> None:
+def test_trial_lab_is_deleted_after_its_hours(trial: Run) -> None:
     for (kind, _), each in of_google(trial).items():
         if kind == "Instance":
             assert each.inputs["scheduling"] == {
@@ -658,7 +658,7 @@ def test_the_trial_lab_ends_by_itself(trial: Run) -> None:
             }
 
 
-def test_labels_of_ones_own_stand_where_they_can_be_changed() -> None:
+def test_own_labels_are_on_resources_that_can_change_them() -> None:
     lab = run_program("gcp", {**lab_of("gcp"), **settings(labels={"owner": "me"})})
     both = {"owner": "me", **LABELS}
     for (kind, _), each in of_google(lab).items():
@@ -677,7 +677,7 @@ http { server { listen 169.254.169.254:80; location /computeMetadata/v1/instance
 """
 
 
-def test_the_startup_script_gives_sshd_the_pinned_key_and_lets_root_in(tmp_path: Path, tools: NodeTools) -> None:
+def test_startup_script_installs_the_pinned_host_key_and_allows_root(tmp_path: Path, tools: NodeTools) -> None:
     """With a metadata server of our own at its address; only systemctl is a stand-in."""
     (tmp_path / "nginx.conf").write_text(NGINX)
     (tmp_path / "ssh-keys").write_text("root:ssh-ed25519 AAAA root\nother:ssh-ed25519 BBBB other")

@@ -161,7 +161,7 @@ def described(lab: str, key: str) -> str:
         ),
     ],
 )
-def test_another_labs_names_are_refused_with_the_ways_to_go_on(
+def test_names_of_another_lab_are_refused_with_solutions(
     google: Google, kind: str, resource: dict[str, Any], shown: str
 ) -> None:
     google.others[kind] = [resource]
@@ -180,14 +180,14 @@ def test_another_labs_names_are_refused_with_the_ways_to_go_on(
     assert preflight(google) == (0, [])
 
 
-def test_names_that_begin_like_the_labs_and_its_own_are_not_in_the_way(google: Google) -> None:
+def test_similar_names_and_own_names_do_not_conflict(google: Google) -> None:
     google.others["networks"] = [{"name": "hardway-gcp-two"}, {"name": "hardway-gcptwo"}, {"name": "default"}]
     google.others["firewalls"] = [{"name": "hardway-gcp-api", "description": described("gcp", KEY)}]
     assert preflight(google, *NEW) == (0, [])
 
 
 @pytest.mark.parametrize("path", ["global/networks", "aggregated/targetPools", "aggregated/instanceGroups"])
-def test_a_list_that_fails_or_is_not_whole_is_no_free_name(google: Google, path: str) -> None:
+def test_failed_or_incomplete_list_is_an_error(google: Google, path: str) -> None:
     google.errors[f"/compute/v1/projects/mine/{path}"] = (503, "<html>")
     assert preflight(google, *NEW)[0] == 1
     warning = {"code": "UNREACHABLE", "message": "the zone is unreachable"}
@@ -197,14 +197,14 @@ def test_a_list_that_fails_or_is_not_whole_is_no_free_name(google: Google, path:
     assert status == 1 and problem.endswith("is not complete: the zone is unreachable")
 
 
-def test_a_project_with_room_passes(google: Google) -> None:
+def test_project_with_enough_quota_passes(google: Google) -> None:
     assert preflight(google) == (0, [])
     assert {authorization for _, _, authorization in google.asked} == {f"Bearer {TOKEN}"}
     filters = [query["filter"] for _, query, _ in google.asked if "filter" in query]
     assert filters == [["labels.hardway-lab=gcp"]] * 2
 
 
-def test_the_examples_are_refused_without_a_question(google: Google) -> None:
+def test_examples_are_refused_without_a_request(google: Google) -> None:
     for project in ("your-project", "YOUR-PROJECT"):
         status, found = preflight(google, project=project, sources="203.0.113.0/24")
         assert status == 1
@@ -238,7 +238,7 @@ def test_a_quota_of_all_regions_together(google: Google) -> None:
     assert "(CPUS_ALL_REGIONS): the lab needs 6 more, and of 12 in the project mine 8 are in use" in problem
 
 
-def test_all_that_is_too_small_stands_in_one_report(google: Google) -> None:
+def test_all_small_quotas_are_in_one_report(google: Google) -> None:
     google.quotas.update(CPUS=(4, 0), IN_USE_ADDRESSES=(3, 0), STATIC_ADDRESSES=(0, 0))
     assert len(preflight(google)[1]) == 3
 
@@ -284,7 +284,7 @@ def test_both_apis_off(google: Google) -> None:
         ((200, "<html>"), "cannot be read"),
     ],
 )
-def test_a_question_that_fails_is_no_answer(google: Google, error: tuple[int, Any], says: str) -> None:
+def test_failed_request_is_an_error(google: Google, error: tuple[int, Any], says: str) -> None:
     google.errors["/compute/v1/projects/mine/regions"] = error
     status, (problem,) = preflight(google)
     assert status == 1

@@ -61,7 +61,7 @@ def report(
     return asyncio.run(preflight.check(plan, Credentials(), MARKS))
 
 
-def test_nothing_is_wrong_with_fine_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hosts_that_meet_all_preconditions_have_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report(monkeypatch) == {}
 
 
@@ -167,7 +167,7 @@ HINDRANCES: dict[str, tuple[Host, dict[str, list[str]], str]] = {
 
 
 @pytest.mark.parametrize("name", HINDRANCES)
-def test_a_hindrance_is_said_of_the_host_that_has_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_problem_is_reported_for_its_host(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     at, said, words = HINDRANCES[name]
     found = report(monkeypatch, {at.name: fine(at, **said)})
     assert list(found) == [at.name]
@@ -175,7 +175,7 @@ def test_a_hindrance_is_said_of_the_host_that_has_it(name: str, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("skew", "words"), [(60.0, "its clock is 60 s ahead of"), (-60.0, "its clock is 60 s behind")])
-def test_a_wrong_clock_is_said(skew: float, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_clock_is_reported(skew: float, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = report(monkeypatch, {"node": replace(fine(NODE), skew=skew)})
     assert words in found["node"][0]
 
@@ -217,7 +217,7 @@ def test_a_wrong_clock_is_said(skew: float, words: str, monkeypatch: pytest.Monk
         (NODE, {"mac": ["08:00:27:00:00:01 eth1", "52:54:00:00:00:20 eth0"]}),
     ],
 )
-def test_what_is_in_nobodys_way_is_not_said(
+def test_harmless_findings_are_not_reported(
     at: Host, said: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert report(monkeypatch, {at.name: fine(at, **said)}) == {}
@@ -269,7 +269,7 @@ def probe() -> Callable[[], str]:
     return run
 
 
-def test_the_probe_says_what_is_asked_of_it(probe: Callable[[], str]) -> None:
+def test_probe_prints_what_the_preflight_reads(probe: Callable[[], str]) -> None:
     said = probe().splitlines()
     words = {line.split()[0] for line in said}
     assert {"arch", "cgroup", "memavailable", "swaptotal", "swapfree", "disk", "mac", "route", "address"} <= words
@@ -280,7 +280,7 @@ def test_the_probe_says_what_is_asked_of_it(probe: Callable[[], str]) -> None:
 
 
 @pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
-def test_the_probe_says_who_listens(probe: Callable[[], str], family: socket.AddressFamily, address: str) -> None:
+def test_probe_prints_listening_processes(probe: Callable[[], str], family: socket.AddressFamily, address: str) -> None:
     """A port that nobody seems to have, or that is looked for in one family of addresses only."""
     with socket.create_server((address, 0), family=family) as listener:
         port = listener.getsockname()[1]
@@ -336,7 +336,7 @@ def test_equal_addresses_of_a_nat_are_no_copies(monkeypatch: pytest.MonkeyPatch)
     assert report(monkeypatch, answers) == {}
 
 
-def test_a_device_that_takes_vxlan_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_vxlan_device_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: dict[str, Findings | str] = {
         "node": fine(NODE, udp=["12B5"]),
         "server": fine(SERVER, blocked=["192.168.1.20:4789/udp"]),

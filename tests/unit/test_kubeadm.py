@@ -30,17 +30,17 @@ def documents(run: Run, step: str) -> dict[str, dict[str, object]]:
     return {each["kind"]: each for each in yaml.safe_load_all(run.file(step, SETTINGS))}
 
 
-def test_the_api_is_reached_through_the_balancer(easy_way: Run) -> None:
-    cluster = documents(easy_way, INIT)["ClusterConfiguration"]
-    endpoint = easy_way.outputs["endpoint"].removeprefix("https://")
+def test_the_api_is_reached_through_the_balancer(kubeadm_lab: Run) -> None:
+    cluster = documents(kubeadm_lab, INIT)["ClusterConfiguration"]
+    endpoint = kubeadm_lab.outputs["endpoint"].removeprefix("https://")
     assert cluster["controlPlaneEndpoint"] == endpoint
     assert endpoint.removesuffix(":6443") in cluster["apiServer"]["certSANs"]  # type: ignore[index]
-    discovery = yaml.safe_load(easy_way.secret_file(JOIN, "/etc/hardway/discovery.conf"))
-    assert discovery["clusters"][0]["cluster"]["server"] == easy_way.outputs["endpoint"]
+    discovery = yaml.safe_load(kubeadm_lab.secret_file(JOIN, "/etc/hardway/discovery.conf"))
+    assert discovery["clusters"][0]["cluster"]["server"] == kubeadm_lab.outputs["endpoint"]
 
 
-def test_only_what_has_a_reason_differs_from_kubeadms_defaults(easy_way: Run) -> None:
-    cluster = documents(easy_way, INIT)["ClusterConfiguration"]
+def test_only_what_has_a_reason_differs_from_kubeadms_defaults(kubeadm_lab: Run) -> None:
+    cluster = documents(kubeadm_lab, INIT)["ClusterConfiguration"]
     own = {
         program: [flag["name"] for flag in cluster[program].get("extraArgs", [])]  # type: ignore[attr-defined]
         for program in ("apiServer", "controllerManager", "scheduler")
@@ -66,13 +66,13 @@ def test_only_what_has_a_reason_differs_from_kubeadms_defaults(easy_way: Run) ->
     }
     for step in (INIT, JOIN):
         kind = "InitConfiguration" if step == INIT else "JoinConfiguration"
-        registration = documents(easy_way, step)[kind]["nodeRegistration"]
+        registration = documents(kubeadm_lab, step)[kind]["nodeRegistration"]
         assert registration["ignorePreflightErrors"] == ["Mem", "Swap", "SystemVerification"]  # type: ignore[index]
         assert "taints" not in registration  # type: ignore[operator]
 
 
-def test_the_api_servers_pod_has_its_audit_policy_and_a_place_for_the_log(easy_way: Run) -> None:
-    server = documents(easy_way, INIT)["ClusterConfiguration"]["apiServer"]
+def test_the_api_servers_pod_has_its_audit_policy_and_a_place_for_the_log(kubeadm_lab: Run) -> None:
+    server = documents(kubeadm_lab, INIT)["ClusterConfiguration"]["apiServer"]
     flags = {flag["name"]: flag["value"] for flag in server["extraArgs"]}  # type: ignore[index]
     policy, log = flags["audit-policy-file"], Path(flags["audit-log-path"])
     assert server["extraVolumes"] == [  # type: ignore[index]
@@ -85,24 +85,24 @@ def test_the_api_servers_pod_has_its_audit_policy_and_a_place_for_the_log(easy_w
             "pathType": "DirectoryOrCreate",
         },
     ]
-    for machine in easy_way.outputs["machines"]:
+    for machine in kubeadm_lab.outputs["machines"]:
         if machine["pod_cidr"]:
             step = f"kubeadm-node-{machine['name']}"
             has_api_server = "controller" in machine["roles"]
-            assert (policy in easy_way.files(step)) == has_api_server
-            assert (f"\ninstall -d -m 0700 {log.parent}\n" in easy_way.script(step)) == has_api_server
-    assert yaml.safe_load(easy_way.file("kubeadm-node-controller-0", policy))["kind"] == "Policy"
+            assert (policy in kubeadm_lab.files(step)) == has_api_server
+            assert (f"\ninstall -d -m 0700 {log.parent}\n" in kubeadm_lab.script(step)) == has_api_server
+    assert yaml.safe_load(kubeadm_lab.file("kubeadm-node-controller-0", policy))["kind"] == "Policy"
 
 
-def test_what_the_kubelet_is_started_with_is_for_root_alone(easy_way: Run) -> None:
+def test_kubelet_unit_files_are_readable_by_root_only(kubeadm_lab: Run) -> None:
     """Where it is the lab's: CIS Benchmark 4.1.1 and 4.1.9."""
-    script = easy_way.script("kubeadm-node-worker-0")
+    script = kubeadm_lab.script("kubeadm-node-worker-0")
     units = re.findall(r"^file /etc/systemd/system/kubelet\.service(?:\.d/10-kubeadm\.conf)? (\S+)", script, re.M)
     assert units in (["0600", "0600"], []), "none where the unit comes with upstream's package"
     assert script.rindex("\n. /usr/local/lib/hardway/kubeadm.sh\n") < script.rindex("\nclose_kubelet_config\n")
 
 
-def test_the_kubelets_configuration_is_closed_when_kubeadm_has_written_it(tmp_path: Path) -> None:
+def test_kubelet_configuration_gets_mode_0600_after_kubeadm(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     (tmp_path / "steps" / "node").mkdir(parents=True)
     verbs = VERBS.read_text().replace("/var/lib/kubelet/config.yaml", str(file))
@@ -137,69 +137,71 @@ def test_preflight_errors_are_errors_on_machines_with_a_kernel_of_their_own() ->
                 assert line.split()[1].removeprefix("file:///var/lib/hardway/mirror/") in uploaded
 
 
-def test_only_the_machine_that_the_lab_began_with_makes_a_cluster(easy_way: Run) -> None:
-    assert "kubeadm-founders" in easy_way.before(easy_way.named(INIT))
-    assert f"\ninit_cluster {easy_way.outputs['endpoint']} controller-0" in easy_way.script(INIT)
-    founders = str(easy_way.named("kubeadm-founders", "command:local:Command").inputs["create"])
+def test_only_the_initial_machine_bootstraps_a_cluster(kubeadm_lab: Run) -> None:
+    assert "kubeadm-founders" in kubeadm_lab.before(kubeadm_lab.named(INIT))
+    assert f"\ninit_cluster {kubeadm_lab.outputs['endpoint']} controller-0" in kubeadm_lab.script(INIT)
+    founders = str(kubeadm_lab.named("kubeadm-founders", "command:local:Command").inputs["create"])
     assert "controller-0 " in founders and "controller-1" not in founders
 
 
-def test_a_machine_is_known_by_its_label(easy_way: Run) -> None:
-    told = easy_way.script(ADMISSION).split("<<'END'\n")[1].split("\nEND\n")[0]
+def test_a_machine_is_known_by_its_label(kubeadm_lab: Run) -> None:
+    told = kubeadm_lab.script(ADMISSION).split("<<'END'\n")[1].split("\nEND\n")[0]
     admitted = dict(line.split()[:2] for line in told.splitlines())
-    nodes = [each["name"] for each in easy_way.outputs["machines"] if each["pod_cidr"]]
+    nodes = [each["name"] for each in kubeadm_lab.outputs["machines"] if each["pod_cidr"]]
     assert sorted(admitted) == sorted(nodes)
     for name, label in admitted.items():
-        assert f"hardway/machine={label}\n" in easy_way.file(f"kubeadm-{name}", SETTINGS)
+        assert f"hardway/machine={label}\n" in kubeadm_lab.file(f"kubeadm-{name}", SETTINGS)
 
 
-def test_kubelet_has_the_address_of_its_machine(easy_way: Run) -> None:
+def test_kubelet_has_the_address_of_its_machine(kubeadm_lab: Run) -> None:
     """Without it, the kubelet takes the address of the default route."""
-    for machine in (each for each in easy_way.outputs["machines"] if each["pod_cidr"]):
-        found = documents(easy_way, f"kubeadm-{machine['name']}")
+    for machine in (each for each in kubeadm_lab.outputs["machines"] if each["pod_cidr"]):
+        found = documents(kubeadm_lab, f"kubeadm-{machine['name']}")
         kind = "InitConfiguration" if "InitConfiguration" in found else "JoinConfiguration"
         arguments = found[kind]["nodeRegistration"]["kubeletExtraArgs"]  # type: ignore[index]
         assert {"name": "node-ip", "value": machine["address"]} in arguments, machine["name"]
 
 
-def test_machines_join_at_once_and_the_token_comes_meanwhile(easy_way: Run) -> None:
-    joins = [f"kubeadm-{each['name']}" for each in easy_way.outputs["machines"] if each["pod_cidr"]]
+def test_machines_join_in_parallel_and_wait_for_the_token(kubeadm_lab: Run) -> None:
+    joins = [f"kubeadm-{each['name']}" for each in kubeadm_lab.outputs["machines"] if each["pod_cidr"]]
     joins.remove(INIT)
     for join in joins:
-        before = easy_way.before(easy_way.named(join))
+        before = kubeadm_lab.before(kubeadm_lab.named(join))
         assert INIT in before and not {*joins, ADMISSION} & before
         assert f"container-runtime-{join.removeprefix('kubeadm-')}-images" in before
-    assert INIT in easy_way.before(easy_way.named(ADMISSION))
-    assert not set(joins) & easy_way.before(easy_way.named(ADMISSION)), "they wait for the token that it gives them"
+    assert INIT in kubeadm_lab.before(kubeadm_lab.named(ADMISSION))
+    assert not set(joins) & kubeadm_lab.before(kubeadm_lab.named(ADMISSION)), (
+        "they wait for the token that it gives them"
+    )
 
 
-def test_ports_are_looked_at_on_all_machines_before_kubeadm_does_anything(easy_way: Run) -> None:
-    checks = {f"kubeadm-node-{each['name']}" for each in easy_way.outputs["machines"] if each["pod_cidr"]}
-    assert checks <= easy_way.before(easy_way.named(INIT))
-    assert "\n10250 kubelet\n" in easy_way.script("kubeadm-node-worker-0")
-    assert "\n2379 etcd, clients\n" in easy_way.script("kubeadm-node-controller-0")
+def test_ports_of_all_machines_are_checked_before_kubeadm_runs(kubeadm_lab: Run) -> None:
+    checks = {f"kubeadm-node-{each['name']}" for each in kubeadm_lab.outputs["machines"] if each["pod_cidr"]}
+    assert checks <= kubeadm_lab.before(kubeadm_lab.named(INIT))
+    assert "\n10250 kubelet\n" in kubeadm_lab.script("kubeadm-node-worker-0")
+    assert "\n2379 etcd, clients\n" in kubeadm_lab.script("kubeadm-node-controller-0")
 
 
-def test_nothing_of_the_labs_lies_where_the_kubelet_looks_for_static_pods(easy_way: Run) -> None:
+def test_lab_writes_no_file_into_the_static_pod_directory(kubeadm_lab: Run) -> None:
     """Manifests that it takes for pods, and complains about for ever."""
-    steps = [each.name for each in easy_way.of_type("command:remote:Command")]
+    steps = [each.name for each in kubeadm_lab.of_type("command:remote:Command")]
     assert INIT in steps
-    assert [step for step in steps if "/etc/kubernetes/manifests/" in easy_way.script(step)] == []
+    assert [step for step in steps if "/etc/kubernetes/manifests/" in kubeadm_lab.script(step)] == []
 
 
-def test_what_kubeadm_is_given_comes_from_the_stack_unless_it_makes_its_own(easy_way: Run) -> None:
-    given = {path.removeprefix("/etc/kubernetes/pki/") for path in easy_way.files(INIT) if "/pki/" in path}
+def test_kubeadm_gets_the_cas_of_the_stack_unless_it_creates_its_own(kubeadm_lab: Run) -> None:
+    given = {path.removeprefix("/etc/kubernetes/pki/") for path in kubeadm_lab.files(INIT) if "/pki/" in path}
     pairs = {"ca.crt", "ca.key", "etcd/ca.crt", "etcd/ca.key", "front-proxy-ca.crt", "front-proxy-ca.key"}
-    own = easy_way.outputs["ca_certificate"] != "CERTIFICATE-pki-kubernetes-ca"
+    own = kubeadm_lab.outputs["ca_certificate"] != "CERTIFICATE-pki-kubernetes-ca"
     assert given == (set() if own else pairs | {"sa.key", "sa.pub"})
-    assert not [path for path in easy_way.files(JOIN) if "/pki/" in path], "a worker gets no key of an authority"
-    assert "kubeconfig" in easy_way.secret_outputs
-    assert ("cat /etc/kubernetes/admin.conf" in easy_way.script(INIT)) == own
+    assert not [path for path in kubeadm_lab.files(JOIN) if "/pki/" in path], "a worker gets no key of an authority"
+    assert "kubeconfig" in kubeadm_lab.secret_outputs
+    assert ("cat /etc/kubernetes/admin.conf" in kubeadm_lab.script(INIT)) == own
     if own:
-        assert {"stdout", "stderr"} <= set(easy_way.named(INIT).request.additionalSecretOutputs)
+        assert {"stdout", "stderr"} <= set(kubeadm_lab.named(INIT).request.additionalSecretOutputs)
 
 
-def test_of_a_kubeconfig_that_a_machine_prints_three_fields_are_used() -> None:
+def test_three_fields_of_a_printed_kubeconfig_are_used() -> None:
     """On the host that runs Pulumi kubectl would run what stands below `exec`."""
     own = program("kubeadm-own")
     printed, shown = yaml.safe_load(ADMIN_CONF), yaml.safe_load(own.outputs["kubeconfig"])
@@ -287,11 +289,11 @@ def test_a_join_token_is_one_that_kubernetes_takes_and_random() -> None:
 
 
 @pytest.mark.parametrize("step", [INIT, JOIN])
-def test_kubeadm_itself_takes_its_configuration(easy_way: Run, step: str, tmp_path: Path) -> None:
+def test_kubeadm_itself_takes_its_configuration(kubeadm_lab: Run, step: str, tmp_path: Path) -> None:
     assert KUBEADM.exists(), "./hardway setup puts kubeadm into the mirror"
     discovery = tmp_path / "discovery.conf"
     discovery.write_text(discovery_file(server="https://192.0.2.1:6443", ca_certificate="none", token="a.b"))
-    text = easy_way.file(step, SETTINGS).replace(DISCOVERY, str(discovery))
+    text = kubeadm_lab.file(step, SETTINGS).replace(DISCOVERY, str(discovery))
     assert _validated(tmp_path, text).returncode == 0, _validated(tmp_path, text).stderr
     assert "unknown field" not in _validated(tmp_path, text).stderr
     wrong = _validated(tmp_path, text.replace("nodeRegistration:", "nodeRegistrations:"))
@@ -323,7 +325,7 @@ def shell(script: str, tmp_path: Path, **commands: str) -> subprocess.CompletedP
     )
 
 
-def test_a_port_that_is_taken_is_shown_with_all_others_and_who_has_it(tmp_path: Path) -> None:
+def test_all_ports_in_use_are_shown_with_their_process(tmp_path: Path) -> None:
     listening = "case $* in *:10250*) echo 'LISTEN 0 9 *:10250 *:* users:((\"nc\",pid=77,fd=3))' ;; esac"
     table = "ports <<'END'\n6443 Kubernetes API server\n10250 kubelet\nEND"
     taken = shell(table, tmp_path, ss=listening, hostname="echo here")
@@ -335,7 +337,7 @@ def test_a_port_that_is_taken_is_shown_with_all_others_and_who_has_it(tmp_path: 
     assert shell(table, tmp_path, ss=":", hostname="echo here").returncode == 0
 
 
-def test_a_machine_that_has_joined_has_its_ports_taken_by_itself(tmp_path: Path) -> None:
+def test_ports_used_by_the_joined_machine_itself_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "hardway" / "steps" / "node").mkdir(parents=True)
     (tmp_path / "hardway" / "steps" / "node" / "finished").touch()
     assert shell("ports <<<'10250 kubelet'", tmp_path, ss="echo LISTEN").returncode == 0
@@ -351,7 +353,7 @@ def test_a_machine_that_has_joined_has_its_ports_taken_by_itself(tmp_path: Path)
     ],
 )
 def test_a_second_cluster_is_never_made(tmp_path: Path, verb: str, answers: bool, told: list[str]) -> None:
-    """Where the others do not answer, a first controller that was made anew must not begin from nothing."""
+    """Where the others do not answer, a first controller that was recreated must not begin from nothing."""
     (tmp_path / "hardway" / "steps" / "node").mkdir(parents=True)
     (tmp_path / "rejoin").touch()
     said = tmp_path / "said"
@@ -371,7 +373,7 @@ def test_a_second_cluster_is_never_made(tmp_path: Path, verb: str, answers: bool
 @pytest.mark.parametrize(
     ("expires", "made"), [("-1 minute", True), ("5 minutes", True), ("14 minutes", False), ("", True)]
 )
-def test_a_token_that_ran_out_is_made_again_and_one_that_lives_stays(tmp_path: Path, expires: str, made: bool) -> None:
+def test_expired_token_is_recreated_and_a_valid_one_kept(tmp_path: Path, expires: str, made: bool) -> None:
     """Also where it ran out between two runs, or between preview and `up`."""
     when = subprocess.run(
         ["date", "-ud", expires or "now", "+%FT%TZ"], capture_output=True, text=True, check=True
@@ -425,7 +427,7 @@ def test_what_kubeadm_cannot_do_is_refused(lab: dict[str, object], keys: set[str
     assert {problem.keys[0] for problem in refused.value.problems} == keys
 
 
-def test_keys_of_kubeadms_mean_nothing_on_the_hard_way() -> None:
+def test_kubeadm_keys_are_refused_on_the_hard_way() -> None:
     with pytest.raises(ConfigError) as refused:
         config.parse("lab", {"kubeadm": {"packages": "apt"}})
     assert refused.value.problems[0].keys[0] == "lab.kubeadm.packages"

@@ -79,7 +79,7 @@ def test_the_images_files_are_uploaded_once(libvirt: Run) -> None:
         ("load-balancer-0", 1, 512, 4, "52:54:0A:F8:00:05"),
     ],
 )
-def test_a_machine_is_made_of_exactly_this(
+def test_domain_has_exactly_these_arguments(
     libvirt: Run, name: str, vcpus: int, memory: int, disk: int, mac: str
 ) -> None:
     assert resource(libvirt, "Volume", f"{name}-disk").inputs == {
@@ -136,7 +136,7 @@ def test_a_cloud_image_boots_by_itself() -> None:
         assert not {"kernel", "initrd", "cmdlines"} & domain.inputs.keys()
 
 
-def test_a_local_image_is_taken_from_where_it_is() -> None:
+def test_local_image_is_used_at_its_path() -> None:
     assert resource(run_with(image="/srv/my.qcow2"), "Volume", "image").inputs["source"] == "/srv/my.qcow2"
 
 
@@ -208,7 +208,7 @@ def test_another_cloud_init_is_another_machine_with_another_disk(libvirt: Run) -
         assert {"cloudinit", "networkInterfaces", "kernel", "initrd"} <= set(domain.request.replaceOnChanges)
 
 
-def test_what_is_libvirts_goes_before_it_is_made_anew(libvirt: Run) -> None:
+def test_libvirt_resources_are_deleted_before_they_are_replaced(libvirt: Run) -> None:
     mine = [each for each in libvirt.resources if each.type.startswith("libvirt:")]
     assert len(mine) == 2 + 3 + 3 * 4
     provider = libvirt.named("machines-libvirt", "pulumi:providers:libvirt")
@@ -223,7 +223,7 @@ def test_a_first_preview_does_not_know_where_to_connect() -> None:
     assert "uri" in first.named("machines-libvirt", "pulumi:providers:libvirt").unknown
 
 
-def test_nothing_of_libvirts_is_made_before_the_checks(libvirt: Run) -> None:
+def test_no_libvirt_resource_is_created_before_the_checks(libvirt: Run) -> None:
     for each in libvirt.resources:
         if each.type.startswith("libvirt:"):
             assert {"machines-preflight", "machines-quorum"} <= libvirt.before(each), each.name
@@ -273,13 +273,13 @@ def test_the_mirror_is_served_before_a_machine_is_made_and_to_the_lab_alone(libv
     assert "Restart=always" in unit and "WantedBy=multi-user.target" in unit
 
 
-def test_the_host_forgets_routes_of_workers_that_are_no_more(plain: Lab) -> None:
+def test_routes_of_removed_workers_are_deleted_on_the_host(plain: Lab) -> None:
     script = serve("hardway-libvirt", plain)
     flush = script.index("as_root ip -4 route flush root 10.208.0.0/16")
     assert flush < script.index("ip route replace")
 
 
-def test_what_the_host_was_given_goes_again(libvirt: Run) -> None:
+def test_changes_on_the_host_are_reverted(libvirt: Run) -> None:
     host = libvirt.named("machines-host", COMMAND)
     for words in (
         "systemctl -q disable --now hardway-libvirt.service",
@@ -291,7 +291,7 @@ def test_what_the_host_was_given_goes_again(libvirt: Run) -> None:
         assert words in host.inputs["delete"]
 
 
-def test_the_preflight_asks_for_what_the_lab_takes(libvirt: Run, plain: Lab) -> None:
+def test_preflight_requires_what_the_lab_uses(libvirt: Run, plain: Lab) -> None:
     command = libvirt.named("machines-preflight", COMMAND)
     (line,) = [line for line in command.inputs["create"].splitlines() if "libvirt/preflight.py" in line]
     words = shlex.split(line)
@@ -312,7 +312,7 @@ def test_the_preflight_asks_for_what_the_lab_takes(libvirt: Run, plain: Lab) -> 
     assert after("--machines") == ["4"]
     assert after("--ranges", 2) == ["10.248.0.0/24", "10.208.0.0/16"]
     assert after("--port") == ["8471"]
-    # Only before the first `up` whatever bears the lab's name is another lab's.
+    # Only before the first `up` whatever has the lab's name is another lab's.
     assert "--new" in words
     *lines, last = command.inputs["create"].splitlines()
     assert command.inputs["update"] == "\n".join(lines).replace(" --new", "")
@@ -324,7 +324,7 @@ def test_the_preflight_asks_for_what_the_lab_takes(libvirt: Run, plain: Lab) -> 
 
 
 @pytest.mark.parametrize(("answers", "status"), [(False, 0), (True, 1)])
-def test_another_labs_names_end_the_preflight_and_a_libvirt_that_is_down_is_the_reports(
+def test_names_of_another_lab_stop_the_preflight_and_a_stopped_libvirt_is_reported(
     libvirt: Run, tmp_path: Path, answers: bool, status: int
 ) -> None:
     create = libvirt.named("machines-preflight", COMMAND).inputs["create"]
@@ -354,6 +354,6 @@ def test_a_checksum_that_is_written_is_checked_before_the_image_is_used() -> Non
     ],
     ids=["size", "type", "image", "pool"],
 )
-def test_the_quorums_guard_sees_what_would_make_a_machine_anew(libvirt: Run, change: dict[str, Any]) -> None:
+def test_quorum_guard_detects_changes_that_replace_a_machine(libvirt: Run, change: dict[str, Any]) -> None:
     before = libvirt.named("machines-quorum", COMMAND).inputs["create"]
     assert run_with(**change).named("machines-quorum", COMMAND).inputs["create"] != before

@@ -68,7 +68,7 @@ def test_a_name_without_a_record_and_the_labs_own_pass(tmp_path: Path) -> None:
     assert ask(tmp_path, "check", LAB) == (0, "")
 
 
-def test_another_labs_record_is_refused_with_the_ways_to_go_on(tmp_path: Path) -> None:
+def test_record_of_another_lab_is_refused_with_solutions(tmp_path: Path) -> None:
     file = record(tmp_path, f"{ANOTHERS} /a/b c\n")
     status, said = ask(tmp_path, "check", LAB)
     assert status == 1
@@ -92,7 +92,7 @@ def test_a_state_that_was_moved_is_named_as_such(tmp_path: Path) -> None:
     assert "work in this checkout with the state that made it" in ask(tmp_path, "check", LAB, cwd=tmp_path)[1]
 
 
-def test_a_record_of_a_lab_that_is_gone_is_in_nobodys_way(tmp_path: Path) -> None:
+def test_record_of_a_removed_lab_does_not_conflict(tmp_path: Path) -> None:
     file = record(tmp_path, f"{ANOTHERS} /a/b\n")
     two = {key: value for key, value in LAB.items() if "two" in key} | {"list --all --name": "hardway-dev-two-worker-0"}
     assert ask(tmp_path, "check", two) == (0, "")

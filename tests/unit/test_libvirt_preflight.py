@@ -1,4 +1,4 @@
-"""The report of what is in the way of a lab of virtual machines, with a virsh and an ip that say what they are told."""
+"""The preflight of labs on virtual machines: its report, with false programs for virsh and ip."""
 
 import argparse
 import hashlib
@@ -124,7 +124,7 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
-def test_a_host_with_everything_is_taken_without_a_word(host: Host) -> None:
+def test_host_that_meets_all_preconditions_passes_without_output(host: Host) -> None:
     assert host.ask() == []
 
 
@@ -191,7 +191,7 @@ def test_two_labs_on_one_range_are_refused(host: Host) -> None:
     )
 
 
-def test_a_network_of_the_users_in_the_way(host: Host) -> None:
+def test_overlapping_network_of_the_user_is_reported(host: Host) -> None:
     host.networks["mine"] = network("mine", "virbr1", "10.200.7.1", 26)
     (problem,) = host.ask()
     assert problem.startswith("10.200.0.0/16 overlaps 10.200.7.0/26, the libvirt network mine")
@@ -214,7 +214,7 @@ def test_two_labs_of_one_name_are_refused(host: Host) -> None:
     assert "two-worker" not in problem, "another lab, whose name begins like this one's"
 
 
-def test_the_labs_own_network_and_routes_are_not_in_its_way(host: Host) -> None:
+def test_own_network_and_routes_do_not_conflict(host: Host) -> None:
     host.networks["hardway-dev"] = network("hardway-dev", "virbr1", "10.240.0.1")
     host.pools, host.domains = ("hardway-dev",), {"hardway-dev-worker-0": "hardway-dev"}
     host.routes += [
@@ -231,13 +231,13 @@ def test_another_labs_routes_to_its_pods(host: Host) -> None:
     assert problem.startswith("10.200.0.0/16 overlaps 10.200.0.0/24, a route by virbr1")
 
 
-def test_a_route_in_the_way(host: Host) -> None:
+def test_overlapping_route_is_reported(host: Host) -> None:
     host.routes += [{"dst": "10.240.0.0/16", "dev": "podman1"}, {"dst": "10.9.0.0/16", "type": "blackhole"}]
     (problem,) = host.ask()
     assert problem.startswith("10.240.0.0/24 overlaps 10.240.0.0/16, a route by podman1")
 
 
-def test_a_port_that_something_has_on_all_addresses(host: Host) -> None:
+def test_port_in_use_on_all_addresses_is_reported(host: Host) -> None:
     with socket.create_server(("0.0.0.0", 0)) as server:
         (problem,) = host.ask(port=server.getsockname()[1])
     assert "of all addresses, which the mirror needs" in problem
@@ -326,7 +326,7 @@ def test_a_directory_that_qemu_may_not_enter(pools: Path, monkeypatch: pytest.Mo
     assert directories(pools / "hardway" / "dev", monkeypatch, uid=0) == ""
 
 
-def test_a_pool_where_others_could_exchange_the_disks(pools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pool_that_others_can_write_is_reported(pools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = pools / "hardway"
     directory.mkdir()
     directory.chmod(0o777)
@@ -337,14 +337,14 @@ def test_a_pool_where_others_could_exchange_the_disks(pools: Path, monkeypatch: 
     assert directories(directory / "dev", monkeypatch, uid=4711) == ""
 
 
-def test_capabilities_that_libvirt_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_libvirt_capabilities_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = subprocess.CompletedProcess([], 1, stdout="", stderr="error: failed to get capabilities\n")
     monkeypatch.setattr(libvirt_preflight, "_virsh", lambda *_: answer)
     (said,) = libvirt_preflight._security("qemu:///system", tmp_path)
     assert "does not tell its capabilities: error: failed to get capabilities" in said
 
 
-def test_everything_that_is_in_the_way_stands_in_one_report(host: Host) -> None:
+def test_all_failed_preconditions_are_in_one_report(host: Host) -> None:
     host.mirror_filled = False
     host.tools = [each for each in host.tools if each != "mkisofs"]
     host.networks["hardway-other"] = network("hardway-other", "virbr1", "10.240.0.1")

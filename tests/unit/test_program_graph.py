@@ -24,7 +24,7 @@ COMPONENTS = {
     "Worker",
     "Readiness",
 }
-EASY_WAY = {
+KUBEADM_COMPONENTS = {
     "KubeadmPki",
     "KubeadmNode",
     "Kubeadm",
@@ -48,7 +48,7 @@ def test_every_component_has_the_token_of_its_class(lab: Run) -> None:
     assert lab.substrate in SUBSTRATES
     substrate = {lab.substrate, "GcpBalancer"} if balancers == 0 else {lab.substrate, "LoadBalancer"}
     calico = {"Calico", "CalicoPlugin", "CalicoNetwork"} if "calicoctl" in lab.outputs["versions"] else set()
-    made = EASY_WAY if "hardway:index:Kubeadm" in tokens else COMPONENTS
+    made = KUBEADM_COMPONENTS if "hardway:index:Kubeadm" in tokens else COMPONENTS
     expected = made | substrate | {"Script"} | ({"VirtualAddress"} if balancers == 2 else set()) | calico
     assert tokens == {f"hardway:index:{name}" for name in expected}
 

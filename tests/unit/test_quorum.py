@@ -116,7 +116,7 @@ def local(run: Run, name: str) -> Registered:
     return found
 
 
-def test_the_guard_stands_before_everything_that_touches_a_machine(ha: Run) -> None:
+def test_quorum_guard_comes_before_everything_that_changes_a_machine(ha: Run) -> None:
     assert not {"machines-network", "machines-controller-0"} & set(ha.before(local(ha, "machines-quorum")))
     for machine in ("controller-0", "worker-0", "load-balancer-0"):
         assert "machines-quorum" in ha.before(local(ha, f"machines-{machine}"))

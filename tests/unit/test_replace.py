@@ -103,7 +103,7 @@ def test_what_was_killed_while_a_mounted_file_was_written_is_completed(
     assert alone(root)
 
 
-def test_what_somebody_else_wrote_since_is_kept(root: Path) -> None:
+def test_content_written_by_others_is_kept(root: Path) -> None:
     """A container engine writes /etc/hosts again when it starts the container."""
     (root / "hosts.hardway-old").write_text(OLD)
     (root / "hosts.hardway-new").write_text(NEW)

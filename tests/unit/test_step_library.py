@@ -140,7 +140,7 @@ def test_a_second_run_writes_nothing(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("change", ["content", "mode", "link"])
-def test_a_file_that_was_changed_by_hand_is_put_right(machine: Machine, change: str) -> None:
+def test_file_changed_by_hand_is_restored(machine: Machine, change: str) -> None:
     script = here("c.txt", "hello", "0600")
     machine.done(script)
     path = machine.root / "c.txt"
@@ -168,7 +168,7 @@ def test_an_undo_leaves_nothing_behind_however_often_the_step_ran(machine: Machi
 
 
 @pytest.mark.parametrize("runs", [1, 2])
-def test_an_undo_brings_back_what_stood_there_byte_for_byte(machine: Machine, runs: int) -> None:
+def test_undo_restores_replaced_files_byte_for_byte(machine: Machine, runs: int) -> None:
     original = machine.root / "etc" / "daemon.conf"
     original.parent.mkdir()
     original.write_bytes(b"\xff no line feed at the end \x00")
@@ -240,7 +240,7 @@ def test_the_last_undo_leaves_no_directory_of_the_library(machine: Machine) -> N
     assert not machine.hardway.exists()
 
 
-def test_an_undo_bears_that_the_directory_of_what_stood_there_is_gone(machine: Machine) -> None:
+def test_undo_succeeds_if_the_saved_files_are_gone(machine: Machine) -> None:
     theirs = machine.root / "theirs"
     theirs.mkdir()
     (theirs / "a.txt").write_text("theirs")
@@ -251,7 +251,7 @@ def test_an_undo_bears_that_the_directory_of_what_stood_there_is_gone(machine: M
     assert not theirs.exists()
 
 
-def test_what_a_later_version_lacks_is_removed_and_what_stood_there_comes_back(machine: Machine) -> None:
+def test_file_that_a_new_version_lacks_is_removed_and_the_replaced_file_restored(machine: Machine) -> None:
     (machine.root / "theirs.txt").write_text("theirs")
     machine.done("\n".join([here("old/a.txt", "1"), here("theirs.txt", "ours"), here("kept.txt", "2")]))
     machine.done(here("kept.txt", "3"))
@@ -260,7 +260,7 @@ def test_what_a_later_version_lacks_is_removed_and_what_stood_there_comes_back(m
     assert (machine.root / "kept.txt").read_text() == "3\n"
 
 
-def test_an_undo_never_brings_back_what_was_removed_in_between(machine: Machine) -> None:
+def test_undo_does_not_restore_files_that_were_removed_meanwhile(machine: Machine) -> None:
     (machine.root / "theirs.txt").write_text("theirs")
     machine.done(here("theirs.txt", "ours"))
     machine.done(here("other.txt", "x"))
@@ -382,7 +382,7 @@ def reloaded(script: str = RELOADED, *, changed: str) -> str:
     return f"{before}$R/{changed} 0644{after.replace(chr(10) + '1' + chr(10), chr(10) + '2' + chr(10), 1)}"
 
 
-def test_a_unit_is_reloaded_where_nothing_changed_but_what_it_reads_again(machine: Machine) -> None:
+def test_unit_is_reloaded_if_only_reloadable_files_changed(machine: Machine) -> None:
     machine.done(RELOADED)
     assert machine.orders() == [("restart", "a.service")]
     machine.done(RELOADED)
@@ -449,7 +449,7 @@ def test_a_reload_that_was_killed_is_made_by_the_next_run(machine: Machine, left
     assert machine.orders() == []
 
 
-def test_a_unit_whose_program_was_exchanged_is_restarted(machine: Machine) -> None:
+def test_unit_with_a_replaced_program_is_restarted(machine: Machine) -> None:
     script = "ln -sfn $R/{version} $R/program\n" + unit(f"[Service]\nExecStart={machine.root}/program --flag")
     machine.done(script.replace("{version}", "v1"))
     machine.restarts()
@@ -476,14 +476,14 @@ def test_a_unit_that_a_later_version_lacks_is_stopped_and_its_file_goes(machine:
     assert not (machine.units / "a.service").exists()
 
 
-def test_wait_for_says_what_did_not_come(machine: Machine) -> None:
+def test_wait_for_names_the_missing_condition(machine: Machine) -> None:
     result = machine.bash("wait_for 0 'nodes Ready' 'echo 1 of 2; false'")
     assert result.returncode == 1
     assert "nodes Ready: not within 0 s" in result.stderr
     assert "the last try said: 1 of 2" in result.stderr
 
 
-def test_a_deadline_is_as_much_longer_as_the_machine_is_slower(machine: Machine) -> None:
+def test_deadlines_are_multiplied_by_the_timeout_factor(machine: Machine) -> None:
     result = machine.bash(
         "TIMEOUT_FACTOR=3\nwait_for 1 'the third second' '[ $SECONDS -ge 2 ]'; wait_for 0 'nodes Ready' false"
     )
@@ -492,7 +492,7 @@ def test_a_deadline_is_as_much_longer_as_the_machine_is_slower(machine: Machine)
 
 
 @pytest.mark.parametrize(("clock", "status"), [("2020-01-01T00:00:00Z", 0), ("2999-01-01T00:00:00Z", 1)])
-def test_a_clock_behind_the_authorities_is_reported(machine: Machine, clock: str, status: int) -> None:
+def test_clock_behind_the_cas_is_reported(machine: Machine, clock: str, status: int) -> None:
     result = machine.bash(f"clock_after {clock}")
     assert result.returncode == status
     assert ("set the clock" in result.stderr) == bool(status)
@@ -573,7 +573,7 @@ def test_an_artifact_with_a_wrong_checksum_is_never_put_in_its_place(
         assert (tmp_path / "upstream" / "forged").exists(), "the mirror is not ours to clean"
 
 
-def test_an_artifact_that_is_not_there_is_reported_by_its_url(machine: Machine, upstream: str) -> None:
+def test_missing_artifact_is_reported_with_its_url(machine: Machine, upstream: str) -> None:
     result = machine.step(f"fetch {upstream}/gone {sha256(b'')} $R/bin/program")
     assert result.returncode != 0
     assert f"cannot get {upstream}/gone" in result.stderr
@@ -683,7 +683,7 @@ def test_a_path_that_no_step_owns_is_refused_before_anything_is_removed(machine:
 
 
 @pytest.mark.parametrize("kept", [0, 1, len("data /va"), len("data /var/lib"), len("data /var/lib/etcd")])
-def test_a_line_that_was_cut_off_is_nobodys(machine: Machine, kept: int) -> None:
+def test_incomplete_manifest_line_is_ignored(machine: Machine, kept: int) -> None:
     """The disk was full, or a kill came, while the line was noted: nothing was done for it yet."""
     machine.done(here("a.txt", "ours"))
     manifest = machine.hardway / "steps" / "unit" / "manifest"
@@ -730,7 +730,7 @@ def on_a_full_disk(machine: Machine, script: str, *, room: str) -> subprocess.Co
 
 
 @pytest.mark.parametrize("room", ["root", "hardway"])
-def test_a_full_disk_loses_nothing_that_stood_there(machine: Machine, room: str) -> None:
+def test_full_disk_loses_no_existing_file(machine: Machine, room: str) -> None:
     theirs = machine.root / "theirs.conf"
     theirs.write_text("theirs\n" * 3000)
     (machine.root / "other.conf").write_text("theirs, too")
@@ -761,7 +761,7 @@ def test_a_symbolic_link_to_data_is_not_followed(machine: Machine) -> None:
     assert stat.S_IMODE((machine.root / "disk").stat().st_mode) == 0o700
 
 
-def test_two_runs_of_a_step_do_not_work_beside_each_other(machine: Machine) -> None:
+def test_two_runs_of_a_step_do_not_run_at_the_same_time(machine: Machine) -> None:
     script = "begin unit\n[ ! -e $R/busy ] || echo together >>$R/clash\ntouch $R/busy; sleep 0.3; rm $R/busy\nfinish"
     runs = [threading.Thread(target=machine.bash, args=(script,)) for _ in range(3)]
     for run in runs:
@@ -952,14 +952,14 @@ def test_a_step_is_undone_with_the_last_of_its_resources(machine: Machine) -> No
     assert deleted(machine)
 
 
-def test_a_creation_that_fails_counts_for_nothing(machine: Machine) -> None:
+def test_failed_creation_is_not_counted(machine: Machine) -> None:
     run(machine, CREATED)
     assert machine.bash(f"begin unit\n{here('conf', '1')}\nfinish\nfalse\n{CREATED}").returncode != 0
     assert deleted(machine)
 
 
 @pytest.mark.parametrize("by", ["bash", "sudo -n bash"])
-def test_a_creation_that_nobody_heard_of_counts_for_nothing(machine: Machine, by: str) -> None:
+def test_unreported_creation_is_not_counted(machine: Machine, by: str) -> None:
     """Pulumi was killed, and its connection was closed, while the script went on."""
     program(machine, "sudo", 'shift; "$@"')
     script, go_on = machine.root / "script", machine.root / "go-on"
@@ -998,7 +998,7 @@ def test_the_deletion_that_an_earlier_version_has_left_in_the_state_counts_too(m
     assert deleted(machine, "undo unit")
 
 
-def test_a_host_that_the_lab_leaves_keeps_nothing(machine: Machine) -> None:
+def test_host_without_the_lab_has_no_files_of_it(machine: Machine) -> None:
     run(machine, CREATED)
     run(machine, CREATED)
     assert deleted(machine, "sole_owner=yes\nundo unit")

@@ -122,7 +122,7 @@ def test_changed_file_restarts_the_unit_that_reads_it(lab: Run) -> None:
             read = {
                 other for other in written if re.search(re.escape(other) + r"(?![\w.-])", lab.file(step.name, path))
             }
-            # What a timer starts is read anew when its timer starts anew.
+            # What a timer starts is read again when its timer starts again.
             timer = name.replace(".service", ".timer")
             watches = watched[name] if name in watched else watched[timer]
             assert read - {path, "/etc/hardway/hosts"} <= watches, f"{step.name}: {name}"

@@ -37,7 +37,7 @@ def test_keepalived_takes_it_without_a_word(shared: Run, balancer: str, tmp_path
         ("nopreempt", "nopremt"),
         ("interval 1", "interval 0.5"),
         ("advert_int 0.25", "advert_int 250"),
-        ("script_user nobody nogroup", "script_user stranger"),
+        ("script_user nobody nogroup", "script_user unknown"),
         ("/usr/bin/curl", "/usr/bin/absent"),
     ],
 )

@@ -74,7 +74,7 @@ def test_sysctls_and_host_table_are_restored_at_boot_and_do_not_grow(hard_way: R
         # Nothing is ever appended to a file that a machine has already.
         assert ">>" not in script + hard_way.script(f"host-{machine['name']}")
         unit = hard_way.file(step, "/etc/systemd/system/hardway-hosts.service")
-        assert "WantedBy=multi-user.target" in unit, "container engines write /etc/hosts anew at every start"
+        assert "WantedBy=multi-user.target" in unit, "container engines write /etc/hosts again at every start"
 
 
 def test_service_account_issuer_has_a_name_that_pods_can_resolve(hard_way: Run) -> None:

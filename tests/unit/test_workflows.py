@@ -83,7 +83,7 @@ def test_a_workflow_has_few_rights_and_no_secret(name: str) -> None:
     assert document["permissions"] == {"contents": "read"}
     granted = [job["permissions"] for job in document["jobs"].values() if "permissions" in job]
     assert granted == ([{"contents": "read", "pull-requests": "write"}] if name == "preview" else [])
-    # It would run a stranger's code with the project's rights.
+    # It would run untrusted code with the permissions of the project.
     assert "pull_request_target" not in document["on"]
     assert "secrets." not in text
     for job in document["jobs"].values():

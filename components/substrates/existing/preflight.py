@@ -247,7 +247,7 @@ def _network(host: Host, plan: Plan, found: Findings, taken: Mapping[str, Sequen
         if way is not None and way[1] != IPv4Address(0):
             yield (
                 f"it reaches {other.name} by a router ({way[1]}): routes to pods need all machines on one network, "
-                "since no router knows the pods"
+                "because routers have no route to the pods"
             )
     interfaces = [line.split()[1] for line in found.all("mac")]
     if host.interface and host.interface not in interfaces:

@@ -35,7 +35,7 @@ def test_allow_dns_opens_names_alone(flows: Flows) -> None:
     flows.are_closed("web")
 
 
-def test_a_label_opens_the_way(flows: Flows) -> None:
+def test_policy_by_label_allows_connections(flows: Flows) -> None:
     """A policy that lets everybody in, or nobody."""
     flows.apply(policies.default_deny(), *policies.allow_by_label())
     flows.are_closed("web")

@@ -97,7 +97,7 @@ def test_a_second_up_changes_nothing(host: NamespaceHost, up: str) -> None:
     assert re.search(r"^Resources:\n +\d+ unchanged\n\n", again, re.M), again
 
 
-def test_the_lab_goes_on_when_ufw_is_enabled(host: NamespaceHost, up: str) -> None:
+def test_lab_works_after_ufw_is_enabled(host: NamespaceHost, up: str) -> None:
     host.run("ufw --force enable")
     try:
         assert "-A FORWARD -j ufw-reject-forward" in host.run("iptables -S FORWARD")

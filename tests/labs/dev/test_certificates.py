@@ -31,7 +31,7 @@ def etcd_client(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> P
     return _private_file(tmp_path_factory, pem.encode())
 
 
-def test_the_api_server_stands_for_every_name_it_is_called_by(cluster: Cluster) -> None:
+def test_api_server_certificate_has_every_name(cluster: Cluster) -> None:
     """ "kubernetes.svc.cluster.local" for "kubernetes.default.svc.cluster.local"; no first service address; no
     balancer.
     """
@@ -75,7 +75,7 @@ def test_a_certificate_names_its_owner(cluster: Cluster, file: str, name: str, o
     assert tls.subject(x509.load_pem_x509_certificate(text.encode())) == (name, organisation)
 
 
-def test_the_three_authorities_are_three(cluster: Cluster) -> None:
+def test_the_three_cas_are_different(cluster: Cluster) -> None:
     """One CA for all: any certificate could read etcd, or claim to be the front proxy."""
     names = ("ca", "etcd-ca", "front-proxy-ca")
     files = [cluster.ssh(cluster.controller.name, f"cat /etc/kubernetes/pki/{name}.crt") for name in names]
@@ -83,15 +83,13 @@ def test_the_three_authorities_are_three(cluster: Cluster) -> None:
     assert len(keys) == 3
 
 
-def test_etcd_lets_in_only_its_own_authoritys_clients(
-    cluster: Cluster, admin: ssl.SSLContext, etcd_client: Path
-) -> None:
+def test_etcd_accepts_only_clients_of_its_own_ca(cluster: Cluster, admin: ssl.SSLContext, etcd_client: Path) -> None:
     """An etcd that anybody reads, or anybody with a certificate of the cluster."""
     url = f"https://{cluster.controller.address}:{_ETCD}/health"
     assert tls.fetch(url, tls.with_certificate(etcd_client))[0] == 200
-    for stranger in (tls.anyone(), admin):
+    for other in (tls.anyone(), admin):
         # How it says no is a race between its alert and the end of the connection.
-        assert tls.refusal(lambda context=stranger: tls.fetch(url, context))  # type: ignore[misc]
+        assert tls.refusal(lambda context=other: tls.fetch(url, context))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("port", [_ETCD, _PEERS])
@@ -100,7 +98,7 @@ def test_etcd_speaks_no_plain_http(cluster: Cluster, port: int) -> None:
     assert tls.refusal(lambda: tls.fetch(f"http://{cluster.controller.address}:{port}/version"))
 
 
-def test_etcds_peers_want_a_certificate(cluster: Cluster) -> None:
+def test_etcd_peers_require_a_certificate(cluster: Cluster) -> None:
     """A peer port that accepts a client without a certificate of the lab."""
     url = f"https://{cluster.controller.address}:{_PEERS}/members"
     assert tls.refusal(lambda: tls.fetch(url, tls.anyone()))
@@ -118,7 +116,7 @@ def test_tls_1_1_is_refused(cluster: Cluster, etcd_client: Path, port: int) -> N
     assert spoken == "TLSv1.2"
 
 
-def test_the_kubelet_refuses_strangers(cluster: Cluster) -> None:
+def test_kubelet_refuses_anonymous_requests(cluster: Cluster) -> None:
     """Anonymous requests to the kubelet's API: exec into any pod for everybody."""
     for worker in cluster.workers:
         assert tls.fetch(f"https://{worker.address}:{_KUBELET}/pods", tls.anyone())[0] == 401

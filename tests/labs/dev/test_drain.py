@@ -25,7 +25,7 @@ def budget(cluster: Cluster, workload: Workload) -> Iterator[str]:
     cluster.kubectl("delete", "poddisruptionbudget", BUDGET, "--namespace", NAMESPACE)
 
 
-def test_a_drain_that_cannot_finish_says_what_holds_it_and_takes_itself_back(
+def test_drain_that_cannot_finish_names_the_pods_and_is_reverted(
     cluster: Cluster, workload: Workload, budget: str
 ) -> None:
     """What it would catch: a budget that is overridden, a worker that is left cordoned, a time-out without a reason."""
@@ -46,11 +46,11 @@ def test_a_drain_that_cannot_finish_says_what_holds_it_and_takes_itself_back(
 def test_nodes_that_the_lab_did_not_make_are_left_alone(cluster: Cluster) -> None:
     """What it would catch: an `up` that drains and deletes a Node of another owner."""
     names = [worker.name for worker in cluster.workers]
-    cluster.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "stranger"}})
+    cluster.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "foreign"}})
     try:
         verbs = " && ".join(f". /usr/local/lib/hardway/{library}.sh" for library in ("step", "nodes"))
         cluster.ssh(cluster.controller.name, f"{verbs}; only_nodes {' '.join(names)}")
         there = {item["metadata"]["name"] for item in cluster.get("nodes")["items"]}
-        assert there == {*names, "stranger"}
+        assert there == {*names, "foreign"}
     finally:
-        cluster.kubectl("delete", "node", "stranger")
+        cluster.kubectl("delete", "node", "foreign")

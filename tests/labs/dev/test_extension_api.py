@@ -84,7 +84,7 @@ def test_others_may_do_what_rbac_says(
     )
 
 
-def test_the_front_proxys_certificate_is_what_it_believes(extension: ExtensionApi) -> None:
+def test_extension_server_accepts_headers_with_the_front_proxy_certificate(extension: ExtensionApi) -> None:
     """What it would catch: tests below that are refused for another reason than their certificate."""
     at = f"/etc/kubernetes/pki/{_FRONT_PROXY}"
     front_proxy = f"--cert {at}.crt --key {at}.key"
@@ -95,25 +95,23 @@ def test_the_front_proxys_certificate_is_what_it_believes(extension: ExtensionAp
     assert 'User "nobody" cannot list resource "flunders"' in json.loads(body)["message"]
 
 
-def test_headers_alone_are_not_believed(extension: ExtensionApi) -> None:
+def test_headers_without_a_certificate_are_refused(extension: ExtensionApi) -> None:
     """An extension that takes everybody in the pods' network for the API server."""
     status, body = extension.ask_directly("", **_MASTERS)
     assert status in (401, 403), body
     assert status == 401 or 'User "system:anonymous" cannot' in json.loads(body)["message"]
 
 
-def test_a_certificate_of_a_strange_authority_is_not_believed(extension: ExtensionApi) -> None:
+def test_certificate_of_an_untrusted_ca_is_refused(extension: ExtensionApi) -> None:
     """A certificate with the right name, of whomever."""
-    leaf = CertificateAuthority("strange-ca").client(_FRONT_PROXY)
+    leaf = CertificateAuthority("untrusted-ca").client(_FRONT_PROXY)
     status, body = extension.ask_directly(
         '--cert "$at/crt" --key "$at/key"', crt=leaf.certificate, key=leaf.key, **_MASTERS
     )
     assert status == 401, body
 
 
-def test_a_certificate_of_the_clusters_own_authority_is_not_the_front_proxys(
-    cluster: Cluster, extension: ExtensionApi
-) -> None:
+def test_certificate_of_the_cluster_ca_is_refused_as_front_proxy(cluster: Cluster, extension: ExtensionApi) -> None:
     """One CA for clients and for the front proxy: a certificate with that name could act as every user."""
     key = new_key()
     certificate = _signed_by_the_cluster(cluster, request(_FRONT_PROXY, key))
@@ -124,7 +122,7 @@ def test_a_certificate_of_the_clusters_own_authority_is_not_the_front_proxys(
     assert f'User "{_FRONT_PROXY}" cannot list resource "flunders"' in json.loads(body)["message"]
 
 
-def test_nothing_of_it_is_left(cluster: Cluster, extension: ExtensionApi) -> None:
+def test_extension_api_leaves_nothing(cluster: Cluster, extension: ExtensionApi) -> None:
     """An APIService without a server behind it, which slows every request for all CRDs."""
     assert extension.left() != ""
     extension.remove()

@@ -144,7 +144,7 @@ def outside(workload: Workload) -> Iterator[tuple[str, list[str]]]:
         yield f"http://{address}:{port}/", callers
 
 
-def test_what_pods_send_out_of_the_lab_bears_their_workers_address(
+def test_packets_of_pods_leave_the_lab_with_the_workers_address(
     workload: Workload, outside: tuple[str, list[str]]
 ) -> None:
     """No masquerading: nobody outside knows the way back to a pod."""

@@ -46,7 +46,7 @@ def before(cluster: Cluster) -> dict[str, Persistent]:
     return {machine.name: persistent(cluster, machine.name) for machine in cluster.machines}
 
 
-def test_what_must_last_is_there(cluster: Cluster, before: dict[str, Persistent]) -> None:
+def test_boot_units_are_installed(cluster: Cluster, before: dict[str, Persistent]) -> None:
     """Comparisons of nothing with nothing, below."""
     for machine in cluster.machines:
         has = before[machine.name]
@@ -67,14 +67,14 @@ def test_the_host_step_can_be_run_again_and_again(cluster: Cluster, before: dict
         assert persistent(cluster, machine.name) == before[machine.name]
 
 
-def test_a_worker_comes_back(workload: Workload, before: dict[str, Persistent]) -> None:
+def test_worker_works_again_after_a_reboot(workload: Workload, before: dict[str, Persistent]) -> None:
     """Routes, swap or a host table that do not outlive a reboot; pods that do not start again."""
     worker = workload.cluster.workers[1]
     podman("restart", f"{PREFIX}-{worker.name}")
     _comes_back(workload, before, [worker.name])
 
 
-def test_the_controller_comes_back_from_a_power_cut(workload: Workload, before: dict[str, Persistent]) -> None:
+def test_controller_works_again_after_a_power_cut(workload: Workload, before: dict[str, Persistent]) -> None:
     """An etcd, an API server or a controller that needs a hand to start."""
     controller = workload.cluster.controller
     podman("kill", f"{PREFIX}-{controller.name}")
@@ -82,7 +82,7 @@ def test_the_controller_comes_back_from_a_power_cut(workload: Workload, before: 
     _comes_back(workload, before, [controller.name])
 
 
-def test_the_lab_comes_back_after_a_reboot_of_its_host(workload: Workload, before: dict[str, Persistent]) -> None:
+def test_lab_works_again_after_a_reboot_of_its_host(workload: Workload, before: dict[str, Persistent]) -> None:
     """Containers without fixed addresses, and routes of the host that nobody sets again; an `up` that reports success.
 
     The commands are those of the unit that starts the lab at boot; systemd itself need not run here.
@@ -113,7 +113,7 @@ def test_no_machine_has_a_limit_of_processes_below_the_hosts(cluster: Cluster) -
 
 
 def test_no_pod_address_was_lost(workload: Workload) -> None:
-    """Addresses of pods that are gone, never given back: after some reboots a worker has none left."""
+    """Addresses of pods that are gone, never released: after some reboots a worker has none left."""
     cluster = workload.cluster
     for worker in cluster.workers:
         # What the kubelet says of its pods comes after what it has done with them.

@@ -160,7 +160,7 @@ def test_profiling_is_off(cluster: Cluster) -> None:
         assert status(port, "/debug/pprof/") == "404"
 
 
-def test_in_cluster_clients_reach_the_api_and_are_who_they_are(workload: Workload) -> None:
+def test_in_cluster_clients_reach_the_api_with_their_identity(workload: Workload) -> None:
     """No service range on the API server, a wrong SAN, or a token that it does not accept."""
     pod = workload.web[0]
     ask = f'curl -sS --cacert {_ACCOUNT}/ca.crt -H "Authorization: Bearer $(cat {_ACCOUNT}/token)" '
@@ -181,7 +181,7 @@ def test_tokens_can_be_verified_from_inside_the_cluster(workload: Workload) -> N
     assert _verified(token, keys)["iss"] == _ISSUER
 
 
-def test_aggregated_apis_know_whom_to_believe(cluster: Cluster) -> None:
+def test_aggregated_apis_get_the_front_proxy_ca(cluster: Cluster) -> None:
     """No --requestheader-* flags: an extension API server cannot tell the API server from anybody else."""
     data = cluster.get("configmap", "extension-apiserver-authentication", "--namespace", "kube-system")["data"]
     assert data["requestheader-allowed-names"] == '["front-proxy-client"]'
@@ -191,7 +191,7 @@ def test_aggregated_apis_know_whom_to_believe(cluster: Cluster) -> None:
     assert data["requestheader-client-ca-file"].strip() == front_proxy.strip()
 
 
-def test_an_api_can_be_registered_and_says_why_it_is_unavailable(cluster: Cluster) -> None:
+def test_registered_api_shows_why_it_is_unavailable(cluster: Cluster) -> None:
     """An API server without aggregation: the APIService is no kind it knows, or its path is just not found."""
     group = "checks.hardway.example"
     service = {"name": "nobody", "namespace": "default", "port": 443}

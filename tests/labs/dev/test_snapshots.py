@@ -28,7 +28,7 @@ def snapshot(workload: Workload, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return file
 
 
-def test_a_snapshot_is_whole_private_and_says_what_it_is(cluster: Cluster, snapshot: Path) -> None:
+def test_snapshot_is_complete_private_and_described(cluster: Cluster, snapshot: Path) -> None:
     """A snapshot that others may read, or that nobody can tell from another."""
     assert [file.stat().st_mode & 0o777 for file in (snapshot, sidecar_of(snapshot))] == [0o600, 0o600]
     said = json.loads(sidecar_of(snapshot).read_text())
@@ -61,7 +61,7 @@ def test_the_timer_takes_snapshots_on_the_member(cluster: Cluster) -> None:
     ],
     ids=["cut", "changed", "no snapshot"],
 )
-def test_a_bad_file_is_refused_and_nothing_is_touched(
+def test_bad_snapshot_is_refused_and_nothing_is_changed(
     cluster: Cluster, snapshot: Path, tmp_path: Path, harm: Callable[[bytes], bytes], says: str
 ) -> None:
     """A restore that stops the cluster before it has looked at the file."""
@@ -76,7 +76,9 @@ def test_a_bad_file_is_refused_and_nothing_is_touched(
     assert cluster.unit_starts(cluster.controller.name, *units) == before
 
 
-def test_what_was_saved_comes_back_after_all_data_are_gone(workload: Workload, snapshot: Path, tmp_path: Path) -> None:
+def test_saved_data_are_restored_after_all_members_lost_theirs(
+    workload: Workload, snapshot: Path, tmp_path: Path
+) -> None:
     """A restore that loses objects or pods, or whose revisions come a second time."""
     cluster = workload.cluster
     cluster.kubectl("delete", "configmap", _EARLY)

@@ -90,7 +90,7 @@ def _well(*arguments: str) -> Ran:
     return ran
 
 
-def test_all_is_well_and_the_tables_say_so(cluster: Cluster) -> None:
+def test_healthy_lab_is_reported_as_healthy(cluster: Cluster) -> None:
     """A status that finds fault with a healthy lab, or that does not show what people look for."""
     # Leases and checks of the balancer may still be settling after what other tests did.
     said = eventually("a healthy lab", _well, seconds=90).output
@@ -101,7 +101,7 @@ def test_all_is_well_and_the_tables_say_so(cluster: Cluster) -> None:
         assert word in said
 
 
-def test_the_json_tells_programs_the_same(cluster: Cluster) -> None:
+def test_json_has_the_same_content(cluster: Cluster) -> None:
     """JSON with other names or units than documented."""
     ran = eventually("a healthy lab", lambda: _well("--json"), seconds=90)
     said = json.loads(ran.output)
@@ -126,7 +126,7 @@ def test_the_json_tells_programs_the_same(cluster: Cluster) -> None:
     assert ends == {each["name"]: each["not_after"] for each in cluster.outputs["certificates"]}
 
 
-def test_a_unit_that_is_stopped_is_said_and_comes_back(cluster: Cluster) -> None:
+def test_stopped_unit_is_reported(cluster: Cluster) -> None:
     """A status that is always healthy."""
     controller = cluster.controller.name
     cluster.ssh(controller, "systemctl stop nginx.service")
@@ -139,7 +139,7 @@ def test_a_unit_that_is_stopped_is_said_and_comes_back(cluster: Cluster) -> None
     eventually("a lab that is healthy again", _well, seconds=90)
 
 
-def test_an_api_server_that_is_gone_is_said_without_a_traceback(cluster: Cluster) -> None:
+def test_stopped_api_server_is_reported_without_a_traceback(cluster: Cluster) -> None:
     """A status that needs the API to say that there is none."""
     controller = cluster.controller.name
     cluster.ssh(controller, "systemctl stop kube-apiserver.service")

@@ -61,7 +61,7 @@ def ask(cluster: Cluster, path: str, trusted: ssl.SSLContext, **headers: str) ->
         connection.close()
 
 
-def test_everybody_may_ask_how_it_is(cluster: Cluster) -> None:
+def test_anonymous_clients_may_request_healthz(cluster: Cluster) -> None:
     """What lab 3 asks in the end."""
     assert ask(cluster, "/healthz", unverified()) == (200, "ok")
 
@@ -77,7 +77,7 @@ def test_every_machine_knows_the_domain(cluster: Cluster) -> None:
         assert cluster.ssh(machine.name, f"getent hosts {domain(cluster)}").split()[0] == str(cluster.balancer.address)
 
 
-def test_the_api_bears_the_name_where_tls_passes_through(cluster: Cluster) -> None:
+def test_api_server_certificate_has_the_domain(cluster: Cluster) -> None:
     question = f"curl -sf --cacert /etc/kubernetes/pki/ca.crt https://{domain(cluster)}:6443/healthz"
     assert cluster.ssh(cluster.controller.name, question) == "ok"
 
@@ -108,7 +108,7 @@ def test_an_administrators_certificate_does_not(cluster: Cluster, tmp_path: Path
     assert ask(cluster, "/healthz", trusted) == (200, "ok")
 
 
-def test_nobody_can_pass_for_the_front_proxy(cluster: Cluster) -> None:
+def test_clients_cannot_act_as_the_front_proxy(cluster: Cluster) -> None:
     pretending = {"X_Remote_User": "admin", "X_Remote_Group": "system:masters"}
     assert ask(cluster, "/api/v1/nodes", unverified(), **pretending)[0] == 401
 

@@ -12,7 +12,7 @@ from lab.workload import NAMESPACE, Workload, image
 _ETCDCTL = ". /etc/etcd/etcdctl.env && etcdctl"
 
 
-def test_everybody_may_ask_by_the_domain_how_it_is(cluster: Cluster) -> None:
+def test_anonymous_clients_may_request_healthz_by_the_domain(cluster: Cluster) -> None:
     """`curl -k https://DOMAIN/healthz`."""
     domain = cluster.settings.settings.load_balancing.domain
     for machine in cluster.machines:

@@ -43,7 +43,7 @@ def done(
     return Done(names=request.param, ran=ran, document=document)
 
 
-def test_a_killed_program_costs_no_more_than_its_bars(done: Done) -> None:
+def test_killed_program_is_within_its_limits(done: Done) -> None:
     for name in done.names:
         assert_within_its_bars(done.document, name)
 
@@ -59,7 +59,7 @@ def test_nothing_of_the_drills_is_left(cluster: Cluster) -> None:
     _nothing_is_left(cluster)
 
 
-def test_an_interrupted_drill_mends_what_it_broke(cluster: Cluster, show: Show) -> None:
+def test_interrupted_drill_repairs_its_fault(cluster: Cluster, show: Show) -> None:
     """A machine that stays off, a namespace that stays."""
     running = drill("stop-worker", stack=STACK, show=show)
     worker = f"hardway-{STACK}-{cluster.workers[-1].name}"
@@ -73,7 +73,7 @@ def test_an_interrupted_drill_mends_what_it_broke(cluster: Cluster, show: Show) 
 
 
 @pytest.mark.long
-def test_a_killed_drill_is_mended_by_the_next(cluster: Cluster, show: Show) -> None:
+def test_fault_of_a_killed_drill_is_repaired_by_the_next(cluster: Cluster, show: Show) -> None:
     """A controller that stays cut off for good."""
     running = drill("partition", stack=STACK, show=show)
     cut = eventually(

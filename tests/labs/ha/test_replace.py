@@ -17,7 +17,7 @@ def replace(*machines: str, show: Show) -> Ran:
     return Started("replace", *machines, show=show, stack=STACK).wait()
 
 
-def test_a_dead_controller_is_made_anew_and_nothing_is_lost(cluster: Cluster, show: Show) -> None:
+def test_dead_controller_is_recreated_without_loss(cluster: Cluster, show: Show) -> None:
     """What it would catch: a member that founds a cluster of its own, or whose old self stays in the list."""
     before = cluster.etcd_ids(cluster.controller.name)
     cluster.kubectl("create", "configmap", "kept", "--from-literal=a=1")
@@ -38,7 +38,7 @@ def test_a_dead_controller_is_made_anew_and_nothing_is_lost(cluster: Cluster, sh
     assert len(members) == 3 and len({member["hash"] for member in members} - {None}) == 1, members
 
 
-def test_what_would_lose_the_quorum_is_refused(cluster: Cluster, show: Show) -> None:
+def test_replacement_that_loses_the_quorum_is_refused(cluster: Cluster, show: Show) -> None:
     before = running(STACK)
     assert before
     ran = replace("controller-0", "controller-1", show=show)

@@ -15,7 +15,7 @@ from live.drills.workload import Workload
 from toolchain import stack
 
 
-def test_members_and_workers_come_and_go_under_load(cluster: Cluster, show: Show) -> None:
+def test_members_and_workers_are_added_and_removed_under_load(cluster: Cluster, show: Show) -> None:
     """Three controllers and etcd members become five and three again, two workers three and two, while clients write.
 
     What it would catch: a write that was acknowledged and is not there, API servers that restart all at once, a

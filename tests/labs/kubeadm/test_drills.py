@@ -30,12 +30,12 @@ def figures(cluster: Cluster, show: Show, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("name", DRILLS)
-def test_a_drill_costs_no_more_than_its_bars(figures: tuple[Ran, dict[str, Any]], name: str) -> None:
-    """A drill that hits nothing; a program that does not come back."""
+def test_drill_is_within_its_limits(figures: tuple[Ran, dict[str, Any]], name: str) -> None:
+    """A drill that hits nothing; a program that is not started again."""
     assert_within_its_bars(figures[1], name)
 
 
-def test_leadership_is_gathered_by_static_pods_that_stop_elsewhere(cluster: Cluster) -> None:
+def test_leadership_moves_to_one_controller_with_static_pods(cluster: Cluster) -> None:
     """A controller that is lost without having led: that would cost nothing, and show nothing."""
     lab = live_cluster.find(stack.read(STACK))
     target = next(each for each in lab.etcd_members if each != leadership.holder(lab, "kube-scheduler"))

@@ -38,7 +38,7 @@ def test_the_control_plane_is_static_pods(cluster: Cluster) -> None:
     assert not {f"{program}.service" for program in programs} & set(units.split())
 
 
-def test_certificates_come_from_the_stacks_authorities(cluster: Cluster) -> None:
+def test_certificates_are_signed_by_the_cas_of_the_stack(cluster: Cluster) -> None:
     """Authorities that kubeadm made beside those it was given; a request of a kubelet that nobody signed."""
     ours = cluster.outputs["ca_certificate"].strip()
     assert cluster.ssh(cluster.controller.name, "cat /etc/kubernetes/pki/ca.crt").strip() == ours
@@ -55,7 +55,7 @@ def test_certificates_come_from_the_stacks_authorities(cluster: Cluster) -> None
     assert any(name.startswith("bootstrap:") for name in signed)
 
 
-def test_nothing_is_left_that_one_could_join_with(cluster: Cluster) -> None:
+def test_no_bootstrap_token_is_left(cluster: Cluster) -> None:
     """A token that the API knows, or that lies on a machine, once all have joined."""
     secrets = cluster.get("secrets", "--namespace", "kube-system")["items"]
     assert [secret["metadata"]["name"] for secret in secrets if secret["type"].startswith("bootstrap")] == []
@@ -69,7 +69,7 @@ def test_nothing_is_left_that_one_could_join_with(cluster: Cluster) -> None:
         assert said == "", f"{machine.name}: {said}"
 
 
-def test_the_token_is_seen_nowhere(cluster: Cluster) -> None:
+def test_bootstrap_token_is_in_no_output_or_state(cluster: Cluster) -> None:
     """A token in the plain state, in what `up` prints, or on a command line."""
     token = _token()
     forms = [token, token.partition(".")[2], base64.b64encode(token.encode()).decode()]
@@ -87,7 +87,7 @@ def test_a_second_up_changes_nothing(cluster: Cluster) -> None:
     assert up.code == 0 and up.summary.keys() == {"unchanged"}, up.output
 
 
-def test_all_is_well(cluster: Cluster) -> None:
+def test_lab_is_healthy(cluster: Cluster) -> None:
     """A status that looks for units where there are pods."""
     status = live("status", "--json")
     assert status.code == 0, status.output
@@ -99,7 +99,7 @@ def test_all_is_well(cluster: Cluster) -> None:
     assert {f"apiserver of {controller.name}" for controller in cluster.controllers} <= issued
 
 
-def test_a_static_pod_that_is_gone_is_said(cluster: Cluster) -> None:
+def test_missing_static_pod_is_reported(cluster: Cluster) -> None:
     """A status that calls everything well because the kubelet runs."""
     manifest = "/etc/kubernetes/manifests/kube-scheduler.yaml"
     cluster.ssh(

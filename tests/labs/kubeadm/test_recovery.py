@@ -21,7 +21,7 @@ def test_members_take_snapshots_by_themselves(cluster: Cluster) -> None:
 
 
 @pytest.mark.long
-def test_what_was_saved_comes_back_after_all_data_are_gone(cluster: Cluster, tmp_path: Path, show: Show) -> None:
+def test_saved_data_are_restored_after_all_members_lost_theirs(cluster: Cluster, tmp_path: Path, show: Show) -> None:
     """A kubelet that starts what a restore has stopped; members of several clusters; Nodes that stay away."""
     cluster.kubectl("create", "configmap", _EARLY)
     file = tmp_path / "lab.db"
@@ -40,7 +40,7 @@ def test_what_was_saved_comes_back_after_all_data_are_gone(cluster: Cluster, tmp
 
 
 @pytest.mark.long
-def test_a_dead_first_controller_is_made_anew_and_nothing_is_lost(cluster: Cluster, show: Show) -> None:
+def test_dead_first_controller_is_recreated_without_loss(cluster: Cluster, show: Show) -> None:
     """A second cluster where there is one; a member whose old self stays in the list."""
     victim = cluster.controller.name
     before = cluster.etcd_ids("controller-1")
@@ -58,7 +58,7 @@ def test_a_dead_first_controller_is_made_anew_and_nothing_is_lost(cluster: Clust
     _is_well()
 
 
-def test_what_would_lose_the_quorum_is_refused(cluster: Cluster) -> None:
+def test_replacement_that_loses_the_quorum_is_refused(cluster: Cluster) -> None:
     """Two machines recreated at once: no remaining member has the cluster."""
     before = running(STACK)
     assert before

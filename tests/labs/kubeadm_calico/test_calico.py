@@ -9,10 +9,10 @@ from labs.calico.test_network import (
 )
 from labs.calico.test_policies import (
     flows,
-    test_a_label_opens_the_way,
     test_allow_dns_opens_names_alone,
     test_default_deny_closes_everything_and_its_end_opens_it,
     test_egress_to_a_range_opens_that_range,
+    test_policy_by_label_allows_connections,
 )
 from labs.dev.test_networking import (
     test_a_pods_address_is_of_its_workers_range,
@@ -21,7 +21,6 @@ from labs.dev.test_networking import (
 
 __all__ = [
     "flows",
-    "test_a_label_opens_the_way",
     "test_a_pods_address_is_of_its_workers_range",
     "test_allow_dns_opens_names_alone",
     "test_api_server_and_pulumi_host_reach_pods",
@@ -31,6 +30,7 @@ __all__ = [
     "test_packets_between_workers_are_encapsulated",
     "test_pods_find_services_by_name",
     "test_pods_reach_each_other_by_address_across_workers",
+    "test_policy_by_label_allows_connections",
 ]
 
 

@@ -82,7 +82,7 @@ def test_a_machine_of_another_cluster_is_refused(trusted: OwnHosts) -> None:
 
 
 @pytest.mark.usefixtures("password")
-def test_all_that_is_in_the_way_is_reported_at_once(trusted: OwnHosts) -> None:
+def test_all_failed_preconditions_are_reported_at_once(trusted: OwnHosts) -> None:
     """One `up` for each problem."""
     trusted.bash(CONTROLLER, "systemd-run -q --unit=taken --socket-property=ListenStream=10257 /bin/cat")
     trusted.bash(SUDOER, "mkdir /var/lib/containerd/theirs && ip route add 10.206.7.0/24 dev lo")

@@ -164,7 +164,7 @@ def test_a_lab_keeps_its_user_where_another_cannot_enter(hosts: OwnHosts, before
     leave(hosts)
 
 
-def test_a_lab_of_before_is_left_and_can_change_its_user(hosts: OwnHosts, before: str) -> None:
+def test_older_lab_is_unchanged_and_can_change_its_user(hosts: OwnHosts, before: str) -> None:
     """Its note does not say as whom it logs in; its rule has another name."""
     public = " ".join(asyncssh.import_private_key(LAB_KEY).export_public_key().decode().split()[:2])
     old = f"""

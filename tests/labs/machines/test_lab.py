@@ -32,7 +32,7 @@ def test_up_makes_a_cluster(cluster: Cluster) -> None:
     assert set(nodes) == {SUDOER.name, BEHIND.name}
 
 
-def test_pods_reach_each_other_and_the_world_reaches_them(workload: Workload) -> None:
+def test_pods_reach_each_other_and_are_reached_from_outside(workload: Workload) -> None:
     """A host's own firewall, routes or names that the lab does not get along with."""
     first, second = workload.web
     assert {first.node, second.node} == {SUDOER.name, BEHIND.name}
@@ -64,7 +64,7 @@ def test_a_second_lab_does_not_take_the_machines(cluster: Cluster) -> None:
         assert podman("exec", host.container, "cat", "/var/lib/hardway/lab").split()[0] == STACK
 
 
-def test_what_the_user_has_is_seen_nowhere(cluster: Cluster) -> None:
+def test_data_of_the_user_are_in_no_output(cluster: Cluster) -> None:
     """A password or a private key in the state, in what the engine says, or on a command line."""
     key = KEY.read_text().splitlines()[1]
     state = exported(secrets=True, stack=STACK)
@@ -84,7 +84,7 @@ def test_the_private_key_lies_on_no_machine(cluster: Cluster, trusted: OwnHosts)
         assert all(line.startswith("/etc/ssh/ssh_host_") for line in found.splitlines()), found
 
 
-def test_people_reach_every_machine_as_root(cluster: Cluster) -> None:
+def test_users_reach_every_machine_as_root(cluster: Cluster) -> None:
     """An ssh_config that does not know ports, users and jumpboxes; tools that run as a user without permissions."""
     for host in HOSTS[:4]:
         ran = toolchain("ssh", host.name, "--", "hostname && sudo -n id -u || id -u", stack=STACK)

@@ -9,7 +9,7 @@ from labs.machines.own_hosts import OwnHost, OwnHosts
 
 
 @pytest.mark.usefixtures("before", "password")
-def test_hosts_that_nobody_trusted_are_refused(hosts: OwnHosts) -> None:
+def test_hosts_without_pinned_keys_are_refused(hosts: OwnHosts) -> None:
     """A connection to the first host that answers."""
     up = toolchain("up", stack=STACK)
     assert up.code != 0

@@ -61,7 +61,7 @@ def test_no_stand_in_is_linked(host: UpstreamHost, set_up: str) -> None:
     assert "Stand-ins" not in set_up
 
 
-def test_upstreams_habits_were_met_and_got_over(host: UpstreamHost, set_up: str) -> None:
+def test_redirects_rate_limits_and_broken_transfers_are_handled(host: UpstreamHost, set_up: str) -> None:
     """So that the tests above can fail."""
     asked = host.requests()
     assert [one for one in asked if one["status"] == 429]
