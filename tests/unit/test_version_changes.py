@@ -50,7 +50,7 @@ def test_a_change_that_a_cluster_does_not_survive_is_refused(
 @pytest.mark.parametrize("product", ["kubernetes", "containerd"])
 def test_no_version_of_a_kubeadm_lab_changes(product: str) -> None:
     (sentence,) = refusals({product: ["2.3.4"]}, {product: "2.3.5"}, "kubeadm")
-    assert f"{product} 2.3.4 to 2.3.5: no version of a lab that kubeadm made" in sentence
+    assert f"{product} 2.3.4 to 2.3.5: the versions of a running kubeadm lab are immutable" in sentence
     assert not list(refusals({product: ["2.3.4"]}, {product: "2.3.4"}, "kubeadm"))
 
 
