@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from cli import stacks
 from cli.lab import insist_by_variable, insist_option
+from config.errors import UserError
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
@@ -52,7 +53,7 @@ def drift(ctx: click.Context, *, as_json: bool) -> int:
         chosen = stacks.chosen(ctx)
         with operations.alone(chosen, "./hardway drift"):
             found = drifts.find(chosen)
-    except (ToolchainError, OSError) as error:
+    except (UserError, OSError) as error:
         # Not 1, which says that there is drift.
         print(f"error: {error}", file=sys.stderr)
         return drifts.NOT_ASKED

@@ -74,7 +74,7 @@ def _compare(recorded: Recorded, found: Found) -> Iterator[_Row]:
     if recorded.no_swap:
         yield from (("swap", device, {"value": "in use"}, recorded.no_swap.step) for device in found.swap)
     yield from _host_table(recorded, found)
-    yield from _routes(recorded, found)
+    yield from _routes(recorded, found, wrong)
 
 
 def file_problems(file: File, entry: Entry | None) -> Problems:
@@ -108,11 +108,11 @@ def _link_problems(wanted: str, target: str | None) -> Problems:
 def _program_problems(path: str, program: Program, found: Found) -> Problems:
     if problems := _link_problems(program.target, found.links.get(path)):
         return problems
-    source = program.archive or (path if program.sha256 is None else program.target)
+    source = program.source(path)
     entry = found.files.get(source)
     if entry is None:
         return {"artifact": f"{source} is missing"}
-    if program.sha256 is not None and entry.sha256 != program.sha256:
+    if None not in (program.sha256, entry.sha256) and entry.sha256 != program.sha256:
         return {"artifact": f"{source} has another checksum than the release"}
     if what := found.members.get(program.target):
         return {"content": f"{program.target} is not as in its archive: {what.lower()}"}
@@ -135,7 +135,12 @@ def unit_problems(unit: Unit, state: UnitState | None, found: Found, wrong: Coll
     problems = {}
     if known.get("ActiveState") != "active":
         problems["stopped"] = f"does not run ({known.get('ActiveState')})"
-    if unit.enabled and state.enabled != "enabled":
+    # Without its file a unit is not enabled, and the file is named.
+    if (
+        unit.enabled
+        and state.enabled != "enabled"
+        and all(path in found.files or path in found.links for path in unit.own)
+    ):
         problems["disabled"] = f"not enabled ({state.enabled or 'no unit file'})"
     read = {*unit.own, *unit.watches, *unit.reloads_on}
     if not problems and not read.intersection(wrong):
@@ -159,7 +164,7 @@ def _host_table(recorded: Recorded, found: Found) -> Iterator[_Row]:
     yield "host table", "/etc/hosts", said, recorded.units[HOSTS_UNIT].step
 
 
-def _routes(recorded: Recorded, found: Found) -> Iterator[_Row]:
+def _routes(recorded: Recorded, found: Found, wrong: Collection[str]) -> Iterator[_Row]:
     if NETWORK_UNIT not in recorded.units:
         return
     step = recorded.units[NETWORK_UNIT].step
@@ -173,7 +178,8 @@ def _routes(recorded: Recorded, found: Found) -> Iterator[_Row]:
             yield "route", pods, {"value": f"via {there[pods]}, expected via {hop}"}, step
     for pods in there.keys() - wanted.keys():
         yield "route", pods, {"extra": "has the lab's mark, and is not the lab's"}, step
-    if MASQUERADE in recorded.files and found.same_table is False:
+    # What the kernel has is compared with the file on the machine.
+    if MASQUERADE in recorded.files and MASQUERADE not in wrong and found.same_table is False:
         yield "rules", "table ip hardway", {"content": f"not as in {MASQUERADE}"}, step
 
 

@@ -2,9 +2,9 @@
 
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
@@ -17,20 +17,29 @@ POD_ROUTES = "/etc/hardway/pod-routes"
 MASQUERADE = "/etc/hardway/masquerade.nft"
 HOSTS_UNIT, NETWORK_UNIT = "hardway-hosts.service", "hardway-pod-network.service"
 _LOOK = Path(__file__).with_name("look.sh")
+_FUNCTIONS = ("fingerprint", "last_read")
 _SECONDS = 30
 _END = "end"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A file or directory on a machine, as `stat` shows it; changed: when its content, mode or owner last changed."""
+    """A file or directory on a machine, as `stat` shows it.
+
+    Args:
+        kind, mode, user, group: as printed.
+        changed: when its content, mode or owner last changed.
+        same: equal for one file that two machines see: inode, size, and that time.
+        sha256: empty for what has no content; None where it is not known.
+    """
 
     kind: str
     mode: str
     user: str
     group: str
     changed: float
-    sha256: str = ""
+    same: str = ""
+    sha256: str | None = ""
 
 
 @dataclass(kw_only=True)
@@ -77,18 +86,59 @@ class Found:
 
 def ask_all(cluster: Cluster, recorded: Mapping[str, Recorded]) -> dict[str, Found | str]:
     """Machine -> what it has; where it could not be asked, why."""
+    # Containers mount one mirror: the first machine that uses an artifact computes its checksum.
+    hashing = _first_users(cluster, recorded) if cluster.stack.traits.on_engine else {}
+
+    def asked(machine: LiveMachine) -> Found | str:
+        others = {path for path, first in hashing.items() if first != machine.name}
+        return ask(cluster, machine, recorded.get(machine.name), others)
+
     with ThreadPoolExecutor(max_workers=len(cluster.machines)) as threads:
-        answers = threads.map(lambda machine: ask(cluster, machine, recorded.get(machine.name)), cluster.machines)
-        return dict(zip((machine.name for machine in cluster.machines), answers, strict=True))
+        answers = dict(zip((each.name for each in cluster.machines), threads.map(asked, cluster.machines), strict=True))
+    for path, first in hashing.items():
+        _share_checksum(path, answers[first], [found for name, found in answers.items() if name != first])
+    return answers
 
 
-def ask(cluster: Cluster, machine: LiveMachine, recorded: Recorded | None) -> Found | str:
-    """What a machine has of what the state says; or why it could not be asked."""
+def _first_users(cluster: Cluster, recorded: Mapping[str, Recorded]) -> dict[str, str]:
+    """Artifact in the mirror -> the first machine that uses it."""
+    first: dict[str, str] = {}
+    for machine in cluster.machines:
+        programs = recorded[machine.name].programs if machine.name in recorded else {}
+        for path, program in programs.items():
+            if program.mirrored:
+                first.setdefault(program.source(path), machine.name)
+    return first
+
+
+def _share_checksum(path: str, first: Found | str, others: Sequence[Found | str]) -> None:
+    """Give other machines the checksum of a file that the first one has computed; it must be the same file."""
+    known = None if isinstance(first, str) else first.files.get(path)
+    for found in others:
+        entry = None if isinstance(found, str) else found.files.get(path)
+        if entry and isinstance(found, Found):
+            # Without an answer of the first one it is not known, and the machine is in the report.
+            sha256 = None if isinstance(first, str) else known.sha256 if known and known.same == entry.same else ""
+            found.files[path] = replace(entry, sha256=sha256)
+
+
+def ask(cluster: Cluster, machine: LiveMachine, recorded: Recorded | None, others: Collection[str] = ()) -> Found | str:
+    """What a machine has of what the state says; or why it could not be asked.
+
+    Args:
+        cluster: the lab.
+        machine: which.
+        recorded: what the state says of it.
+        others: artifacts whose checksum another machine computes.
+    """
     if recorded is None or not recorded.library:
         return "the state has no steps of this machine: run `./hardway up`"
+    functions = _functions(recorded.library)
+    if len(functions) != len(_FUNCTIONS):
+        return "the state has an earlier library of the steps: run `./hardway up`"
     try:
-        script = "\n".join([*_functions(recorded.library), _LOOK.read_text()])
-        done = cluster.ssh(machine, f"bash -c {quote(script)}", stdin=questions(recorded), seconds=_SECONDS)
+        script = "\n".join([*functions, _LOOK.read_text()])
+        done = cluster.ssh(machine, f"bash -c {quote(script)}", stdin=questions(recorded, others), seconds=_SECONDS)
     except subprocess.TimeoutExpired:
         return f"no answer within {cluster.allowed(_SECONDS):.0f} s"
     lines = done.stdout.splitlines()
@@ -98,21 +148,20 @@ def ask(cluster: Cluster, machine: LiveMachine, recorded: Recorded | None) -> Fo
     return parse(lines)
 
 
-def questions(recorded: Recorded) -> str:
-    """The standard input of look.sh."""
-    return "".join(f"{line}\n" for line in _questions(recorded))
+def questions(recorded: Recorded, others: Collection[str] = ()) -> str:
+    """The standard input of look.sh; the checksum of the artifacts `others` is not asked for."""
+    return "".join(f"{line}\n" for line in _questions(recorded, others))
 
 
-def _questions(recorded: Recorded) -> Iterator[str]:
+def _questions(recorded: Recorded, others: Collection[str]) -> Iterator[str]:
     yield from (f"{'path' if each.content is None else 'hash'} {path}" for path, each in recorded.files.items())
     archives: dict[str, list[str]] = {}
-    for path, program in recorded.programs.items():
-        yield f"link {path}"
-        if program.archive is None:
-            # By the link's path: the target of a published checksum is not known before.
-            yield f"hash {path if program.sha256 is None else program.target}"
-        else:
-            yield f"hash {program.archive}"
+    yield from (f"link {path}" for path in recorded.programs)
+    # An archive has several members.
+    sources = dict.fromkeys(program.source(path) for path, program in recorded.programs.items())
+    yield from (f"{'path' if source in others else 'hash'} {source}" for source in sources)
+    for program in recorded.programs.values():
+        if program.archive is not None:
             directory = program.target.removesuffix(f"/{program.member}")
             archives.setdefault(f"{program.archive} {directory}", []).append(str(program.member))
     yield from (f"archive {words} {' '.join(members)}" for words, members in archives.items())
@@ -148,7 +197,7 @@ def text_of(recorded: Recorded, path: str) -> str:
 
 def _functions(library: str) -> list[str]:
     """What a step notes of a unit, and how: the functions of the library that is on the lab's machines."""
-    found = [re.search(rf"^{name}\(\) {{$.*?^}}$", library, re.M | re.S) for name in ("fingerprint", "last_read")]
+    found = [re.search(rf"^{name}\(\) {{$.*?^}}$", library, re.M | re.S) for name in _FUNCTIONS]
     return [each[0] for each in found if each]
 
 
@@ -158,8 +207,9 @@ def parse(lines: list[str]) -> Found:
     hashes, unit = {}, UnitState()
     for line in lines:
         match line.split("\t"):
-            case ["path", path, kind, mode, user, group, changed]:
-                found.files[path] = Entry(kind=kind, mode=mode, user=user, group=group, changed=float(changed))
+            case ["path", path, kind, mode, user, group, changed, same]:
+                entry = Entry(kind=kind, mode=mode, user=user, group=group, changed=float(changed), same=same)
+                found.files[path] = entry
             case ["hash", path, sha256]:
                 hashes[path] = sha256
             case ["link", path, target]:
@@ -191,9 +241,7 @@ def parse(lines: list[str]) -> Found:
                 found.routes.append(text)
             case ["table", same]:
                 found.same_table = same == "yes"
-    found.files = {
-        path: Entry(**{**vars(entry), "sha256": hashes.get(path, "")}) for path, entry in found.files.items()
-    }
+    found.files = {path: replace(entry, sha256=hashes.get(path, "")) for path, entry in found.files.items()}
     return found
 
 

@@ -51,7 +51,7 @@ exec {hashes}< <([ ${#regular[@]} = 0 ] || sha256 "${regular[@]}")
 # shellcheck disable=SC2086  # the words of one archive
 exec {members}< <(for words in "${archives[@]}"; do compare_archive $words; done)
 
-[ ${#paths[@]} = 0 ] || stat -c $'path\t%n\t%F\t%a\t%U\t%G\t%.9Z' -- "${paths[@]}" 2>/dev/null
+[ ${#paths[@]} = 0 ] || stat -c $'path\t%n\t%F\t%a\t%U\t%G\t%.9Z\t%i:%s:%.9Z' -- "${paths[@]}" 2>/dev/null
 for path in "${links[@]}"; do
   if [ -L "$path" ]; then printf 'link\t%s\t%s\n' "$path" "$(readlink -- "$path")"
   elif [ -e "$path" ]; then printf 'link\t%s\t\n' "$path"; fi

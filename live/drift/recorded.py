@@ -64,6 +64,7 @@ class Program:
         target: what the link leads to.
         archive: the artifact as a file, where the program is a member.
         sha256: of the artifact; None where the publisher's checksum is used, which is not in the state.
+        mirrored: whether the artifact is in the mirror, and not downloaded by the machine.
         member: inside the archive.
     """
 
@@ -72,6 +73,11 @@ class Program:
     sha256: str | None
     archive: str | None = None
     member: str | None = None
+    mirrored: bool = False
+
+    def source(self, path: str) -> str:
+        """Where the artifact is; by the link `path` where the name of its directory is not known before."""
+        return self.archive or (path if self.sha256 is None else self.target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,13 +265,19 @@ def _read_line(step: Step, machine: Recorded, line: str, document: str, secrets:
 
 def _programs(step: str, url: str, sha256: str, destination: str, members: list[str]) -> dict[str, Program]:
     known = None if sha256 == "published" else sha256
+    mirrored = url.startswith("file://")
     kept = f"{ARTIFACTS}/{known or '*'}"
-    source = url.removeprefix("file://") if url.startswith("file://") else f"{kept}/{url.rpartition('/')[2]}"
+    source = url.removeprefix("file://") if mirrored else f"{kept}/{url.rpartition('/')[2]}"
     if not members:
-        return {destination: Program(step=step, target=source, sha256=known)}
+        return {destination: Program(step=step, target=source, sha256=known, mirrored=mirrored)}
     return {
         f"{destination}/{member.rpartition('/')[2]}": Program(
-            step=step, target=f"{kept}/unpacked/{member}", sha256=known, archive=source, member=member
+            step=step,
+            target=f"{kept}/unpacked/{member}",
+            sha256=known,
+            archive=source,
+            member=member,
+            mirrored=mirrored,
         )
         for member in members
     }

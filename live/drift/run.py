@@ -53,7 +53,7 @@ def find(stack: Stack) -> Drift:
         ToolchainError: the lab is not up, or its state cannot be read.
     """
     lab = cluster.find(stack)
-    deployment = _state(stack)
+    deployment = state_of(stack)
     return _find(lab, deployment, recorded.steps(deployment))
 
 
@@ -73,7 +73,7 @@ def repair(stack: Stack, machines: Sequence[str]) -> int:
     lab = cluster.find(stack)
     for name in machines:
         lab.machine(name)
-    deployment = _state(stack)
+    deployment = state_of(stack)
     steps = recorded.steps(deployment)
     before = _only(_find(lab, deployment, steps), machines)
     works, _ = repairing.plan(steps, recorded.read(steps), before.differences)
@@ -94,7 +94,12 @@ def _only(drift: Drift, machines: Sequence[str]) -> Drift:
     )
 
 
-def _state(stack: Stack) -> dict[str, Any]:
+def state_of(stack: Stack) -> dict[str, Any]:
+    """The state of a lab, secrets in clear.
+
+    Raises:
+        ToolchainError: it cannot be read.
+    """
     with Report(sys.stderr) as report:
         workshop = prepare.for_preview(report, stack)
     return operations.state_in_clear(workshop, stack)

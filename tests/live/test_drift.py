@@ -25,6 +25,7 @@ from toolchain.errors import ToolchainError
 SHA = "a" * 64
 KEY = b"very secret"
 CONFIG, BINARY, ARCHIVED = "/etc/x/config", "/usr/local/bin/x", "/usr/local/bin/y"
+LIBRARY = "fingerprint() {\n  :\n}\nlast_read() {\n  :\n}\n"
 STARTED = "Sat 2026-11-28 21:00:00.500000 UTC"
 START = 1795899600.5
 
@@ -34,7 +35,7 @@ def machine() -> Recorded:
     target = f"{recorded.ARTIFACTS}/{SHA}/unpacked/bin/y"
     return Recorded(
         name="worker-0",
-        library="x",
+        library=LIBRARY,
         files={
             CONFIG: File(step="s1", content=b"a\n", mode="600", owner="root"),
             "/etc/x/key": File(step="s1", content=KEY, mode="600", owner="root", secret=True),
@@ -115,7 +116,7 @@ def answers() -> Found:
     )
 
 
-def changed_file(path: str, **what: str) -> Callable[[Found], None]:
+def changed_file(path: str, **what: Any) -> Callable[[Found], None]:
     def change(found: Found) -> None:
         found.files[path] = replace(found.files[path], **what)
 
@@ -324,6 +325,8 @@ def test_an_answer_that_is_not_whole_is_no_answer(
 def test_a_machine_without_steps_in_the_state_is_not_taken_as_unchanged(tmp_path: Path) -> None:
     lab = cluster(tmp_path, controllers=1)
     assert "the state has no steps" in str(look.ask(lab, lab.machine("worker-0"), None))
+    before = Recorded(name="worker-0", library="# of a version without these functions")
+    assert "an earlier library" in str(look.ask(lab, lab.machine("worker-0"), before))
 
 
 # The API and the container engine
@@ -360,8 +363,11 @@ def test_nodes_have_the_label_and_the_range_of_the_lab() -> None:
     patch = Setting(
         step="s9", value=json.dumps({"metadata": {"labels": {"l": ""}}, "spec": {"podCIDR": "10.2.0.0/24"}})
     )
-    good = {"metadata": {"name": "a", "labels": {"l": "", "other": "x"}}, "spec": {"podCIDR": "10.2.0.0/24"}}
-    bad = {"metadata": {"name": "b"}, "spec": {"podCIDR": "10.9.0.0/24"}}
+    good: dict[str, Any] = {
+        "metadata": {"name": "a", "labels": {"l": "", "other": "x"}},
+        "spec": {"podCIDR": "10.2.0.0/24"},
+    }
+    bad: dict[str, Any] = {"metadata": {"name": "b"}, "spec": {"podCIDR": "10.9.0.0/24"}}
     found = list(objects.node_differences({"a": patch, "b": patch, "c": patch}, [good, bad]))
     assert [(each.name, set(each.problems)) for each in found] == [("b", {"value"}), ("c", {"missing"})]
     assert "metadata.labels.l is null" in found[0].problems["value"]
@@ -418,6 +424,23 @@ def container(**changes: Any) -> dict[str, Any]:
 )
 def test_a_container_of_another_definition_is_named(found: dict[str, Any] | None, problem: str) -> None:
     assert problem in "; ".join(containers.problems_of(WORDS, "1", found))
+
+
+def test_a_user_who_does_not_see_the_containers_is_not_told_that_they_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urn = "urn:pulumi:x::hardway::hardway:index:Containers$command:local:Command::machines-worker-0"
+    create = "# container hardway-x-worker-0\nas_root podman create \\\n  --privileged \\\n  image:1 >/dev/null\n"
+    resource = {"urn": urn, "inputs": {"create": create}, "outputs": {"stdout": "1"}}
+    deployment = {"deployment": {"resources": [resource]}}
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    different, why = containers.ask(cluster(tmp_path).stack, deployment)
+    assert (different, "sudo" in why) == ([], True)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    answer = json.dumps([container(Id="2", Name="hardway-x-worker-0")])
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, answer, ""))
+    (difference,), why = containers.ask(cluster(tmp_path).stack, deployment)
+    assert (difference.machine, difference.kind, why) == ("worker-0", "container", "")
 
 
 def test_a_container_as_it_was_created_is_not_named() -> None:
@@ -574,3 +597,41 @@ def test_a_lab_that_is_not_up_is_not_a_lab_without_drift(
     monkeypatch.setattr(drifts, "find", find)
     assert main(["drift", "-s", "dev"]) == drifts.NOT_ASKED
     assert capsys.readouterr().err == "error: The lab dev is not up.\n"
+
+
+def test_machines_that_mount_one_mirror_compute_each_checksum_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that sees another file by that name is not given it; a first one that does not answer gives none."""
+    program = {BINARY: Program(step="s1", target="/opt/mirror/x", sha256=SHA, mirrored=True)}
+    lab = cluster(tmp_path)
+    names = [each.name for each in lab.machines if each.name.startswith("controller")]
+    said = {name: Recorded(name=name, library=LIBRARY, programs=program) for name in names}
+    asked: dict[str, str] = {}
+    inodes = dict(zip(names, ("1", "1", "2"), strict=True))
+
+    def ssh(_: Cluster, machine: Any, __: str, *, stdin: str, **___: Any) -> subprocess.CompletedProcess[str]:
+        asked[machine.name] = stdin
+        lines = [
+            f"path\t/opt/mirror/x\tregular file\t755\troot\troot\t1.0\t{inodes.get(machine.name)}",
+            f"link\t{BINARY}\t/opt/mirror/x",
+        ]
+        lines += [f"hash\t/opt/mirror/x\t{SHA}"] if "hash " in stdin else []
+        status = 255 if machine.name == silent else 0
+        return subprocess.CompletedProcess([], status, "\n".join([*lines, "end"]), "no route")
+
+    monkeypatch.setattr(Cluster, "ssh", ssh)
+
+    def different() -> dict[str, list[set[str]]]:
+        answers = look.ask_all(lab, said)
+        return {
+            name: [set(each.problems) for each in compare.compare(said[name], found) if each.kind == "program"]
+            for name in names
+            if not isinstance(found := answers[name], str)
+        }
+
+    silent = ""
+    assert different() == {names[0]: [], names[1]: [], names[2]: [{"artifact"}]}
+    assert [name for name in names if "hash /opt/mirror/x" in asked[name]] == names[:1]
+    silent = names[0]
+    assert different() == {names[1]: [], names[2]: []}
