@@ -18,11 +18,14 @@ from typing import Any
 LIBRARY = "/usr/local/lib/hardway/step.sh"
 THERE = "there"
 """The value of what has none: a user, a kernel module."""
+USED_ONCE = frozenset({"/etc/hardway/join-token", "/etc/hardway/discovery.conf", "/etc/hardway/admission-token"})
+"""What kubeadm's steps remove again once a machine has joined."""
 _UNITS = "/etc/systemd/system"
 ARTIFACTS = "/var/lib/hardway/artifacts"
 _SECRET = "4dabf18193072939515e22adb298388d"
 """The key by which the state marks a secret."""
 _BRINGS = f"install -D -m 0644 /dev/stdin {LIBRARY}"
+_MACHINE_LABEL = "hardway/machine"
 _OPENING, _CLOSING = "{\n", "}; exit #"
 _HEREDOC = re.compile(r"<<'([\w-]+)'$")
 _TITLE = re.compile(r"# (\S+) on (\S+) \(")
@@ -199,6 +202,8 @@ def _read_step(step: Step, machine: Recorded) -> None:
         }
     for line, document in _statements(script):
         _read_line(step, machine, line, document, secrets)
+    for path in USED_ONCE:
+        machine.files.pop(path, None)
 
 
 def _statements(script: str) -> Iterator[tuple[str, str]]:
@@ -259,8 +264,13 @@ def _read_line(step: Step, machine: Recorded, line: str, document: str, secrets:
             machine.host_name = Setting(step=urn, value=name)
         case ["no_swap"]:
             machine.no_swap = Setting(step=urn, value="off")
-        case ["wait_for", _, _, command] if patch := _PATCHES.search(command):
-            machine.nodes[patch[1]] = Setting(step=urn, value=shlex.split(patch[2])[0])
+        case ["admit"]:
+            # Without a step: what it would do for another label is to have the cluster forget the machine.
+            for node, label, pods in (row.split() for row in document.splitlines()):
+                patch = {"metadata": {"labels": {_MACHINE_LABEL: label}}, "spec": {"podCIDR": pods}}
+                machine.nodes[node] = Setting(step="", value=json.dumps(patch))
+        case ["wait_for", _, _, command] if found := _PATCHES.search(command):
+            machine.nodes[found[1]] = Setting(step=urn, value=shlex.split(found[2])[0])
 
 
 def _programs(step: str, url: str, sha256: str, destination: str, members: list[str]) -> dict[str, Program]:
