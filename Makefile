@@ -103,7 +103,7 @@ test: lint  ## lint, then the tests: unit, tool chain, live, engine, and real la
 test-long: .venv-dev  ## further labs, for a run by hand before a release
 	@$(HARDWAY) --stack kubeadm-calico-test setup
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/labs/kubeadm_calico
-	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long tests/labs/kubeadm tests/labs/ha
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long tests/labs/dev tests/labs/kubeadm tests/labs/ha
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long --capture=no tests/labs/upstream/test_first_run.py
 
 # Emulated: about an hour. The disk stays below HARDWAY_CACHE, or in HARDWAY_HOSTS.

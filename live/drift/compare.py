@@ -15,7 +15,7 @@ from live.drift.look import (
     UnitState,
     text_of,
 )
-from live.drift.recorded import File, Program, Recorded, Unit
+from live.drift.recorded import ARTIFACTS, File, Program, Recorded, Unit
 
 Problems = Mapping[str, str]
 """What differs, by a word for programs (content, mode, missing ...) -> in words for a person, without secrets."""
@@ -112,7 +112,9 @@ def _program_problems(path: str, program: Program, found: Found) -> Problems:
     entry = found.files.get(source)
     if entry is None:
         return {"artifact": f"{source} is missing"}
-    if None not in (program.sha256, entry.sha256) and entry.sha256 != program.sha256:
+    # A published checksum is the name of the directory that it was downloaded to.
+    wanted = program.sha256 or found.links[path].removeprefix(f"{ARTIFACTS}/").partition("/")[0]
+    if entry.sha256 is not None and entry.sha256 != wanted:
         return {"artifact": f"{source} has another checksum than the release"}
     if what := found.members.get(program.target):
         return {"content": f"{program.target} is not as in its archive: {what.lower()}"}
@@ -149,7 +151,7 @@ def unit_problems(unit: Unit, state: UnitState | None, found: Found, wrong: Coll
             problems["stale"] = "systemd has not read its file since that changed"
         elif state.same_as_started is False:
             problems["stale"] = "was started from other files than those on disk"
-        elif state.same_as_started and changed > state.changed > state.started:
+        elif state.same_as_started and changed > state.changed(reloads=bool(unit.reloads_on)) > state.started:
             problems["stale"] = "its files have changed on disk since it was started"
     return problems
 

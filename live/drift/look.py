@@ -58,12 +58,11 @@ class UnitState:
     same_as_started: bool | None = None
     started: float = 0
 
-    @property
-    def changed(self) -> float:
-        """When it was last started or reloaded, by whatever program."""
-        return max(
-            _seconds(self.properties.get(name, "")) for name in ("StateChangeTimestamp", "ExecMainStartTimestamp")
-        )
+    def changed(self, *, reloads: bool) -> float:
+        """When it was last started, by whatever program; or reloaded, if it can be."""
+        # A timer's state also changes when it elapses.
+        names = ("StateChangeTimestamp",) if reloads else ("ActiveEnterTimestamp", "ExecMainStartTimestamp")
+        return max(_seconds(self.properties.get(name, "")) for name in names)
 
 
 @dataclass(kw_only=True)

@@ -59,7 +59,7 @@ done
 
 if [ ${#units[@]} -gt 0 ]; then
   systemctl show --timestamp=us+utc -p Id,LoadState,ActiveState,NeedDaemonReload \
-    -p StateChangeTimestamp,ExecMainStartTimestamp "${units[@]}" | sed 's/^/unit\t/; s/=/\t/'
+    -p StateChangeTimestamp,ActiveEnterTimestamp,ExecMainStartTimestamp "${units[@]}" | sed 's/^/unit\t/; s/=/\t/'
   for unit in "${units[@]}"; do
     # Of the disk: what systemd remembers may be older than `enable --no-reload`.
     printf 'enabled\t%s\t%s\n' "$unit" "$(systemctl is-enabled "$unit" 2>/dev/null)"

@@ -13,7 +13,7 @@ from shlex import quote
 from live.cluster import Cluster
 from live.drift.compare import Difference
 from live.drift.look import HOSTS_UNIT, NETWORK_UNIT
-from live.drift.recorded import ARTIFACTS, Recorded, Step, Unit
+from live.drift.recorded import Recorded, Step, Unit
 
 _SECONDS = 600
 _REPORTED_LINES = 5
@@ -79,11 +79,11 @@ def _before(machine: Recorded, difference: Difference) -> Iterator[str]:
             yield f"chown --no-dereference {file.owner}:{file.owner} {path}"
     elif difference.kind == "program":
         program = machine.programs[difference.name]
-        # On the machine the artifact is the lab's; a mirror is the Pulumi host's.
+        # What the machine has downloaded or unpacked is the lab's; a mirror is the Pulumi host's.
+        if "artifact" in difference.problems and not program.mirrored and program.sha256 is not None:
+            yield f"rm -f {quote(program.source(difference.name))}"
         if program.archive is not None:
             yield f"rm -rf {quote(program.target.removesuffix(f'/{program.member}'))}"
-        elif program.target.startswith(f"{ARTIFACTS}/") and program.sha256 is not None:
-            yield f"rm -f {quote(program.target)}"
     elif difference.kind == "unit":
         if "masked" in difference.problems:
             yield f"systemctl -q unmask {path}; systemctl -q unmask --runtime {path}"

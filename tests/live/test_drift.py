@@ -48,13 +48,14 @@ def machine() -> Recorded:
             look.MASQUERADE: File(step="s2", content=b"table ip hardway {}\n", mode="644", owner="root"),
         },
         programs={
-            BINARY: Program(step="s1", target="/opt/mirror/x", sha256=SHA),
+            BINARY: Program(step="s1", target="/opt/mirror/x", sha256=SHA, mirrored=True),
             ARCHIVED: Program(step="s1", target=target, sha256=SHA, archive="/opt/mirror/y.tgz", member="bin/y"),
         },
         units={
             "x.service": Unit(
                 step="s1", step_name="x", own=(BINARY,), watches=(CONFIG,), reloads_on=("/etc/x/reread",)
             ),
+            "timer": Unit(step="s1", step_name="x", watches=(CONFIG,)),
             "kubelet.service": Unit(step="s1", step_name="x", by_step=False),
             look.HOSTS_UNIT: Unit(step="s2", step_name="neighbours", reloads_on=(look.HOST_TABLE,)),
             look.NETWORK_UNIT: Unit(step="s2", step_name="neighbours", reloads_on=(look.POD_ROUTES,)),
@@ -96,6 +97,7 @@ def answers() -> Found:
                     "ActiveState": "active",
                     "NeedDaemonReload": "no",
                     "StateChangeTimestamp": STARTED,
+                    "ActiveEnterTimestamp": STARTED,
                 },
                 enabled="enabled",
                 same_as_started=True if unit.by_step else None,
@@ -127,6 +129,11 @@ def restarted_by_hand(found: Found) -> None:
     """A file was edited, the unit restarted, and the file put back."""
     found.units["x.service"].started = START - 5
     found.files[CONFIG] = replace(found.files[CONFIG], changed=START + 3)
+
+
+def timer_elapsed(found: Found) -> None:
+    found.units["timer"].properties["StateChangeTimestamp"] = "Sat 2026-11-28 22:00:00.500000 UTC"
+    found.files[CONFIG] = replace(found.files[CONFIG], changed=START + 7200)
 
 
 def unit(name: str, **properties: str) -> Callable[[Found], None]:
@@ -217,6 +224,8 @@ def test_a_change_is_named_and_nothing_else_is(mutation: str) -> None:
     [
         # After a boot, or restarted by hand: the files are older.
         lambda found: setattr(found.units["x.service"], "started", START - 5),
+        # A timer that has elapsed, and a file that was put back.
+        timer_elapsed,
         # Edited and put back, and the unit has run all the time.
         changed_file(CONFIG, changed=START + 60),
     ],
@@ -225,6 +234,26 @@ def test_a_unit_that_runs_what_is_on_disk_is_not_named(harmless: Callable[[Found
     found = answers()
     harmless(found)
     assert compare.compare(machine(), found) == []
+
+
+def test_a_program_of_a_published_checksum_is_compared_with_the_directory_that_has_its_name() -> None:
+    said = Recorded(name="a", programs={BINARY: Program(step="s", target=f"{recorded.ARTIFACTS}/*/x", sha256=None)})
+    entry = Entry(kind="symbolic link", mode="777", user="root", group="root", changed=0, sha256=SHA)
+    found = Found(files={BINARY: entry}, links={BINARY: f"{recorded.ARTIFACTS}/{SHA}/x"})
+    assert compare.compare(said, found) == []
+    found.files[BINARY] = replace(entry, sha256="b" * 64)
+    (difference,) = compare.compare(said, found)
+    assert set(difference.problems) == {"artifact"}
+    (work,), _ = repair.plan([Step(urn="s", machine="a", name="x", script="")], {"a": said}, [difference])
+    assert work.before == []
+
+
+def test_a_downloaded_artifact_that_differs_is_downloaded_again() -> None:
+    target = f"{recorded.ARTIFACTS}/{SHA}/x"
+    said = Recorded(name="a", programs={BINARY: Program(step="s", target=target, sha256=SHA)})
+    wrong = Difference(machine="a", kind="program", name=BINARY, problems={"artifact": ""}, step="s")
+    (work,), _ = repair.plan([Step(urn="s", machine="a", name="x", script="")], {"a": said}, [wrong])
+    assert work.before == [f"rm -f {target}"]
 
 
 # look.sh
@@ -286,7 +315,7 @@ def test_units_are_compared_with_what_a_step_noted(tmp_path: Path) -> None:
     functions = "fingerprint() { echo new; }\nlast_read() { :; }"
     found = look.parse(look_at("unit a.service node\nunit b.service\n", path=str(tmp_path), functions=functions))
     state = found.units["a.service"]
-    assert state.changed == START
+    assert state.changed(reloads=True) == START
     assert (state.same_as_started, state.enabled) == (False, "enabled")
     assert found.units["b.service"].same_as_started is None
 
@@ -468,8 +497,8 @@ def planned(mutation: str) -> list[repair.Work]:
 @pytest.mark.parametrize(
     ("mutation", "step", "restarts", "reloads"),
     [
-        ("content", "x", ["x.service"], []),
-        ("file removed", "x", ["x.service"], []),
+        ("content", "x", ["x.service", "timer"], []),
+        ("file removed", "x", ["x.service", "timer"], []),
         ("artifact", "x", ["x.service"], []),
         ("mode", "x", [], []),
         ("secret", "x", [], []),
@@ -535,7 +564,7 @@ def test_secrets_of_a_step_stand_in_no_command_line_and_in_no_report(
     assert repair.run(cluster(tmp_path), [work]) == []
     assert given["script"] == "exec bash -s -- x on worker-0, updated"
     assert given["stdin"] == work.script
-    assert capsys.readouterr().out == f"worker-0: file {CONFIG}; restarted x.service\n"
+    assert capsys.readouterr().out == f"worker-0: file {CONFIG}; restarted x.service; restarted timer\n"
 
 
 def test_a_step_that_fails_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

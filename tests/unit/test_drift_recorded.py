@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cli.recorded_program import record
-from components import kubeadm
+from components import kubeadm, kubeadm_config
 from components.step import Fetch, File, StepArgs, Unit, sent
 from config.artifacts import Artifact
 from live.drift import recorded
@@ -91,7 +91,7 @@ def test_kubelets_that_kubeadm_starts_are_units(kubeadm_lab: Run) -> None:
 
 
 def test_what_kubeadm_uses_once_is_not_missed(easy_way: Run) -> None:
-    assert {kubeadm._TOKEN, kubeadm.DISCOVERY, kubeadm._ADMISSION_TOKEN} == recorded.USED_ONCE
+    assert {kubeadm._TOKEN, kubeadm_config.DISCOVERY, kubeadm._ADMISSION_TOKEN} == recorded.USED_ONCE
     first = machines_of(easy_way)["controller-0"]
     assert not recorded.USED_ONCE & first.files.keys()
     assert "hardway/machine" in first.nodes["worker-0"].value

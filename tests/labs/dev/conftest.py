@@ -29,6 +29,7 @@ _ORDER = (
     "test_changes",
     "test_reboot",
     "test_status",
+    "test_drift",
     "test_snapshots",
     "test_drain",
     "test_destroy",

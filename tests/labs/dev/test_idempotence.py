@@ -22,6 +22,12 @@ def test_make_preview_says_so(cluster: Cluster) -> None:
     assert preview.summary.keys() == {"unchanged"}, preview.output
 
 
+def test_there_is_no_drift(cluster: Cluster) -> None:
+    """A report of differences that are none: what a step does in another way than its script says."""
+    drift = toolchain("drift")
+    assert drift.code == 0, drift.output
+
+
 def test_a_second_up_changes_nothing(cluster: Cluster) -> None:
     """An `up` that runs steps again, restarts what runs, or leaves its mark on a file under version control."""
     units = ("etcd.service", "kube-apiserver.service", "kube-controller-manager.service", "kube-scheduler.service")

@@ -1,0 +1,77 @@
+"""`./hardway drift` on a lab: nothing where nothing has changed, and each change by its name; `repair` puts it back.
+
+HARDWAY_SEED says which changes the long run makes (others every time; the seed is printed).
+"""
+
+import json
+import os
+import random
+from collections.abc import Mapping
+
+import pytest
+
+from lab import mutations
+from lab.cluster import Cluster
+from lab.commands import toolchain
+from lab.session import Show
+from live.drift import recorded, run
+from live.drift.recorded import Recorded
+from toolchain import stack
+
+_EVERY_RUN = (4, 1, 14)
+_LONG = (int(os.environ.get("HARDWAY_SEED") or random.randrange(10**6)), 7, 15)
+
+
+def named(name: str) -> tuple[int, set[tuple[str, str, str]]]:
+    """The exit code of `drift`, and what it names."""
+    ran = toolchain("drift", "--json", stack=name)
+    # Progress stands before it.
+    said, _ = json.JSONDecoder().raw_decode(ran.output, ran.output.index("{"))
+    assert said["not_asked"] == {}, ran.output
+    return ran.code, {(each["machine"], each["kind"], each["name"]) for each in said["differences"]}
+
+
+def starts(cluster: Cluster, machines: Mapping[str, Recorded]) -> dict[tuple[str, str], int]:
+    """(machine, unit) -> when it was last started."""
+    return {
+        (name, unit): start
+        for name, machine in machines.items()
+        for unit, start in cluster.unit_starts(name, *machine.units).items()
+    }
+
+
+def check_round(cluster: Cluster, machines: Mapping[str, Recorded], seed: int, number: int) -> None:
+    """Make changes; they and no others are named; a repair puts them back and restarts what read them."""
+    name = cluster.settings.name
+    chosen = mutations.choose(machines, seed, number)
+    assert len(chosen) == number
+    for machine, script in mutations.scripts(chosen).items():
+        cluster.ssh(machine, script)
+    code, found = named(name)
+    assert (code, found) == (run.FOUND, {mutation.named for mutation in chosen}), f"seed {seed}"
+    before = starts(cluster, machines)
+    repaired = toolchain("repair", stack=name)
+    assert repaired.code == run.NONE, repaired.output
+    restarted = {each for each, start in starts(cluster, machines).items() if start != before[each]}
+    assert restarted == {(mutation.machine, unit) for mutation in chosen for unit in mutation.restarts}, repaired.output
+
+
+@pytest.mark.parametrize(
+    ("seed", "rounds", "number"),
+    [_EVERY_RUN, pytest.param(*_LONG, marks=pytest.mark.long)],
+    ids=["every-run", "long"],
+)
+def test_changes_are_found_by_name_and_put_back(
+    cluster: Cluster, show: Show, seed: int, rounds: int, number: int
+) -> None:
+    """A drift that no preview shows; a report of what nobody changed; a repair that restarts more than it must."""
+    name = cluster.settings.name
+    machines = recorded.read(recorded.steps(run.state_of(stack.read(name))))
+    # Tests before this one have restarted units and put files back.
+    repaired = toolchain("repair", stack=name)
+    assert repaired.code == run.NONE, repaired.output
+    assert named(name) == (run.NONE, set())
+    for each in range(rounds):
+        show(f"drift: {number} changes, seed {seed + each}")
+        check_round(cluster, machines, seed + each, number)
+    assert named(name) == (run.NONE, set())
