@@ -13,7 +13,6 @@ from click.shell_completion import CompletionItem
 from cli import stacks
 from cli.lab import insist_by_variable, insist_option
 from config.errors import UserError
-from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
 # What each command needs is imported in it: the other commands start sooner, and load nothing that builds programs.
