@@ -34,7 +34,7 @@ def hard_way(site: Site) -> Cluster:
     lab, substrate, machines = site.lab, site.substrate, site.machines
     controllers, workers = site.having(Role.CONTROLLER), site.having(Role.WORKER)
     members = [machines[spec.name] for spec in lab.etcd_members]
-    balancing = lab.settings.load_balancing
+    balancing, extra = lab.settings.load_balancing, lab.settings.extra_flags
 
     pki = Pki(
         "pki",
@@ -59,7 +59,13 @@ def hard_way(site: Site) -> Cluster:
     )
     etcd = Etcd(
         "etcd",
-        EtcdArgs(members=members, pki=pki, artifacts=lab.artifacts, cluster_token=site.cluster),
+        EtcdArgs(
+            members=members,
+            pki=pki,
+            artifacts=lab.artifacts,
+            cluster_token=site.cluster,
+            extra_flags=extra.get("etcd", {}),
+        ),
         after(*(hosts[machine.name] for machine in members)),
     )
     EtcdSnapshots("etcd-snapshots", members, after(etcd))
@@ -74,6 +80,7 @@ def hard_way(site: Site) -> Cluster:
             network=lab.network,
             cluster=site.cluster,
             artifacts=lab.artifacts,
+            extra_flags=extra,
         ),
         after(etcd, *(hosts[machine.name] for machine in controllers)),
     )
@@ -119,6 +126,7 @@ def hard_way(site: Site) -> Cluster:
                 network=lab.network,
                 cluster=site.cluster,
                 artifacts=lab.artifacts,
+                extra_flags=extra,
                 plugin=partial(calico_network, calico, worker) if calico else None,
             ),
             after(

@@ -7,8 +7,8 @@ API server's permission to use the kubelets' API.
 Sources: https://kubernetes.io/docs/reference/command-line-tools-reference/ and the CIS Kubernetes Benchmark 1.12.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class ControlPlaneArgs:
     network: the address ranges.
     cluster: the name kubeconfigs give the cluster.
     artifacts: where the programs come from.
+    extra_flags: program -> the user's flags for it.
     """
 
     controllers: Sequence[Machine]
@@ -73,6 +74,7 @@ class ControlPlaneArgs:
     network: Network
     cluster: str
     artifacts: ArtifactSource
+    extra_flags: Mapping[str, Flags] = field(default_factory=dict)
 
 
 class ControlPlane(Component):
@@ -125,7 +127,7 @@ class ControlPlane(Component):
                 units=[
                     _unit(
                         "kube-apiserver",
-                        apiserver_flags(controller, args),
+                        {**apiserver_flags(controller, args), **args.extra_flags.get("kube-apiserver", {})},
                         apiserver,
                         port=API_PORT,
                         path="/readyz",
@@ -134,7 +136,7 @@ class ControlPlane(Component):
                     ),
                     _unit(
                         "kube-controller-manager",
-                        controller_manager_flags(args),
+                        {**controller_manager_flags(args), **args.extra_flags.get("kube-controller-manager", {})},
                         [
                             *manager,
                             *cas,
@@ -147,7 +149,7 @@ class ControlPlane(Component):
                     ),
                     _unit(
                         "kube-scheduler",
-                        scheduler_flags(),
+                        {**scheduler_flags(), **args.extra_flags.get("kube-scheduler", {})},
                         [*scheduler, *cas],
                         port=10259,
                         path="/healthz",

@@ -9,7 +9,7 @@ https://etcd.io/docs/v3.6/op-guide/runtime-configuration/
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -39,12 +39,14 @@ class EtcdArgs:
     pki: the certificates.
     artifacts: where etcd comes from.
     cluster_token: keeps two labs' members from ever becoming one cluster.
+    extra_flags: the user's flags for etcd.
     """
 
     members: Sequence[Machine]
     pki: Pki
     artifacts: ArtifactSource
     cluster_token: str
+    extra_flags: Flags = field(default_factory=dict)
 
 
 class Etcd(Component):
@@ -104,7 +106,7 @@ class Etcd(Component):
                                 description="etcd",
                                 documentation="https://etcd.io/docs/v3.6/op-guide/configuration/",
                                 program="/usr/local/bin/etcd",
-                                flags=member_flags(member, args),
+                                flags={**member_flags(member, args), **args.extra_flags},
                                 # etcd says that it is ready once its member is part of a cluster with a leader.
                                 service={
                                     "Type": "notify",

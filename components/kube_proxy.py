@@ -12,19 +12,20 @@ from components.kubeconfigs import kubeconfig
 from components.machine import Machine
 from components.pki import Pki
 from components.step import File, Unit
-from components.systemd import systemd_unit
+from components.systemd import Flags, systemd_unit
 from config.settings import Network
 
 PROXY_CONFIG = "/etc/kubernetes/config/kube-proxy.yaml"
 _KUBECONFIG = "/etc/kubernetes/kube-proxy.kubeconfig"
 
 
-def proxy_unit(machine: Machine, files: list[File]) -> Unit:
+def proxy_unit(machine: Machine, files: list[File], extra_flags: Flags) -> Unit:
     """kube-proxy as a service.
 
     Args:
         machine: the worker.
         files: what it is configured by, see `proxy_files`.
+        extra_flags: the user's.
     """
     return Unit(
         name="kube-proxy.service",
@@ -32,7 +33,7 @@ def proxy_unit(machine: Machine, files: list[File]) -> Unit:
             description="Kubernetes: kube-proxy",
             documentation="https://kubernetes.io/docs/reference/command-line-tools-reference/kube-proxy/",
             program="/usr/local/bin/kube-proxy",
-            flags={"config": PROXY_CONFIG, "hostname-override": machine.name},
+            flags={"config": PROXY_CONFIG, "hostname-override": machine.name, **extra_flags},
         ),
         restarts_on=[file.path for file in files],
         # Its own healthz says ok only once it has written the rules of all services.

@@ -13,7 +13,7 @@ from components.kubeconfigs import kubeconfig
 from components.machine import Machine
 from components.pki import Pki
 from components.step import File, Unit
-from components.systemd import systemd_unit
+from components.systemd import Flags, systemd_unit
 from components.tls_settings import CIPHER_SUITES, MIN_VERSION
 from config.settings import Network
 
@@ -46,12 +46,13 @@ KEPT_SYSCTLS = (
 )
 
 
-def kubelet_unit(machine: Machine, files: list[File]) -> Unit:
+def kubelet_unit(machine: Machine, files: list[File], extra_flags: Flags) -> Unit:
     """The kubelet as a service.
 
     Args:
         machine: the worker.
         files: what it is configured by, see `kubelet_files`.
+        extra_flags: the user's.
     """
     return Unit(
         name="kubelet.service",
@@ -64,6 +65,7 @@ def kubelet_unit(machine: Machine, files: list[File]) -> Unit:
                 "kubeconfig": _KUBECONFIG,
                 "hostname-override": machine.name,
                 "node-ip": machine.address,
+                **extra_flags,
             },
             after=("containerd.service", "network-online.target"),
             service={"ExecStartPre": resolv_conf_command()},

@@ -4,8 +4,8 @@ Made on the worker: one step, beside those of the container runtime (container_r
 the Node's pod range and label. Before a worker goes, its Node is drained and deleted (nodes.sh).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import pulumi
 
@@ -17,6 +17,7 @@ from components.machine import Machine
 from components.nodes import node_in_api, node_out_of_api
 from components.pki import Pki
 from components.step import Step, StepArgs, fetch_kubernetes
+from components.systemd import Flags
 from config.artifacts import ArtifactSource
 from config.settings import Network
 
@@ -33,6 +34,7 @@ class WorkerArgs:
     network: the address ranges.
     cluster: the name kubeconfigs give the cluster.
     artifacts: where the programs come from.
+    extra_flags: program -> the user's flags for it.
     plugin: given the step after which the kubelet runs, makes the pods' network; none where that is there before. It is
         removed after the Node: without it no pod can be stopped.
     """
@@ -44,6 +46,7 @@ class WorkerArgs:
     network: Network
     cluster: str
     artifacts: ArtifactSource
+    extra_flags: Mapping[str, Flags] = field(default_factory=dict)
     plugin: Callable[[pulumi.Resource], pulumi.Resource] | None = None
 
 
@@ -81,7 +84,10 @@ class Worker(Component):
                 fetches=fetch_kubernetes(args.artifacts, machine.arch, "kubelet", "kube-proxy"),
                 files=[*kubelet, *proxy],
                 before_start=f"register_again {own_node(machine)}",
-                units=[kubelet_unit(machine, kubelet), proxy_unit(machine, proxy)],
+                units=[
+                    kubelet_unit(machine, kubelet, args.extra_flags.get("kubelet", {})),
+                    proxy_unit(machine, proxy, args.extra_flags.get("kube-proxy", {})),
+                ],
                 undo=_UNDO,
             ),
             self.child(),

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from config import libvirt
+from config import extra_flags, libvirt
 from config.machines import MOST, MOST_MEMBERS, MachineSpec, Role
 from config.problems import Problem
-from config.settings import LabSettings, dedicated_members, load_balancers
+from config.settings import LabSettings, dedicated_members, load_balancers, versions_of
 from config.versions import pins
 
 _DATABASE = "lab.machines.database"
@@ -29,6 +29,7 @@ def run(stack: str, settings: LabSettings, machines: Sequence[MachineSpec]) -> l
         *_versions(settings),
         *_validity(settings),
         *settings.traits.problems(stack, settings, machines),
+        *_extra_flags(settings),
         *_kubeadm(settings, machines),
         *libvirt.problems(settings.libvirt),
     ]
@@ -279,6 +280,13 @@ def _versions(settings: LabSettings) -> Iterator[Problem]:
                 f"{version} is not in config/versions.yaml",
                 f"one of {', '.join(products[name].versions)}",
             )
+
+
+def _extra_flags(settings: LabSettings) -> Iterator[Problem]:
+    versions = versions_of(settings)
+    # A version that is not pinned is a problem of its own.
+    if all(version in pins().products[product].versions for product, version in versions.items()):
+        yield from extra_flags.problems(settings.extra_flags, bootstrap=settings.bootstrap, versions=versions)
 
 
 def _validity(settings: LabSettings) -> Iterator[Problem]:

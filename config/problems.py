@@ -46,6 +46,10 @@ _WORDS = {
     "ip_v4_network": ("no IPv4 range", "write its first address and prefix length, like 10.240.0.0/24"),
     "ip_v4_address": ("no IPv4 address", "write one like 10.240.0.10"),
     "address_as_name": ("an address, and not a name", "write a DNS name, like api.hardway.example"),
+    "flag_value": (
+        "no value of a flag",
+        "write text without spaces and quotes, a number, or true or false; a list as one text with commas",
+    ),
     "user_name": (
         "no user name",
         "write one that useradd accepts: at most 32 letters, digits, dots, dashes and underscores, a letter or an "

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from config.calico import CalicoSettings
+from config.extra_flags import ExtraFlags
 from config.gcp import GcpSettings
 from config.kubeadm import KubeadmSettings
 from config.libvirt import LibvirtSettings
@@ -109,6 +110,8 @@ class LabSettings(Settings):
     calico: CalicoSettings = CalicoSettings()
     versions: dict[str, str] = Field(default_factory=dict)
     """Product -> version, for those that are not to have versions.yaml's default."""
+    extra_flags: ExtraFlags = Field(default_factory=dict)
+    """Flags beside those that the lab sets: see `extra_flags`."""
     pki: PkiSettings = PkiSettings()
     encryption: Literal["secretbox", "aescbc"] = "secretbox"
     """How Secrets are encrypted in etcd."""

@@ -12,18 +12,22 @@ from lab.polling import eventually
 from lab.settings_file import lab_settings
 
 _UNITS = ("kubelet.service", "kube-proxy.service", "containerd.service")
+_CONTROL_PLANE = tuple(
+    f"{name}.service" for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "nginx")
+)
+_FLAGS = {"kube-apiserver": {"max-requests-inflight": 500}, "kubelet": {"v": 3}}
 
 
 @pytest.fixture(scope="module")
-def fewer_pods(cluster: Cluster) -> Iterator[None]:
-    """Ten pods less on every worker; as before in the end."""
-    with lab_settings(network={"max_pods": 100}):
+def other_settings(cluster: Cluster) -> Iterator[None]:
+    """Ten pods less on every worker, and flags of the user's own; as before in the end."""
+    with lab_settings(network={"max_pods": 100}, extra_flags=_FLAGS):
         yield
     back = toolchain("up")
     assert back.code == 0, back.output
 
 
-@pytest.mark.usefixtures("fewer_pods")
+@pytest.mark.usefixtures("other_settings")
 def test_the_preview_shows_the_changed_steps_and_lines(cluster: Cluster) -> None:
     """A preview that shows a replacement, other steps, or no more than "something changed"."""
     preview = pulumi("preview", "--json")
@@ -31,23 +35,28 @@ def test_the_preview_shows_the_changed_steps_and_lines(cluster: Cluster) -> None
     steps = json.loads(preview.output[preview.output.index("{") :])["steps"]
     changed = {step["urn"].rpartition("::")[2]: step["op"] for step in steps if step["op"] != "same"}
     # Each step, and the resource of the same name that shows its script.
-    assert changed == {f"{worker.name}-node": "update" for worker in cluster.workers}
+    steps_changed = [f"{worker.name}-node" for worker in cluster.workers]
+    steps_changed += [f"control-plane-{controller.name}" for controller in cluster.controllers]
+    assert changed == dict.fromkeys(steps_changed, "update")
     shown = toolchain("preview")
     assert shown.code == 0, shown.output
     assert "- maxPods: 110" in shown.output, shown.output
     assert "+ maxPods: 100" in shown.output
+    assert "+   --max-requests-inflight=500" in shown.output
+    assert "+   --v=3" in shown.output
 
 
-@pytest.mark.usefixtures("fewer_pods")
-def test_up_restarts_the_kubelet_alone(cluster: Cluster) -> None:
+@pytest.mark.usefixtures("other_settings")
+def test_up_restarts_what_has_changed_alone(cluster: Cluster) -> None:
     """Restarts of what did not change; a kubelet that goes on with its old configuration; a step that forgets its
     files when it runs again.
     """
     before = {worker.name: cluster.unit_starts(worker.name, *_UNITS) for worker in cluster.workers}
+    controllers = {each.name: cluster.unit_starts(each.name, *_CONTROL_PLANE) for each in cluster.controllers}
     files = {worker.name: _files(cluster, worker.name) for worker in cluster.workers}
     up = toolchain("up")
     assert up.code == 0, up.output
-    assert up.summary["updated"] == 2 * len(cluster.workers), up.output
+    assert up.summary["updated"] == 2 * (len(cluster.workers) + len(cluster.controllers)), up.output
     assert up.summary.keys() == {"updated", "unchanged"}
     for worker in cluster.workers:
         after = cluster.unit_starts(worker.name, *_UNITS)
@@ -59,6 +68,12 @@ def test_up_restarts_the_kubelet_alone(cluster: Cluster) -> None:
             seconds=60,
         )
         assert kubelet["kubeletconfig"]["maxPods"] == 100
+    for name, starts in controllers.items():
+        after = cluster.unit_starts(name, *_CONTROL_PLANE)
+        assert [unit for unit in _CONTROL_PLANE if after[unit] != starts[unit]] == ["kube-apiserver.service"]
+        assert "--max-requests-inflight=500" in cluster.ssh(
+            name, "tr '\\0' '\\n' < /proc/$(pidof kube-apiserver)/cmdline"
+        )
 
 
 def _files(cluster: Cluster, machine: str) -> str:
