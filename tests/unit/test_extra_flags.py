@@ -85,7 +85,9 @@ def test_flags_reach_the_units_and_change_nothing_else() -> None:
     for program, step in STEPS.items():
         new = {"kubelet": {"v": "3"}, "etcd": {"max-wals": "7"}}.get(program, {})
         assert after.flags(step, program) == {**before.flags(step, program), **new}
-    changed = {name for name in {each.name for each in before.of_type(_STEP)} if before.script(name) != after.script(name)}
+    changed = {
+        name for name in {each.name for each in before.of_type(_STEP)} if before.script(name) != after.script(name)
+    }
     assert changed == {"etcd-controller-0", "worker-0-node", "worker-1-node"}
 
 
