@@ -4,11 +4,8 @@ It is a preview without providers: what only a provider or a machine can tell st
 host is contacted.
 """
 
-import asyncio
-import contextvars
 import inspect
 import json
-import runpy
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +16,10 @@ from typing import Any
 
 import pulumi
 from google.protobuf import struct_pb2
-from pulumi.runtime import mocks, settings
 from pulumi.runtime.proto import resource_pb2
 from pulumi.runtime.stack import run_pulumi_func
 
+from cli import without_engine
 from components import step
 from components.component import Component
 from config.problems import ConfigError
@@ -87,50 +84,23 @@ def record(stack: Stack) -> list[Made]:
         ToolchainError: the settings are wrong: with all problems.
     """
     lab = lab_of(stack.settings_file, stack.project)
-    return contextvars.copy_context().run(_record, stack, lab)
-
-
-def _record(stack: Stack, lab: Any) -> list[Made]:
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
+    config = {"gcp:project": stack.gcp_project or "a-project", f"{stack.project}:lab": json.dumps(lab or {})}
     try:
-        config = {"gcp:project": stack.gcp_project or "a-project", f"{stack.project}:lab": json.dumps(lab or {})}
-        pulumi.runtime.set_all_config(config)
-        mocks.set_mocks(_NoMocks(), project=stack.project, stack=stack.name, preview=True, monitor=_Monitor(_NoMocks()))
-        settings.SETTINGS.callbacks = _Callbacks()
         with _recorded() as made:
-            loop.run_until_complete(run_pulumi_func(_program))
+            without_engine.run(
+                lambda: run_pulumi_func(without_engine.project_program),
+                _Monitor(),
+                project=stack.project,
+                stack=stack.name,
+                preview=True,
+                config=config,
+            )
         return made
     except (pulumi.RunError, ConfigError) as error:
         raise ToolchainError(str(error)) from None
-    finally:
-        settings.set_root_resource(None)  # type: ignore[arg-type]
-        loop.close()
-        asyncio.set_event_loop(None)
 
 
-def _program() -> None:
-    runpy.run_path(str(paths.checkout() / "__main__.py"), run_name="__main__")
-
-
-class _NoMocks(mocks.Mocks):
-    """The monitor answers by itself."""
-
-    def call(self, args: mocks.MockCallArgs) -> Any:
-        raise AssertionError(f"the program calls {args.token}")
-
-    def new_resource(self, args: mocks.MockResourceArgs) -> Any:
-        raise AssertionError(f"the monitor answers for {args.name}")
-
-
-class _Callbacks:
-    """Takes what an engine would call during updates: none takes place."""
-
-    def register_resource_hook(self, hook: pulumi.ResourceHook) -> None:
-        pass
-
-
-class _Monitor(mocks.MockMonitor):
+class _Monitor(without_engine.Monitor):
     """Registers everything and knows nothing: without an id and without outputs all of it is unknown in a preview."""
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802

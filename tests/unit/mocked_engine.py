@@ -4,13 +4,10 @@ The providers are stood in for by values that can be recognised: every private k
 test can look for it wherever it must not be.
 """
 
-import asyncio
 import base64
-import contextvars
 import hashlib
 import json
 import re
-import runpy
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,13 +20,13 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.protobuf import json_format, struct_pb2
-from pulumi.runtime import mocks, rpc, settings
+from pulumi.runtime import rpc, settings
 from pulumi.runtime.proto import resource_pb2
 from pulumi.runtime.stack import run_pulumi_func
 
+from cli import without_engine
 from lab.shipped import AS_SHIPPED
 from lab.step_script import input_of, script_of
-from toolchain import paths
 
 NOT_BEFORE, NOT_AFTER = "2026-01-01T00:00:00Z", "2031-01-01T00:00:00Z"
 COMMANDS = ("command:remote:Command", "command:local:Command")
@@ -240,40 +237,29 @@ def shipped_stacks() -> list[str]:
 def run_program(stack: str, lab: Any, *, preview: bool = False) -> Run:
     """Run __main__.py for a stack whose `lab` value is given."""
 
-    def program() -> None:
-        runpy.run_path(str(paths.checkout() / "__main__.py"), run_name="__main__")
-
-    return run(program, stack=stack, lab=lab, preview=preview)
+    return run(without_engine.project_program, stack=stack, lab=lab, preview=preview)
 
 
 def run(program: Callable[[], None], *, stack: str = "unit", lab: Any = None, preview: bool = False) -> Run:
-    """Run a program, each time in a world of its own."""
-    return contextvars.copy_context().run(_run, program, stack, lab, preview)
-
-
-def _run(program: Callable[[], None], stack: str, lab: Any, preview: bool) -> Run:
-    loop = asyncio.new_event_loop()
-    loop.set_default_executor(_Immediately())
-    asyncio.set_event_loop(loop)
+    """Run a program."""
     monitor = _Monitor(preview=preview)
-    try:
-        settings.set_root_resource(None)  # type: ignore[arg-type]
-        pulumi.runtime.set_all_config({"gcp:project": "a-project", "hardway:lab": json.dumps(lab)})
-        mocks.set_mocks(_NoMocks(), project="hardway", stack=stack, preview=preview, monitor=monitor)
-        settings.SETTINGS.callbacks = _Callbacks()
+
+    async def main() -> Run:
         root = settings.get_root_resource()
         assert root is not None
-
-        async def main() -> tuple[dict[str, Any], frozenset[str]]:
-            await run_pulumi_func(program)
-            return await _known(root.outputs)  # type: ignore[attr-defined]
-
-        outputs, secret = loop.run_until_complete(main())
+        await run_pulumi_func(program)
+        outputs, secret = await _known(root.outputs)  # type: ignore[attr-defined]
         return Run(resources=tuple(monitor.registered), outputs=outputs, secret_outputs=secret)
-    finally:
-        settings.set_root_resource(None)  # type: ignore[arg-type]
-        loop.close()
-        asyncio.set_event_loop(None)
+
+    return without_engine.run(
+        main,
+        monitor,
+        project="hardway",
+        stack=stack,
+        preview=preview,
+        config={"gcp:project": "a-project", "hardway:lab": json.dumps(lab)},
+        executor=_Immediately(),
+    )
 
 
 async def _known(outputs: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
@@ -294,28 +280,11 @@ class _Immediately(ThreadPoolExecutor):
         return future
 
 
-class _NoMocks(mocks.Mocks):
-    """The monitor answers by itself: it needs options, which a mock does not get to see."""
-
-    def call(self, args: mocks.MockCallArgs) -> Any:
-        raise AssertionError(f"the program calls {args.token}")
-
-    def new_resource(self, args: mocks.MockResourceArgs) -> Any:
-        raise AssertionError(f"nobody asks for {args.name}")
-
-
-class _Callbacks:
-    """Takes what an engine would call during updates: here none takes place."""
-
-    def register_resource_hook(self, hook: pulumi.ResourceHook) -> None:
-        pass
-
-
-class _Monitor(mocks.MockMonitor):
+class _Monitor(without_engine.Monitor):
     """The engine's side: remembers each registration and answers as the providers would."""
 
     def __init__(self, *, preview: bool) -> None:
-        super().__init__(_NoMocks())
+        super().__init__()
         self.preview = preview
         self.registered: list[Registered] = []
 
