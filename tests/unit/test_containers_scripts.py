@@ -6,20 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from components.substrates.containers.substrate import (
-    boot_unit,
-    close_firewall,
-    create_container,
-    create_network,
-    delete_container,
-    delete_network,
-    firewall_script,
-    open_firewall,
-)
+from components.substrates.containers.substrate import close_firewall, create_container, firewall_script
 from config.lab import Lab, parse
+from lab.container_scripts import PREFIX, made, scripts
 from toolchain import paths
 
-PREFIX = "hardway-dev"
 # Of the scripts that made the labs which run today.
 MADE_BY_PODMAN = "316645489830cb19"
 
@@ -30,32 +21,9 @@ def lab(engine: str) -> Lab:
     return replace(parse("dev", settings), cgroup_v2=False)
 
 
-def made(engine: str) -> list[str]:
-    """The scripts whose text is part of what a network or a machine is."""
-    return [
-        create_network(engine, PREFIX, lab(engine)),
-        *(create_container(lab(engine), PREFIX, spec) for spec in lab(engine).machines),
-    ]
-
-
-def scripts(engine: str) -> str:
-    """All that an engine is asked to do."""
-    return "\n".join(
-        [
-            *made(engine),
-            delete_network(engine, PREFIX, lab(engine)),
-            delete_container(engine, f"{PREFIX}-worker-0"),
-            open_firewall(PREFIX),
-            close_firewall(PREFIX),
-            firewall_script(engine, PREFIX),
-            boot_unit(engine, PREFIX, ["worker-0"], [("10.200.0.0/24", "10.240.0.20")]),
-        ]
-    )
-
-
 def test_the_machines_of_a_running_lab_are_not_replaced() -> None:
     """Another text of these scripts is another machine: the next `up` would remove what runs."""
-    text = "\n".join(made("podman")).replace(str(paths.mirror()), "MIRROR")
+    text = "\n".join(made(lab("podman"))).replace(str(paths.mirror()), "MIRROR")
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == MADE_BY_PODMAN, text
 
 
@@ -72,12 +40,12 @@ def test_with_cgroup_v2_the_engine_sets_no_limit_of_processes(engine: str) -> No
 
 @pytest.mark.parametrize(("engine", "other"), [("podman", "docker"), ("docker", "podman")])
 def test_one_engine_is_not_asked_for_the_others_things(engine: str, other: str) -> None:
-    asked = re.findall(rf"as_root {other} .*", scripts(engine))
+    asked = re.findall(rf"as_root {other} .*", scripts(lab(engine)))
     assert asked == []
 
 
 def test_docker_is_not_asked_for_what_only_podman_or_later_versions_know() -> None:
-    text = scripts("docker")
+    text = scripts(lab("docker"))
     assert " rm -f -t " not in text
     assert "network rm -f" not in text
     assert "--disable-dns" not in text

@@ -14,17 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from components.substrates.containers.substrate import (
-    boot_unit,
-    close_firewall,
-    create_container,
-    create_network,
-    delete_container,
-    delete_network,
-    firewall_script,
-    open_firewall,
-)
 from config.lab import Lab, parse
+from lab.container_scripts import PREFIX, scripts
 from labs.docker.docker_packages import programs
 from live.cluster import Cluster, LiveMachine
 from live.drills.engine import Engine
@@ -32,7 +23,6 @@ from toolchain import node_image, paths
 from toolchain.progress import Report
 from toolchain.stack import Stack
 
-PREFIX = "hardway-dev"
 _UNKNOWN = re.compile(
     r"unknown (shorthand )?flag|unknown command|invalid argument|flag needs|requires (at least|exactly)"
 )
@@ -45,20 +35,11 @@ def lab(engine: str) -> Lab:
 
 def in_scripts(engine: str) -> Iterator[list[str]]:
     """The command lines in all scripts of the substrate."""
-    machines = lab(engine).machines
-    scripts = "\n".join(
-        [
-            create_network(engine, PREFIX, lab(engine)),
-            delete_network(engine, PREFIX, lab(engine)),
-            create_container(lab(engine), PREFIX, machines[0]),
-            delete_container(engine, f"{PREFIX}-{machines[0].name}"),
-            open_firewall(PREFIX),
-            close_firewall(PREFIX),
-            firewall_script(engine, PREFIX),
-            boot_unit(engine, PREFIX, [machine.name for machine in machines], []),
-        ]
+    joined = (
+        scripts(lab(engine))
+        .replace("\\\n", " ")
+        .replace('"$@"', "--volume=/etc/resolv.conf:/etc/hardway/host-resolv.conf:ro")
     )
-    joined = scripts.replace("\\\n", " ").replace('"$@"', "--volume=/etc/resolv.conf:/etc/hardway/host-resolv.conf:ro")
     joined = joined.replace("as_root $engine", f"as_root {engine}")
     for line in joined.splitlines():
         for found in re.finditer(rf"(?:as_root |env |^    {engine}\) )({engine} .*?)(?=\s*(?:[12]?>|[;|&)]|$))", line):

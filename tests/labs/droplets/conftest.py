@@ -1,20 +1,20 @@
 """The lab `droplets-test`: lab 3, on three hosts that are there before it and after it."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from lab import session
 from lab.cluster import Cluster
-from lab.commands import CHECKOUT, toolchain
+from lab.commands import toolchain
 from lab.fixtures import show
 from lab.session import Show
+from labs.machines.fixtures import before, hosts
 from labs.machines.own_hosts import OwnHost, OwnHosts, Segment
-from labs.machines.own_stack import users_hosts
 from labs.machines.own_workload import OwnWorkload
 
-__all__ = ["show"]
+__all__ = ["before", "hosts", "show"]
 
 STACK = "droplets-test"
 # As Pulumi.droplets-test.yaml has them.
@@ -23,7 +23,6 @@ HOSTS = tuple(
     OwnHost(number=number, name=name, segment=SEGMENT)
     for number, name in enumerate(("controller-0", "worker-0", "load-balancer-0"), 1)
 )
-KEY = CHECKOUT / ".state" / f"{STACK}.key"
 _ORDER = ("test_lab_three", "test_destroy")
 
 
@@ -32,16 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def hosts() -> Iterator[OwnHosts]:
-    """The user's hosts."""
-    with users_hosts(STACK, HOSTS, KEY) as made:
-        yield made
+def stack() -> str:
+    """Which lab."""
+    return STACK
 
 
 @pytest.fixture(scope="session")
-def before(hosts: OwnHosts) -> dict[OwnHost, set[str]]:
-    """What was on each host before anybody did anything to it."""
-    return {host: hosts.listing(host) for host in HOSTS}
+def users() -> Sequence[OwnHost]:
+    """The hosts before they exist."""
+    return HOSTS
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """The lab `own-test`: on hosts that are there before it and after it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,13 +10,14 @@ from components.substrates.existing.reach import SSH_PASSWORD
 from config import lab as config
 from lab import session
 from lab.cluster import Cluster
-from lab.commands import CHECKOUT, toolchain
+from lab.commands import toolchain
 from lab.fixtures import show
 from lab.session import Show
+from labs.machines.fixtures import before, hosts
 from labs.machines.own_hosts import PASSWORD, OwnHost, OwnHosts
-from labs.machines.own_stack import users_hosts
+from labs.machines.own_stack import key_of
 
-__all__ = ["show"]
+__all__ = ["before", "hosts", "show"]
 
 STACK = "own-test"
 # As Pulumi.own-test.yaml has them; the jumpbox is none of the lab's machines.
@@ -26,7 +27,7 @@ SUDOER = OwnHost(number=2, name="worker-0", user="admin")
 BEHIND = OwnHost(number=3, name="worker-1", only_from=JUMPBOX.address)
 BALANCER = OwnHost(number=4, name="load-balancer-0", port=2222)
 HOSTS = (CONTROLLER, SUDOER, BEHIND, BALANCER, JUMPBOX)
-KEY = CHECKOUT / ".state" / f"{STACK}.key"
+KEY = key_of(STACK)
 _ORDER = ("test_entry", "test_trust", "test_bad_input", "test_preflight", "test_lab", "test_destroy")
 
 
@@ -35,16 +36,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def hosts() -> Iterator[OwnHosts]:
-    """The user's hosts, trusted by nobody yet."""
-    with users_hosts(STACK, HOSTS, KEY) as made:
-        yield made
+def stack() -> str:
+    """Which lab."""
+    return STACK
 
 
 @pytest.fixture(scope="session")
-def before(hosts: OwnHosts) -> dict[OwnHost, set[str]]:
-    """What was on each host before anybody did anything to it."""
-    return {host: hosts.listing(host) for host in HOSTS}
+def users() -> Sequence[OwnHost]:
+    """The hosts before they exist."""
+    return HOSTS
 
 
 @pytest.fixture

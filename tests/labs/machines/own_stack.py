@@ -6,12 +6,19 @@ from pathlib import Path
 
 from config import trust
 from lab import session
+from lab.commands import CHECKOUT
 from labs.machines.own_hosts import OwnHost, OwnHosts
 
 
+def key_of(stack: str) -> Path:
+    """The user's private key, as the stack's settings file names it."""
+    return CHECKOUT / ".state" / f"{stack}.key"
+
+
 @contextmanager
-def users_hosts(stack: str, hosts: Sequence[OwnHost], key: Path) -> Iterator[OwnHosts]:
-    """The hosts, and a stack without a state; `key` is the user's."""
+def users_hosts(stack: str, hosts: Sequence[OwnHost]) -> Iterator[OwnHosts]:
+    """The hosts, and a stack without a state."""
+    key = key_of(stack)
     key.parent.mkdir(exist_ok=True)
     key.unlink(missing_ok=True)
     trust.file_of(stack).unlink(missing_ok=True)
