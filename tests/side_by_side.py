@@ -1,8 +1,9 @@
 """What runs beside what: two processes, as many as the smallest machine for these tests has processors.
 
-One has the labs on the host's own network, one after the other. The other has the tests of the tool chain and the
-engine, and the labs whose host is a few namespaces, likewise: what they make has fixed names. The unit tests, a file at
-a time, are for whichever has nothing to do.
+One has most labs on the host's own network, one after the other. The other has two of these labs, so that both end at
+about the same time, then the labs whose host is a few namespaces, and the tests of the tool chain and the engine,
+likewise one after the other: what they make has fixed names. The unit tests, a file at a time, are for whichever has
+nothing to do.
 
 Its own scheduler, since marks for groups (`--dist loadgroup`) have no effect with pytest 9.2 and pytest-xdist 3.8.
 """
@@ -13,7 +14,8 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-_LABS_ON_THIS_HOST = ("machines", "droplets", "dev", "kubeadm_calico", "kubeadm", "calico", "ha", "new_substrate")
+_FIRST = ("machines", "droplets", "dev", "kubeadm_calico", "kubeadm", "ha")
+"""The labs of the first process."""
 
 
 class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # without types
@@ -24,11 +26,11 @@ class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # without types
 
 
 def group(nodeid: str) -> str:
-    """The group of a test: `tests/labs/dev/test_cluster.py::test_x` is one of the labs on the host."""
+    """The group of a test: `tests/labs/dev/test_cluster.py::test_x` is one of the first process."""
     file = PurePath(nodeid.partition("::")[0])
     if file.parts[1] == "unit":
         return str(file)
-    return "labs" if file.parts[1:2] == ("labs",) and file.parts[2] in _LABS_ON_THIS_HOST else "hosts"
+    return "first" if file.parts[1:2] == ("labs",) and file.parts[2] in _FIRST else "second"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SideBySide:

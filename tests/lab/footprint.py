@@ -62,7 +62,7 @@ def _routes() -> list[str]:
 
 
 def _rules() -> list[str]:
-    return subprocess.run(["iptables", "-S"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return subprocess.run(["iptables", "-w", "-S"], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def _addresses() -> list[str]:
