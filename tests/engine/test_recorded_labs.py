@@ -23,13 +23,15 @@ def preview(lab: RecordedLab, pulumi: str, home: Path) -> dict[str, Any]:
 
 
 def changed(step: dict[str, Any]) -> set[str]:
-    """The names of the inputs that differ; of an interpreter what differs besides the script that it begins with."""
+    """The names of the inputs that differ."""
     before, after = (_without_script(step[state].get("inputs", {})) for state in ("oldState", "newState"))
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
 def _without_script(inputs: dict[str, Any]) -> dict[str, Any]:
-    if (words := inputs.get("interpreter")) and words[:-1] == ["/bin/bash", "-c"]:
+    """The inputs without the script that an interpreter begins with, where an update runs nothing by it."""
+    words = inputs.get("interpreter", [])
+    if inputs.get("update") == ":" and words[:-1] == ["/bin/bash", "-c"]:
         return inputs | {"interpreter": words[:-1]}
     return inputs
 
