@@ -26,7 +26,7 @@ settings.load_profile("unit")
 
 
 def pytest_collection_finish() -> None:
-    """Have the garbage collector leave alone what is imported, and run rarely: it took a third of the tests' time."""
+    """Have the garbage collector leave alone what is imported, and run rarely: it took a seventh of the time here."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

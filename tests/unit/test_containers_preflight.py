@@ -1,8 +1,6 @@
 """The preflight of labs in containers: its report, with false programs for the engine and ip."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +11,9 @@ import pytest
 from components.substrates.containers import preflight
 from toolchain import paths
 from unit.mocked_engine import Run
+from unit.preflight_host import problems
 
 PROGRAM = paths.checkout() / "components" / "substrates" / "containers" / "preflight.py"
-
-FAKE = """#!{python}
-import json, pathlib, sys
-answers = json.loads(pathlib.Path(__file__).with_name("answers.json").read_text())
-name, *words = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
-said = answers.get(" ".join([name, *words]), answers.get(name, [1, "", "unexpected: " + " ".join(sys.argv)]))
-sys.stdout.write(said[1]); sys.stderr.write(said[2]); sys.exit(said[0])
-"""
 
 PODMAN = {"name": "podman", "id": "2f25", "network_interface": "podman0", "subnets": [{"subnet": "10.88.0.0/16"}]}
 DOCKER = {"Name": "bridge", "Id": "9" * 64, "IPAM": {"Config": [{"Subnet": "172.17.0.0/16"}]}}
@@ -72,30 +63,15 @@ class Host:
         for network in self.networks:
             name = network.get("name") or network["Name"]
             answers[f"{self.engine} network inspect {name}"] = [0, json.dumps([network]), ""]
-        (tools / "answers.json").write_text(json.dumps(answers))
         firewall = ["nft", *(["firewall-cmd"] if self.firewalld else [])]
-        for tool in (*firewall, *(["ip"] if self.has_ip else []), *([self.engine] if self.installed else [])):
-            (tools / tool).write_text(FAKE.format(python=sys.executable))
-            (tools / tool).chmod(0o755)
-        result = subprocess.run(
-            [
-                *(sys.executable, str(PROGRAM), "--engine", self.engine, "--network", "hardway-dev"),
-                *("--image", "the-image", "--mirror", str(mirror), "--machines", str(machines), "--ranges", *ranges),
-                *(["--modules", *modules] if modules else []),
-            ],
-            env={"PATH": str(tools)},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-        assert "Traceback" not in result.stderr, result.stderr
-        lines = [line.strip() for line in result.stderr.splitlines()]
-        assert result.returncode == (1 if lines else 0)
-        if lines:
-            assert lines[0] == "The preflight failed; nothing was changed."
-            assert [line.split(". ")[0] for line in lines[1:]] == [str(number) for number in range(1, len(lines))]
-        return [line.split(". ", 1)[1] for line in lines[1:]]
+        programs = (*firewall, *(["ip"] if self.has_ip else []), *([self.engine] if self.installed else []))
+        arguments = [
+            *("--engine", self.engine, "--network", "hardway-dev"),
+            *("--image", "the-image", "--mirror", str(mirror), "--machines", str(machines), "--ranges", *ranges),
+            *(["--modules", *modules] if modules else []),
+        ]
+        found, _ = problems(PROGRAM, arguments, tools, programs, answers)
+        return found
 
 
 @pytest.fixture

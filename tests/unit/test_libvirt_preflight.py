@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +16,10 @@ import pytest
 
 from components.substrates.libvirt import preflight as libvirt_preflight
 from toolchain import paths
+from unit.preflight_host import problems
 
 PROGRAM = paths.checkout() / "components" / "substrates" / "libvirt" / "preflight.py"
 QEMU = "qemu-system-x86_64"
-
-FAKE = """#!{python}
-import json, pathlib, sys
-answers = json.loads(pathlib.Path(__file__).with_name("answers.json").read_text())
-name, *words = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
-said = answers.get(" ".join([name, *words]), [1, "", "unexpected: " + " ".join(sys.argv)])
-sys.stdout.write(said[1]); sys.stderr.write(said[2]); sys.exit(said[0])
-"""
 
 DEFAULT = (
     "<network><name>default</name><bridge name='virbr0'/>"  # without a family, as old libvirt has it
@@ -90,33 +82,17 @@ class Host:
             "ip -j -4 route show": [0, json.dumps(self.routes), ""],
             **{f"{virsh} net-dumpxml {name}": [0, text, ""] for name, text in self.networks.items()},
         }
-        (tools / "answers.json").write_text(json.dumps(answers))
-        for tool in self.tools:
-            (tools / tool).write_text(FAKE.format(python=sys.executable))
-            (tools / tool).chmod(0o755)
-        result = subprocess.run(
-            [
-                *(sys.executable, str(PROGRAM), "--uri", "qemu:///system", "--type", type_, "--lab", "hardway-dev"),
-                *(["--new"] if new else []),
-                *("--image", str(self.directory / "disk.qcow2"), *(["--sha256", sha256] if sha256 else [])),
-                *("--mirror", str(mirror), "--pool", str(self.directory / "pool"), "--memory", str(memory)),
-                *("--disk", "40", "--machines", str(machines), "--port", str(port)),
-                *("--ranges", "10.240.0.0/24", "10.200.0.0/16"),
-            ],
-            env={"PATH": str(tools)},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-        assert "Traceback" not in result.stderr, result.stderr
-        lines = [line.strip() for line in result.stderr.splitlines()]
-        assert result.returncode == (1 if lines else 0)
-        assert result.stdout == ("" if lines else "qemu:///system\n")
-        if lines:
-            assert lines[0] == "The preflight failed; nothing was changed."
-            assert [line.split(". ")[0] for line in lines[1:]] == [str(number) for number in range(1, len(lines))]
-        return [line.split(". ", 1)[1] for line in lines[1:]]
+        arguments = [
+            *("--uri", "qemu:///system", "--type", type_, "--lab", "hardway-dev"),
+            *(["--new"] if new else []),
+            *("--image", str(self.directory / "disk.qcow2"), *(["--sha256", sha256] if sha256 else [])),
+            *("--mirror", str(mirror), "--pool", str(self.directory / "pool"), "--memory", str(memory)),
+            *("--disk", "40", "--machines", str(machines), "--port", str(port)),
+            *("--ranges", "10.240.0.0/24", "10.200.0.0/16"),
+        ]
+        found, said = problems(PROGRAM, arguments, tools, self.tools, answers)
+        assert said == ("" if found else "qemu:///system\n")
+        return found
 
 
 @pytest.fixture
