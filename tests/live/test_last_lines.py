@@ -12,7 +12,7 @@ import small_lab
 
 from live import nodes
 from live.cluster import Cluster, LiveMachine
-from live.drills import health, leadership
+from live.drills import leadership
 from live.drills.api import ApiError
 from live.last_lines import Logged, last_lines
 from live.programs import LEADERS, program
@@ -43,13 +43,11 @@ def answering(monkeypatch: pytest.MonkeyPatch, lab: Cluster, more: Callable[[Liv
 def api(*silent: str) -> Any:
     """API servers, of which some do not answer."""
 
-    def ask(connection: SimpleNamespace, *_: str) -> None:
-        if connection.url in silent:
+    def send(*_: str, url: str, seconds: float) -> None:
+        if url in silent:
             raise ApiError("Connection refused")
 
-    return SimpleNamespace(
-        connection=lambda url, seconds: SimpleNamespace(url=url, close=lambda: None), ask=ask, url="https://x"
-    )
+    return SimpleNamespace(send=send)
 
 
 def test_a_member_that_is_not_healthy_is_shown_with_its_log(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +61,6 @@ def test_a_member_that_is_not_healthy_is_shown_with_its_log(lab: Cluster, monkey
 
     answering(monkeypatch, lab, said)
     made = api("https://10.0.0.12:6443")
-    monkeypatch.setattr(health, "ask", made.ask)
     with pytest.raises(ToolchainError) as error:
         await_healthy(SimpleNamespace(cluster=lab, api=made))  # type: ignore[arg-type]
     assert str(error.value) == (
@@ -79,7 +76,6 @@ def test_a_member_that_is_not_healthy_is_shown_with_its_log(lab: Cluster, monkey
 
 def test_without_an_answer_of_etcd_all_members_logs_are_shown(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, lab, lambda machine, script: None)
-    monkeypatch.setattr(health, "ask", api().ask)
     with pytest.raises(ToolchainError) as error:
         await_healthy(SimpleNamespace(cluster=lab, api=api()))  # type: ignore[arg-type]
     said = str(error.value)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 _PROGRAM = """#!{python}
 import json, pathlib, sys
@@ -13,12 +14,10 @@ name, *words = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
 said = answers.get(" ".join([name, *words]), answers.get(name, [1, "", "unexpected: " + " ".join(sys.argv)]))
 sys.stdout.write(said[1]); sys.stderr.write(said[2]); sys.exit(said[0])
 """
-# Exit status, standard output, standard error.
-Answer = Sequence[int | str]
 
 
 def problems(
-    preflight: Path, arguments: Sequence[str], tools: Path, programs: Iterable[str], answers: Mapping[str, Answer]
+    preflight: Path, arguments: Sequence[str], tools: Path, programs: Iterable[str], answers: Mapping[str, Any]
 ) -> tuple[list[str], str]:
     """Run a preflight.
 
@@ -27,7 +26,7 @@ def problems(
         arguments: its options.
         tools: the directory of the programs, for this run.
         programs: the names of those that are there.
-        answers: command line, or name of a program -> its answer.
+        answers: command line, or name of a program -> its exit status, standard output and standard error.
 
     Returns:
         The numbered problems, without their numbers, and its standard output.
