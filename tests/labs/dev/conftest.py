@@ -27,6 +27,7 @@ _ORDER = (
     "test_hardening",
     "test_leaks",
     "test_changes",
+    "test_flags",
     "test_reboot",
     "test_status",
     "test_drift",
