@@ -1,7 +1,5 @@
 """The bootstrap method `hard-way`: every program a unit, every flag and every certificate written down."""
 
-from functools import partial
-
 import pulumi
 
 from bootstrap.shared import (
@@ -14,15 +12,14 @@ from bootstrap.shared import (
     create_host_tables,
     prepare_hosts,
 )
-from components.calico import CALICO_IMAGES, Calico, CalicoArgs, CalicoNetwork, CalicoPlugin
+from components.calico import CALICO_IMAGES, Calico, CalicoNetwork, CalicoPlugin
 from components.container_runtime import ContainerRuntime, ContainerRuntimeArgs
 from components.control_plane import ControlPlane, ControlPlaneArgs, KubeletAccess
 from components.dns import Dns, DnsArgs
 from components.encryption import Encryption
 from components.etcd import Etcd, EtcdArgs, EtcdMembership
 from components.etcd_snapshots import EtcdSnapshots
-from components.machine import Machine
-from components.nodes import RemovedWorkers
+from components.nodes import NodeRegistration, RemovedWorkers
 from components.pki import Pki, PkiArgs
 from components.readiness import Readiness, ReadinessArgs
 from components.worker import Worker, WorkerArgs
@@ -99,9 +96,6 @@ def hard_way(site: Site) -> Cluster:
     calico = calico_args(site, pki.calico, controllers[0], workers, etcd.endpoints)
     in_cluster = [Calico("calico", calico, after(control_plane, *entrance, removed_workers))] if calico else []
 
-    def calico_network(arguments: CalicoArgs, machine: Machine, kubelet: pulumi.Resource) -> pulumi.Resource:
-        return CalicoNetwork(f"calico-network-{machine.name}", arguments, machine, after(kubelet, *in_cluster))
-
     for worker in workers:
         runtime = ContainerRuntime(
             f"container-runtime-{worker.name}",
@@ -120,14 +114,12 @@ def hard_way(site: Site) -> Cluster:
             worker.name,
             WorkerArgs(
                 machine=worker,
-                controller=controllers[0],
                 pki=pki,
                 endpoint=site.endpoint,
                 network=lab.network,
                 cluster=site.cluster,
                 artifacts=lab.artifacts,
                 extra_flags=extra,
-                plugin=partial(calico_network, calico, worker) if calico else None,
             ),
             after(
                 runtime.runtime,
@@ -137,7 +129,15 @@ def hard_way(site: Site) -> Cluster:
                 *(in_cluster if lab.settings.calico.datastore == "etcd" else ()),
             ),
         )
-        nodes += [runtime, node]
+        network = (
+            [CalicoNetwork(f"calico-network-{worker.name}", calico, worker, after(node.kubelet, *in_cluster))]
+            if calico
+            else []
+        )
+        registration = NodeRegistration(
+            f"{worker.name}-registration", worker, controllers[0], after(node.kubelet, *network), was_child_of=node
+        )
+        nodes += [runtime, registration]
     readiness = Readiness(
         "readiness",
         ReadinessArgs(

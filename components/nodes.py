@@ -43,7 +43,47 @@ class RemovedWorkers(Component):
         self.register_outputs({})
 
 
-def node_in_api(machine: Machine) -> str:
+class NodeRegistration(Component):
+    """A worker's Node: it gets the lab's pod range and label once it has registered, and is Ready then.
+
+    Comes after the kubelet and the pods' network, and is removed before them: without a network no pod can end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        worker: Machine,
+        controller: Machine,
+        opts: pulumi.ResourceOptions | None = None,
+        *,
+        was_child_of: pulumi.Resource | None = None,
+    ) -> None:
+        """Register the Node of a worker.
+
+        Args:
+            name: of the component and its step.
+            worker: whose Node.
+            controller: whose kubectl does it.
+            opts: of the component.
+            was_child_of: what the step belonged to in labs of earlier versions.
+        """
+        super().__init__("NodeRegistration", name, opts)
+        aliases = pulumi.ResourceOptions(aliases=[pulumi.Alias(parent=was_child_of)] if was_child_of else None)
+        Step(
+            name,
+            StepArgs(
+                machine=controller,
+                name=f"node-{worker.name}",
+                # A recreated worker has to become Ready again.
+                run=pulumi.Output.format("# {0}\n{1}", worker.identity, _register(worker)),
+                undo=_remove(worker),
+            ),
+            pulumi.ResourceOptions.merge(self.child(), aliases),
+        )
+        self.register_outputs({})
+
+
+def _register(machine: Machine) -> str:
     """The shell lines that wait for the Node and make it the lab's: its pod range, its label; run on a controller."""
     cidr = str(machine.spec.pod_cidr)
     patch = json.dumps({"metadata": {"labels": {_LABEL: ""}}, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}})
@@ -58,7 +98,7 @@ def node_in_api(machine: Machine) -> str:
     )
 
 
-def node_out_of_api(machine: Machine) -> str:
+def _remove(machine: Machine) -> str:
     """The shell lines that end a Node's pods while their kubelet is there, and delete the Node; run on a controller.
 
     A worker that leaves a lab has been drained before (see RemovedWorkers); its kubelet may have connected to the API

@@ -1,10 +1,8 @@
-"""A worker: the kubelet and kube-proxy (kubelet.py, kube_proxy.py), and its Node in the API (nodes.py).
-
-Made on the worker: one step, beside those of the container runtime (container_runtime.py). Made through a controller:
-the Node's pod range and label. Before a worker goes, its Node is drained and deleted (nodes.sh).
+"""A worker's kubelet and kube-proxy (kubelet.py, kube_proxy.py): one step, after that of the container runtime
+(container_runtime.py). Its Node in the API is in nodes.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pulumi
@@ -14,7 +12,6 @@ from components.container_runtime import WORKER_VERBS
 from components.kube_proxy import PROXY_CONFIG, proxy_files, proxy_unit
 from components.kubelet import KEPT_SYSCTLS, KUBELET, RESOLV_CONF, kubelet_files, kubelet_unit, own_node
 from components.machine import Machine
-from components.nodes import node_in_api, node_out_of_api
 from components.pki import Pki
 from components.step import Step, StepArgs, fetch_kubernetes
 from components.systemd import Flags
@@ -28,30 +25,25 @@ _UNDO = f"[ ! -e {WORKER_VERBS} ] || {{ . {WORKER_VERBS}; end_pods; drop_rules {
 class WorkerArgs:
     """Args:
     machine: the worker.
-    controller: where the Node is looked after.
     pki: the certificates.
     endpoint: https://address:6443 of the load balancer, all that a worker knows of the control plane.
     network: the address ranges.
     cluster: the name kubeconfigs give the cluster.
     artifacts: where the programs come from.
     extra_flags: program -> the user's flags for it.
-    plugin: given the step after which the kubelet runs, makes the pods' network; none where that is there before. It is
-        removed after the Node: without it no pod can be stopped.
     """
 
     machine: Machine
-    controller: Machine
     pki: Pki
     endpoint: pulumi.Input[str]
     network: Network
     cluster: str
     artifacts: ArtifactSource
     extra_flags: Mapping[str, Flags] = field(default_factory=dict)
-    plugin: Callable[[pulumi.Resource], pulumi.Resource] | None = None
 
 
 class Worker(Component):
-    """The kubelet and kube-proxy on one worker, and its Node.
+    """The kubelet and kube-proxy on one worker.
 
     Attributes:
         kubelet: the step after which the kubelet runs; its Node is Ready once there is a network.
@@ -91,16 +83,5 @@ class Worker(Component):
                 undo=_UNDO,
             ),
             self.child(),
-        )
-        Step(
-            f"{name}-registration",
-            StepArgs(
-                machine=args.controller,
-                name=f"node-{machine.name}",
-                # A recreated worker has to become Ready again.
-                run=pulumi.Output.format("# {0}\n{1}", machine.identity, node_in_api(machine)),
-                undo=node_out_of_api(machine),
-            ),
-            self.child(self.kubelet, *([args.plugin(self.kubelet)] if args.plugin else [])),
         )
         self.register_outputs({})

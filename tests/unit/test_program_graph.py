@@ -22,6 +22,7 @@ COMPONENTS = {
     "FormerWorkers",
     "ContainerRuntime",
     "Worker",
+    "NodeRegistration",
     "Readiness",
 }
 KUBEADM_COMPONENTS = {
