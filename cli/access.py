@@ -9,6 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from cli import stacks
+from config.errors import UserError
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
@@ -50,7 +51,7 @@ def _complete_kubectl(ctx: click.Context, _: click.Parameter, incomplete: str) -
         words = ("__complete", *options, *ctx.params["words"], incomplete)
         environment = access.kubectl_environment(chosen)
         said = ask(program, *words, env=environment, timeout=_COMPLETION_SECONDS).stdout
-    except (ToolchainError, OSError, subprocess.TimeoutExpired):
+    except (UserError, OSError, subprocess.TimeoutExpired):
         return []
     # A line for each word, with its description behind a tab; the last line says how to go on.
     lines = [line.partition("\t") for line in said.splitlines() if not line.startswith((":", "_activeHelp_"))]

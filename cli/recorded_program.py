@@ -22,10 +22,11 @@ from pulumi.runtime.stack import run_pulumi_func
 from cli import without_engine
 from components import step
 from components.component import Component
+from config import settings_file
 from config.problems import ConfigError
 from toolchain import paths
 from toolchain.errors import ToolchainError
-from toolchain.stack import Stack, lab_of
+from toolchain.stack import Stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ def record(stack: Stack) -> list[Made]:
     Raises:
         ToolchainError: the settings are wrong: with all problems.
     """
-    lab = lab_of(stack.settings_file, stack.project)
+    lab = settings_file.lab_of(stack.settings_file, stack.project)
     config = {"gcp:project": stack.gcp_project or "a-project", f"{stack.project}:lab": json.dumps(lab or {})}
     try:
         with _recorded() as made:

@@ -10,8 +10,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from config.errors import UserError
 from toolchain import paths, stack
-from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
 _KEY = "hardway.stack"
@@ -46,7 +46,7 @@ def complete_machine(ctx: click.Context, _: click.Parameter, incomplete: str) ->
     """Complete the name of a machine of the chosen stack."""
     try:
         found = machine_names(name(ctx))
-    except (ToolchainError, OSError):
+    except (UserError, OSError):
         return []
     return [CompletionItem(each) for each in found if each.startswith(incomplete)]
 

@@ -14,15 +14,14 @@ from typing import Any
 
 import pulumi
 from pulumi.runtime.config import CONFIG
-from pydantic import ValidationError
 
 from config import checks, choices, container_engine, kubeadm, machine_database, machine_images, paths, trust
 from config.artifacts import UPSTREAM, ArtifactSource, read_checksums
 from config.calico import CalicoSettings, kernel_modules
 from config.machines import MachineSpec, Role
 from config.own_machines import OwnMachine
-from config.problems import ConfigError, Problem, from_validation, path_of
-from config.settings import LabSettings, Network, planned, versions_of
+from config.problems import ConfigError, Problem
+from config.settings import LabSettings, Network, planned, readable, versions_of
 from config.substrates import SUBSTRATES
 
 PROJECT = "hardway"
@@ -127,7 +126,7 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
     Raises:
         ConfigError: with all that is wrong: values that do not fit their key, and values that do not fit each other.
     """
-    settings, problems = _validate(document)
+    settings, problems = readable(document)
     own: Mapping[str, OwnMachine] = {}
     unreadable_hosts: list[Problem] = []
     if settings.traits.existing_hosts:
@@ -173,28 +172,6 @@ def _artifacts(settings: LabSettings, mirror: Path) -> ArtifactSource:
     # What the Pulumi host's mirror holds may have been built here: its sums are not the releases'.
     sums = {} if base_url == UPSTREAM else read_checksums(mirror)
     return ArtifactSource(base_url=base_url, versions=versions, checksums=sums)
-
-
-def _validate(document: Any) -> tuple[LabSettings, list[Problem]]:
-    """The settings with every value that cannot be read left at its default, and what is wrong with those."""
-    if not isinstance(document, dict):
-        return LabSettings(), [Problem(("lab",), f"{document!r} is no map", "write the lab's keys below it")]
-    try:
-        return LabSettings.model_validate(document), []
-    except ValidationError as error:
-        # Keep what is readable, so that its cross checks run too and everything is reported at once.
-        readable = document
-        for detail in error.errors():
-            readable = _without(readable, path_of(detail))
-        return LabSettings.model_validate(readable), from_validation(error)
-
-
-def _without(document: dict[str, Any], path: Sequence[int | str]) -> dict[str, Any]:
-    """The document without the value at a path; without the whole list where one of its entries holds the value."""
-    key, *rest = path
-    inner = document.get(str(key))
-    kept = {other: value for other, value in document.items() if other != key}
-    return {**kept, str(key): _without(inner, rest)} if rest and isinstance(inner, dict) else kept
 
 
 def _covers(key: str, other: str) -> bool:

@@ -3,10 +3,11 @@
 Values that are fine by themselves and wrong together are found by `checks`.
 """
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationError
 
 from config.calico import CalicoSettings
 from config.extra_flags import ExtraFlags
@@ -15,7 +16,7 @@ from config.kubeadm import KubeadmSettings
 from config.libvirt import LibvirtSettings
 from config.machines import Machines, MachineSpec, plan_machines
 from config.own_machines import MachinesSettings
-from config.problems import Problem
+from config.problems import Problem, from_validation, path_of
 from config.substrates import Substrate, Traits, traits_of
 from config.values import AddressRange, DnsDomain, Settings, WholeNumber
 from config.versions import pins
@@ -128,9 +129,31 @@ class LabSettings(Settings):
         return traits_of(self.substrate)
 
 
+def readable(document: Any) -> tuple[LabSettings, list[Problem]]:
+    """The settings with every value that cannot be read left at its default, and what is wrong with those."""
+    if not isinstance(document, dict):
+        return LabSettings(), [Problem(("lab",), f"{document!r} is no map", "write the lab's keys below it")]
+    try:
+        return LabSettings.model_validate(document), []
+    except ValidationError as error:
+        # Keep what is readable, so that its cross checks run too and everything is reported at once.
+        readable = document
+        for detail in error.errors():
+            readable = _without(readable, path_of(detail))
+        return LabSettings.model_validate(readable), from_validation(error)
+
+
+def _without(document: dict[str, Any], path: Sequence[int | str]) -> dict[str, Any]:
+    """The document without the value at a path; without the whole list where one of its entries holds the value."""
+    key, *rest = path
+    inner = document.get(str(key))
+    kept = {other: value for other, value in document.items() if other != key}
+    return {**kept, str(key): _without(inner, rest)} if rest and isinstance(inner, dict) else kept
+
+
 def features(settings: LabSettings) -> frozenset[str]:
     """What the lab has that not every lab has, as versions.yaml names it below `for`."""
-    return frozenset({settings.network.pod_network})
+    return frozenset({settings.bootstrap, settings.network.pod_network})
 
 
 def versions_of(settings: LabSettings) -> dict[str, str]:

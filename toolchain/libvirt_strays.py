@@ -51,7 +51,7 @@ def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
     # Before the lab's preflight has passed, what has its name may belong to another lab.
     if not any(str(resource["urn"]).endswith("::machines-preflight") for resource in resources):
         return []
-    lab, uri = f"hardway-{stack.name}", str(stack.libvirt.get("uri", "qemu:///system"))
+    lab, uri = f"hardway-{stack.name}", stack.libvirt.uri
     if others := list(_made_by_another_state(uri, resources)):
         raise ToolchainError(
             f"{lab} on the Pulumi host was created from another state: {', '.join(others)}. Nothing was changed.\n"

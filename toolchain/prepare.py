@@ -4,9 +4,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from config.libvirt import LibvirtSettings
 from config.versions import pins
 from toolchain import (
     apparmor,
@@ -133,7 +130,7 @@ def _check_cache(stack: Stack) -> None:
 
 
 def _have_vm_image(report: Report, stack: Stack) -> None:
-    image, sha256 = (str(stack.libvirt.get(key) or "") for key in ("image", "image_sha256"))
+    image, sha256 = stack.libvirt.image, stack.libvirt.image_sha256
     if not image:
         vm_image.ensure(report)
     # Without a sum the program itself refuses the settings.
@@ -142,11 +139,7 @@ def _have_vm_image(report: Report, stack: Stack) -> None:
 
 
 def _let_machines_use_the_pool(report: Report, stack: Stack) -> None:
-    try:
-        settings = LibvirtSettings.model_validate(stack.libvirt)
-    except ValidationError:
-        return  # the program reports what is wrong
-    apparmor.ensure(report, Path(settings.pool))
+    apparmor.ensure(report, Path(stack.libvirt.pool))
 
 
 def _packages(stack: Stack) -> tuple[system.Package, ...]:

@@ -3,15 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
-
-from config import container_engine, machine_database
+from config import container_engine, machine_database, settings_file
 from config.choices import choices_of
-from config.own_machines import MachinesSettings
-from config.settings import LabSettings, Network, PkiSettings, TimeoutFactor, planned, versions_of
+from config.libvirt import LibvirtSettings
+from config.settings import LabSettings, Network, PkiSettings, features, planned, readable, versions_of
 from config.substrates import NO_TRAITS, SUBSTRATES, Traits
 from config.versions import pins
 from toolchain import paths
@@ -29,7 +25,7 @@ class Stack:
         settings_file: Pulumi.<name>.yaml; see `paths.settings_file`.
         substrate: what its machines are made of.
         engine: the container engine's command, for the substrate `containers`.
-        libvirt: the settings below `lab.libvirt`, as they are written.
+        libvirt: the settings below `lab.libvirt`.
         gcp_project: the project on Google Cloud; empty where none is written.
         kubernetes: the Kubernetes version.
         architectures: of its machines besides the Pulumi host's: amd64 or arm64.
@@ -50,7 +46,7 @@ class Stack:
     substrate: str
     engine: str
     kubernetes: str
-    libvirt: Mapping[str, Any] = field(default_factory=dict)
+    libvirt: LibvirtSettings = field(default_factory=LibvirtSettings)
     gcp_project: str = ""
     architectures: Sequence[str] = ()
     features: frozenset[str] = frozenset()
@@ -95,112 +91,41 @@ def read(name: str) -> Stack:
             "The second is of a lab of the tests. Give the first another name; if it has nothing but the line "
             "encryptionsalt, which `pulumi stack init` writes, remove it."
         )
-    project = _mapping(yaml.safe_load((paths.checkout() / "Pulumi.yaml").read_text())).get("name", "")
-    lab = _mapping(lab_of(file, str(project)))
-    network = _mapping(lab.get("network"))
+    project = settings_file.project(paths.checkout() / "Pulumi.yaml")
+    document = settings_file.lab_of(file, project)
+    # What is wrong is reported by the program.
+    settings, problems = readable({} if document is None else document)
+    is_known = not any(problem.keys[0] == "lab.substrate" for problem in problems)
     return Stack(
         name=name,
-        project=str(project),
+        project=project,
         settings_file=file,
-        substrate=str(lab.get("substrate", "containers")),
-        engine=container_engine.chosen(name, _mapping(lab.get("containers")).get("engine"), paths.state()),
-        libvirt=_mapping(lab.get("libvirt")),
-        gcp_project=_gcp_project(file),
-        kubernetes=str(_mapping(lab.get("versions")).get("kubernetes", pins().products["kubernetes"].default)),
-        architectures=_architectures(lab),
-        features=frozenset(str(choice) for choice in (lab.get("bootstrap"), network.get("pod_network")) if choice),
-        choices=_choices(lab),
-        versions=_versions(lab),
-        bootstrap=str(lab.get("bootstrap", Stack.bootstrap)),
-        early_renewal_hours=_hours(_mapping(lab.get("pki")).get("early_renewal_hours")),
-        timeout_factor=_timeout_factor(lab.get("timeout_factor", Stack.timeout_factor)),
-        addresses=_addresses(name, lab),
-        nodes=str(network.get("nodes", Stack.nodes)),
-        pods=str(network.get("pods", Stack.pods)),
+        substrate=settings.substrate if is_known else "unknown",
+        engine=container_engine.chosen(name, settings.containers.engine, paths.state()),
+        libvirt=settings.libvirt,
+        gcp_project=settings_file.text_of(file, "gcp:project"),
+        kubernetes=settings.versions.get("kubernetes", pins().products["kubernetes"].default),
+        architectures=_architectures(settings),
+        features=features(settings),
+        choices=None if problems else choices_of(settings),
+        versions=None if problems else versions_of(settings),
+        bootstrap=settings.bootstrap,
+        early_renewal_hours=settings.pki.early_renewal_hours,
+        timeout_factor=settings.timeout_factor,
+        addresses={} if problems else _addresses(name, settings),
+        nodes=str(settings.network.nodes),
+        pods=str(settings.network.pods),
     )
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that is there twice, as Pulumi does: of two values it is unknown which one counts."""
-
-
-def _unique(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    first: dict[Any, yaml.Node] = {}
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in first:
-            raise yaml.constructor.ConstructorError(
-                None,
-                None,
-                f"line {key_node.start_mark.line + 1}: the key {key} is in line {first[key].start_mark.line + 1} "
-                "already: write it once",
-            )
-        first[key] = key_node
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique)
-
-
-def lab_of(file: Path, project: str) -> Any:
-    """What a settings file says about the lab, as it is written there.
-
-    Pulumi takes the key `lab` for `<project>:lab`, and so does this.
-
-    Raises:
-        ToolchainError: it is not YAML, or what is in it is no configuration.
-    """
-    try:
-        document = yaml.load(file.read_text(), Loader=_UniqueKeys)  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ToolchainError(f"{file.name} is not valid YAML: {error}") from error
-    for what, value in (("the file", document), ("config", _mapping(document).get("config"))):
-        if value is not None and not isinstance(value, dict):
-            raise ToolchainError(
-                f"{file.name}: {what} is no map ({value!r}); nothing was changed.\n"
-                f"  Write config:, below it {project}:lab:, and below that the lab's keys, as Pulumi.dev.yaml has them."
-            )
-    config = _mapping(_mapping(document).get("config"))
-    keys = [key for key in (f"{project}:lab", "lab") if key in config]
-    if len(keys) > 1:
-        raise ToolchainError(
-            f"{file.name}: config has both {keys[0]} and {keys[1]}, which mean the same; nothing was changed.\n"
-            f"  Write {keys[0]} alone."
-        )
-    return config[keys[0]] if keys else None
-
-
-def _gcp_project(file: Path) -> str:
-    written = _mapping(_mapping(yaml.safe_load(file.read_text())).get("config")).get("gcp:project")
-    return written if isinstance(written, str) else ""
-
-
-def _architectures(lab: dict[str, Any]) -> list[str]:
-    if not SUBSTRATES.get(str(lab.get("substrate")), NO_TRAITS).existing_hosts:
+def _architectures(settings: LabSettings) -> list[str]:
+    if not settings.traits.existing_hosts or settings.machines.artifacts != "upload":
         return []
-    try:
-        settings = MachinesSettings.model_validate(_mapping(lab.get("machines")))
-    except ValidationError:
-        return []
-    if settings.artifacts != "upload":
-        return []
-    found, _ = machine_database.read(settings, paths.checkout())
+    found, _ = machine_database.read(settings.machines, paths.checkout())
     return sorted({machine.arch for _, machine in found} - {architecture()})
 
 
-def _choices(lab: dict[str, Any]) -> dict[str, str] | None:
-    try:
-        return choices_of(LabSettings.model_validate(lab))
-    except ValidationError:
-        return None
-
-
-def _addresses(stack: str, lab: dict[str, Any]) -> dict[str, tuple[str, int]]:
-    try:
-        settings = LabSettings.model_validate(lab)
-    except ValidationError:
-        return {}
+def _addresses(stack: str, settings: LabSettings) -> dict[str, tuple[str, int]]:
     if settings.traits.existing_hosts:
         hosts, _ = machine_database.read(settings.machines, paths.checkout())
         return {host.name: (str(host.address), host.port) for _, host in hosts if host.jumpbox is None}
@@ -208,26 +133,3 @@ def _addresses(stack: str, lab: dict[str, Any]) -> dict[str, tuple[str, int]]:
         return {}
     machines, _ = planned(stack, settings)
     return {machine.name: (str(machine.address), 22) for machine in machines}
-
-
-def _versions(lab: dict[str, Any]) -> dict[str, str] | None:
-    try:
-        settings = LabSettings.model_validate(lab)
-    except ValidationError:
-        return None
-    return versions_of(settings)
-
-
-def _hours(value: Any) -> int:
-    return value if isinstance(value, int) else Stack.early_renewal_hours
-
-
-def _timeout_factor(value: Any) -> int:
-    try:
-        return TypeAdapter(TimeoutFactor).validate_python(value)
-    except ValidationError:
-        return Stack.timeout_factor
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -1,8 +1,8 @@
 """`./hardway trust` and `./hardway free`: hosts that exist before the lab, by what their substrate offers for it."""
 
-from config import lab
+from config import lab, settings_file
 from toolchain.errors import ToolchainError
-from toolchain.stack import Stack, lab_of
+from toolchain.stack import Stack
 
 
 def pin(stack: Stack) -> None:
@@ -37,5 +37,5 @@ def described(stack: Stack) -> lab.Lab:
     Raises:
         UserError: with all that is wrong in it.
     """
-    document = lab_of(stack.settings_file, stack.project)
+    document = settings_file.lab_of(stack.settings_file, stack.project)
     return lab.parse(stack.name, {} if document is None else document)

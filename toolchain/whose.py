@@ -85,7 +85,7 @@ def check_before_destroy(deployment: Mapping[str, Any], stack: Stack) -> None:
 
 def _check_machines_of(stack: Stack) -> None:
     """Refuse to say that a lab of virtual machines is gone which another state has."""
-    uri = str(stack.libvirt.get("uri", "qemu:///system"))
+    uri = stack.libvirt.uri
     done = lab_key.ask_owner("libvirt", "check", "--uri", uri, "--lab", stack.name, "--key", "not there")
     if done.returncode != 0:
         raise ToolchainError(_not_in_the_state(stack, done.stderr.strip()))

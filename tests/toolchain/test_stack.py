@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from config.errors import UserError
+from config.libvirt import LibvirtSettings
 from toolchain import paths, stack
 from toolchain.errors import ToolchainError
 
@@ -39,6 +41,24 @@ def test_a_timeout_factor_that_the_program_refuses_is_1(checkout: Path, value: s
     assert stack.read("dev").timeout_factor == 1
 
 
+def test_a_value_that_cannot_be_read_is_the_default_and_the_others_count(checkout: Path) -> None:
+    """As the program reads them: it reports the first, and checks the others."""
+    (checkout / "Pulumi.dev.yaml").write_text(
+        "config:\n  toy:lab:\n    network: {nodes: nowhere, pods: 10.201.0.0/16, pod_network: cilium}\n"
+        "    bootstrap: kubeadm\n    libvirt: {pool: 'disks; x', uri: 'qemu:///system?mode=direct'}\n"
+    )
+    read = stack.read("dev")
+    assert (read.nodes, read.pods, read.features) == ("10.240.0.0/24", "10.201.0.0/16", {"kubeadm", "routes"})
+    assert (read.libvirt.pool, read.libvirt.uri) == (LibvirtSettings().pool, "qemu:///system?mode=direct")
+    assert (read.choices, read.versions, read.addresses) == (None, None, {})
+
+
+def test_an_unknown_substrate_has_no_traits(checkout: Path) -> None:
+    """Set-up installs nothing for it."""
+    (checkout / "Pulumi.dev.yaml").write_text("config:\n  toy:lab: {substrate: docker}\n")
+    assert stack.read("dev").traits.packages == ()
+
+
 @pytest.mark.parametrize("text", ["", "config:\n", "config:\n  toy:lab: 7\n"])
 def test_wrong_values_are_left_to_the_program(checkout: Path, text: str) -> None:
     (checkout / "Pulumi.dev.yaml").write_text(text)
@@ -68,21 +88,21 @@ def test_a_stack_of_the_tests_is_read_from_their_directory(checkout: Path) -> No
 
 def test_broken_yaml_is_reported(checkout: Path) -> None:
     (checkout / "Pulumi.dev.yaml").write_text("config: [")
-    with pytest.raises(ToolchainError, match=r"Pulumi\.dev\.yaml is not valid YAML"):
+    with pytest.raises(UserError, match=r"Pulumi\.dev\.yaml is not valid YAML"):
         stack.read("dev")
 
 
 @pytest.mark.parametrize("text", ["config:\n- toy:lab: {workers: 1}\n", "config: 7\n"])
 def test_a_configuration_that_is_no_map_is_reported(checkout: Path, text: str) -> None:
     (checkout / "Pulumi.dev.yaml").write_text(text)
-    with pytest.raises(ToolchainError, match=r"Pulumi\.dev\.yaml: config is no map \(.*\n.*below it toy:lab:"):
+    with pytest.raises(UserError, match=r"Pulumi\.dev\.yaml: config is no map \(.*\n.*below it toy:lab:"):
         stack.read("dev")
 
 
 def test_a_key_that_is_there_twice_is_reported(checkout: Path) -> None:
     """Of two values one is taken, and nobody says which."""
     (checkout / "Pulumi.dev.yaml").write_text("config:\n  toy:lab:\n    workers: 1\n    workers: 3\n")
-    with pytest.raises(ToolchainError, match=r"line 4: the key workers is in line 3 already: write it once"):
+    with pytest.raises(UserError, match=r"line 4: the key workers is in line 3 already: write it once"):
         stack.read("dev")
 
 
@@ -93,5 +113,5 @@ def test_the_key_without_its_namespace_is_read_as_pulumi_reads_it(checkout: Path
 
 def test_both_spellings_of_the_key_are_refused(checkout: Path) -> None:
     (checkout / "Pulumi.dev.yaml").write_text("config:\n  lab: {workers: 1}\n  toy:lab: {workers: 2}\n")
-    with pytest.raises(ToolchainError, match=r"config has both toy:lab and lab, which mean the same"):
+    with pytest.raises(UserError, match=r"config has both toy:lab and lab, which mean the same"):
         stack.read("dev")

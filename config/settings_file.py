@@ -1,0 +1,74 @@
+"""The settings file of a stack, read as Pulumi reads it: the tool chain's way to what the program gets from Pulumi."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from config.errors import UserError
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is there twice, as Pulumi does: of two values it is unknown which one counts."""
+
+
+def _unique(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    first: dict[Any, yaml.Node] = {}
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in first:
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"line {key_node.start_mark.line + 1}: the key {key} is in line {first[key].start_mark.line + 1} "
+                "already: write it once",
+            )
+        first[key] = key_node
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique)
+
+
+def lab_of(file: Path, project: str) -> Any:
+    """What a settings file says about the lab, as it is written there.
+
+    Pulumi takes the key `lab` for `<project>:lab`, and so does this.
+
+    Raises:
+        UserError: it is not YAML, or what is in it is no configuration.
+    """
+    try:
+        document = yaml.load(file.read_text(), Loader=_UniqueKeys)  # a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file.name} is not valid YAML: {error}") from error
+    for what, value in (("the file", document), ("config", _mapping(document).get("config"))):
+        if value is not None and not isinstance(value, dict):
+            raise UserError(
+                f"{file.name}: {what} is no map ({value!r}); nothing was changed.\n"
+                f"  Write config:, below it {project}:lab:, and below that the lab's keys, as Pulumi.dev.yaml has them."
+            )
+    config = _mapping(_mapping(document).get("config"))
+    keys = [key for key in (f"{project}:lab", "lab") if key in config]
+    if len(keys) > 1:
+        raise UserError(
+            f"{file.name}: config has both {keys[0]} and {keys[1]}, which mean the same; nothing was changed.\n"
+            f"  Write {keys[0]} alone."
+        )
+    return config[keys[0]] if keys else None
+
+
+def text_of(file: Path, key: str) -> str:
+    """The text that a settings file has for another key; empty where it has none."""
+    value = _mapping(_mapping(yaml.safe_load(file.read_text())).get("config")).get(key)
+    return value if isinstance(value, str) else ""
+
+
+def project(file: Path) -> str:
+    """The project's name in Pulumi.yaml."""
+    return str(_mapping(yaml.safe_load(file.read_text())).get("name", ""))
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
