@@ -5,7 +5,8 @@ changes, more than half of the machines must stay as they are: what they hold is
 the etcd component's own way; a recreated machine has lost its data. Members are asked, too (members.py): more
 than half must be healthy ones that stay.
 
-What the lab was made with for good (config/choices.py) is remembered and guarded with them.
+Labs of earlier versions have their immutable settings here, too, in square brackets. They are compared for the last
+time when this guard is updated; components/immutable_settings.py has them from then on. A line of today has no blank.
 """
 
 import hashlib
@@ -14,37 +15,44 @@ from collections.abc import Mapping
 import pulumi
 from pulumi_command import local
 
+from components.immutable_settings import immutable_settings, refused_unless
 from components.members import COUNT
+from config import choices
 
 
 def quorum_guard(
-    name: str, definitions: Mapping[str, str], choices: str, opts: pulumi.ResourceOptions, ask: str
+    name: str, definitions: Mapping[str, str], chosen: Mapping[str, str], opts: pulumi.ResourceOptions, ask: str
 ) -> local.Command:
-    """The command that everything which removes or replaces a machine comes after.
+    """Make the guard, and after it the record of the immutable settings.
 
     Args:
         name: of the resource.
         definitions: machine name -> what it is made from, for each that carries an etcd member; another definition is
             another machine.
-        choices: what the lab is made with and cannot change, as one word; empty where all of it is the default.
+        chosen: the immutable settings, see config/choices.py.
         opts: of the resource.
         ask: the shell functions `can_ask` and `state_of MACHINE`, see members.py.
 
+    Returns:
+        The command that everything which removes or replaces a machine comes after.
+
     Raises, at `up`: a report that says what would go. The environment variable INSIST=yes lets it happen.
     """
-    made_with = f"[{choices}]" if choices else ""
     members = "\n".join(
-        f"{machine}{made_with} {hashlib.sha256(definition.encode()).hexdigest()[:16]}"
+        f"{machine}={hashlib.sha256(definition.encode()).hexdigest()[:16]}"
         for machine, definition in sorted(definitions.items())
     )
-    return local.Command(
+    guard = local.Command(
         name,
         create=remember(members),
         # An error shows a command, not its input.
         update="# quorum of etcd\nexec sh -s",
-        stdin=refuse(members, choices, ask),
+        stdin=refuse(members, chosen, ask),
         opts=opts,
     )
+    # After the guard: in a lab of an earlier version it may refuse these settings, and then they are not recorded.
+    after_guard = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[guard]))
+    return immutable_settings(f"{name.removesuffix('-quorum')}-settings", chosen, after_guard)
 
 
 def remember(members: str) -> str:
@@ -52,19 +60,17 @@ def remember(members: str) -> str:
     return f"# The machines that carry etcd, and their definitions.\nprintf '%s\\n' '{members}'"
 
 
-def refuse(members: str, choices: str = "", ask: str = "") -> str:
-    """The shell lines that compare the members with those of the `up` before, and print them if enough stay.
-
-    A lab that goes back to the defaults is refused by the quorum's rule: none of its members is what it was.
-    """
+def refuse(members: str, chosen: Mapping[str, str], ask: str = "") -> str:
+    """The shell lines that compare the members with those of the `up` before, and print them if enough stay."""
     return "\n".join(
         [
             "# The machines that carry etcd, and their definitions: more than half must stay.",
             "set -eu",
-            *(_refuse_other_choices(choices) if choices else ()),
             f"wanted='{members}'",
-            "before=$(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | grep -c .)",
-            "gone=$(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | grep -vxF \"$wanted\" | cut -d ' ' -f 1 | xargs)",
+            "said=$PULUMI_COMMAND_STDOUT",
+            *_read_older_form(choices.as_word(chosen)),
+            "before=$(printf '%s\\n' \"$said\" | grep -c .)",
+            'gone=$(printf \'%s\\n\' "$said" | grep -vxF "$wanted" | cut -d = -f 1 | xargs)',
             "kept=$((before - $(echo $gone | wc -w)))",
             *_refuse_other_machines(),
             'if [ $((2 * kept)) -le "$before" ] && [ "${INSIST:-}" != yes ]; then',
@@ -85,11 +91,11 @@ def refuse(members: str, choices: str = "", ask: str = "") -> str:
 def _refuse_other_machines() -> list[str]:
     """Also with INSIST: new members find none of the old ones by the new list, and a restore would not find them."""
     return [
-        "names() { printf '%s\\n' \"$1\" | sed 's/[[ ].*//'; }",
-        'if ! names "$PULUMI_COMMAND_STDOUT" | grep -qxF "$(names "$wanted")"; then',
+        "names() { printf '%s\\n' \"$1\" | cut -d = -f 1; }",
+        'if ! names "$said" | grep -qxF "$(names "$wanted")"; then',
         "  cat >&2 <<END",
         "Refused, and nothing was removed or replaced: etcd cannot move to other machines while the lab is up. None",
-        'of its machines, $(names "$PULUMI_COMMAND_STDOUT" | xargs), would carry a member. Restore the',
+        'of its machines, $(names "$said" | xargs), would carry a member. Restore the',
         "configuration; or recreate the lab: ./hardway snapshot, ./hardway destroy, ./hardway up, ./hardway restore.",
         "END",
         "  exit 1",
@@ -102,8 +108,7 @@ def _refuse_unhealthy(ask: str) -> list[str]:
         ask,
         COUNT,
         'if [ -n "$gone" ] && [ "${INSIST:-}" != yes ] && can_ask; then',
-        "  members=$(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | sed 's/[[ ].*//')",
-        '  count_healthy "$members" "$(echo $gone | sed \'s/\\[[^ ]*//g\')"',
+        '  count_healthy "$(names "$said")" "$gone"',
         '  if [ "$data" = yes ] && [ $((2 * healthy)) -le "$before" ]; then',
         "    cat >&2 <<END",
         "Refused, and nothing was changed: this would remove or recreate $gone, and the quorum of etcd with it:",
@@ -117,17 +122,11 @@ def _refuse_unhealthy(ask: str) -> list[str]:
     ]
 
 
-def _refuse_other_choices(choices: str) -> list[str]:
+def _read_older_form(word: str) -> list[str]:
     return [
-        "first=$(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | head -n 1)",
-        "made_with=$(printf '%s\\n' \"$first\" | sed -n 's/^[^ []*\\[\\([^ ]*\\)\\] .*/\\1/p')",
-        f"if [ \"$made_with\" != '{choices}' ]; then",
-        "  cat >&2 <<END",
-        "Refused, and nothing was changed: this setting of a running lab is immutable. The lab was made with",
-        "${made_with:-the defaults}, and is to have",
-        f"{choices}.",
-        "Restore the setting, or recreate the lab: destroy it, then make it.",
-        "END",
-        "  exit 1",
-        "fi",
+        "case $said in *' '*)",
+        "  made_with=$(printf '%s\\n' \"$said\" | sed -n '1s/^[^ []*\\[\\([^ ]*\\)\\] .*/\\1/p')",
+        *refused_unless(f"[ \"$made_with\" = '{word}' ]", "${made_with:-the defaults}", word or "the defaults"),
+        "  said=$(printf '%s\\n' \"$said\" | sed 's/\\[[^ ]*\\]//; s/ /=/')",
+        "esac",
     ]

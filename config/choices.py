@@ -1,10 +1,11 @@
-"""What a lab is made with, and cannot change while it is running.
+"""Immutable settings: what a lab is made with, and cannot change while it is running.
 
 Another pod network under running pods, or kubeadm's control plane beside that of the hard way, would be neither the one
-nor the other. Each run is told what the lab was made with (components/quorum.py keeps it), and refuses what differs:
-`make` before anything else (toolchain/choices.py), plain `pulumi up` before anything is changed.
+nor the other. The state has them as JSON (components/immutable_settings.py), and what differs is refused: by
+`./hardway up` before anything else (toolchain/choices.py), by plain `pulumi up` before anything is changed.
 """
 
+import json
 from collections.abc import Mapping
 
 from config.settings import LabSettings
@@ -35,12 +36,22 @@ def choices_of(settings: LabSettings) -> dict[str, str]:
 
 
 def written(choices: Mapping[str, str]) -> str:
-    """The choices as one word."""
+    """The choices as one line of JSON."""
+    return json.dumps(choices, sort_keys=True)
+
+
+def read(text: str) -> dict[str, str]:
+    """The choices that `written` wrote."""
+    return {str(key): str(value) for key, value in json.loads(text).items()}
+
+
+def as_word(choices: Mapping[str, str]) -> str:
+    """The choices as one word: in square brackets in the guard of the quorum, in labs of earlier versions."""
     return ",".join(f"{key}={value}" for key, value in choices.items())
 
 
-def read(word: str) -> dict[str, str]:
-    """The choices that `written` wrote."""
+def of_word(word: str) -> dict[str, str]:
+    """The choices that `as_word` wrote."""
     return dict(part.split("=", 1) for part in word.split(",")) if word else {}
 
 

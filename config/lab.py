@@ -86,9 +86,9 @@ class Lab:
         return tuple(machine for machine in self.machines if role in machine.roles)
 
     @property
-    def choices(self) -> str:
-        """What the lab is made with and cannot change while it is running, as one word."""
-        return choices.written(choices.choices_of(self.settings))
+    def choices(self) -> dict[str, str]:
+        """What the lab is made with and cannot change while it is running."""
+        return choices.choices_of(self.settings)
 
     @property
     def etcd_members(self) -> tuple[MachineSpec, ...]:

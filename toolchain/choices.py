@@ -32,10 +32,17 @@ def check(deployment: Mapping[str, Any], stack: Stack) -> None:
 
 
 def made_with(deployment: Mapping[str, Any]) -> dict[str, str] | None:
-    """The choices that the guard (components/quorum.py) remembers; None where there is no lab."""
-    for resource in deployment.get("deployment", {}).get("resources") or []:
-        if str(resource["urn"]).endswith("::machines-quorum"):
-            said = str(resource.get("outputs", {}).get("stdout", ""))
-            found = re.search(r"^[^ \[]+\[(\S*)\] ", said, re.M)
-            return choices.read(found[1]) if found else {}
-    return None
+    """The immutable settings in the state; None where there is no lab.
+
+    A lab of an earlier version has them in the guard of the quorum (components/quorum.py).
+    """
+    said = {
+        str(resource["urn"]).rpartition("::")[2]: str((resource.get("outputs") or {}).get("stdout", ""))
+        for resource in deployment.get("deployment", {}).get("resources") or []
+    }
+    if recorded := said.get("machines-settings"):
+        return choices.read(recorded)
+    if " " not in (older := said.get("machines-quorum", "")):
+        return None
+    found = re.search(r"^[^ \[]+\[(\S*)\] ", older, re.M)
+    return choices.of_word(found[1]) if found else {}

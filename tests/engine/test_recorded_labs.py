@@ -12,9 +12,9 @@ from engine.recorded_labs import RecordedLab
 
 _TEXT_OF_A_SCRIPT = {"create", "update", "delete", "stdin", "script"}
 """Inputs of commands, and of the component that shows a step's script in previews."""
-_ADDED = {"command:local:Command::encryption-keys"}
-"""Keys that Secrets were encrypted with before."""
-_COMPONENTS_ADDED = "hardway:index:NodeRegistration::"
+_ADDED = {"encryption-keys", "machines-settings"}
+"""Records in the state: keys that Secrets were encrypted with before, and the immutable settings."""
+_COMPONENTS_ADDED = {"hardway:index:NodeRegistration"}
 """Components have nothing on a machine."""
 
 
@@ -26,8 +26,8 @@ def preview(lab: RecordedLab, pulumi: str, home: Path) -> dict[str, Any]:
 
 
 def _is_added(urn: str) -> bool:
-    name = urn.rpartition("$")[2]
-    return name in _ADDED or name.startswith(_COMPONENTS_ADDED)
+    *_, types, name = urn.split("::")
+    return name in _ADDED or types in _COMPONENTS_ADDED
 
 
 def changed(step: dict[str, Any]) -> set[str]:

@@ -1,16 +1,17 @@
-"""What a lab was made with stays: the guard's text, run by a real shell, and what `make` reads from the state."""
+"""Immutable settings: the texts of the commands, run by a real shell, and what the tool chain reads in the state."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from components.quorum import refuse
+from components import quorum
+from components.immutable_settings import refuse
 from config import choices
 from config.settings import LabSettings
 from toolchain import choices as made
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
-from unit.conftest import program
 from unit.mocked_engine import Run
 from unit.test_quorum import shell
 
@@ -21,45 +22,67 @@ def of(**lab: Any) -> dict[str, str]:
     return choices.choices_of(LabSettings.model_validate(lab))
 
 
-def members(wanted: dict[str, str], definition: str = "1") -> str:
-    word = choices.written(wanted)
+def older(made_with: dict[str, str], definition: str = "1") -> str:
+    """What the guard of the quorum said in labs of earlier versions."""
+    word = choices.as_word(made_with)
     return f"a{f'[{word}]' if word else ''} {definition}"
 
 
-def state(said: str) -> dict[str, Any]:
-    urn = "urn:pulumi:lab::hardway::hardway:index:Containers$command:local:Command::machines-quorum"
-    return {"deployment": {"resources": [{"urn": urn, "outputs": {"stdout": said}}]}}
+def state(settings: dict[str, str]) -> dict[str, Any]:
+    return of_resources({"machines-quorum": "a=1", "machines-settings": choices.written(settings)})
 
 
-def test_a_lab_of_defaults_says_nothing_of_them() -> None:
-    assert of() == {} and choices.written({}) == ""
-    assert members({}) == "a 1"
+def older_state(settings: dict[str, str]) -> dict[str, Any]:
+    return of_resources({"machines-quorum": older(settings)})
 
 
-def test_what_is_written_can_be_read() -> None:
-    assert choices.read(choices.written(KUBEADM)) == KUBEADM
-    assert " " not in choices.written(KUBEADM)
+def of_resources(said: dict[str, str]) -> dict[str, Any]:
+    urn = "urn:pulumi:lab::hardway::hardway:index:Containers$command:local:Command::"
+    resources = [{"urn": urn + name, "outputs": {"stdout": text}} for name, text in said.items()]
+    return {"deployment": {"resources": resources}}
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [({}, KUBEADM), (KUBEADM, {}), (KUBEADM, of(bootstrap="kubeadm", network={"services": "10.99.0.0/24"}))],
-)
-def test_plain_pulumi_refuses_another_choice(before: dict[str, str], after: dict[str, str]) -> None:
-    done = shell(refuse(members(after), choices.written(after)), before=members(before))
-    assert done.returncode == 1
+def test_a_lab_of_defaults_has_none() -> None:
+    assert of() == {} and choices.written({}) == "{}"
+    assert made.made_with(state({})) == {}
+    assert made.made_with(older_state({})) == {}
+
+
+@pytest.mark.parametrize("in_state", [state, older_state])
+def test_what_is_written_can_be_read(in_state: Callable[[dict[str, str]], dict[str, Any]]) -> None:
+    assert made.made_with(in_state(KUBEADM)) == KUBEADM
+
+
+_OTHERS = [({}, KUBEADM), (KUBEADM, {}), (KUBEADM, of(bootstrap="kubeadm", network={"services": "10.99.0.0/24"}))]
+
+
+@pytest.mark.parametrize("insist", ["", "yes"])
+@pytest.mark.parametrize(("before", "after"), _OTHERS)
+def test_plain_pulumi_refuses_another_setting(before: dict[str, str], after: dict[str, str], insist: str) -> None:
+    done = shell(refuse(after), before=choices.written(before), insist=insist)
+    assert (done.returncode, done.stdout) == (1, "")
     assert "nothing was changed" in done.stderr
+    for each in (before, after):
+        assert f"\n{choices.written(each)}\n" in done.stderr
+
+
+@pytest.mark.parametrize("insist", ["", "yes"])
+@pytest.mark.parametrize(("before", "after"), _OTHERS)
+def test_in_a_lab_of_an_earlier_version_the_guard_of_the_quorum_refuses_it(
+    before: dict[str, str], after: dict[str, str], insist: str
+) -> None:
+    done = shell(quorum.refuse("a=1", after), before=older(before), insist=insist)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "this setting of a running lab is immutable" in done.stderr
     assert ("bootstrap=kubeadm" in done.stderr) or before == {}
 
 
-def test_no_insisting_makes_a_lab_another_one() -> None:
-    done = shell(refuse(members(KUBEADM), choices.written(KUBEADM)), before=members({}), insist="yes")
-    assert done.returncode == 1 and "bootstrap=kubeadm" in done.stderr
-
-
-def test_the_same_choice_passes() -> None:
-    done = shell(refuse(members(KUBEADM), choices.written(KUBEADM)), before=members(KUBEADM))
-    assert (done.returncode, done.stderr) == (0, "")
+@pytest.mark.parametrize("settings", [{}, KUBEADM])
+def test_the_same_settings_pass(settings: dict[str, str]) -> None:
+    done = shell(refuse(settings), before=choices.written(settings))
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, choices.written(settings), "")
+    upgraded = shell(quorum.refuse("a=1", settings), before=older(settings))
+    assert (upgraded.returncode, upgraded.stdout, upgraded.stderr) == (0, "a=1\n", "")
 
 
 @pytest.mark.parametrize(
@@ -79,10 +102,10 @@ def test_make_refuses_it_with_the_reason_and_the_way(
     before: dict[str, str], after: dict[str, str], says: str, dev_stack: Stack
 ) -> None:
     with pytest.raises(ToolchainError) as refused:
-        made.check(state(members(before)), _with(dev_stack, after))
+        made.check(state(before), _with(dev_stack, after))
     assert says in str(refused.value) and "./hardway destroy -s dev" in str(refused.value)
     assert str(refused.value).count("\n  ") == 1
-    made.check(state(members(before)), _with(dev_stack, before))
+    made.check(state(before), _with(dev_stack, before))
 
 
 def test_where_there_is_no_lab_everything_may_be_chosen(dev_stack: Stack) -> None:
@@ -91,12 +114,24 @@ def test_where_there_is_no_lab_everything_may_be_chosen(dev_stack: Stack) -> Non
         made.check(nothing, _with(dev_stack, KUBEADM))
 
 
-def test_what_the_program_registers_is_what_make_reads(kubeadm_lab: Run, dev: Run) -> None:
+def test_what_the_program_registers_is_what_the_command_line_reads(kubeadm_lab: Run, dev: Run) -> None:
     for run in (kubeadm_lab, dev):
-        guard = run.named("machines-quorum", "command:local:Command")
-        said = shell(str(guard.inputs["create"])).stdout
-        found = made.made_with(state(said))
+        resource = run.named("machines-settings", "command:local:Command")
+        found = made.made_with(of_resources({"machines-settings": shell(str(resource.inputs["create"])).stdout}))
+        assert found == made.made_with(
+            of_resources(
+                {"machines-settings": shell(str(resource.inputs["stdin"]), before=choices.written(found or {})).stdout}
+            )
+        )
         assert (found or {}).get("bootstrap") == ("kubeadm" if run is kubeadm_lab else None)
+
+
+def test_the_settings_are_recorded_after_the_guard_and_before_everything_else(dev: Run) -> None:
+    """In a lab of an earlier version the guard may refuse them."""
+    recorded = dev.named("machines-settings", "command:local:Command")
+    assert "machines-quorum" in dev.before(recorded)
+    for name in ("machines-network", "machines-controller-0"):
+        assert "machines-settings" in dev.before(dev.named(name, "command:local:Command"))
 
 
 def test_the_stack_knows_its_choices() -> None:
@@ -106,7 +141,6 @@ def test_the_stack_knows_its_choices() -> None:
     calico = {"network.pod_network": "calico", "calico.datastore": "kubernetes", "calico.encapsulation": "vxlan"}
     assert stack.read("kubeadm").choices == KUBEADM | ranges | calico
     assert stack.read("dev").choices == {}
-    assert program("dev").named("machines-quorum", "command:local:Command")
 
 
 @pytest.fixture

@@ -282,7 +282,8 @@ def test_all_that_has_the_labs_name_is_guarded(dev: Run) -> None:
     made = [
         each
         for each in dev.of_type("command:local:Command")
-        if each.name.startswith("machines-") and each.name not in ("machines-quorum", "machines-versions")
+        if each.name.startswith("machines-")
+        and each.name not in ("machines-quorum", "machines-settings", "machines-versions")
     ]
     assert {"machines-network", "machines-firewall", "machines-boot", "machines-worker-0"} < {
         each.name for each in made

@@ -5,7 +5,7 @@ import re
 from unit.mocked_engine import Registered, Run
 
 STEP = "command:remote:Command"
-CHECKS = {"machines-preflight", "machines-quorum", "machines-versions"}
+CHECKS = {"machines-preflight", "machines-quorum", "machines-settings", "machines-versions"}
 
 
 def steps_by_machine(lab: Run) -> dict[str, list[Registered]]:
