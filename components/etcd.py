@@ -208,7 +208,7 @@ def initial_members(name: str, members: Sequence[Machine], opts: pulumi.Resource
 
 
 def join(member: Machine, members: Sequence[Machine], initial: Sequence[str]) -> str:
-    """The shell lines by which a member finds its cluster, or founds it together with the other founders."""
+    """The shell lines that let a member join its cluster, or bootstrap it together with the other initial members."""
     words = ["join", member.name, peer_url(member)]
     if member.name in initial:
         words.append(",".join(f"{each.name}={peer_url(each)}" for each in members if each.name in initial))

@@ -95,13 +95,13 @@ def check_quorum(cluster: Cluster, found: Sequence[MemberStatus], names: Sequenc
     if cluster.by_kubeadm:
         raise ToolchainError(
             f"{said} Nothing was changed.\n"
-            "Bring back members that are down. kubeadm can begin no new cluster under machines that have joined one: "
+            "Start the members that are down. kubeadm cannot bootstrap a new cluster on machines that joined one: "
             f"if the data are lost, ./hardway destroy -s {stack}, and ./hardway up -s {stack}."
         )
     if not insist:
         raise ToolchainError(
             f"{said} Nothing was changed.\n"
-            f"Take a snapshot first (./hardway snapshot -s {stack}), and bring back members that are down. INSIST=yes "
+            f"Take a snapshot first (./hardway snapshot -s {stack}), and start members that are down. INSIST=yes "
             "goes on nevertheless; the cluster's data are then gone until a snapshot is restored."
         )
     print(f"{said}\nAs you insist: its data will be gone. Then: ./hardway restore -s {stack} file.", flush=True)

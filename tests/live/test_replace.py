@@ -166,7 +166,9 @@ def test_a_single_member_is_not_replaced_unless_one_insists(tmp_path: Path, caps
 def test_a_cluster_of_kubeadms_does_not_begin_anew_even_where_one_insists(tmp_path: Path) -> None:
     lab = cluster(tmp_path, controllers=1, features={"kubeadm"})
     for insist in (False, True):
-        with pytest.raises(ToolchainError, match=r"(?s)Nothing was changed.*kubeadm can begin no new cluster") as error:
+        with pytest.raises(
+            ToolchainError, match=r"(?s)Nothing was changed.*kubeadm cannot bootstrap a new cluster"
+        ) as error:
             replace.check_quorum(lab, members(lab, well(lab)), ["controller-0"], insist=insist)
         assert "INSIST" not in str(error.value)
 

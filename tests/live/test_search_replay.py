@@ -23,7 +23,7 @@ SEED, COUNT, FAILS = 2113, 3, 2
 
 
 class OldData(Fault):
-    """The planted bug: a kill of etcd on controller-1 brings back the data of before; other faults do nothing."""
+    """The planted bug: a kill of etcd on controller-1 restores old data; other faults do nothing."""
 
     def __init__(self, lab: Cluster, planned: Planned, api: MemoryApi) -> None:
         super().__init__(lab)

@@ -1,6 +1,7 @@
-"""README.md and docs/: every link leads somewhere, every page is linked, and the example component can be imported."""
+"""README.md and docs/: links, pages, the example component; and words that the project does not use."""
 
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,27 @@ def test_the_example_component_renders_its_manifests(monkeypatch: pytest.MonkeyP
     assert container["image"] == "registry.k8s.io/metrics-server/metrics-server:v0.8.0"
     assert line.strip().startswith('MetricsServer("metrics-server", ')
     compile(test, "test_metrics_server.py", "exec")
+
+
+# Each has one plain word instead: again, unhealthy, repair, anonymous client, the Pulumi host, trust, timeout, kubeadm.
+_UNUSED = re.compile(
+    r"\b(anew|unwell|mend(s|ed|ing)?|strangers?|acquainted|(your|this) host|believe[sd]?|patience|the easy way"
+    r"|lab that is up)\b",
+    re.I,
+)
+# Text that is an input of resources of running labs: another text would update them.
+_KEPT = ("on this host the name hardway-", "# preflight on this host")
+
+
+def test_words_with_a_plain_replacement_are_not_used() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=_CHECKOUT, capture_output=True, text=True, check=True).stdout
+    found = []
+    for name in listed.split("\0"):
+        file = _CHECKOUT / name
+        if file == Path(__file__).resolve() or not file.is_file() or file.suffix in (".json", ".sum", ".zst", ".gz"):
+            continue
+        for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
+            for kept in _KEPT:
+                line = line.replace(kept, "")
+            found += [f"{name}:{number}: {word[0]}" for word in _UNUSED.finditer(line)]
+    assert found == []

@@ -140,8 +140,8 @@ def test_preflight_errors_are_errors_on_machines_with_a_kernel_of_their_own() ->
 def test_only_the_initial_machine_bootstraps_a_cluster(kubeadm_lab: Run) -> None:
     assert "kubeadm-founders" in kubeadm_lab.before(kubeadm_lab.named(INIT))
     assert f"\ninit_cluster {kubeadm_lab.outputs['endpoint']} controller-0" in kubeadm_lab.script(INIT)
-    founders = str(kubeadm_lab.named("kubeadm-founders", "command:local:Command").inputs["create"])
-    assert "controller-0 " in founders and "controller-1" not in founders
+    initial = str(kubeadm_lab.named("kubeadm-founders", "command:local:Command").inputs["create"])
+    assert "controller-0 " in initial and "controller-1" not in initial
 
 
 def test_a_machine_is_known_by_its_label(kubeadm_lab: Run) -> None:

@@ -290,13 +290,13 @@ def test_machines_of_etcd_are_members_of_one_cluster(request: pytest.FixtureRequ
     members = {name: address for name, address in addresses.items() if name.startswith(f"{member}-")}
     assert len(members) == 3
     clients = ",".join(f"https://{address}:2379" for address in members.values())
-    founders = ",".join(f"{name}=https://{address}:2380" for name, address in members.items())
+    initial = ",".join(f"{name}=https://{address}:2380" for name, address in members.items())
     for name, address in members.items():
         flags = run.flags(f"etcd-{name}", "etcd")
         assert flags["name"] == name
         assert flags["advertise-client-urls"] == f"https://{address}:2379"
         assert flags["initial-advertise-peer-urls"] == f"https://{address}:2380"
-        assert f"\njoin {name} https://{address}:2380 {founders}\n" in run.script(f"etcd-{name}")
+        assert f"\njoin {name} https://{address}:2380 {initial}\n" in run.script(f"etcd-{name}")
     for number in range(2):
         apiserver = run.flags(f"control-plane-controller-{number}", "kube-apiserver")
         # Its own member alone, where it has one: requests to others would hang when their machines are lost.

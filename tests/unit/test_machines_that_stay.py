@@ -20,7 +20,7 @@ case "$*" in
   *install*) printf 'libcurl4\ncurl\n' >>"$R/installed"; [ ! -e "$R/killed" ] || exit 1 ;;
 esac
 exit 0""",
-    # Never takes away what others need.
+    # Never removes what others need.
     "dpkg": 'shift; for word; do [ $word = libcurl4 ] || sed -i "/^$word$/d" "$R/installed"; done',
     "hostname": 'cat "$R/name"',
     "hostnamectl": 'echo "$2" >"$R/name"',

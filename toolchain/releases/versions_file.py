@@ -20,7 +20,7 @@ class Edit:
     Args:
         keys: where it is, from the top.
         value: a text, or a mapping of texts and mappings.
-        first: whether it comes before its neighbours where it is new, instead of after them.
+        first: whether a new version is inserted before the others instead of after them.
     """
 
     keys: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Destroy takes away all that was made, also when it was interrupted."""
+"""Destroy removes everything that was created, also if it was interrupted."""
 
 from collections.abc import Callable
 

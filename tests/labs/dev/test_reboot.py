@@ -27,7 +27,7 @@ def persistent(cluster: Cluster, machine: str) -> Persistent:
         "blocks in the host table": "grep -c '^# BEGIN hardway$' /etc/hosts",
         "routes": "ip -4 route | grep -v -e cni0 | sort",
         "addresses": "ip -4 -br address show eth0 | awk '{print $3}'",
-        # With another one the neighbours send to the old for up to a minute.
+        # With another one the other machines send to the old one for up to a minute.
         "hardware address": "cat /sys/class/net/eth0/address",
         "host name": "hostname",
         "sysctls": "sysctl net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables",

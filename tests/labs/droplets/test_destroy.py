@@ -23,7 +23,7 @@ def test_every_host_is_what_it_was(cluster: Cluster, hosts: OwnHosts, before: di
     assert destroy.code == 0, destroy.output
     assert resources(stack=STACK) == []
     for host in HOSTS:
-        # The kernel and systemd take away some time later what nobody uses any more.
+        # The kernel and systemd remove unused objects some time later.
         eventually(
             f"{host.name} as it was",
             lambda host=host: not list(traces(before[host], hosts.listing(host))),  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Destroy takes away all that was made."""
+"""Destroy removes everything that was created."""
 
 from config import lab as config
 from lab import footprint

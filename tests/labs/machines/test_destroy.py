@@ -23,9 +23,9 @@ def test_destroy_needs_no_password(cluster: Cluster, monkeypatch: pytest.MonkeyP
 def test_every_host_is_what_it_was(
     cluster: Cluster, trusted: OwnHosts, before: dict[OwnHost, set[str]], show: Show
 ) -> None:
-    """Whatever a lab, or a test before, leaves behind or takes away."""
+    """What a lab, or an earlier test, leaves or removes."""
     for host in HOSTS:
-        # The kernel and systemd take away some time later what nobody uses any more.
+        # The kernel and systemd remove unused objects some time later.
         eventually(
             f"{host.name} as it was",
             lambda host=host: not _left(host, trusted, before[host], show),  # type: ignore[misc]
