@@ -24,7 +24,7 @@ _pack_option = click.option(
     type=stacks.DIRECTORY,
     multiple=True,
     metavar="DIR",
-    help="Judge the lab by the rules of a Pulumi policy pack, too: policy/ is the project's own.",
+    help="Also check the lab with a Pulumi policy pack; policy/ is the project's own.",
 )
 
 
@@ -97,7 +97,7 @@ def preview(stack: Stack, *, packs: Sequence[Path], save_plan: Path | None, drif
 @stacks.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each event, as Pulumi prints them.")
 def policy(stack: Stack, *, as_json: bool) -> int:
-    """Judge the lab's state by the rules in policy/."""
+    """Check the lab's state with the rules in policy/."""
     from toolchain import operations, policy_packs, prepare
     from toolchain.progress import Report
 

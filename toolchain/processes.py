@@ -1,4 +1,4 @@
-"""The processes of this host, as /proc describes them."""
+"""The processes of the Pulumi host, as /proc describes them."""
 
 import os
 import signal
