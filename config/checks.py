@@ -40,7 +40,7 @@ def _stack_name(stack: str) -> Iterator[Problem]:
     if not re.fullmatch(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?", stack):
         yield Problem(
             ("the stack's name",),
-            f"{stack!r} cannot stand in host names",
+            f"{stack!r} is not allowed in host names",
             "name the stack with at most 20 lower case letters, digits and dashes, a letter first",
         )
 
@@ -84,19 +84,19 @@ def _counts(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[
     if counts["workers"] > MOST:
         yield Problem(
             (place("workers"),),
-            f"{counts['workers']} workers are more than Kubernetes carries",
+            f"{counts['workers']} workers are more than Kubernetes supports",
             f"take at most {MOST}",
         )
     if counts.get("load_balancers", 0) > 2:
         yield Problem(
             (place("load_balancers"),),
-            f"{counts['load_balancers']} balancers are too many: two at the most share the API's address",
+            f"{counts['load_balancers']} load balancers are too many: at most two can share the API's address",
             "take 1 or 2",
         )
     if "etcd_members" in settings.model_fields_set and not dedicated and place("etcd_members") != _DATABASE:
         yield Problem(
             ("lab.etcd_members", "lab.etcd"),
-            "the controllers carry the etcd members here",
+            "the controllers have the etcd members in this lab",
             "leave it out, or write etcd: dedicated",
         )
     key, what = ("etcd_members", "members") if dedicated else ("controllers", "controllers")
@@ -190,7 +190,7 @@ def _shared_address(settings: LabSettings, machines: Sequence[MachineSpec]) -> I
     if len(balancers) == 2 and not _has_range(settings):
         yield Problem(
             ("lab.network.nodes",),
-            "not there, and the two balancers share its fourth address",
+            "is missing, and the two load balancers share its fourth address",
             "write the range of the machines' network; its fourth address must be free",
         )
         return
@@ -211,8 +211,8 @@ def _domain(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator[
     if balancing.mode == "terminate" and balancing.domain is None:
         yield Problem(
             (key, "lab.load_balancing.mode"),
-            "not there, and TLS that ends at the balancer needs a certificate with a name",
-            "write the name that people will call, like api.hardway.example",
+            "is missing, and TLS termination needs a certificate with a name",
+            "set the name that clients use, like api.hardway.example",
         )
     if balancing.mode == "terminate" and len(balancing.domain or "") > _LONGEST_COMMON_NAME:
         yield Problem(
@@ -294,8 +294,8 @@ def _validity(settings: LabSettings) -> Iterator[Problem]:
     if pki.early_renewal_hours >= pki.validity_hours:
         yield Problem(
             ("lab.pki.early_renewal_hours", "lab.pki.validity_hours"),
-            f"renewing {pki.early_renewal_hours} h before the end leaves nothing of {pki.validity_hours} h: every `up` "
-            "would renew all certificates",
+            f"renewing {pki.early_renewal_hours} h before the expiry leaves nothing of {pki.validity_hours} h: every "
+            "`up` would renew all certificates",
             f"take less than {pki.validity_hours}",
         )
     if pki.validity_hours > pki.ca_validity_hours:
@@ -318,7 +318,7 @@ def _kubeadm(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator
     if not settings.traits.routes_every_pod:
         yield Problem(
             ("lab.bootstrap", "lab.substrate"),
-            f"on {settings.substrate} the network brings packets to the pods of workers only, "
+            f"on {settings.substrate} the network routes packets only to pods of workers, "
             "and kubeadm's controllers have pods, too",
             "take the hard way there, or another substrate",
         )
@@ -331,7 +331,7 @@ def _kubeadm(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator
     if "encryption" in settings.model_fields_set:
         yield Problem(
             ("lab.encryption", "lab.bootstrap"),
-            "kubeadm encrypts nothing in etcd, and is left at its defaults",
+            "with kubeadm Secrets in etcd are not encrypted",
             "leave it out, or take the hard way",
         )
     for product in ("kubernetes", "etcd"):

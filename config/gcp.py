@@ -81,13 +81,13 @@ def lab_problems(stack: str, settings: "LabSettings", machines: Sequence[Machine
     if "load_balancers" in settings.model_fields_set and settings.load_balancers not in (0, ()):
         yield Problem(
             ("lab.load_balancers", "lab.substrate"),
-            "on gcp a forwarding rule of Google's stands before the API servers, and no machine with HAProxy",
+            "on gcp a forwarding rule of Google balances the API servers, and no machine has HAProxy",
             "leave it out, or write 0",
         )
     if settings.load_balancing.mode == "terminate":
         yield Problem(
             ("lab.load_balancing.mode", "lab.substrate"),
-            "TLS ends at HAProxy, and a lab on gcp has none",
+            "HAProxy terminates TLS, and a lab on gcp has no HAProxy",
             "leave it out; lab.load_balancing.domain may stay",
         )
     yield from problems(settings.gcp, stack=stack, nodes=settings.network.nodes, machines=machines)
@@ -112,7 +112,7 @@ def problems(
     if settings.spot and settings.max_run_hours is not None:
         yield Problem(
             ("lab.gcp.max_run_hours", "lab.gcp.spot"),
-            "Google would delete a spot machine, with its data, whenever it needs the place",
+            "Google would delete a spot machine with its data at any time",
             "leave one of them out",
         )
     for label in sorted({"hardway-lab", "hardway-key"} & settings.labels.keys()):
@@ -133,13 +133,13 @@ def _sources(sources: Sequence[IPv4Network]) -> Iterator[Problem]:
         yield Problem(
             ("lab.gcp.sources",),
             "not there: no client could reach the machines",
-            "list the ranges that you come from, like 198.51.100.7/32; to let the world in, name it: 0.0.0.0/0",
+            "list the ranges of your clients, like 198.51.100.7/32; to allow all addresses, write 0.0.0.0/0",
         )
     elif THE_WORLD not in sources and THE_WORLD in collapse_addresses(sources):
         yield Problem(
             ("lab.gcp.sources",),
-            "together these ranges are the whole world",
-            "if that is what you want, name it: 0.0.0.0/0",
+            "together these ranges contain all addresses",
+            "if you want that, write 0.0.0.0/0",
         )
 
 
@@ -167,7 +167,7 @@ def _image(settings: GcpSettings) -> Iterator[Problem]:
 def _addresses(nodes: IPv4Network, machines: Sequence[MachineSpec]) -> Iterator[Problem]:
     if nodes.prefixlen > 29:
         yield Problem(
-            ("lab.network.nodes",), f"Google's subnets have a prefix of 29 at the longest, not {nodes.prefixlen}", "/24"
+            ("lab.network.nodes",), f"Google's subnets have at most a prefix of 29, not {nodes.prefixlen}", "/24"
         )
         return
     for machine in machines:
@@ -175,6 +175,7 @@ def _addresses(nodes: IPv4Network, machines: Sequence[MachineSpec]) -> Iterator[
         if machine.address == nodes[-2]:
             yield Problem(
                 (machine.key, "lab.network.nodes"),
-                f"{machine.name} cannot have the address {machine.address}: Google keeps the last but one of a subnet",
+                f"{machine.name} cannot have the address {machine.address}: Google reserves the second last "
+                "address of a subnet",
                 "choose another address",
             )

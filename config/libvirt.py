@@ -74,8 +74,8 @@ def problems(settings: LibvirtSettings) -> Iterator[Problem]:
     if by_url and settings.image_sha256 is None:
         yield Problem(
             ("lab.libvirt.image_sha256", "lab.libvirt.image"),
-            "an image from elsewhere is not used without its checksum",
-            "write what `sha256sum` says of the image that its publisher signed",
+            "an image from a URL needs a checksum",
+            "set the sha256 that its publisher signed",
         )
     if settings.image_sha256 is not None and settings.image is None:
         yield Problem(

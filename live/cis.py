@@ -134,7 +134,7 @@ def parse(printed: str) -> list[Check]:
             for result in group["results"]
         ]
     except (ValueError, KeyError, TypeError) as error:
-        raise ToolchainError(f"kube-bench printed something else than its report: {printed.strip()[-300:]}") from error
+        raise ToolchainError(f"kube-bench did not print its report: {printed.strip()[-300:]}") from error
     if not checks:
         raise ToolchainError("kube-bench has run no check.")
     return checks
@@ -158,7 +158,7 @@ def show(found: Mapping[str, Sequence[Check]]) -> None:
 
 def _data(checkout: str) -> Path:
     if not checkout:
-        raise ToolchainError(f"No checkout is named: name one of kube-bench that has cfg/{BENCHMARK}.")
+        raise ToolchainError(f"No checkout was given: give a checkout of kube-bench that has cfg/{BENCHMARK}.")
     directory = Path(checkout) / "cfg"
     names = ("config.yaml", *(f"{BENCHMARK}/{name}.yaml" for name in (*_TARGETS, "config")))
     if missing := [name for name in names if not (directory / name).is_file()]:

@@ -50,7 +50,7 @@ def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
         access.show(stack, outputs)
     if missing:
         raise ToolchainError(
-            f"The machines are new, but not all nodes came within {cluster.allowed(_NODES_SECONDS):.0f} s:"
+            f"The machines were recreated, but not all Nodes are Ready after {cluster.allowed(_NODES_SECONDS):.0f} s:"
             f"{nodes.report(cluster, missing)}"
         )
     return 0
@@ -62,7 +62,7 @@ def check_names(cluster: Cluster, names: Sequence[str]) -> None:
     """
     right = [machine.name for machine in cluster.machines]
     if not names:
-        raise ToolchainError(f"No machine is named: name one or more of {', '.join(right)}.")
+        raise ToolchainError(f"No machine was given: give one or more of {', '.join(right)}.")
     if wrong := [name for name in dict.fromkeys(names) if name not in right]:
         raise ToolchainError(
             f"No machine is called {' or '.join(wrong)}. Nothing was changed.\nThe machines are {', '.join(right)}."
@@ -104,7 +104,11 @@ def check_quorum(cluster: Cluster, found: Sequence[MemberStatus], names: Sequenc
             f"Take a snapshot first (./hardway snapshot -s {stack}), and start members that are down. INSIST=yes "
             "goes on nevertheless; the cluster's data are then gone until a snapshot is restored."
         )
-    print(f"{said}\nAs you insist: its data will be gone. Then: ./hardway restore -s {stack} file.", flush=True)
+    print(
+        f"{said}\nContinuing because you insist: the data of etcd will be lost. "
+        f"Afterwards run: ./hardway restore -s {stack} FILE.",
+        flush=True,
+    )
 
 
 def _list(names: Iterable[str | None]) -> str:

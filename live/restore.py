@@ -318,9 +318,9 @@ def _on_members(cluster: Cluster, plan: Plan, part: str, script: str) -> list[st
             f"The restore stopped. This failed: {part}.\n"
             + "\n".join(f"  - {each}" for each in failed)
             + f"\n{unit} is masked on {', '.join(each.name for each in cluster.etcd_members)} (where SSH reached "
-            "them), also after a reboot: members with old and with new data must not run side by side. The cluster is "
-            f"down; no data are lost, they are in {_DATA} or {_STAGE} on each member.\n"
-            "Repair what is named above, then run the same again; it begins from the start:\n"
+            "them), also after a reboot: members with old and with new data must not run at the same time. The cluster "
+            f"is down; no data are lost, they are in {_DATA} or {_STAGE} on each member.\n"
+            "Repair what is named above, then run the same command again; it begins from the start:\n"
             f"  ./hardway restore -s {cluster.stack.name} {plan.file}"
         )
     return [each for each in ended if isinstance(each, str)]
@@ -403,7 +403,7 @@ def _nodes(cluster: Cluster, since: datetime) -> None:
             _run(cluster, machine, f"kubeadm init phase mark-control-plane --node-name {name} >/dev/null")
     if missing:
         raise ToolchainError(
-            "The data are restored and the control plane serves, but not all nodes came within "
+            "The data are restored and the control plane serves, but not all Nodes are Ready after "
             f"{cluster.allowed(_NODES_SECONDS):.0f} s:{nodes.report(cluster, missing)}"
         )
 
@@ -447,7 +447,7 @@ def _run(cluster: Cluster, machine: LiveMachine, script: str, *, seconds: float 
             done = cluster.ssh(machine, script, seconds=seconds)
     except subprocess.TimeoutExpired:
         raise ToolchainError(
-            f"{machine.name} was not done within {cluster.allowed(seconds):.0f} s; run the same again."
+            f"{machine.name} was not done within {cluster.allowed(seconds):.0f} s; run the same command again."
         ) from None
     if done.returncode != 0:
         raise ToolchainError(f"{machine.name}: {(done.stderr.strip() or done.stdout.strip())}")

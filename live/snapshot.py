@@ -106,7 +106,7 @@ def take(cluster: Cluster, file: Path | None) -> Path:
     print(f"revision    {facts.revision}, {facts.keys} keys, {facts.size / 2**20:.1f} MiB, etcd hash {facts.etcd_hash}")
     print(f"sha256      {facts.sha256}")
     print("It contains the whole content of the cluster, including Secrets: protect it like a key.")
-    print(f"Back to it: ./hardway restore -s {cluster.stack.name} {file}")
+    print(f"To restore it: ./hardway restore -s {cluster.stack.name} {file}")
     return file
 
 

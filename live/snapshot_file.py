@@ -69,7 +69,7 @@ def problems_of(file: Path) -> Iterator[str]:
         content.seek(_MAGIC_AT)
         magic = content.read(len(_MAGIC))
     if magic != _MAGIC:
-        yield f"{file} is no etcd snapshot: it does not begin as one"
+        yield f"{file} is no etcd snapshot: it does not have the header of a snapshot"
         return
     if file.stat().st_size % _PAGE != _DIGEST:
         yield (
@@ -77,7 +77,7 @@ def problems_of(file: Path) -> Iterator[str]:
             f"be a checksum after full pages of {_PAGE}"
         )
     elif not _own_checksum_fits(file):
-        yield f"{file} is not what etcd wrote: its content does not fit the checksum at its end"
+        yield f"{file} is not what etcd wrote: its content does not match the checksum at its end"
     yield from _sidecar_problems(file)
 
 
@@ -115,7 +115,7 @@ def _sidecar_problems(file: Path) -> Iterator[str]:
     try:
         kept = json.loads(sidecar.read_text())["sha256"]
     except (ValueError, KeyError, TypeError, UnicodeDecodeError):
-        yield f"{sidecar} is no sidecar of a snapshot: remove it if it is not one, and the snapshot counts by itself"
+        yield f"{sidecar} is no sidecar of a snapshot: if it is another file, remove it: a snapshot needs no sidecar"
         return
     if sha256(file) != kept:
         yield f"{file} is not the file that {sidecar.name} was written for: its sha256 is another"

@@ -702,7 +702,7 @@ def _balancer_problems(
         yield f"the endpoint's address is held by {' and '.join(endpoint.held_by) or 'no machine that answers'}"
     for probe in balancers:
         if probe.reached and probe.answer("backends").status != 0:
-            yield f"HAProxy on {probe.machine.name} tells nothing: {probe.answer('backends').why}"
+            yield f"HAProxy on {probe.machine.name} does not report its state: {probe.answer('backends').why}"
     for backend in backends:
         if not backend.up:
             yield f"{backend.balancer}: {backend.server} in {backend.backend} is {backend.status} ({backend.check})"
@@ -737,7 +737,7 @@ def _certificate_problems(probes: Sequence[Probe], ends: Sequence[CertificateSta
     for probe in probes:
         if "certificates" in probe.answers and probe.answer("certificates").status != 0:
             why = probe.answer("certificates").why
-            yield f"kubeadm on {probe.machine.name} tells nothing of certificates: {why}"
+            yield f"kubeadm on {probe.machine.name} does not report its certificates: {why}"
     for each in ends:
         if each.ends_soon:
             ending = "ends" if each.days_left > 0 else "ended"

@@ -56,7 +56,7 @@ def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
         raise ToolchainError(
             f"{lab} on the Pulumi host was created from another state: {', '.join(others)}. Nothing was changed.\n"
             "Work there, or destroy it from there. If the lab of this state is gone, forget it: "
-            f'`pulumi stack rm --force {stack.name}` (after `eval "$(make -s env STACK={stack.name})"`). '
+            f'`pulumi stack rm --force {stack.name}` (after `eval "$(./hardway env -s {stack.name})"`). '
             "Else take another name for the stack."
         )
     _check_owner(uri, resources, stack)

@@ -231,14 +231,14 @@ def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
     """Have the stack, free of what a killed run has left behind; return its state as it was found."""
     stack_lock.report_removed(clear_stale_locks(workshop.state.directory, stack))
     for plugin in orphans.end_orphans(paths.checkout()):
-        print(f"Ended {plugin.name} (process {plugin.pid}): a run that was killed had left it at work.", flush=True)
+        print(f"Ended {plugin.name} (process {plugin.pid}): a killed run had left it running.", flush=True)
     drop_torn_attributes(workshop.state.directory, stack)
     _repair_state(workshop, stack)
     deployment = _export_or_init(workshop, stack)
     # Before a refresh, which would read another lab's resources into the state, and forgets what was being made.
     strays = _STRAYS.get(stack.traits.plugin or "")
     if strays and (gone := strays.remove(deployment, stack)):
-        print(f"Removed what an earlier run has left half made: {', '.join(gone)}.", flush=True)
+        print(f"Removed incomplete resources of an earlier run: {', '.join(gone)}.", flush=True)
     if pending := pending_operations(deployment):
         print(f"A run was killed while {', '.join(pending)}: clearing that from the state.", flush=True)
         status = _pulumi(workshop, stack, "refresh", "--yes", "--skip-preview", "--clear-pending-creates")
@@ -355,7 +355,8 @@ def _pulumi(workshop: Workshop, stack: Stack, *arguments: str, runs_program: boo
     if beyond:
         raise ToolchainError(
             f"{beyond[0]} Pulumi was interrupted.\n"
-            "When that host works again, run the same command: it continues. `./hardway replace` recreates the machine."
+            "When the machine works again, run the same command: it continues. `./hardway replace` "
+            "recreates the machine."
         )
     return status
 

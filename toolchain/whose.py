@@ -78,7 +78,7 @@ def check_before_destroy(deployment: Mapping[str, Any], stack: Stack) -> None:
         raise ToolchainError(
             f"{anothers}\nNothing was changed: the state is of an earlier version, whose scripts remove by name.\n"
             f"If the lab of this state is gone, forget it: `pulumi stack rm --force {stack.name}` "
-            f'(after `eval "$(make -s env STACK={stack.name})"`).'
+            f'(after `eval "$(./hardway env -s {stack.name})"`).'
         )
     print(f"Only what this state has made is removed. {anothers}", flush=True)
 
@@ -111,7 +111,7 @@ def _anothers(stack: Stack, key: str, *, take: bool) -> str:
     if done.returncode == 0:
         return ""
     if not done.stdout.strip():
-        raise ToolchainError(f"Whose lab {stack.name} is cannot be found out: {done.stderr.strip()}")
+        raise ToolchainError(f"The owner of the lab {stack.name} is not known: {done.stderr.strip()}")
     return done.stdout.strip()
 
 

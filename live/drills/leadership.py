@@ -62,7 +62,7 @@ def _holder(cluster: Cluster, leader: str) -> LiveMachine | None:
         "get", "lease", leader, "--namespace", "kube-system", "--output", "jsonpath={.spec.holderIdentity}"
     )
     if shown.returncode != 0:
-        raise ToolchainError(f"Who leads {leader} cannot be asked: {shown.stderr.strip()}")
+        raise ToolchainError(f"The leader of {leader} cannot be asked: {shown.stderr.strip()}")
     # A leader that ended in order has released its lease: it has no holder.
     return cluster.machine(shown.stdout.rpartition("_")[0]) if shown.stdout else None
 
@@ -98,7 +98,7 @@ def gather(cluster: Cluster, machine: LiveMachine) -> None:
     """Have a machine lead in everything that it takes part in: etcd, controller manager, scheduler.
 
     Raises:
-        ToolchainError: it does not come to lead within its time.
+        ToolchainError: it did not become the leader of within its time.
     """
     if Role.CONTROLLER in machine.roles:
         try:
@@ -135,7 +135,7 @@ def _take_lease(cluster: Cluster, machine: LiveMachine, leader: str) -> None:
     while _holder(cluster, leader) != machine:
         if time.monotonic() > deadline:
             logs = last_lines(cluster, [Logged(machine, leader)])
-            raise ToolchainError(f"{machine.name} does not come to lead {leader} within {allowed:.0f} s.{logs}")
+            raise ToolchainError(f"{machine.name} did not become the leader of {leader} within {allowed:.0f} s.{logs}")
         time.sleep(0.5)
 
 

@@ -44,12 +44,12 @@ class Checker:
         try:
             done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=_SECONDS, check=False)
         except subprocess.TimeoutExpired:
-            raise ToolchainError(f"The checker of linearizability did not end within {_SECONDS} s.") from None
+            raise ToolchainError(f"The linearizability checker did not end within {_SECONDS} s.") from None
         if done.returncode != 0:
-            raise ToolchainError(f"The checker of linearizability failed: {done.stderr.strip()}")
+            raise ToolchainError(f"The linearizability checker failed: {done.stderr.strip()}")
         results = json.loads(done.stdout)
         if results.keys() != wanted:
-            raise ToolchainError(f"The checker of linearizability judged {sorted(results)}, not {sorted(wanted)}.")
+            raise ToolchainError(f"The linearizability checker checked {sorted(results)}, not {sorted(wanted)}.")
         said = {
             "Illegal": "its history is not linearizable",
             # No proof of anything: it must not pass.

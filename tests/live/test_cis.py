@@ -164,7 +164,7 @@ def test_a_checkout_without_the_data_is_refused_before_any_machine_is_asked(
 
     monkeypatch.setattr(cis, "_architecture", asked)
     lab = cluster(tmp_path)
-    with pytest.raises(ToolchainError, match="No checkout is named: name one of kube-bench"):
+    with pytest.raises(ToolchainError, match="No checkout was given: give a checkout of kube-bench"):
         cis.check(lab, "")
     (checkout / "cfg" / BENCHMARK / "node.yaml").unlink()
     with pytest.raises(ToolchainError, match=rf"lacks {BENCHMARK}/node\.yaml\. Name a checkout"):

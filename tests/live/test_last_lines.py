@@ -116,7 +116,9 @@ def test_other_deadlines_show_logs_too(lab: Cluster, monkeypatch: pytest.MonkeyP
         nodes.names_in_api(lab, seconds=1)
     monkeypatch.setattr(leadership, "_holder", lambda *_: None)
     monkeypatch.setattr(Cluster, "change", lambda *_, **__: None)
-    with pytest.raises(ToolchainError, match=r"(?s)does not come to lead kube-scheduler.*: a line of kube-scheduler"):
+    with pytest.raises(
+        ToolchainError, match=r"(?s)did not become the leader of kube-scheduler.*: a line of kube-scheduler"
+    ):
         leadership._take_lease(lab, lab.machine("controller-1"), "kube-scheduler")
     place = SimpleNamespace(cluster=lab)
     with pytest.raises(ToolchainError, match=r"(?s)There is no good answer to within 0 s: a.*: a line of etcd"):

@@ -113,7 +113,7 @@ def test_all_wrong_names_are_reported_with_the_right_ones(lab: Cluster, told: li
         replace.replace(lab, ["worker-7", "worker-0", "foo"], insist=True)
     assert "No machine is called worker-7 or foo. Nothing was changed." in str(error.value)
     assert "load-balancer-0, controller-0, controller-1, controller-2, worker-0." in str(error.value)
-    with pytest.raises(ToolchainError, match="No machine is named"):
+    with pytest.raises(ToolchainError, match="No machine was given"):
         replace.replace(lab, [], insist=True)
     assert told == []
 
@@ -160,7 +160,7 @@ def test_a_single_member_is_not_replaced_unless_one_insists(tmp_path: Path, caps
     with pytest.raises(ToolchainError, match=r"1 member and needs 1.*now: controller-0\. Without controller-0: none"):
         replace.check_quorum(lab, found, ["controller-0"], insist=False)
     replace.check_quorum(lab, found, ["controller-0"], insist=True)
-    assert "./hardway restore -s paper file" in capsys.readouterr().out
+    assert "./hardway restore -s paper FILE" in capsys.readouterr().out
 
 
 def test_a_cluster_of_kubeadms_does_not_begin_anew_even_where_one_insists(tmp_path: Path) -> None:

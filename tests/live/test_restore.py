@@ -70,7 +70,7 @@ def test_all_problems_are_reported_together(lab: Cluster, file: Path) -> None:
     there = {name: has for name, has in facts(lab, controller_1=bare).items() if name != "controller-2"}
     found = find_problems(lab, file, dead(well(lab), "controller-2"), there)
     assert len(found) == 3
-    assert "does not fit the checksum" in found[0]
+    assert "does not match the checksum" in found[0]
     assert found[1].startswith("controller-2 does not answer (No route to host)")
     assert "./hardway replace controller-2" in found[1]
     assert found[2].startswith("controller-1 has no etcd")

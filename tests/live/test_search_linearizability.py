@@ -194,5 +194,5 @@ def test_what_was_not_judged_is_no_success(tmp_path: Path, said: str) -> None:
     if "Unknown" in said:
         assert checker.violations(history) == ["object: its history could not be judged within 60 s"]
     else:
-        with pytest.raises(ToolchainError, match="judged"):
+        with pytest.raises(ToolchainError, match="checked"):
             checker.violations(history)

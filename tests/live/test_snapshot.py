@@ -89,13 +89,13 @@ class TestFile:
     @pytest.mark.parametrize("content", [b"", b"hello", b"x" * 10000])
     def test_one_that_is_something_else(self, file: Path, content: bytes) -> None:
         file.write_bytes(content)
-        assert list(problems_of(file)) == [f"{file} is no etcd snapshot: it does not begin as one"]
+        assert list(problems_of(file)) == [f"{file} is no etcd snapshot: it does not have the header of a snapshot"]
 
     @pytest.mark.parametrize("cut", [1, 32, 4096, 12345])
     def test_a_cut_one(self, file: Path, cut: int) -> None:
         file.write_bytes(database()[:-cut])
         (problem,) = problems_of(file)
-        assert "is not whole" in problem or "does not fit the checksum at its end" in problem
+        assert "is not whole" in problem or "does not match the checksum at its end" in problem
 
     @pytest.mark.parametrize("place", [5000, 9001, 8 * 4096 + 3])
     def test_a_changed_one(self, file: Path, place: int) -> None:
@@ -103,7 +103,7 @@ class TestFile:
         content[place] ^= 1
         file.write_bytes(content)
         assert list(problems_of(file)) == [
-            f"{file} is not what etcd wrote: its content does not fit the checksum at its end"
+            f"{file} is not what etcd wrote: its content does not match the checksum at its end"
         ]
 
     def test_one_with_the_sidecar_of_another(self, file: Path) -> None:

@@ -202,7 +202,7 @@ def test_alarms_learners_and_strange_members_are_not_well(lab: Cluster) -> None:
             "load-balancer-0",
             "backends",
             Answer(status=1, out="", error="socat: No such file"),
-            "HAProxy on load-balancer-0 tells nothing: socat: No such file",
+            "HAProxy on load-balancer-0 does not report its state: socat: No such file",
         ),
         (
             "load-balancer-0",
@@ -328,7 +328,7 @@ def test_a_kubeadm_that_tells_nothing_of_certificates_is_a_problem(tmp_path: Pat
     lab = cluster(tmp_path, controllers=1, features={"kubeadm"})
     late = Answer(status=124, out="")
     status = judged(lab, saying(well(lab), "controller-0", "certificates", late))
-    assert "kubeadm on controller-0 tells nothing of certificates: no answer within 5 s" in status.problems
+    assert "kubeadm on controller-0 does not report its certificates: no answer within 5 s" in status.problems
 
 
 class TestProbe:

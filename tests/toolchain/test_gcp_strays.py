@@ -308,5 +308,5 @@ def test_up_destroy_and_replace_begin_with_it_before_a_refresh_and_a_preview_doe
         is_preview = command == "preview"
         assert ran == (["preview"] if is_preview else ["refresh", command])
         assert google.deleted == ([] if is_preview else ["networks/hardway-gcp"])
-        said = "Removed what an earlier run has left half made: networks/hardway-gcp.\n"
+        said = "Removed incomplete resources of an earlier run: networks/hardway-gcp.\n"
         assert (said in capsys.readouterr().out) is not is_preview

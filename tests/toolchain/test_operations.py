@@ -257,7 +257,7 @@ def test_a_plugin_that_a_killed_run_has_left_at_work_is_ended(toy: Toy, capfd: p
     finally:
         plugin.kill()
         plugin.wait()
-    assert f"Ended {name} (process {plugin.pid}): a run that was killed had left it at work." in capfd.readouterr().out
+    assert f"Ended {name} (process {plugin.pid}): a killed run had left it running." in capfd.readouterr().out
 
 
 def test_a_destroy_after_a_killed_up(toy: Toy, running: Running) -> None:

@@ -134,7 +134,7 @@ def test_a_query_that_fails_is_no_answer(host: Path) -> None:
     with pytest.raises(ToolchainError, match="podman does not work or is not permitted: broken"):
         whose.check_before_destroy(state(OLD), STACK)
     (host / "owner.py").write_text("import sys\nsys.exit('no such program')\n")
-    with pytest.raises(ToolchainError, match="Whose lab dev is cannot be found out: no such program"):
+    with pytest.raises(ToolchainError, match="The owner of the lab dev is not known: no such program"):
         whose.check_before_destroy(state(OLD), STACK)
 
 

@@ -99,7 +99,7 @@ SINGLE: dict[str, tuple[Any, str, str, str]] = {
     "an image from elsewhere without its checksum": (
         {"libvirt": {"image": "https://cloud.example/debian.qcow2"}},
         "lab.libvirt.image_sha256",
-        "not used without its checksum",
+        "from a URL needs a checksum",
         "sha256sum",
     ),
     "a checksum of no image": (
@@ -312,7 +312,7 @@ SINGLE: dict[str, tuple[Any, str, str, str]] = {
     "members without machines": (
         {"etcd_members": 3},
         "lab.etcd_members",
-        "the controllers carry the etcd members here",
+        "the controllers have the etcd members in this lab",
         "etcd: dedicated",
     ),
     "an unknown place for etcd": ({"etcd": "external"}, "lab.etcd", "'stacked' or 'dedicated'", ""),
@@ -322,7 +322,7 @@ SINGLE: dict[str, tuple[Any, str, str, str]] = {
         "10.240.0.0/24 has no address for controller-5",
         "ask for fewer",
     ),
-    "three balancers": ({"load_balancers": 3}, "lab.load_balancers", "3 balancers are too many", "take 1 or 2"),
+    "three balancers": ({"load_balancers": 3}, "lab.load_balancers", "3 load balancers are too many", "take 1 or 2"),
     "the address that two balancers share": (
         {"load_balancers": 2, **workers({"name": "worker-0", "address": "10.240.0.4"})},
         "lab.workers[0]",

@@ -131,7 +131,7 @@ def preflight(
     assert TOKEN not in done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     first, *found = done.stderr.splitlines() or [""]
-    assert first == ("The lab cannot be made; nothing was changed." if done.returncode else "")
+    assert first == ("The preflight failed; nothing was changed." if done.returncode else "")
     return done.returncode, [line.split(". ", 1)[1] for line in found]
 
 

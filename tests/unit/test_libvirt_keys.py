@@ -86,7 +86,7 @@ def test_where_qemu_is_root_they_are_roots(pool: Path, tmp_path: Path, said: str
 @pytest.mark.parametrize(
     ("said", "status", "complaint"),
     [
-        ("", 1, "does not tell its capabilities"),
+        ("", 1, "does not report its capabilities"),
         ("<capabil", 0, "stays readable for others"),
         (CAPABILITIES.format(user="qemu"), 0, "has qemu run as 'qemu', which is no user's number"),
     ],

@@ -104,7 +104,10 @@ def test_record_of_a_removed_lab_does_not_conflict(tmp_path: Path) -> None:
 def test_a_damaged_record_is_an_error(tmp_path: Path, content: str) -> None:
     file = record(tmp_path, content)
     status, said = ask(tmp_path, "check", LAB)
-    assert status == 1 and said == f"The record {file} is damaged, which hides whose lab that is: remove it."
+    assert (
+        status == 1
+        and said == f"The record {file} is damaged, so the owner of the lab is not known: remove the record."
+    )
 
 
 def test_a_libvirt_that_does_not_answer_has_no_free_names(tmp_path: Path) -> None:

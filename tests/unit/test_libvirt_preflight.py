@@ -317,7 +317,7 @@ def test_missing_libvirt_capabilities_are_reported(tmp_path: Path, monkeypatch: 
     answer = subprocess.CompletedProcess([], 1, stdout="", stderr="error: failed to get capabilities\n")
     monkeypatch.setattr(libvirt_preflight, "_virsh", lambda *_: answer)
     (said,) = libvirt_preflight._security("qemu:///system", tmp_path)
-    assert "does not tell its capabilities: error: failed to get capabilities" in said
+    assert "does not report its capabilities: error: failed to get capabilities" in said
 
 
 def test_all_failed_preconditions_are_in_one_report(host: Host) -> None:

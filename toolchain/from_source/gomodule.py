@@ -113,7 +113,7 @@ def sources(part: Part, module: str, *, of: str) -> Path:
     environment = golang.environment(arch="amd64", cgo=False)
     answer = ask(go, "mod", "download", "-json", of, cwd=directory, env=environment)
     if answer.returncode != 0:
-        raise ToolchainError(f"The Go module {of} cannot be had: {(answer.stderr or answer.stdout).strip()}")
+        raise ToolchainError(f"The Go module {of} is not available: {(answer.stderr or answer.stdout).strip()}")
     return Path(json.loads(answer.stdout)["Dir"])
 
 

@@ -183,7 +183,9 @@ def _write(file: BinaryIO, piece: bytes) -> None:
         file.write(piece)
         file.flush()
     except OSError as error:
-        raise ToolchainError(f"{file.name} cannot be written: {error.strerror}. Make room, and run again.") from error
+        raise ToolchainError(
+            f"{file.name} cannot be written: {error.strerror}. Free disk space, and run the command again."
+        ) from error
 
 
 def text(url: str, *, part: Part, timeout: float = 60.0) -> str:
@@ -248,7 +250,7 @@ def _with_retries(url: str, attempt: Callable[[], None], have: Callable[[], int]
                 continue
             if time.monotonic() - last_progress + pause > timeout:
                 raise DownloadError(
-                    f"{url} cannot be downloaded: {cut}; nothing has come for {timeout:.0f} s.",
+                    f"{url} cannot be downloaded: {cut}; no data were received for {timeout:.0f} s.",
                     "What has come is kept: run the same again when the network is back, or set TOOLCHAIN=source to "
                     "build instead.",
                 ) from cut

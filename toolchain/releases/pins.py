@@ -65,7 +65,9 @@ def _published(of: Pinnable, name: str, version: str, part: Part, work: Path) ->
         return of.published(version, part, work)
     except ToolchainError as error:
         why = error.why if isinstance(error, DownloadError) else str(error)
-        raise ToolchainError(f"The checksums of {name} {version} cannot be had. Nothing was written.\n{why}") from error
+        raise ToolchainError(
+            f"The checksums of {name} {version} are not available. Nothing was written.\n{why}"
+        ) from error
 
 
 def _check(title: str, pinned: Sums, sums: Sums) -> None:
@@ -80,5 +82,5 @@ def _check(title: str, pinned: Sums, sums: Sums) -> None:
         raise ToolchainError(
             f"What upstream publishes for {title} differs from config/versions.yaml:\n"
             + "\n".join(other)
-            + "\nNothing was written. Find out who changed them before you change a pin."
+            + "\nNothing was written. Find the reason before you change a pin."
         )

@@ -49,7 +49,8 @@ def pull(part: Part, image: Image, archive: Path, arch: str, *, digest: str | No
         raise ToolchainError(
             f"The image {image.reference} ({digest or 'no digest is pinned'}) for {arch} cannot be pulled from "
             f"{image.registry}: {error}\n"
-            "Make the registry reachable and run this again, or set TOOLCHAIN=source to make the images here."
+            "Make the registry reachable and run this again, or set TOOLCHAIN=source to build the images "
+            "on the Pulumi host."
         ) from error
     found = _architecture(archive)
     if found != arch:

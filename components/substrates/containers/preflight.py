@@ -98,7 +98,7 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
             else:
                 print(f"Note: {found}.")
     except firewall_check.UnreadableError as error:
-        print(f"Note: the host's firewall cannot be read, and may drop what it forwards for the lab: {error}")
+        print(f"Note: the host's firewall cannot be read, and may drop packets that it forwards for the lab: {error}")
 
 
 def _lab(args: argparse.Namespace) -> "owner.Lab":
@@ -154,13 +154,13 @@ def _room(machines: int, disk: Path) -> Iterator[str]:
     if memory < machines * _MEMORY_PER_MACHINE_MIB:
         yield (
             f"{memory} MiB of memory are free, {machines} machines want {machines * _MEMORY_PER_MACHINE_MIB} MiB: "
-            "end something, or ask for fewer machines"
+            "stop other programs, or configure fewer machines"
         )
     free = shutil.disk_usage(disk).free // 2**20
     if free < machines * _DISK_PER_MACHINE_MIB:
         yield (
             f"{free} MiB of disk are free, {machines} machines want {machines * _DISK_PER_MACHINE_MIB} MiB: "
-            "make room, or ask for fewer machines"
+            "free disk space, or configure fewer machines"
         )
 
 

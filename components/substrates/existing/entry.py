@@ -74,7 +74,7 @@ async def enter(host: Host, stack: str, credentials: Credentials) -> None:
                     f"{reason}\nWhat was done on {host.name} could not be undone: {left}\n"
                     f"`./hardway free -s {stack} {host.name}` undoes it"
                 ) from None
-            raise HostError(f"{reason}\nNothing of the lab is left on {host.name} by this.") from None
+            raise HostError(f"{reason}\nThe lab left nothing on {host.name} by this.") from None
         await reach.as_root(connection, login, script(_SETTLE))
 
 

@@ -237,7 +237,7 @@ def _network(host: Host, plan: Plan, found: Findings, taken: Mapping[str, Sequen
             if f"{VXLAN:04X}" in taken.get(other.name, ()):
                 continue
             port = f"{VXLAN} (UDP, VXLAN)"
-        yield f"it does not reach {other.name} at {address}, port {port}: open the way between them"
+        yield f"it does not reach {other.name} at {address}, port {port}: allow this connection in their firewalls"
     routes = [_route(line) for line in found.all("route")]
     for other in plan.hosts:
         if other is host or "worker" not in other.roles:

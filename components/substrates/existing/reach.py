@@ -90,7 +90,7 @@ def _named_key(name: str, agent: str | None) -> asyncssh.SSHKey | None:
         if not encrypted:
             raise HostError(f"{name} (lab.machines.key) is no private key: {error}") from None
         if agent is None:
-            raise HostError(f"the key {name} has a passphrase: hand it to an agent (ssh-add)") from None
+            raise HostError(f"the key {name} has a passphrase: add it to an agent (ssh-add)") from None
         return None
 
 
@@ -154,7 +154,7 @@ async def dial(
         )
     except asyncssh.HostKeyNotVerifiable:
         raise HostError(
-            f"{login} shows another host key than the pinned one: another machine may be answering. If the machine was "
+            f"{login} has another host key than the pinned one: it may be another machine. If the machine was "
             "recreated, `./hardway trust` says how to pin the new one"
         ) from None
     except asyncssh.PermissionDenied:
@@ -167,7 +167,7 @@ async def dial(
     except asyncssh.DisconnectError as error:
         if "Too many authentication failures" in str(error):
             raise HostError(
-                f"{login} ends the connection after too many keys that it does not know (the agent's, and those in "
+                f"{login} ends the connection after too many unknown keys (from the agent's, and those in "
                 "~/.ssh): name the right one in lab.machines.key"
             ) from None
         raise HostError(f"{login} cannot be reached{' from its jumpbox' if tunnel else ''}: {error}") from None
@@ -254,7 +254,7 @@ async def _run(
     done = await process.wait()
     if done.returncode is None:
         raise HostError(
-            f"{login}: the connection broke, or the host has stopped answering: run this again when it answers"
+            f"{login}: the connection broke, or the host does not answer: run the same command again when it answers"
         )
     before, started, printed = str(done.stdout or "").partition(f"{token}\n")
     errors = str(done.stderr or "")

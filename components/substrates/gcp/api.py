@@ -114,7 +114,7 @@ class Api:
         _, found, path = urllib.parse.urlsplit(link).path.partition("/projects/")
         project, _, rest = path.partition("/")
         if not found or not project or not rest or ".." in rest:
-            raise RefusedError(f"Google has answered with a link that leads elsewhere: {link}")
+            raise RefusedError(f"Google has answered with a link to another host: {link}")
         return f"{self.compute}/projects/{self.project}/{rest}"
 
     def _ask(self, method: str, address: str) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("--iam", default=IAM)
     found = list(problems(parser.parse_args()))
     if found:
-        print("The lab cannot be made; nothing was changed.", file=sys.stderr)
+        print("The preflight failed; nothing was changed.", file=sys.stderr)
         for number, problem in enumerate(found, 1):
             print(f"  {number}. {problem}", file=sys.stderr)
     return 1 if found else 0

@@ -43,7 +43,7 @@ def qemus_user(uri: str) -> int:
     )
     if answer.returncode != 0:
         said = answer.stderr.strip().splitlines() or ["it said nothing"]
-        raise ValueError(f"libvirt at {uri} does not tell its capabilities: {said[-1]}")
+        raise ValueError(f"libvirt at {uri} does not report its capabilities: {said[-1]}")
     models = ElementTree.fromstring(answer.stdout).findall("host/secmodel")
     labels = [model.findtext("baselabel") or "" for model in models if model.findtext("model") == "dac"]
     if not labels:

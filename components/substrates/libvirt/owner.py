@@ -60,7 +60,7 @@ def refused(uri: str, lab: str, key: str, record: Path) -> str:
     except ValueError:
         words = []
     if len(words) != 2 or not words[0].startswith("SHA256:"):
-        raise UnknownError(f"The record {record} is damaged, which hides whose lab that is: remove it.")
+        raise UnknownError(f"The record {record} is damaged, so the owner of the lab is not known: remove the record.")
     identity, checkout = words
     if identity == key or not (found := having(uri, f"hardway-{lab}")):
         return ""

@@ -125,14 +125,14 @@ def _room(args: argparse.Namespace) -> Iterator[str]:
     if free < (wanted := args.machines * _DISK_PER_MACHINE_MIB):
         yield (
             f"{free} MiB of disk are free in {place}, {args.machines} machines want {wanted} MiB at once and may grow "
-            f"to {args.disk} GiB: make room, or ask for fewer machines"
+            f"to {args.disk} GiB: free disk space, or configure fewer machines"
         )
 
 
 def _kvm() -> Iterator[str]:
     if not _KVM.exists():
         yield (
-            f"there is no {_KVM}: switch virtualization on in the firmware, load kvm_intel or kvm_amd, or write "
+            f"there is no {_KVM}: enable virtualization in the firmware, load kvm_intel or kvm_amd, or write "
             "type: qemu below lab.libvirt (slow)"
         )
     elif not os.access(_KVM, os.R_OK | os.W_OK):
@@ -162,7 +162,7 @@ def _taken(uri: str, lab: str, networks: Sequence[str], pool: Path) -> Iterator[
     if found:
         yield (
             f"the Pulumi host already has a lab with this name, from another checkout or missing in Pulumi's state: "
-            f"{', '.join(found)}; destroy it where it was made, remove these by virsh, or name the stack otherwise"
+            f"{', '.join(found)}; destroy it where it was made, remove these by virsh, or use another stack name"
         )
 
 
@@ -213,7 +213,7 @@ def _security(uri: str, pool: Path) -> Iterator[str]:
     """What keeps the machines from their disks: AppArmor, and the owners and modes of directories."""
     answer = _virsh(uri, "capabilities")
     if answer.returncode != 0:
-        yield f"libvirt at {uri} does not tell its capabilities: {_last(answer.stderr)}"
+        yield f"libvirt at {uri} does not report its capabilities: {_last(answer.stderr)}"
         return
     host = ElementTree.fromstring(answer.stdout).findall("host/secmodel")
     models = {model.findtext("model"): model.findtext("baselabel") or "" for model in host}

@@ -111,7 +111,7 @@ def test_an_entry_that_fails_leaves_nothing(hosts: OwnHosts, before: str) -> Non
             assert hosts.bash(HOST, TRACES) == before
             said = str(caught.value)
             assert "Its sshd reads keys from /etc/ssh/keys/%u (AuthorizedKeysFile" in said
-            assert "Nothing of the lab is left on node-0" in said
+            assert "The lab left nothing on node-0" in said
 
 
 def test_rules_that_come_before_in_sudoers_d_are_overridden(hosts: OwnHosts, before: str) -> None:
@@ -257,7 +257,7 @@ def test_a_named_key_with_a_passphrase_is_the_agents(
         (tmp_path / "named.pub").write_bytes(public)
         assert as_root(at(hosts), Credentials(key=str(named)), "id -u") == "0\n"
     monkeypatch.delenv("SSH_AUTH_SOCK")
-    with pytest.raises(HostError, match="has a passphrase: hand it to an agent"):
+    with pytest.raises(HostError, match="has a passphrase: add it to an agent"):
         as_root(at(hosts), Credentials(key=str(named)), "true")
 
 
