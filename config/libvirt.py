@@ -75,7 +75,7 @@ def problems(settings: LibvirtSettings) -> Iterator[Problem]:
         yield Problem(
             ("lab.libvirt.image_sha256", "lab.libvirt.image"),
             "an image from a URL needs a checksum",
-            "set the sha256 that its publisher signed",
+            "set the sha256 that its publisher signed; `sha256sum` shows that of a file",
         )
     if settings.image_sha256 is not None and settings.image is None:
         yield Problem(

@@ -47,7 +47,7 @@ def api(*silent: str) -> Any:
         if url in silent:
             raise ApiError("Connection refused")
 
-    return SimpleNamespace(send=send)
+    return SimpleNamespace(send=send, url="https://x")
 
 
 def test_a_member_that_is_not_healthy_is_shown_with_its_log(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
