@@ -203,7 +203,7 @@ class TestOtherProducts:
     def test_one_that_fails_leaves_the_others_out(self, report: Report, upstream: Upstream, file: Path) -> None:
         upstream.files["github.com/projectcalico/calico/raw/v9.8.7/manifests/crds.yaml"] = b"kinds"
         before = file.read_text()
-        with pytest.raises(ToolchainError, match=r"calicoctl 9\.8\.7 cannot be had\. Nothing was written"):
+        with pytest.raises(ToolchainError, match=r"calicoctl 9\.8\.7 are not available\. Nothing was written"):
             write(report, upstream, file, "9.8.7", "calico-crds", "calicoctl")
         assert file.read_text() == before
 
@@ -354,7 +354,7 @@ class TestImages:
         self, report: Report, upstream: Upstream, file: Path, server: Registry
     ) -> None:
         before = file.read_text()
-        with pytest.raises(ToolchainError, match=r"image/coredns v9\.8\.7 cannot be had\. Nothing was written"):
+        with pytest.raises(ToolchainError, match=r"image/coredns v9\.8\.7 are not available\. Nothing was written"):
             write(report, upstream, file, "v9.8.7", "image/coredns")
         assert file.read_text() == before
 
@@ -411,5 +411,5 @@ def test_the_command_line(
 def test_everything_that_is_pinned_can_be_named(report: Report, upstream: Upstream, file: Path) -> None:
     """Each at a version that nobody has: the error names where its sums would be."""
     for name in (*pinned().products, "pulumi", *(f"plugin/{name}" for name in tools().plugins)):
-        with pytest.raises(ToolchainError, match=r"(?s)cannot be had.*http://127.*9\.9\.9.*\(404\)"):
+        with pytest.raises(ToolchainError, match=r"(?s)are not available.*http://127.*9\.9\.9.*\(404\)"):
             write(report, upstream, file, "9.9.9", name)

@@ -444,12 +444,12 @@ def settings(**keys: Any) -> dict[str, Any]:
 
 
 BAD: dict[str, tuple[dict[str, Any], str, str, str]] = {
-    "no sources": (settings(sources=[]), "lab.gcp.sources", "no client could reach", "name it: 0.0.0.0/0"),
+    "no sources": (settings(sources=[]), "lab.gcp.sources", "no client could reach", "write 0.0.0.0/0"),
     "sources that are the world in pieces": (
         settings(sources=["0.0.0.0/1", "128.0.0.0/1"]),
         "lab.gcp.sources",
-        "the whole world",
-        "name it: 0.0.0.0/0",
+        "contain all addresses",
+        "write 0.0.0.0/0",
     ),
     "a source that is no range": (settings(sources=["home"]), "lab.gcp.sources[0]", "no IPv4 range", "10.240.0.0/24"),
     "a zone of another region": (
@@ -513,25 +513,25 @@ BAD: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "a machine with HAProxy": (
         {"load_balancers": 1},
         "lab.load_balancers",
-        "a forwarding rule of Google's",
+        "a forwarding rule of Google",
         "leave it out",
     ),
     "machines with HAProxy by name": (
         {"load_balancers": [{"name": "load-balancer-0"}]},
         "lab.load_balancers",
-        "a forwarding rule of Google's",
+        "a forwarding rule of Google",
         "leave it out",
     ),
     "tls that ends at the balancer": (
         {"load_balancing": {"mode": "terminate", "domain": "api.hardway.example"}},
         "lab.load_balancing.mode",
-        "a lab on gcp has none",
+        "a lab on gcp has no HAProxy",
         "leave it out",
     ),
     "an address that Google keeps": (
         {"workers": [{"name": "worker-0", "address": "10.240.0.254"}]},
         "lab.workers[0]",
-        "Google keeps the last but one",
+        "Google reserves the second last",
         "another address",
     ),
 }
@@ -547,7 +547,7 @@ def test_mistake_is_reported_with_key_and_solution(kind: str) -> None:
 
 
 def test_a_range_too_small_for_google_is_reported() -> None:
-    assert any("prefix of 29 at the longest" in each.what for each in problems(network={"nodes": "10.240.0.0/30"}))
+    assert any("at most a prefix of 29" in each.what for each in problems(network={"nodes": "10.240.0.0/30"}))
 
 
 def test_a_name_that_google_does_not_take_is_reported() -> None:
