@@ -248,7 +248,11 @@ def _read_line(step: Step, machine: Recorded, line: str, document: str, secrets:
             before = machine.units[name]
             machine.units[name] = Unit(**{**vars(before), "reloads_on": tuple(paths)})
         case ["own", "unit", name]:
-            machine.units[name] = Unit(step=urn, step_name=step.name, by_step=False)
+            made = [
+                path for path in machine.files if path == f"{_UNITS}/{name}" or path.startswith(f"{_UNITS}/{name}.d/")
+            ]
+            own = [*made, *(each for path in made for each in _programs_of(machine, path))]
+            machine.units[name] = Unit(step=urn, step_name=step.name, own=tuple(own), by_step=False)
         case ["ln", "-sfn", target, path]:
             machine.links[path] = Setting(step=urn, value=target)
         case ["packages", *names]:
@@ -293,11 +297,18 @@ def _programs(step: str, url: str, sha256: str, destination: str, members: list[
     }
 
 
+def _programs_of(machine: Recorded, unit_file: str) -> list[str]:
+    """The links to artifacts that a unit's file starts."""
+    file = machine.files.get(unit_file)
+    text = file.content.decode() if file and file.content else ""
+    return [path for path in _EXEC.findall(text) if path in machine.programs]
+
+
 def _unit(step: Step, machine: Recorded, name: str, paths: list[str]) -> Unit:
     own = machine.files.get(f"{_UNITS}/{name}")
     # A unit that a package brings can be enabled.
     text = own.content.decode() if own and own.content else "[Install]"
-    programs = [path for path in _EXEC.findall(text) if path in machine.programs]
+    programs = _programs_of(machine, f"{_UNITS}/{name}")
     unit_file = [f"{_UNITS}/{name}"] if own else []
     return Unit(
         step=step.urn,

@@ -16,6 +16,7 @@ from live.drift.look import HOSTS_UNIT, NETWORK_UNIT
 from live.drift.recorded import Recorded, Step, Unit
 
 _SECONDS = 600
+_LAST_LINE = 'succeeded "$@"'
 _REPORTED_LINES = 5
 
 
@@ -28,6 +29,7 @@ class Work:
         differences: what it puts back.
         before: shell lines before the step's first one; `$step` is the step's directory on the machine.
         restarts, reloads: units.
+        restarts_itself: units that no step starts, but the program that made them.
     """
 
     step: Step
@@ -35,6 +37,7 @@ class Work:
     before: list[str] = field(default_factory=list)
     restarts: list[str] = field(default_factory=list)
     reloads: list[str] = field(default_factory=list)
+    restarts_itself: list[str] = field(default_factory=list)
 
     @property
     def script(self) -> str:
@@ -43,7 +46,9 @@ class Work:
         notes += [f'rm -f "$step/started/{unit}.read"' for unit in self.reloads]
         begin = f"\nbegin {self.step.name}\n"
         head, found, rest = self.step.script.partition(begin)
-        return "".join([head, found, *(f"{line}\n" for line in (*self.before, *notes)), rest])
+        script = "".join([head, found, *(f"{line}\n" for line in (*self.before, *notes)), rest])
+        after = "".join(f"systemctl daemon-reload\nsystemctl restart {unit}\n" for unit in self.restarts_itself)
+        return script.replace(f"\n{_LAST_LINE}\n", f"\n{after}{_LAST_LINE}\n", 1)
 
 
 def plan(
@@ -63,7 +68,8 @@ def plan(
         work.before += _before(machine, difference)
         for name, unit, how in _units(machine, difference):
             other = works.setdefault(unit.step, Work(step=by_urn[unit.step]))
-            units = other.restarts if how == "restart" else other.reloads
+            restarts = other.restarts if unit.by_step else other.restarts_itself
+            units = restarts if how == "restart" else other.reloads
             if name not in units:
                 units.append(name)
     return [works[step.urn] for step in steps if step.urn in works], left
@@ -89,8 +95,6 @@ def _before(machine: Recorded, difference: Difference) -> Iterator[str]:
             yield f"systemctl -q unmask {path}; systemctl -q unmask --runtime {path}"
         if "disabled" in difference.problems or "masked" in difference.problems:
             yield f"systemctl -q enable --no-reload {path} 2>/dev/null || true"
-        if not machine.units[difference.name].by_step:
-            yield f"systemctl daemon-reload; systemctl restart --no-block {path}"
 
 
 def _units(machine: Recorded, difference: Difference) -> Iterator[tuple[str, Unit, str]]:
@@ -106,7 +110,8 @@ def _units(machine: Recorded, difference: Difference) -> Iterator[tuple[str, Uni
             elif difference.name in unit.reloads_on:
                 yield name, unit, "reload"
     elif difference.kind == "unit":
-        if "stale" in difference.problems:
+        # A step starts by itself what does not run.
+        if "stale" in difference.problems or not units[difference.name].by_step:
             yield difference.name, units[difference.name], "restart"
     elif difference.kind == "host table":
         yield HOSTS_UNIT, units[HOSTS_UNIT], "reload"
@@ -136,6 +141,7 @@ def run(cluster: Cluster, works: Sequence[Work]) -> list[str]:
             failed.append(f"step {step.name} on {step.machine} failed: {said or f'exit status {status}'}")
             continue
         what = [f"{each.kind} {each.name}" for each in work.differences]
-        what += [f"restarted {unit}" for unit in work.restarts] + [f"reloaded {unit}" for unit in work.reloads]
+        what += [f"restarted {unit}" for unit in (*work.restarts, *work.restarts_itself)]
+        what += [f"reloaded {unit}" for unit in work.reloads]
         print(f"{step.machine}: {'; '.join(what)}", flush=True)
     return failed

@@ -480,7 +480,12 @@ def test_a_container_as_it_was_created_is_not_named() -> None:
 
 
 STEPS = [
-    Step(urn=f"s{number}", machine="worker-0", name=name, script=f"{{\n. lib\nbegin {name}\nfinish\n}}; exit # x\n")
+    Step(
+        urn=f"s{number}",
+        machine="worker-0",
+        name=name,
+        script=f'{{\n. lib\nbegin {name}\nfinish\nsucceeded "$@"\n}}; exit # x\n',
+    )
     for number, name in enumerate(("host", "x", "neighbours"))
 ]
 
@@ -528,7 +533,10 @@ def test_what_a_step_does_not_see_by_itself_is_done_before_it() -> None:
     (work,) = planned("unit disabled")
     assert work.before == ["systemctl -q enable --no-reload x.service 2>/dev/null || true"]
     (work,) = planned("unit failed")
-    assert work.before[-1] == "systemctl daemon-reload; systemctl restart --no-block kubelet.service"
+    assert (work.before, work.restarts) == ([], [])
+    assert work.script.endswith(
+        'systemctl daemon-reload\nsystemctl restart kubelet.service\nsucceeded "$@"\n}; exit # x\n'
+    )
     (work,) = planned("artifact")
     assert work.before == [], "the mirror is not the machine's"
 
@@ -547,7 +555,8 @@ def test_steps_run_in_the_order_of_the_state_and_a_container_is_left() -> None:
 def test_a_missing_node_restarts_the_kubelet_that_registers_it() -> None:
     node = Difference(machine="API", kind="node", name="worker-0", problems={"missing": "missing"}, step="s2")
     works, _ = repair.plan(STEPS, {"worker-0": machine()}, [node])
-    assert [(work.step.name, work.restarts) for work in works] == [("x", ["kubelet.service"]), ("neighbours", [])]
+    restarted = [(work.step.name, [*work.restarts, *work.restarts_itself]) for work in works]
+    assert restarted == [("x", ["kubelet.service"]), ("neighbours", [])]
 
 
 def test_secrets_of_a_step_stand_in_no_command_line_and_in_no_report(

@@ -87,7 +87,9 @@ def test_controllers_have_objects_nodes_and_their_link(dev: Run) -> None:
 def test_kubelets_that_kubeadm_starts_are_units(kubeadm_lab: Run) -> None:
     for machine in machines_of(kubeadm_lab).values():
         if not machine.name.startswith("load"):
-            assert machine.units["kubelet.service"].by_step is False
+            kubelet = machine.units["kubelet.service"]
+            assert kubelet.by_step is False
+            assert "/etc/systemd/system/kubelet.service.d/20-hardway.conf" in kubelet.own
 
 
 def test_what_kubeadm_uses_once_is_not_missed(easy_way: Run) -> None:
