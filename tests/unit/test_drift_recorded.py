@@ -92,9 +92,9 @@ def test_kubelets_that_kubeadm_starts_are_units(kubeadm_lab: Run) -> None:
             assert "/etc/systemd/system/kubelet.service.d/20-hardway.conf" in kubelet.own
 
 
-def test_what_kubeadm_uses_once_is_not_missed(easy_way: Run) -> None:
+def test_what_kubeadm_uses_once_is_not_missed(kubeadm_lab: Run) -> None:
     assert {kubeadm._TOKEN, kubeadm_config.DISCOVERY, kubeadm._ADMISSION_TOKEN} == recorded.USED_ONCE
-    first = machines_of(easy_way)["controller-0"]
+    first = machines_of(kubeadm_lab)["controller-0"]
     assert not recorded.USED_ONCE & first.files.keys()
     assert "hardway/machine" in first.nodes["worker-0"].value
     assert first.nodes["worker-0"].step == "", "repair leaves it"
