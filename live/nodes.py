@@ -11,6 +11,7 @@ from config import health
 from config.machines import Role
 from live.cluster import Cluster
 from live.last_lines import Logged, last_lines
+from live.waiting import still_missing
 from toolchain.errors import ToolchainError
 
 _LOOK_EVERY = 1.0
@@ -30,12 +31,7 @@ def wait_until_heard(cluster: Cluster, names: Collection[str], *, since: datetim
     Returns:
         Node -> what is missing, of those that did not come in time.
     """
-    deadline = time.monotonic() + cluster.allowed(seconds)
-    while missing := _missing(cluster, names, since):
-        if time.monotonic() >= deadline:
-            return missing
-        time.sleep(_LOOK_EVERY)
-    return {}
+    return still_missing(lambda: _missing(cluster, names, since), cluster.allowed(seconds), every=_LOOK_EVERY)
 
 
 def report(cluster: Cluster, missing: Mapping[str, str]) -> str:

@@ -368,7 +368,7 @@ def judge(
     ]
     return Status(
         stack=cluster.stack.name,
-        time=_rfc3339(now),
+        time=f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
         well=not problems,
         problems=problems,
         endpoint=endpoint,
@@ -778,7 +778,3 @@ def _json(probe: Probe, question: str) -> Any:
         return json.loads(answer.out) or {}
     except ValueError:
         return {}
-
-
-def _rfc3339(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -180,7 +180,7 @@ def alone(stack: Stack, doing: str) -> Iterator[None]:
     """
     lock = paths.state() / "locks" / stack.name
     try:
-        with held_or_refused(lock, what=f"{doing}, process {os.getpid()}, since {_now()}"):
+        with held_or_refused(lock, what=f"{doing}, process {os.getpid()}, since {datetime.now(UTC):%F %T} UTC"):
             yield
     except HeldError as error:
         raise ToolchainError(
@@ -401,7 +401,3 @@ def _interrupts_reach(process: subprocess.Popen[str], *, in_terminal: bool) -> I
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

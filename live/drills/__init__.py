@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -48,7 +49,7 @@ def main(stack: Stack, names: Sequence[str], json_file: Path | None = None) -> i
     chosen = catalogue.choose(names)
     cluster = live_cluster.find(stack)
     drills, lacking = catalogue.split(chosen, cluster)
-    refuse(cluster, names, drills, lacking)
+    refuse(cluster, names, lacking)
     if any(drill.name == "partition" for drill in drills):
         check_packet_filter(cluster, cluster.with_role(Role.CONTROLLER))
     # A signal ends this only after everything is repaired, as after Ctrl-C.
@@ -73,7 +74,7 @@ def main(stack: Stack, names: Sequence[str], json_file: Path | None = None) -> i
     return 0 if report.passed(outcomes) and not trouble else 1
 
 
-def refuse(cluster: Cluster, names: Sequence[str], drills: Sequence[Drill], lacking: Mapping[str, str]) -> None:
+def refuse(cluster: Cluster, names: Sequence[str], lacking: Mapping[str, str]) -> None:
     """Refuse what cannot be done, before anything is changed.
 
     All drills together need a lab of high availability, but for those that a lab of one balancer, or of machines that
@@ -108,7 +109,7 @@ def _do(drills: Sequence[Drill], cluster: Cluster) -> tuple[list[Outcome], str]:
         workload.remove()
         workload.start()
         for drill in drills:
-            outcomes.append(run.run(drill, scene, api, _say))
+            outcomes.append(run.run(drill, scene, api, partial(_console.print, markup=False)))
             if outcomes[-1].failure:
                 return outcomes, f"After {drill.name} the lab is not healthy; the drills end here."
     except (ToolchainError, ApiError) as error:
@@ -127,10 +128,6 @@ def _remove(cluster: Cluster, workload: Workload) -> None:
         cluster.ssh(cluster.etcd_members[0], f"{OWN_MEMBER}\netcdctl del --prefix {ETCD_PREFIX}")
     except ToolchainError as error:
         print(f"The drills' namespace stays for now, the next run removes it: {error}", file=sys.stderr)
-
-
-def _say(text: str) -> None:
-    _console.print(text, markup=False)
 
 
 def _load(averages: Sequence[float]) -> str:

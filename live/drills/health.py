@@ -3,7 +3,6 @@
 import csv
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ from live.drills.probes import OWN_MEMBER, look
 from live.drills.workload import Workload
 from live.last_lines import Complaint, Logged, report
 from live.programs import LEADERS
+from live.waiting import still_missing
 from toolchain.errors import ToolchainError
 
 _LOOK_EVERY = 0.2
@@ -56,11 +56,8 @@ def wait_until_none(cluster: Cluster, ask: Callable[[], list[Complaint]], *, sec
         ToolchainError: with the complaints that are left, and the last lines of the logs of what is concerned.
     """
     allowed = cluster.allowed(seconds)
-    deadline = time.monotonic() + allowed
-    while wrong := ask():
-        if time.monotonic() > deadline:
-            raise ToolchainError(f"{what} is not healthy within {allowed:.0f} s:{report(cluster, wrong)}")
-        time.sleep(_LOOK_EVERY)
+    if wrong := still_missing(ask, allowed, every=_LOOK_EVERY):
+        raise ToolchainError(f"{what} is not healthy within {allowed:.0f} s:{report(cluster, wrong)}")
 
 
 def complaints(cluster: Cluster, api: Api, workload: Workload, heard_since: float | None = None) -> list[Complaint]:

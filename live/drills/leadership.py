@@ -5,7 +5,6 @@ Losing the machine that is the leader of everything is the worst case, so leader
 
 import json
 import subprocess
-import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ from live.cluster import Cluster, LiveMachine
 from live.drills.probes import OWN_MEMBER
 from live.last_lines import Logged, last_lines
 from live.programs import LEADERS, program
+from live.waiting import still_missing
 from toolchain.errors import ToolchainError
 
 COMMAND = "./hardway drill"
@@ -131,12 +131,9 @@ def _take_lease(cluster: Cluster, machine: LiveMachine, leader: str) -> None:
         if other != machine:
             cluster.change(other, program(cluster, leader).stop(), command=COMMAND)
     allowed = cluster.allowed(_MOVES_WITHIN)
-    deadline = time.monotonic() + allowed
-    while _holder(cluster, leader) != machine:
-        if time.monotonic() > deadline:
-            logs = last_lines(cluster, [Logged(machine, leader)])
-            raise ToolchainError(f"{machine.name} did not become the leader of {leader} within {allowed:.0f} s.{logs}")
-        time.sleep(0.5)
+    if still_missing(lambda: _holder(cluster, leader) != machine, allowed):
+        logs = last_lines(cluster, [Logged(machine, leader)])
+        raise ToolchainError(f"{machine.name} did not become the leader of {leader} within {allowed:.0f} s.{logs}")
 
 
 def _statuses(cluster: Cluster, member: LiveMachine) -> list[dict[str, Any]]:

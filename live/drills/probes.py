@@ -130,13 +130,13 @@ class ApiWriter(Probe):
         """
         mine = f"{_CONFIG_MAPS}?labelSelector=drill={self._run}"
         found = self._api.get(mine, seconds=_READ_BACK_SECONDS)["items"]
-        there = {item["data"]["number"] for item in found if item["metadata"]["name"] == _name_of(self._run, item)}
+        there = {
+            item["data"]["number"]
+            for item in found
+            if item["metadata"]["name"] == f"{self._run}-{item['data']['number']}"
+        }
         self._api.send("DELETE", mine, seconds=_READ_BACK_SECONDS)
         return sorted(self.acknowledged - there, key=int)
-
-
-def _name_of(run: str, item: dict[str, Any]) -> str:
-    return f"{run}-{item['data']['number']}"
 
 
 class _Lines(Probe):

@@ -18,6 +18,7 @@ from live.drills.health import wait_until_well
 from live.drills.measures import Measure, Observed
 from live.drills.probes import ApiClient, ApiWriter, EtcdWriter, PodClient, View, Watcher
 from live.drills.samples import Sample
+from live.waiting import still_missing
 from toolchain.errors import ToolchainError
 
 _WELL_BEFORE = 60
@@ -130,13 +131,14 @@ class Probes:
         Raises:
             ToolchainError: one has not.
         """
-        deadline = time.monotonic() + self._first_answers
         began = time.time()
-        while restless := [name for name, seen in self.samples.items() if not is_calm(seen, began, time.time())]:
-            if time.monotonic() > deadline:
-                last = [f"{name}: {_last_word(self.samples[name])}" for name in restless]
-                raise ToolchainError(f"Before anything was broken, there was no good answer to {'; '.join(last)}.")
-            time.sleep(_LOOK_EVERY)
+
+        def restless() -> list[str]:
+            return [name for name, seen in self.samples.items() if not is_calm(seen, began, time.time())]
+
+        if left := still_missing(restless, self._first_answers, every=_LOOK_EVERY):
+            last = [f"{name}: {_last_word(self.samples[name])}" for name in left]
+            raise ToolchainError(f"Before anything was broken, there was no good answer to {'; '.join(last)}.")
 
 
 def is_calm(seen: Sequence[Sample], began: float, now: float) -> bool:

@@ -5,13 +5,13 @@ may be reached; it stays on the workers, as every image does.
 """
 
 import json
-import time
 from typing import Any
 
 from config import health
 from config.machines import Role
 from config.versions import pins
 from live.cluster import Cluster, LiveMachine
+from live.waiting import still_missing
 from toolchain.errors import ToolchainError
 from toolchain.versions import architecture
 
@@ -62,11 +62,8 @@ class Workload:
             self._import_image(worker)
         self._kubectl("apply", "--filename", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", **self._all()}))
         allowed = self._cluster.allowed(_READY_SECONDS)
-        deadline = time.monotonic() + allowed
-        while missing := self.missing():
-            if time.monotonic() > deadline:
-                raise ToolchainError(f"The drills' pods are not ready within {allowed:.0f} s: {'; '.join(missing)}.")
-            time.sleep(0.5)
+        if missing := still_missing(self.missing, allowed):
+            raise ToolchainError(f"The drills' pods are not ready within {allowed:.0f} s: {'; '.join(missing)}.")
 
     def remove(self) -> None:
         """Take everything away, also what a run that was killed has left.

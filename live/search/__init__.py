@@ -73,7 +73,8 @@ def main(
     failed = [each for each in verdicts if not each.passed]
     print(f"\n{table(verdicts)}\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}.")
     for each in failed:
-        print(f"Repeat fault {each.planned.number}: hardway search -s {stack.name} --seed {seed} {_again(each)}")
+        number = each.planned.number
+        print(f"Repeat fault {number}: hardway search -s {stack.name} --seed {seed} --only {number}")
     if trouble:
         print(f"\nerror: {trouble}", file=sys.stderr)
     passed = bool(verdicts) and not failed and not trouble
@@ -201,10 +202,6 @@ def table(verdicts: Sequence[Verdict]) -> str:
         )
         for row in rows
     )
-
-
-def _again(verdict: Verdict) -> str:
-    return f"--only {verdict.planned.number}"
 
 
 def _empty(directory: Path) -> Path:

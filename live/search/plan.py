@@ -106,18 +106,10 @@ def _server(cluster: Cluster, chance: random.Random) -> dict[str, object]:
     return {"machine": chance.choice(_servers(cluster)).name}
 
 
-def _loss(cluster: Cluster, chance: random.Random) -> dict[str, object]:
-    return {**_server(cluster, chance), "percent": chance.randrange(10, 71, 5)}
-
-
 def _delay(cluster: Cluster, chance: random.Random) -> dict[str, object]:
     # Requests and answers: from an unnoticeable delay to one that no client waits for.
     balancers = cluster.with_role(Role.LOAD_BALANCER) or cluster.with_role(Role.CONTROLLER)
     return {"machine": balancers[0].name, "delay": _span(chance, 0.1, 1.5)}
-
-
-def _one_way(cluster: Cluster, chance: random.Random) -> dict[str, object]:
-    return {**_server(cluster, chance), "way": chance.choice(["in", "out"])}
 
 
 def _restart(cluster: Cluster, chance: random.Random) -> dict[str, object]:
@@ -134,10 +126,6 @@ def _promotion(cluster: Cluster, chance: random.Random) -> dict[str, object]:
         "way": chance.choice(["learner", "leader"]),
         "seconds": round(chance.uniform(0, 0.3), 3),
     }
-
-
-def _killed_up(cluster: Cluster, chance: random.Random) -> dict[str, object]:
-    return {**_member(cluster, chance), "way": chance.choice(["pulumi", "all"])}
 
 
 def _span(chance: random.Random, low: float, high: float) -> float:
@@ -158,7 +146,7 @@ KINDS: dict[str, Kind] = {
     ),
     "loss": Kind(
         weight=13,
-        choose=_loss,
+        choose=lambda cluster, chance: {**_server(cluster, chance), "percent": chance.randrange(10, 71, 5)},
         seconds=(2, 6),
         says=lambda each: f"{each.machine} loses {each.percent}% of the packets it gets for {each.seconds} s",
     ),
@@ -170,7 +158,7 @@ KINDS: dict[str, Kind] = {
     ),
     "one-way": Kind(
         weight=13,
-        choose=_one_way,
+        choose=lambda cluster, chance: {**_server(cluster, chance), "way": chance.choice(["in", "out"])},
         seconds=(2, 6),
         says=lambda each: (
             f"{each.machine} {'gets' if each.way == 'in' else 'sends'} no packets for {each.seconds} s, "
@@ -203,7 +191,7 @@ KINDS: dict[str, Kind] = {
     "killed-up": Kind(
         weight=5,
         lacks=_replaceable,
-        choose=_killed_up,
+        choose=lambda cluster, chance: {**_member(cluster, chance), "way": chance.choice(["pulumi", "all"])},
         seconds=(1, 15),
         says=lambda each: (
             f"SIGKILL of {'`pulumi up`' if each.way == 'pulumi' else '`pulumi up` and all its processes'} "

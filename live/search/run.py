@@ -24,6 +24,7 @@ from live.search.clients import Requests, Watch, Writer
 from live.search.delay import DelayingProxy
 from live.search.history import Event, History, Operation, Outcome, acknowledged, write
 from live.search.plan import Planned
+from live.waiting import still_missing
 from toolchain import operations
 from toolchain.errors import ToolchainError
 
@@ -274,14 +275,11 @@ def _await_seen(place: Place, watch: Watch, history: History, run_name: str) -> 
 def _await(place: Place, missing: Callable[[], list[str]], seconds: float, what: str) -> None:
     """Wait for what the API servers and etcd are to give; an error has the last lines of their logs."""
     allowed = place.cluster.allowed(seconds)
-    deadline = time.monotonic() + allowed
-    while left := missing():
-        if time.monotonic() > deadline:
-            logged = [Logged(each, "etcd") for each in place.cluster.etcd_members]
-            logged += [Logged(each, "kube-apiserver") for each in place.cluster.with_role(Role.CONTROLLER)]
-            logs = last_lines(place.cluster, logged)
-            raise ToolchainError(f"{what} within {allowed:.0f} s: {'; '.join(left)}{logs}")
-        time.sleep(_LOOK_EVERY)
+    if left := still_missing(missing, allowed, every=_LOOK_EVERY):
+        logged = [Logged(each, "etcd") for each in place.cluster.etcd_members]
+        logged += [Logged(each, "kube-apiserver") for each in place.cluster.with_role(Role.CONTROLLER)]
+        logs = last_lines(place.cluster, logged)
+        raise ToolchainError(f"{what} within {allowed:.0f} s: {'; '.join(left)}{logs}")
 
 
 def _different_members(place: Place) -> list[str]:

@@ -40,7 +40,7 @@ def pull(part: Part, image: Image, archive: Path, arch: str, *, digest: str | No
         ToolchainError: the registry refuses, the content is another one, or the image is not for this architecture.
     """
     try:
-        digest = digest or _look_up(part, image, archive.with_name("index"))
+        digest = digest or _digest(_manifest(part, image, archive.with_name("index")))
         part.say("pulling")
         source = f"docker://{image.registry}/{image.repository}@{digest}"
         target = f"docker-archive:{archive}:{image.reference}"
@@ -58,10 +58,6 @@ def pull(part: Part, image: Image, archive: Path, arch: str, *, digest: str | No
             f"{image.registry} has {image.reference} ({digest}) for {found} only; this lab needs it for {arch}."
         )
     return digest
-
-
-def _look_up(part: Part, image: Image, place: Path) -> str:
-    return _digest(_manifest(part, image, place))
 
 
 def digest_for(part: Part, image: Image, architectures: Collection[str], place: Path) -> str:
