@@ -22,7 +22,6 @@ from config.machines import Role
 from live.cluster import Cluster, LiveMachine
 from toolchain import access, paths
 from toolchain.errors import ToolchainError
-from toolchain.exclusive import exclusive
 from toolchain.from_source import gomodule
 from toolchain.from_source.gomodule import Programs
 from toolchain.progress import Report
@@ -184,19 +183,9 @@ def _architecture(cluster: Cluster, machine: LiveMachine) -> str:
 def _program(arch: str) -> Path:
     """kube-bench, built if it is not in the cache."""
     home = paths.cache() / "kube-bench" / _PROGRAMS.recipe() / arch
-    program = home / "kube-bench"
-    with Report() as report, report.part("kube-bench") as part:
-        if program.exists():
-            part.found()
-            return program
-        report.note("Building kube-bench from its Go module takes about 2 minutes on 2 cores.")
-        with exclusive(paths.locks() / "kube-bench", what="building kube-bench", part=part):
-            if not program.exists():
-                draft = home.with_name(f"{arch}.partial")
-                draft.mkdir(parents=True, exist_ok=True)
-                gomodule.build(part, _PROGRAMS, draft, arch=arch)
-                draft.replace(home)
-    return program
+    note = "Building kube-bench from its Go module takes about 2 minutes on 2 cores."
+    with Report() as report:
+        return gomodule.have(report, _PROGRAMS, home, title="kube-bench", arch=arch, note=note)
 
 
 def _run(cluster: Cluster, machine: LiveMachine, packed: bytes) -> list[Check]:

@@ -1,4 +1,4 @@
-from toolchain.releases.checksum_list import sum_of
+from toolchain.releases.pinnable import sum_of
 
 A, B = "a" * 64, "b" * 64
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -10,8 +11,9 @@ from pathlib import Path, PurePosixPath
 from toolchain import paths
 from toolchain.command import ask, run
 from toolchain.errors import ToolchainError
+from toolchain.exclusive import exclusive
 from toolchain.from_source import golang
-from toolchain.progress import Part
+from toolchain.progress import Part, Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,42 @@ def build(part: Part, programs: Programs, destination: Path, *, arch: str) -> No
     )
     for name, package in programs.packages.items():
         (destination / _built_as(package)).replace(destination / name)
+
+
+def have(report: Report, programs: Programs, home: Path, *, title: str, arch: str, note: str = "") -> Path:
+    """Have the one program of a module in the cache, built there when it is needed first.
+
+    Args:
+        report: shows the progress.
+        programs: what to build; one.
+        home: its directory, which must be another one for another recipe.
+        title: what people call it.
+        arch: amd64 or arm64.
+        note: what is said before it is built.
+
+    Returns:
+        Its path.
+
+    Raises:
+        ToolchainError: there is no Go, or the module cannot be had.
+    """
+    (name,) = programs.packages
+    program = home / name
+    with report.part(title) as part:
+        if program.exists():
+            part.found()
+            return program
+        if note:
+            report.note(note)
+        with exclusive(paths.locks() / programs.module, what=f"building the {title}", part=part):
+            if not program.exists():
+                work = paths.scratch() / programs.module
+                shutil.rmtree(work, ignore_errors=True)
+                work.mkdir(parents=True)
+                build(part, programs, work, arch=arch)
+                home.parent.mkdir(parents=True, exist_ok=True)
+                work.replace(home)
+    return program
 
 
 def sources(part: Part, module: str, *, of: str) -> Path:

@@ -1,10 +1,8 @@
 """The program that checks histories for linearizability: porcupine and a model of an API object, built when needed."""
 
-import shutil
 from pathlib import Path
 
 from toolchain import paths
-from toolchain.exclusive import exclusive
 from toolchain.from_source import gomodule
 from toolchain.from_source.gomodule import Programs
 from toolchain.progress import Report
@@ -27,17 +25,4 @@ def ensure(report: Report) -> Path:
         ToolchainError: there is no Go, or the module cannot be had.
     """
     home = paths.cache() / "checkers" / PROGRAMS.recipe()
-    program = home / _NAME
-    with report.part("checker of linearizability") as part:
-        if program.exists():
-            part.found()
-            return program
-        with exclusive(paths.locks() / _NAME, what="building the checker of linearizability", part=part):
-            if not program.exists():
-                work = paths.scratch() / _NAME
-                shutil.rmtree(work, ignore_errors=True)
-                work.mkdir(parents=True)
-                gomodule.build(part, PROGRAMS, work, arch=architecture())
-                home.parent.mkdir(parents=True, exist_ok=True)
-                work.replace(home)
-    return program
+    return gomodule.have(report, PROGRAMS, home, title="checker of linearizability", arch=architecture())

@@ -17,13 +17,15 @@ from toolchain import node_image, plugins, pulumi_cli, versions
 from toolchain.checksum import sha256_of
 from toolchain.errors import ToolchainError
 from toolchain.progress import Part
-from toolchain.releases import checksum_list, download, registry
+from toolchain.releases import download, registry
 from toolchain.releases.versions_file import Edit
 
 RELEASES = "https://"
 _ARCHITECTURES = ("amd64", "arm64")
 _NUMBERS = re.compile(r"\d+\.\d+\.\d+")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+# `sum  name`; some write `./name`, or `*name`. Lists with a signature have other lines, too.
+_LINE = re.compile(r"([0-9a-fA-F]{40,128})\s+\*?(?:\./)?(\S+)")
 # Labs choose among its versions; of all others they get the default.
 _CHOSEN_BY_LABS = "kubernetes"
 _ALL = "all platforms"
@@ -77,9 +79,21 @@ def all_of(file: Path, releases: str) -> dict[str, Pinnable]:
     }
 
 
+def sum_of(text: str, name: str) -> str | None:
+    """The checksum of one file, in lower case: the list's, or the whole text where that is one sum without a name.
+
+    None where there is none, or more than one.
+    """
+    if re.fullmatch(r"\s*[0-9a-fA-F]{40,128}\s*", text):
+        return text.strip().lower()
+    lines = (_LINE.fullmatch(line.strip()) for line in text.splitlines())
+    sums = {line[1].lower() for line in lines if line and line[2] == name}
+    return sums.pop() if len(sums) == 1 else None
+
+
 def _listed(url: str, file: str, part: Part) -> str:
     """The sum of a file in a list at a URL."""
-    found = checksum_list.sum_of(download.text(url, part=part), file)
+    found = sum_of(download.text(url, part=part), file)
     if found is None:
         raise ToolchainError(f"{url} has no single checksum of {file}: upstream has changed its layout.")
     return found
