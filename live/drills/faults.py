@@ -92,6 +92,10 @@ class Fault:
     def recover(self) -> None:
         """Repair it."""
 
+    def _here(self, script: str, *, seconds: float = 60) -> str:
+        """What a script on its first machine prints."""
+        return self._ssh(self._machine, script, seconds=seconds)
+
     def _ssh(self, machine: LiveMachine, script: str, *, seconds: float = 60) -> str:
         done = self._cluster.change(machine, script, command=COMMAND, seconds=seconds)
         if done.returncode != 0:
@@ -216,13 +220,11 @@ class Partition(Fault):
               }}
             }}"""
         injected_at = time.time()
-        self._ssh(self._machine, f"host=${{SSH_CONNECTION%% *}}\nnft -f - <<END\n{rules}\nEND")
+        self._here(f"host=${{SSH_CONNECTION%% *}}\nnft -f - <<END\n{rules}\nEND")
         return injected_at
 
     def recover(self) -> None:
-        self._ssh(
-            self._machine, f"nft list table inet {TABLE} >/dev/null 2>&1 || exit 0; nft delete table inet {TABLE}"
-        )
+        self._here(f"nft list table inet {TABLE} >/dev/null 2>&1 || exit 0; nft delete table inet {TABLE}")
         leadership.release(self._cluster)
 
 
@@ -243,8 +245,7 @@ class FullQuota(Fault):
         )
 
     def prepare(self) -> None:
-        self._ssh(
-            self._machine,
+        self._here(
             f"""{OWN_MEMBER}
             set -e
             size=$(etcdctl endpoint status -w json | grep -o '"dbSize":[0-9]*')
@@ -254,8 +255,7 @@ class FullQuota(Fault):
         )
 
     def inject(self) -> float:
-        done = self._ssh(
-            self._machine,
+        done = self._here(
             f"""{OWN_MEMBER}
             for number in $(seq 100); do
               head -c 500000 /dev/urandom | base64 -w 0 | etcdctl put {_FILL}$number >/dev/null 2>{_SAID} && continue
@@ -268,8 +268,7 @@ class FullQuota(Fault):
 
     def recover(self) -> None:
         # As etcd's own page on maintenance has it: what is too much goes, then its history, then its space.
-        self._ssh(
-            self._machine,
+        self._here(
             f"""{OWN_MEMBER}
             left=$(etcdctl alarm list; etcdctl get --prefix --keys-only {_FILL})
             {self._etcd.is_changed()} || [ -n "$left" ] || exit 0

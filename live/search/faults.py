@@ -42,8 +42,7 @@ class Freeze(Fault):
         self._program = program(cluster, name)
 
     def inject(self) -> float:
-        done = self._ssh(
-            self._machine,
+        done = self._here(
             f"""{self._processes}
             [ -n "$all" ] || {{ echo "{self._name} does not run" >&2; exit 1; }}
             {_repairs_itself("kill -CONT $all")}
@@ -52,7 +51,7 @@ class Freeze(Fault):
         return float(done)
 
     def recover(self) -> None:
-        self._ssh(self._machine, f'{self._processes}\n[ -z "$all" ] || kill -CONT $all\n{_NO_TIMER}')
+        self._here(f'{self._processes}\n[ -z "$all" ] || kill -CONT $all\n{_NO_TIMER}')
 
     @property
     def _processes(self) -> str:
@@ -68,8 +67,7 @@ class Packets(Fault):
         self._chains = chains
 
     def inject(self) -> float:
-        done = self._ssh(
-            self._machine,
+        done = self._here(
             f"""set -e
             host=${{SSH_CONNECTION%% *}}
             {_repairs_itself(f"nft delete table inet {TABLE}")}
@@ -83,8 +81,7 @@ END
         return float(done)
 
     def recover(self) -> None:
-        self._ssh(
-            self._machine,
+        self._here(
             f"! nft list table inet {TABLE} >/dev/null 2>&1 || nft delete table inet {TABLE} || exit 1\n{_NO_TIMER}",
         )
 
@@ -148,8 +145,7 @@ class FullDisk(Fault):
             {_healthy(cluster)}"""
 
     def inject(self) -> float:
-        done = self._ssh(
-            self._machine,
+        done = self._here(
             f"""{self._verbs}
             install -d "${{drop_in%/*}}"
             printf '[Unit]\\nConditionPathIsMountPoint=%s\\n' $data >"$drop_in"
@@ -172,8 +168,7 @@ class FullDisk(Fault):
         return float(done)
 
     def recover(self) -> None:
-        self._ssh(
-            self._machine,
+        self._here(
             f"""{self._verbs}
             if mountpoint -q $data; then
               if [ -e $data/complete ]; then
@@ -226,8 +221,7 @@ class Promotion(Fault):
         self._promoting: subprocess.Popen[str] | None = None
 
     def inject(self) -> float:
-        self._ssh(
-            self._machine,
+        self._here(
             f"""{self._verbs}
             ctl endpoint health --cluster >/dev/null
             systemctl stop etcd.service
@@ -259,8 +253,7 @@ class Promotion(Fault):
     def recover(self) -> None:
         if self._promoting is not None:
             self._promoting.wait(timeout=self._cluster.allowed(60))
-        self._ssh(
-            self._machine,
+        self._here(
             f"""{self._verbs}
             {self._join}
             wait_for {_HEALTHY_SECONDS} 'a healthy voting member' 'member_serves {self._peer}'
