@@ -65,7 +65,7 @@ def test_replacement_that_loses_the_quorum_is_refused(cluster: Cluster) -> None:
     ran = live("replace", "controller-0", "controller-1")
     assert ran.code == 1
     assert "etcd has 3 members and needs 2 to work" in ran.output
-    assert "Nothing was changed" in ran.output and "kubeadm can begin no new cluster" in ran.output
+    assert "Nothing was changed" in ran.output and "kubeadm cannot bootstrap a new cluster" in ran.output
     assert running(STACK) == before
 
 
