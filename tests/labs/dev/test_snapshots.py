@@ -55,8 +55,8 @@ def test_the_timer_takes_snapshots_on_the_member(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (lambda data: data[:-4096], "does not fit the checksum at its end"),
-        (lambda data: data[:70000] + bytes([data[70000] ^ 1]) + data[70001:], "does not fit the checksum at its end"),
+        (lambda data: data[:-4096], "does not match the checksum at its end"),
+        (lambda data: data[:70000] + bytes([data[70000] ^ 1]) + data[70001:], "does not match the checksum at its end"),
         (lambda data: b"hello", "is no etcd snapshot"),
     ],
     ids=["cut", "changed", "no snapshot"],
