@@ -123,7 +123,7 @@ def test_all_lines_are_reported_at_once_and_no_more_is_made_of_them(tmp_path: Pa
         (
             LAB_5 + BALANCER + "192.168.1.6 c.x c - role=load-balancer\n",
             {},
-            "lab.network.nodes: not there, and the two",
+            "lab.network.nodes: is missing, and the two",
         ),
         ("# nobody\n", {}, "machines.txt: there is no host in it"),
     ],
