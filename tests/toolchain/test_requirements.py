@@ -1,4 +1,4 @@
-"""requirements.txt and requirements-dev.txt: made of the lists beside them, each file with its checksums."""
+"""The requirements of the program, development and the policy pack: made of the lists, with checksums."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from toolchain.versions import tools
 
 CHECKOUT = Path(__file__).parents[2]
 PIN = re.compile(r"([A-Za-z0-9_.-]+)==([^ ;]+)")
-NAMES = ("requirements", "requirements-dev")
+NAMES = ("requirements", "requirements-dev", "policy/requirements")
 
 
 def requirements(name: str) -> list[str]:
@@ -27,7 +27,7 @@ def pins(name: str) -> dict[str, str]:
 
 def test_sdks_are_of_the_versions_of_the_engine_and_the_plugins() -> None:
     runtime = pins("requirements.txt")
-    assert runtime["pulumi"] == tools().pulumi
+    assert runtime["pulumi"] == pins("policy/requirements.txt")["pulumi"] == tools().pulumi
     assert {name: runtime[f"pulumi-{name}"] for name in tools().plugins} == {
         name: plugin.version for name, plugin in tools().plugins.items()
     }
