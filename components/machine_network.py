@@ -16,11 +16,9 @@ from components.pod_network import pod_routes
 from components.step import File, Step, StepArgs, Unit
 from components.systemd import oneshot_unit
 from config.calico import CalicoSettings
-from config.machine_paths import LIBRARY
+from config.machine_paths import HOST_TABLE, HOSTS_UNIT, LIBRARY
 from config.machines import MachineSpec
 from config.settings import Network
-
-_HOST_TABLE = "/etc/hardway/hosts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +50,18 @@ class MachineNetwork(Component):
             StepArgs(
                 machine=args.machine,
                 name="neighbours",
-                files=[File(path=_HOST_TABLE, content=host_table(args.lab, args.api)), *files],
+                files=[File(path=HOST_TABLE, content=host_table(args.lab, args.api)), *files],
                 units=[
                     # A unit, because container engines and cloud-init write /etc/hosts again at every start.
                     Unit(
-                        name="hardway-hosts.service",
+                        name=HOSTS_UNIT,
                         content=oneshot_unit(
                             description="The host table of the lab, as a block in /etc/hosts",
-                            start=[f"/bin/bash -c '. {LIBRARY} && put_block /etc/hosts hardway <{_HOST_TABLE}'"],
+                            start=[f"/bin/bash -c '. {LIBRARY} && put_block /etc/hosts hardway <{HOST_TABLE}'"],
                             stop=[f"/bin/bash -c '. {LIBRARY} && drop_block /etc/hosts hardway'"],
                             reloads=True,
                         ),
-                        reloads_on=[_HOST_TABLE],
+                        reloads_on=[HOST_TABLE],
                     ),
                     routes,
                 ],

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from components.step import File, Unit
 from components.systemd import oneshot_unit
 from config.calico import CalicoSettings
+from config.machine_paths import MASQUERADE, POD_NETWORK_UNIT, POD_ROUTES
 from config.machines import MachineSpec
 from config.settings import Network
 
-_ROUTES = "/etc/hardway/pod-routes"
 # systemd-networkd removes routes that are not its own when it starts again.
 _NETWORKD = "/etc/systemd/networkd.conf.d/hardway.conf"
-_MASQUERADE = "/etc/hardway/masquerade.nft"
 # Who set a route, as ip-route(8) has it: a number that no routing daemon uses.
 _MARK = 240
 _LINK_LOCAL = "169.254.0.0/16"
@@ -37,20 +36,20 @@ def pod_routes(
     routes = [
         f"route replace {pods} via {hop} proto {_MARK}" for pods, hop in ([] if overlaid else routes_of(machine, lab))
     ]
-    files = [File(path=_ROUTES, content="\n".join(routes))]
+    files = [File(path=POD_ROUTES, content="\n".join(routes))]
     if routes:
         files.append(File(path=_NETWORKD, content="[Network]\nManageForeignRoutes=no"))
     if machine.pod_cidr is not None:
-        files.append(File(path=_MASQUERADE, content=pod_table(str(machine.pod_cidr), network, lab, calico)))
-    nft = [f"/usr/sbin/nft -f {_MASQUERADE}"] if machine.pod_cidr is not None else []
+        files.append(File(path=MASQUERADE, content=pod_table(str(machine.pod_cidr), network, lab, calico)))
+    nft = [f"/usr/sbin/nft -f {MASQUERADE}"] if machine.pod_cidr is not None else []
     unit = Unit(
-        name="hardway-pod-network.service",
+        name=POD_NETWORK_UNIT,
         content=oneshot_unit(
             description="Routes to the pods of the lab",
             start=[
                 # By their mark: the route of a worker that is no more goes, too.
                 f"-/sbin/ip route flush proto {_MARK}",
-                f"/sbin/ip -batch {_ROUTES}",
+                f"/sbin/ip -batch {POD_ROUTES}",
                 *nft,
             ],
             stop=[

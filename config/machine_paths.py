@@ -9,6 +9,13 @@ USE_ETCD = f". {PurePosixPath(LIBRARY).with_name('etcd.sh')}"
 LEFT_ASIDE = "/var/lib/etcd-restore"
 """Where `./hardway restore` works, and keeps the data that were there before."""
 
+HOST_TABLE, HOSTS_UNIT = "/etc/hardway/hosts", "hardway-hosts.service"
+"""The lab's entries of /etc/hosts, and the unit that writes them there."""
+POD_ROUTES, MASQUERADE = "/etc/hardway/pod-routes", "/etc/hardway/masquerade.nft"
+"""The routes to pods on other machines, and the rules for packets that leave the lab."""
+POD_NETWORK_UNIT = "hardway-pod-network.service"
+"""The unit that sets both."""
+
 ADMIN_KUBECONFIG = "/etc/kubernetes/admin.kubeconfig"
 """On every controller, for root alone: a link to admin.conf, where the CIS Benchmark looks (1.1.13 and 1.1.14)."""
 KUBECTL_CACHE = "/var/lib/hardway/kubectl"

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from config import health
+from config.machine_paths import POD_NETWORK_UNIT
 from live.cluster import Cluster
 from live.probe import Probe
 
 _LABELS = ("k8s-app", "kube-dns")
 _PORT = 53
-_UNIT = "hardway-pod-network.service"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def problems(found: Sequence[PodNetworkStatus], explained: Collection[str]) -> I
         if each.wrong_routes:
             yield (
                 f"{each.machine} has no route to {' and '.join(each.wrong_routes)}: "
-                f"`systemctl restart {_UNIT}` there sets its routes again"
+                f"`systemctl restart {POD_NETWORK_UNIT}` there sets its routes again"
             )
     known = {*explained, *(each.machine for each in found if each.wrong_routes or not each.read)}
     lost = {(each.machine, node) for each in found for node in each.lost if not {each.machine, node} & known}

@@ -3,13 +3,9 @@
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from config.machine_paths import HOST_TABLE, HOSTS_UNIT, MASQUERADE, POD_NETWORK_UNIT, POD_ROUTES
 from live.drift.look import (
     HOST_MARK,
-    HOST_TABLE,
-    HOSTS_UNIT,
-    MASQUERADE,
-    NETWORK_UNIT,
-    POD_ROUTES,
     Entry,
     Found,
     UnitState,
@@ -167,9 +163,9 @@ def _host_table(recorded: Recorded, found: Found) -> Iterator[_Row]:
 
 
 def _routes(recorded: Recorded, found: Found, wrong: Collection[str]) -> Iterator[_Row]:
-    if NETWORK_UNIT not in recorded.units:
+    if POD_NETWORK_UNIT not in recorded.units:
         return
-    step = recorded.units[NETWORK_UNIT].step
+    step = recorded.units[POD_NETWORK_UNIT].step
     lines = [line for line in text_of(recorded, POD_ROUTES).splitlines() if line]
     wanted = dict(_route(line.removeprefix("route replace ")) for line in lines)
     there = dict(_route(line) for line in found.routes)

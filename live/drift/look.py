@@ -9,13 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 
+from config.machine_paths import HOSTS_UNIT, MASQUERADE, POD_ROUTES
 from live.cluster import Cluster, LiveMachine
 from live.drift.recorded import THERE, Recorded
 
-HOST_TABLE, HOST_MARK = "/etc/hardway/hosts", "hardway"
-POD_ROUTES = "/etc/hardway/pod-routes"
-MASQUERADE = "/etc/hardway/masquerade.nft"
-HOSTS_UNIT, NETWORK_UNIT = "hardway-hosts.service", "hardway-pod-network.service"
+HOST_MARK = "hardway"
 _LOOK = Path(__file__).with_name("look.sh")
 _FUNCTIONS = ("fingerprint", "last_read")
 _SECONDS = 30

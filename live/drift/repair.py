@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from shlex import quote
 
+from config.machine_paths import HOSTS_UNIT, POD_NETWORK_UNIT
 from live.cluster import Cluster
 from live.drift.compare import Difference
-from live.drift.look import HOSTS_UNIT, NETWORK_UNIT
 from live.drift.recorded import Recorded, Step, Unit
 
 _SECONDS = 600
@@ -116,7 +116,7 @@ def _units(machine: Recorded, difference: Difference) -> Iterator[tuple[str, Uni
     elif difference.kind == "host table":
         yield HOSTS_UNIT, units[HOSTS_UNIT], "reload"
     elif difference.kind in ("route", "rules"):
-        yield NETWORK_UNIT, units[NETWORK_UNIT], "reload"
+        yield POD_NETWORK_UNIT, units[POD_NETWORK_UNIT], "reload"
     elif difference.kind == "node" and "missing" in difference.problems:
         # A kubelet registers its Node when it starts.
         yield "kubelet.service", units["kubelet.service"], "restart"

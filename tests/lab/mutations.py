@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
-from live.drift.look import HOSTS_UNIT, NETWORK_UNIT, POD_ROUTES, text_of
+from config.machine_paths import HOSTS_UNIT, POD_NETWORK_UNIT, POD_ROUTES
+from live.drift.look import text_of
 from live.drift.recorded import Recorded, Unit
 
 _KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
@@ -15,7 +16,7 @@ _CARRIES_OTHERS = (
     "containerd.service",
     "haproxy.service",
     HOSTS_UNIT,
-    NETWORK_UNIT,
+    POD_NETWORK_UNIT,
 )
 """Units whose stop has further effects, which `drift` names, too."""
 _FILE_ACTIONS = {
@@ -104,7 +105,7 @@ def _mutations(machine: Recorded) -> Iterator[Mutation]:
     yield _mutation(machine, "host table", hosts, "host table", "/etc/hosts", {"/etc/hosts", HOSTS_UNIT})
     if "/etc/hardway/masquerade.nft" in machine.files:
         rule = "nft add rule ip hardway forward ip saddr 192.0.2.1 drop"
-        claims = {"/etc/hardway/masquerade.nft", NETWORK_UNIT}
+        claims = {"/etc/hardway/masquerade.nft", POD_NETWORK_UNIT}
         yield _mutation(machine, "rules", rule, "rules", "table ip hardway", claims)
     yield _mutation(machine, "host name", "hostname other", "host name", machine.name, {"host name"})
     yield from _api_mutations(machine)

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from small_lab import cluster
 
 from cli.main import group, main
+from config import machine_paths
 from live.cluster import Cluster
 from live.drift import compare, containers, look, objects, recorded, repair
 from live.drift import run as drifts
@@ -41,11 +42,11 @@ def machine() -> Recorded:
             "/etc/x/key": File(step="s1", content=KEY, mode="600", owner="root", secret=True),
             "/etc/x/reread": File(step="s1", content=b"", mode="644", owner="root"),
             "/var/lib/x": File(step="s1", content=None, mode="700", owner="x"),
-            look.HOST_TABLE: File(step="s2", content=b"10.0.0.5 a\n10.0.0.6 b\n", mode="644", owner="root"),
-            look.POD_ROUTES: File(
+            machine_paths.HOST_TABLE: File(step="s2", content=b"10.0.0.5 a\n10.0.0.6 b\n", mode="644", owner="root"),
+            machine_paths.POD_ROUTES: File(
                 step="s2", content=b"route replace 10.2.0.0/24 via 10.0.0.6 proto 240\n", mode="644", owner="root"
             ),
-            look.MASQUERADE: File(step="s2", content=b"table ip hardway {}\n", mode="644", owner="root"),
+            machine_paths.MASQUERADE: File(step="s2", content=b"table ip hardway {}\n", mode="644", owner="root"),
         },
         programs={
             BINARY: Program(step="s1", target="/opt/mirror/x", sha256=SHA, mirrored=True),
@@ -57,8 +58,10 @@ def machine() -> Recorded:
             ),
             "timer": Unit(step="s1", step_name="x", watches=(CONFIG,)),
             "kubelet.service": Unit(step="s1", step_name="x", by_step=False),
-            look.HOSTS_UNIT: Unit(step="s2", step_name="neighbours", reloads_on=(look.HOST_TABLE,)),
-            look.NETWORK_UNIT: Unit(step="s2", step_name="neighbours", reloads_on=(look.POD_ROUTES,)),
+            machine_paths.HOSTS_UNIT: Unit(step="s2", step_name="neighbours", reloads_on=(machine_paths.HOST_TABLE,)),
+            machine_paths.POD_NETWORK_UNIT: Unit(
+                step="s2", step_name="neighbours", reloads_on=(machine_paths.POD_ROUTES,)
+            ),
         },
         links={"/etc/x/link": Setting(step="s1", value=CONFIG)},
         packages={"curl": Setting(step="s0", value="installed")},
@@ -509,9 +512,9 @@ def planned(mutation: str) -> list[repair.Work]:
         ("secret", "x", [], []),
         ("edited, restarted, put back", "x", ["x.service"], []),
         ("sysctl", "host", [], []),
-        ("host table, more", "neighbours", [], [look.HOSTS_UNIT]),
-        ("no route", "neighbours", [], [look.NETWORK_UNIT]),
-        ("rules", "neighbours", [], [look.NETWORK_UNIT]),
+        ("host table, more", "neighbours", [], [machine_paths.HOSTS_UNIT]),
+        ("no route", "neighbours", [], [machine_paths.POD_NETWORK_UNIT]),
+        ("rules", "neighbours", [], [machine_paths.POD_NETWORK_UNIT]),
     ],
 )
 def test_repair_runs_one_step_and_restarts_what_read_the_file(

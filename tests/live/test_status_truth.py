@@ -22,7 +22,8 @@ from small_lab import (
     well,
 )
 
-from components import etcd_snapshots, pod_network
+from components import etcd_snapshots
+from config.machine_paths import POD_ROUTES
 from config.machines import Role
 from live import probe, status, status_table
 from live.cluster import Cluster, LiveMachine
@@ -343,4 +344,4 @@ def test_routes_are_those_of_the_machine_and_as_its_kernel_has_them(lab: Cluster
 def test_status_asks_for_what_the_program_makes() -> None:
     """`live` does not import the program, which takes half a second: its names stand there once more."""
     assert probe.SNAPSHOT_SERVICE == etcd_snapshots._SERVICE
-    assert pod_network._ROUTES in probe._ROUTES
+    assert POD_ROUTES in probe._ROUTES
