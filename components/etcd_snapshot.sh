@@ -1,9 +1,11 @@
 #!/bin/bash
-# etcd-snapshot DIRECTORY: take a snapshot of this machine's etcd member, check it, and keep the last 24 that this script
-# took. Started by etcd-snapshot.timer; one that fails leaves nothing but a failed unit, whose last line says why.
+# etcd-snapshot DIRECTORY SECONDS: take a snapshot of this machine's etcd member, check it, and keep the last 24 that this
+# script took. Started by etcd-snapshot.timer; one that fails leaves nothing but a failed unit, whose last line says why.
+# A member that does not answer is waited for, so many seconds: a reboot or a restore of the cluster takes less.
 set -euo pipefail
 umask 077
 cd "$1"
+WAIT=$2
 
 KEEP=24
 # Older ones make room on a full disk, but not the last of them.
@@ -59,6 +61,15 @@ make_room() {
   done
 }
 
+# ask ETCDCTL-ARGUMENT...: ask this member until it answers.
+ask() {
+  local said
+  until { said=$(etcdctl "$@" 2>&1 >&3); } 3>&1; do
+    [ $SECONDS -lt "$WAIT" ] || { echo "$said" >&2; return 1; }
+    sleep 0.5
+  done
+}
+
 # shellcheck source=/dev/null
 . /etc/etcd/etcdctl.env
 export ETCDCTL_ENDPOINTS=https://127.0.0.1:2379
@@ -67,10 +78,10 @@ trap 'rm -f draft draft.part "$TAKEN.new"' EXIT
 # Left by a run that was killed.
 rm -f draft draft.part
 read_taken
-state=$(etcdctl endpoint status -w json)
+state=$(ask endpoint status -w json)
 [[ $state =~ \"dbSize\":([0-9]+) ]] || { echo "etcdctl does not tell the size of the database: $state" >&2; exit 1; }
 make_room "${BASH_REMATCH[1]}"
-etcdctl snapshot save draft >/dev/null
+ask snapshot save draft >/dev/null
 state=$(etcdutl snapshot status draft -w json)
 [[ $state =~ \"revision\":([0-9]+) ]] || { echo "etcdutl says no revision: $state" >&2; exit 1; }
 name=etcd-$(date -u +%Y%m%dT%H%M%SZ)-r${BASH_REMATCH[1]}.db

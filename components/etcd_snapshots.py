@@ -3,6 +3,7 @@
 Made on each member's machine: the script etcd-snapshot, its unit and the timer that starts it. The last 24 are in
 /var/lib/etcd-snapshots, readable by root only: each has the whole content of the cluster. `./hardway restore` takes any
 of them.
+A member that does not answer when the timer elapses is waited for (a reboot, a restore).
 On a disk that is nearly full there are fewer, at least 3, and then none is taken: the unit fails, which status shows.
 
 Source: https://etcd.io/docs/v3.6/op-guide/recovery/
@@ -25,6 +26,8 @@ _SERVICE = "etcd-snapshot.service"
 _TIMER = "etcd-snapshot.timer"
 _STAMPS = "/var/lib/systemd/timers"
 _SECONDS = 600
+# Longer than a reboot or a restore of the cluster; a snapshot then has the other half.
+_WAIT = _SECONDS // 2
 # So that a snapshot says by itself whose it is.
 _MARK = f"""\
 . /etc/etcd/etcdctl.env
@@ -43,7 +46,7 @@ class EtcdSnapshots(Component):
                 path=f"/etc/systemd/system/{_SERVICE}",
                 content=timed_service(
                     description="A snapshot of this etcd member",
-                    program=f"{_SCRIPT} {DIRECTORY}",
+                    program=f"{_SCRIPT} {DIRECTORY} {_WAIT * members[0].timeout_factor}",
                     # Whichever runs the member.
                     after=("etcd.service", "kubelet.service"),
                     seconds=_SECONDS * members[0].timeout_factor,

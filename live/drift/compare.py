@@ -15,6 +15,8 @@ from live.drift.recorded import ARTIFACTS, File, Program, Recorded, Unit
 
 Problems = Mapping[str, str]
 """What differs, by a word for programs (content, mode, missing ...) -> in words for a person, without secrets."""
+_RELOAD_SECONDS = 5
+"""A program may tell systemd that it has reloaded after `systemctl reload` has ended, and the step has noted it."""
 _Row = tuple[str, str, Problems, str]
 
 
@@ -140,14 +142,14 @@ def unit_problems(unit: Unit, state: UnitState | None, found: Found, wrong: Coll
         and all(path in found.files or path in found.links for path in unit.own)
     ):
         problems["disabled"] = f"not enabled ({state.enabled or 'no unit file'})"
-    read = {*unit.own, *unit.watches, *unit.reloads_on}
-    if not problems and not read.intersection(wrong):
-        changed = max((found.files[path].changed for path in read if path in found.files), default=0.0)
+    if not problems and not unit.reads.intersection(wrong):
+        changed = max((found.files[path].changed for path in unit.reads if path in found.files), default=0.0)
+        noted = state.started + (_RELOAD_SECONDS if unit.reloads_on else 0)
         if known.get("NeedDaemonReload") == "yes":
             problems["stale"] = "systemd has not read its file since that changed"
         elif state.same_as_started is False:
             problems["stale"] = "was started from other files than those on disk"
-        elif state.same_as_started and changed > state.changed(reloads=bool(unit.reloads_on)) > state.started:
+        elif state.same_as_started and changed > state.changed(reloads=bool(unit.reloads_on)) > noted:
             problems["stale"] = "its files have changed on disk since it was started"
     return problems
 

@@ -104,6 +104,11 @@ class Unit:
     enabled: bool = True
     by_step: bool = True
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """All paths that it was started from."""
+        return frozenset((*self.own, *self.watches, *self.reloads_on))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:

@@ -18,6 +18,8 @@ from live.drift.recorded import Recorded, Step, Unit
 _SECONDS = 600
 _LAST_LINE = 'succeeded "$@"'
 _REPORTED_LINES = 5
+_STEPS = "/var/lib/hardway/steps"
+_METADATA = frozenset({"mode", "owner"})
 
 
 @dataclass(kw_only=True)
@@ -83,6 +85,13 @@ def _before(machine: Recorded, difference: Difference) -> Iterator[str]:
         if "owner" in difference.problems:
             # A step compares the user, and not the group.
             yield f"chown --no-dereference {file.owner}:{file.owner} {path}"
+        if difference.problems.keys() <= _METADATA:
+            # Its time of change is now later than the start of the units that have read it, without a change of what
+            # they read: their notes are, too.
+            for name, unit in machine.units.items():
+                if difference.name in unit.reads:
+                    note = f"{_STEPS}/{unit.step_name}/started/{name}"
+                    yield f"touch --no-create {note} {note}.read"
     elif difference.kind == "program":
         program = machine.programs[difference.name]
         # What the machine has downloaded or unpacked is the lab's; a mirror is the Pulumi host's.
@@ -101,7 +110,7 @@ def _units(machine: Recorded, difference: Difference) -> Iterator[tuple[str, Uni
     """The units that are restarted or reloaded for a difference."""
     units = machine.units
     if difference.kind in ("file", "program"):
-        if difference.problems.keys() <= {"mode", "owner"}:
+        if difference.problems.keys() <= _METADATA:
             # The unit has read the same.
             return
         for name, unit in units.items():

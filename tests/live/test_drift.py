@@ -130,13 +130,20 @@ def changed_file(path: str, **what: Any) -> Callable[[Found], None]:
 
 def restarted_by_hand(found: Found) -> None:
     """A file was edited, the unit restarted, and the file put back."""
-    found.units["x.service"].started = START - 5
+    found.units["x.service"].started = START - 60
     found.files[CONFIG] = replace(found.files[CONFIG], changed=START + 3)
 
 
 def timer_elapsed(found: Found) -> None:
     found.units["timer"].properties["StateChangeTimestamp"] = "Sat 2026-11-28 22:00:00.500000 UTC"
     found.files[CONFIG] = replace(found.files[CONFIG], changed=START + 7200)
+
+
+def reloaded_late(found: Found) -> None:
+    """haproxy says that it has reloaded when the step has noted it already; then `chmod`, and the mode put back."""
+    unit = found.units[machine_paths.HOSTS_UNIT]
+    unit.properties["StateChangeTimestamp"] = "Sat 2026-11-28 21:00:03.000000 UTC"
+    found.files[machine_paths.HOST_TABLE] = replace(found.files[machine_paths.HOST_TABLE], changed=START + 60)
 
 
 def unit(name: str, **properties: str) -> Callable[[Found], None]:
@@ -231,6 +238,7 @@ def test_a_change_is_named_and_nothing_else_is(mutation: str) -> None:
         timer_elapsed,
         # Edited and put back, and the unit has run all the time.
         changed_file(CONFIG, changed=START + 60),
+        reloaded_late,
     ],
 )
 def test_a_unit_that_runs_what_is_on_disk_is_not_named(harmless: Callable[[Found], None]) -> None:
@@ -525,12 +533,18 @@ def test_repair_runs_one_step_and_restarts_what_read_the_file(
     notes = [f'rm -f "$step/started/{name}"' for name in restarts]
     notes += [f'rm -f "$step/started/{name}.read"' for name in reloads]
     begin = f"begin {step}\n"
-    assert work.script == work.step.script.replace(begin, "\n".join([begin.strip(), *notes]) + "\n")
+    assert work.script == work.step.script.replace(begin, "\n".join([begin.strip(), *work.before, *notes]) + "\n")
+    assert bool(work.before) == (mutation == "mode")
 
 
 def test_what_a_step_does_not_see_by_itself_is_done_before_it() -> None:
     (work,) = planned("group")
-    assert work.before == [f"chown --no-dereference root:root {CONFIG}"]
+    # What the units have read did not change, although the file's time of change does.
+    notes = [f"/var/lib/hardway/steps/x/started/{name}" for name in ("x.service", "timer")]
+    assert work.before == [
+        f"chown --no-dereference root:root {CONFIG}",
+        *(f"touch --no-create {note} {note}.read" for note in notes),
+    ]
     (work,) = planned("member")
     assert work.before == [f"rm -rf {recorded.ARTIFACTS}/{SHA}/unpacked"]
     (work,) = planned("unit disabled")

@@ -46,10 +46,10 @@ def program(machine: Path, name: str, script: str) -> None:
     file.chmod(0o755)
 
 
-def take(machine: Path) -> subprocess.CompletedProcess[str]:
+def take(machine: Path, wait: int = 0) -> subprocess.CompletedProcess[str]:
     script = SCRIPT.read_text().replace("/etc/etcd/etcdctl.env", f"{machine}/etcdctl.env")
     return subprocess.run(
-        ["bash", "-c", script, "etcd-snapshot", str(machine / "snapshots")],
+        ["bash", "-c", script, "etcd-snapshot", str(machine / "snapshots"), str(wait)],
         env={"PATH": f"{machine}/bin:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
@@ -169,6 +169,20 @@ def test_one_that_fails_is_removed_and_says_so(machine: Path, broken: str, scrip
     assert kept(machine) == [name]
 
 
+@pytest.mark.parametrize("command", ["endpoint", "snapshot"])
+def test_a_member_that_is_starting_is_waited_for(machine: Path, command: str) -> None:
+    """One that a reboot or a restore had stopped at the full hour: the lab was not healthy for an hour."""
+    answers = (machine / "bin/etcdctl").read_text().removeprefix("#!/bin/sh\n")
+    # Two tries find it stopped; like etcdctl, `endpoint status` then prints an answer without members, too.
+    fails = f'[ $1 != {command} ] || [ $(wc -l <"$0.tries") -ge 2 ] || '
+    fails += '{ echo "$1" >>"$0.tries"; echo "[]"; echo "context deadline exceeded" >&2; exit 1; }'
+    program(machine, "etcdctl", f'touch "$0.tries"\n{fails}\n{answers}')
+    done = take(machine, wait=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    (name,) = kept(machine)
+    assert name.endswith("-r42.db")
+
+
 def test_what_a_run_that_was_killed_left_goes(machine: Path) -> None:
     (machine / "snapshots/draft.part").touch()
     assert take(machine).returncode == 0
@@ -187,7 +201,9 @@ def test_every_member_has_the_timer_and_marks_the_data_as_the_labs(ha: Run) -> N
         assert "\nunit etcd-snapshot.timer " in script
         assert "\nunit etcd-snapshot.service" not in script
         # One that hangs ends, and its failure shows.
-        assert "\nTimeoutStartSec=600\n" in ha.file(step, "/etc/systemd/system/etcd-snapshot.service")
+        service = ha.file(step, "/etc/systemd/system/etcd-snapshot.service")
+        assert "\nTimeoutStartSec=600\n" in service
+        assert "/etcd-snapshot /var/lib/etcd-snapshots 300" in service
         timer = ha.file(step, "/etc/systemd/system/etcd-snapshot.timer")
         assert "\nOnCalendar=hourly\n" in timer
         assert "\nRandomizedDelaySec=15min\n" in timer
