@@ -84,20 +84,20 @@ lint: .venv-dev  ## ruff, mypy, and the rule which layer imports which
 	$(PYTHON) -m pytest --quiet tests/unit/test_layers.py
 
 # mypy takes one processor for half of the time: beside the tests, which take turns on both.
-check: .venv-dev  ## lint and the unit tests, in one to two minutes
+check: .venv-dev  ## lint and the unit tests, in less than a minute
 	@$(HARDWAY) --stack test setup
 	@$(MAKE) --no-print-directory lint & lint=$$!; \
 	variables=$$($(HARDWAY) env) && eval "$$variables" && \
-	$(PYTHON) -m pytest --quiet -p tests.side_by_side --numprocesses 2 --no-loadscope-reorder tests/unit; \
+	$(PYTHON) -m pytest --quiet -p tests.side_by_side --numprocesses 2 --no-loadscope-reorder --ignore tests/unit/test_layers.py tests/unit; \
 	tests=$$?; wait $$lint && exit $$tests
 
 PYTEST := $(PYTHON) -m pytest --verbose --durations=60 -p tests.side_by_side --numprocesses 2 --no-loadscope-reorder
 
 # One run of pytest in two processes (see tests/side_by_side.py), the labs on the host's network first: they take longest.
 # What only some labs have takes minutes where it is built: here it says how far it is.
-test: lint  ## lint, then the tests: unit, tool chain, live, engine, and real labs of each kind
+test: lint  ## lint, then the tests: unit, scripts, tool chain, live, engine, and real labs of each kind
 	@$(HARDWAY) --stack kubeadm-calico-test setup
-	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTEST) -m "not long" tests/labs/machines tests/labs/droplets tests/labs/dev tests/labs/kubeadm tests/labs/calico tests/labs/ha tests/labs/new_substrate tests/labs/upstream tests/labs/docker tests/labs/debian13 tests/engine tests/toolchain tests/live tests/unit
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTEST) -m "not long" tests/labs/machines tests/labs/droplets tests/labs/dev tests/labs/kubeadm tests/labs/calico tests/labs/ha tests/labs/new_substrate tests/labs/upstream tests/labs/docker tests/labs/debian13 tests/engine tests/toolchain tests/live tests/scripts tests/unit
 
 # What takes minutes: kubeadm with Calico, recovery, drills, 100 faults by chance (HARDWAY_SEED, HARDWAY_FAULTS).
 test-long: .venv-dev  ## further labs, for a run by hand before a release

@@ -2,8 +2,8 @@
 
 One has most labs on the host's own network, one after the other. The other has two of these labs, so that both end at
 about the same time, then the labs whose host is a few namespaces, and the tests of the tool chain and the engine,
-likewise one after the other: what they make has fixed names. The unit tests, a file at a time, are for whichever has
-nothing to do.
+likewise one after the other: what they make has fixed names. The unit tests and those of scripts, a file at a time, are
+for whichever has nothing to do.
 
 Its own scheduler, since marks for groups (`--dist loadgroup`) have no effect with pytest 9.2 and pytest-xdist 3.8.
 """
@@ -28,7 +28,7 @@ class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # without types
 def group(nodeid: str) -> str:
     """The group of a test: `tests/labs/dev/test_cluster.py::test_x` is one of the first process."""
     file = PurePath(nodeid.partition("::")[0])
-    if file.parts[1] == "unit":
+    if file.parts[1] in ("unit", "scripts"):
         return str(file)
     return "first" if file.parts[1:2] == ("labs",) and file.parts[2] in _FIRST else "second"
 

@@ -122,7 +122,12 @@ def registered(run: Run) -> dict[str, Any]:
 
 def without_deadlines(inputs: Any) -> str:
     lines = json.dumps(inputs, default=str, sort_keys=True).split("\\n")
-    own = ("TIMEOUT_FACTOR=", "TimeoutStartSec=", "etcdctl() { command etcdctl ")
+    own = (
+        "TIMEOUT_FACTOR=",
+        "TimeoutStartSec=",
+        "ExecStart=/usr/local/lib/hardway/etcd-snapshot ",
+        "etcdctl() { command etcdctl ",
+    )
     kept = [line for line in lines if not line.startswith(own)]
     # The question to etcd's members is one word of a command.
     text = re.sub(r"\bTIMEOUT_FACTOR=\d+", "", DEADLINE.sub("DEADLINE", "\n".join(kept)))

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from components.substrates.containers import preflight
+from scripts.preflight_host import problems
 from toolchain import paths
 from unit.mocked_engine import Run
-from unit.preflight_host import problems
 
 PROGRAM = paths.checkout() / "components" / "substrates" / "containers" / "preflight.py"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from unit.test_step_library import Machine
+from scripts.test_step_library import Machine
 
 TOOLS = {
     # Knows the packages in $R/installed; `curl` brings `libcurl4`, and upgrades what is there already.

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from components.substrates.libvirt import preflight as libvirt_preflight
+from scripts.preflight_host import problems
 from toolchain import paths
-from unit.preflight_host import problems
 
 PROGRAM = paths.checkout() / "components" / "substrates" / "libvirt" / "preflight.py"
 QEMU = "qemu-system-x86_64"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from unit.test_step_library import Machine
+from scripts.test_step_library import Machine
 
 LOCKED = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 4711 (apt.systemd.dai)"
 APT = """#!/bin/bash
