@@ -14,7 +14,7 @@ from cli.development import bench, compare, pins
 from cli.explain import explain
 from cli.lab import destroy, env, policy, preview, setup, up
 from cli.machines import free, trust
-from cli.operations import cis, drift, drill, repair, replace, restore, search, snapshot, status
+from cli.operations import certs, cis, drift, drill, repair, replace, restore, search, snapshot, status
 from config.errors import UserError
 from toolchain import owner
 from toolchain.errors import needs_sudo
@@ -25,7 +25,7 @@ FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 _SECTIONS: Mapping[str, Sequence[click.Command]] = {
     "The lab": (setup, up, preview, policy, destroy, env),
     "Access": (kubectl, ssh, logs, kubeconfig),
-    "Operations": (status, drift, repair, snapshot, restore, replace, drill, search, cis),
+    "Operations": (status, certs, drift, repair, snapshot, restore, replace, drill, search, cis),
     "Existing hosts": (trust, free),
     "The project": (explain, pins, bench, compare, completion),
 }
@@ -35,9 +35,9 @@ _EXIT_CODES = """\
 Exit codes:
   0    success; `status`: the lab is healthy
   1    failure, with the reason on standard error; `status`: the lab is not healthy; `cis`: a check fails;
-       `policy`: a rule is violated; `drift`, `repair`: there is drift;
+       `policy`: a rule is violated; `drift`, `repair`: there is drift; `certs`: one differs or expires;
        `drill`, `search`: a measured value is above its limit
-  2    wrong usage: nothing was changed; `drift`, `repair`: a query failed
+  2    wrong usage: nothing was changed; `drift`, `repair`, `certs`: a query failed
   130  interrupted by Ctrl-C
   `kubectl`, `ssh` and `logs` end with the code of that program (ssh: 255 if it cannot connect to the machine), `up`,
   `preview`, `destroy` and `replace` with the code of Pulumi if it fails.

@@ -1,4 +1,4 @@
-"""The commands for a running lab: status, drift, repair, snapshot, restore, replace, drill, search, cis."""
+"""The commands for a running lab: status, certs, drift, repair, snapshot, restore, replace, drill, search, cis."""
 
 import contextlib
 import json
@@ -57,6 +57,31 @@ def drift(ctx: click.Context, *, as_json: bool) -> int:
         print(f"error: {error}", file=sys.stderr)
         return drifts.NOT_ASKED
     print(found.json() if as_json else "\n".join(drifts.lines(found)))
+    return found.exit_code
+
+
+@click.command(cls=stacks.LabCommand)
+@stacks.option
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object: `Certificates` in live/certs/run.py.")
+@click.pass_context
+def certs(ctx: click.Context, *, as_json: bool) -> int:
+    """List the certificates, by state and machines: docs/certificates.md.
+
+    Exit codes: 0 all are as the state says, 1 one differs, has expired or is due for renewal, 2 a query failed.
+    """
+    from live.certs import run as certificates
+    from live.drift.run import NOT_ASKED
+    from toolchain import operations
+
+    try:
+        chosen = stacks.chosen(ctx)
+        with operations.alone(chosen, "./hardway certs"):
+            found = certificates.find(chosen)
+    except (UserError, OSError) as error:
+        # Not 1, which says that a certificate is wrong.
+        print(f"error: {error}", file=sys.stderr)
+        return NOT_ASKED
+    print(found.json() if as_json else "\n".join(certificates.lines(found)))
     return found.exit_code
 
 
