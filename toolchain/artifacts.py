@@ -7,9 +7,7 @@ the sum that versions.yaml pins; where upstream cannot be reached, the same file
 import shutil
 import stat
 from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from config.artifacts import UPSTREAM
@@ -17,11 +15,12 @@ from config.versions import pins
 from toolchain import origin, paths
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
-from toolchain.from_source import build_times, gomodule, sources
-from toolchain.from_source.gomodule import SourceFile
-from toolchain.ledger import Ledger, is_of_recipe
+from toolchain.from_source import gomodule, sources
+from toolchain.from_source.gomodule import Programs, SourceFile
+from toolchain.ledger import Ledger
 from toolchain.origin import Origin
 from toolchain.progress import Part, Report
+from toolchain.providers import Door, Provider
 from toolchain.releases import release_archive
 from toolchain.releases.download import download
 from toolchain.versions import architecture
@@ -96,7 +95,23 @@ def ensure(
             part.found()
             return
         with exclusive(paths.locks() / "mirror", what="filling the artifact mirror", part=part):
-            _fill(report, part, ledger, _missing(ledger, files), base_url)
+            missing = _missing(ledger, files)
+            _door(ledger, missing, base_url).fetch(report, part, missing)
+            for file in missing:
+                shutil.rmtree(_work_of(file), ignore_errors=True)
+
+
+def is_built(artifact: str) -> bool:
+    """Whether an artifact of every lab, for this machine's architecture, is still to be built.
+
+    Raises:
+        ToolchainError: the certificate of the release's host is not trusted.
+    """
+    ledger = Ledger(paths.mirror())
+    planned = plan(pins().products["kubernetes"].default, architecture())
+    missing = _missing(ledger, [file for file in planned if file.artifact == artifact])
+    door = _door(ledger, missing, UPSTREAM)
+    return any(not door.is_released(file) for file in missing)
 
 
 def _set_mode(file: Wanted) -> None:
@@ -123,85 +138,81 @@ def _missing(ledger: Ledger, files: Iterable[Wanted]) -> list[Wanted]:
 
 def _serves(ledger: Ledger, file: Wanted) -> bool:
     entry = ledger.entry(file.path)
-    if entry is None or origin.policy() not in (None, entry.origin):
+    if entry is None or not origin.permits(entry.origin):
         return False
-    if entry.origin is Origin.UPSTREAM:
+    if entry.recipe is None:
         return file.pin in (None, entry.sha256)
-    return is_of_recipe(entry.made_of, sources.recipe(file.product, file.version).recipe())
+    return entry.recipe == sources.recipe(file.product, file.version).recipe()
 
 
-def _made_of(file: Wanted) -> str:
-    recipe = sources.recipe(file.product, file.version)
-    return f"toolchain/from_source/modules/{recipe.module}, recipe {recipe.recipe()}"
+def _door(ledger: Ledger, files: Sequence[Wanted], base_url: str) -> Door[Wanted]:
+    # One file stands for all of its product.
+    urls = {file.product: f"{base_url}/{file.path}" for file in reversed(files)}
+    return Door(
+        releases=Provider(fetch=_Releases(ledger, base_url).fetch, at_once=_DOWNLOADS_AT_ONCE),
+        sources=Provider(fetch=_Sources(ledger).fetch),
+        release_of=lambda file: origin.released(urls[file.product]),
+        name_of=lambda file: file.product,
+        how="from Go modules",
+    )
 
 
-def _fill(report: Report, whole: Part, ledger: Ledger, files: list[Wanted], base_url: str) -> None:
-    released: list[list[Wanted]] = []
-    built: list[list[Wanted]] = []
-    reasons: dict[str, list[str]] = {}
-    for _, of_product in groupby(files, key=lambda file: file.product):
-        group = list(of_product)
-        url = f"{base_url}/{group[0].path}"
-        if origin.of_release(url) is Origin.UPSTREAM:
-            released.append(group)
-        else:
-            built.append(group)
-            reasons.setdefault(origin.why_release_is_built(url), []).append(group[0].product)
-    # All of it before anything begins: the user may want to stop here.
-    for why, products in reasons.items():
-        build_times.announce(report, why, products, how="from Go modules")
-    whole.say(f"{sum(map(len, released))} files to download, {sum(map(len, built))} to build")
-    with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
-        downloads = [
-            pool.submit(_download, report, whole, ledger, file, f"{base_url}/{file.path}")
-            for group in released
-            for file in group
-        ]
-        try:
-            for running in downloads:
-                running.result()
-        except BaseException:
-            # One failed, or the user wants to stop: the others need not come to their end. What has come is kept.
-            report.cancel()
-            pool.shutdown(cancel_futures=True)
-            raise
-    for group in built:
-        _build(report, whole, ledger, group)
+class _Releases:
+    """Downloads files, each with the checksum that is pinned, locked or published beside it."""
+
+    def __init__(self, ledger: Ledger, base_url: str) -> None:
+        self._ledger = ledger
+        self._base_url = base_url
+
+    def fetch(self, file: Wanted, report: Report, whole: Part) -> None:
+        url = f"{self._base_url}/{file.path}"
+        with report.part(f"{file.artifact} {file.version}", of=whole) as part:
+            download(url, paths.mirror() / file.path, sha256=file.pin or self._ledger.locked(file.path), part=part)
+            _set_mode(file)
+            self._ledger.record(file.path, origin=Origin.UPSTREAM, made_of=url)
 
 
-def _download(report: Report, whole: Part, ledger: Ledger, file: Wanted, url: str) -> None:
-    with report.part(f"{file.artifact} {file.version}", of=whole) as part:
-        download(url, paths.mirror() / file.path, sha256=file.pin or ledger.locked(file.path), part=part)
+class _Sources:
+    """Builds files from Go modules: a product as a whole when its first file is asked for."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._built: set[Path] = set()
+
+    def fetch(self, file: Wanted, report: Report, whole: Part) -> None:
+        work = _work_of(file)
+        recipe = sources.recipe(file.product, file.version)
+        if work not in self._built:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            with report.part(f"{file.product} {file.version} from source", of=whole) as part:
+                _build(part, recipe, file, work)
+            self._built.add(work)
+        place = paths.mirror() / file.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _packed(file, work, recipe).replace(place)
         _set_mode(file)
-        ledger.record(file.path, origin=Origin.UPSTREAM, made_of=url)
+        made_of = f"toolchain/from_source/modules/{recipe.module}, recipe {recipe.recipe()}"
+        self._ledger.record(file.path, origin=Origin.SOURCE, made_of=made_of)
 
 
-def _build(report: Report, whole: Part, ledger: Ledger, files: list[Wanted]) -> None:
-    first = files[0]
-    work = paths.scratch() / f"{first.product}-{first.version}-{first.arch}"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    with report.part(f"{first.product} {first.version} from source", of=whole) as part:
-        programs = sources.recipe(first.product, first.version)
-        if isinstance(programs, SourceFile):
-            for file in files:
-                shutil.copyfile(
-                    gomodule.sources(part, programs.module, of=programs.of) / programs.path, work / file.artifact
-                )
-                _publish(ledger, file, work / file.artifact)
-            return
-        if programs.cgo and first.arch != architecture():
-            raise ToolchainError(
-                f"{first.product} {first.version} for {first.arch} is partly C and is not built across architectures: "
-                f"run this where official releases can be reached, or on a host that is {first.arch} itself."
-            )
-        gomodule.build(part, programs, work, arch=first.arch)
-        for file in files:
-            _publish(ledger, file, _packed(file, work, tuple(programs.packages)))
-    shutil.rmtree(work)
+def _work_of(file: Wanted) -> Path:
+    return paths.scratch() / f"{file.product}-{file.version}-{file.arch}"
 
 
-def _packed(file: Wanted, built: Path, programs: tuple[str, ...]) -> Path:
+def _build(part: Part, recipe: Programs | SourceFile, file: Wanted, work: Path) -> None:
+    if isinstance(recipe, SourceFile):
+        shutil.copyfile(gomodule.sources(part, recipe.module, of=recipe.of) / recipe.path, work / file.artifact)
+    elif recipe.cgo and file.arch != architecture():
+        raise ToolchainError(
+            f"{file.product} {file.version} for {file.arch} is partly C and is not built across architectures: "
+            f"run this where official releases can be reached, or on a host that is {file.arch} itself."
+        )
+    else:
+        gomodule.build(part, recipe, work, arch=file.arch)
+
+
+def _packed(file: Wanted, built: Path, recipe: Programs | SourceFile) -> Path:
     """The released file made of built programs: an archive with upstream's layout, or a bare program."""
     match file.product:
         case "etcd":
@@ -213,13 +224,6 @@ def _packed(file: Wanted, built: Path, programs: tuple[str, ...]) -> Path:
         case _:
             return built / file.artifact
     archive = built / "archive"
+    programs = recipe.packages if isinstance(recipe, Programs) else ()
     release_archive.write(archive, {f"{top}{name}": built / name for name in programs})
     return archive
-
-
-def _publish(ledger: Ledger, file: Wanted, built: Path) -> None:
-    place = paths.mirror() / file.path
-    place.parent.mkdir(parents=True, exist_ok=True)
-    built.replace(place)
-    _set_mode(file)
-    ledger.record(file.path, origin=Origin.SOURCE, made_of=_made_of(file))

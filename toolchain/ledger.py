@@ -32,10 +32,10 @@ class Entry:
     modified: int
     """In nanoseconds."""
 
-
-def is_of_recipe(made_of: str, recipe: str) -> bool:
-    """Whether a built file was built by a recipe: its hash counts, wherever the recipe was then."""
-    return made_of.endswith(f", recipe {recipe}")
+    @property
+    def recipe(self) -> str | None:
+        """The hash of the recipe that it was built by, wherever that was then; None for a released file."""
+        return None if self.origin is Origin.UPSTREAM else self.made_of.rpartition(", recipe ")[2]
 
 
 class Ledger:

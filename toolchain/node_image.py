@@ -16,8 +16,9 @@ from toolchain import origin, paths
 from toolchain.command import ask, run
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
-from toolchain.from_source import build_times, debian
+from toolchain.from_source import debian
 from toolchain.progress import Part, Report
+from toolchain.providers import Door, Provider
 from toolchain.versions import tools
 
 _CHANGES = ('CMD ["/sbin/init"]', "STOPSIGNAL SIGRTMIN+3", "ENV container=podman")
@@ -109,19 +110,32 @@ def _make(report: Report, part: Part, engine: str, image: str) -> None:
     if other and _has(other, image):
         _copy(part, other, engine, image)
         return
-    if origin.of_images(_REGISTRY) is origin.Origin.UPSTREAM:
-        # crun, podman's default, refuses hosts that have both versions of cgroups; labs run on runc too.
-        runtime = ["--runtime", "runc"] if Path(engine).name == "podman" else []
-        pinned = paths.scratch() / f"Containerfile-{Path(engine).name}"
-        pinned.parent.mkdir(parents=True, exist_ok=True)
-        pinned.write_text(_with_pinned_base((machine_images.NODE_RECIPE / "Containerfile").read_text()))
-        try:
-            # docker looks for a file named Dockerfile.
-            run(part, [engine, *runtime, "build", "--file", pinned, "--tag", image, machine_images.NODE_RECIPE])
-        finally:
-            pinned.unlink()
-        return
-    build_times.announce(report, origin.why_images_are_built(_REGISTRY), ["node image"], how="from Debian packages")
+    door: Door[str] = Door(
+        releases=Provider(fetch=lambda image, _, part: _build(part, engine, image)),
+        sources=Provider(fetch=lambda image, _, part: _import(part, engine, image)),
+        release_of=lambda _: origin.pulled(_REGISTRY),
+        name_of=lambda _: "node image",
+        how="from Debian packages",
+    )
+    door.fetch(report, part, [image])
+
+
+def _build(part: Part, engine: str, image: str) -> None:
+    """From the Containerfile."""
+    # crun, podman's default, refuses hosts that have both versions of cgroups; labs run on runc too.
+    runtime = ["--runtime", "runc"] if Path(engine).name == "podman" else []
+    pinned = paths.scratch() / f"Containerfile-{Path(engine).name}"
+    pinned.parent.mkdir(parents=True, exist_ok=True)
+    pinned.write_text(_with_pinned_base((machine_images.NODE_RECIPE / "Containerfile").read_text()))
+    try:
+        # docker looks for a file named Dockerfile.
+        run(part, [engine, *runtime, "build", "--file", pinned, "--tag", image, machine_images.NODE_RECIPE])
+    finally:
+        pinned.unlink()
+
+
+def _import(part: Part, engine: str, image: str) -> None:
+    """From Debian packages."""
     root = paths.scratch() / f"node-image-{engine}.tar"
     try:
         debian.machine(part, root, packages=packages(), customise=machine_images.NODE_RECIPE / "customise.sh")

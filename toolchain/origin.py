@@ -10,6 +10,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from urllib.parse import urlsplit
@@ -47,42 +48,46 @@ def policy() -> Origin | None:
             raise ToolchainError(f"TOOLCHAIN={other!r}: must be `upstream`, `source`, or not set.")
 
 
-def of_release(url: str) -> Origin:
-    """Where to take a released file from; `url` stands for all files of its host.
+def permits(origin: Origin) -> bool:
+    """Whether TOOLCHAIN lets a file of this origin be used."""
+    return policy() in (None, origin)
 
-    Raises:
-        ToolchainError: the host's certificate is not trusted.
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """Where the official release of something is.
+
+    Args:
+        url: stands for all files of its host.
+        what: what the host has, in the plural.
+        accepted: answers beside success that show that the host is there.
     """
-    return policy() or (Origin.SOURCE if _unreachable(url, accepted=(404,)) else Origin.UPSTREAM)
+
+    url: str
+    what: str
+    accepted: tuple[int, ...]
+
+    def why_not(self) -> str | None:
+        """Why it is not taken from there, as the beginning of a sentence; None if it is. The host is asked once.
+
+        Raises:
+            ToolchainError: the host's certificate is not trusted.
+        """
+        if policy() is Origin.SOURCE:
+            return "TOOLCHAIN=source is set"
+        why = None if policy() is Origin.UPSTREAM else _unreachable(self.url, accepted=self.accepted)
+        return why and f"{self.what} at {urlsplit(self.url).hostname} cannot be reached ({why})"
 
 
-def of_images(registry: str) -> Origin:
-    """Where to take container images from, e.g. those of `registry.k8s.io`.
-
-    Raises:
-        ToolchainError: the registry's certificate is not trusted.
-    """
-    return policy() or (Origin.SOURCE if _unreachable(_api(registry), accepted=(401,)) else Origin.UPSTREAM)
+def released(url: str) -> Release:
+    """A released file, by its URL."""
+    return Release(url=url, what="Official releases", accepted=(404,))
 
 
-def why_release_is_built(url: str) -> str:
-    """Why `of_release` says source, as the beginning of a sentence."""
-    return _why(url, "Official releases at", accepted=(404,))
-
-
-def why_images_are_built(registry: str) -> str:
-    """Why `of_images` says source, as the beginning of a sentence."""
-    return _why(_api(registry), "Container images at", accepted=(401,))
-
-
-def _why(url: str, what: str, *, accepted: tuple[int, ...]) -> str:
-    if policy() is Origin.SOURCE:
-        return "TOOLCHAIN=source is set"
-    return f"{what} {urlsplit(url).hostname} cannot be reached ({_unreachable(url, accepted=accepted)})"
-
-
-def _api(registry: str) -> str:
-    return f"https://{'registry-1.docker.io' if registry == 'docker.io' else registry}/v2/"
+def pulled(registry: str) -> Release:
+    """The container images of a registry, e.g. `registry.k8s.io`."""
+    host = "registry-1.docker.io" if registry == "docker.io" else registry
+    return Release(url=f"https://{host}/v2/", what="Container images", accepted=(401,))
 
 
 @cache

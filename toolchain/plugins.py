@@ -72,14 +72,14 @@ def ensure(
     """
     in_use = {link.name for link in on_path().iterdir()} if on_path().exists() else set()
     official = _Official(report, cli, releases)
-    refused = set() if retry or origin.policy() is Origin.UPSTREAM else in_use
-    wants_official = origin.policy() is not Origin.SOURCE
+    refused = set() if retry or not origin.permits(Origin.SOURCE) else in_use
+    wants_official = origin.permits(Origin.UPSTREAM)
     needed = {
         executable
         for name, plugin in providers.items()
         if (executable := f"pulumi-resource-{name}") in refused or not (wants_official and official.has(name, plugin))
     }
-    if origin.policy() is Origin.SOURCE or not (cli.parent / _LANGUAGE_HOST).exists():
+    if not wants_official or not (cli.parent / _LANGUAGE_HOST).exists():
         needed.add(_LANGUAGE_HOST)
     _check(needed, official.problems)
     _link(on_path(), needed)
@@ -118,8 +118,8 @@ class _Official:
         url = f"{release_of(name, plugin.version, releases=self._releases)}/{file}"
         pin = plugin.archive.get(architecture())
         is_here = self._is_here(file, pin)
-        if not is_here and origin.of_release(url) is Origin.SOURCE:
-            self.problems[name] = origin.why_release_is_built(url)
+        if not is_here and (why := origin.released(url).why_not()):
+            self.problems[name] = why
             return False
         with self._report.part(f"Pulumi provider {name} {plugin.version}") as part:
             try:
@@ -132,7 +132,7 @@ class _Official:
                 raise
             except ToolchainError as error:
                 why = error.why if isinstance(error, DownloadError) else str(error)
-                if origin.policy() is Origin.UPSTREAM:
+                if not origin.permits(Origin.SOURCE):
                     raise ToolchainError(
                         f"The official Pulumi provider {name} {plugin.version} cannot be installed: {why}\n"
                         "TOOLCHAIN=upstream forbids stand-ins: unset it, or make the release reachable."
@@ -179,7 +179,7 @@ def _check(needed: set[str], problems: Mapping[str, str]) -> None:
             f"{', '.join(absent)}: this project has no stand-in for it, and {_reason(problems)} "
             "Run this where Pulumi's releases can be reached, without TOOLCHAIN=source."
         )
-    if needed and origin.policy() is Origin.UPSTREAM:
+    if needed and not origin.permits(Origin.SOURCE):
         raise ToolchainError(
             f"{', '.join(sorted(needed))}: there is no official one here, and TOOLCHAIN=upstream forbids stand-ins."
         )
@@ -200,7 +200,7 @@ def _link(links: Path, names: set[str]) -> None:
 
 
 def _reason(problems: Mapping[str, str]) -> str:
-    if origin.policy() is Origin.SOURCE:
+    if not origin.permits(Origin.UPSTREAM):
         return "TOOLCHAIN=source demands it."
     if problems:
         return f"the official ones cannot be had from here ({'; '.join(dict.fromkeys(problems.values()))})."

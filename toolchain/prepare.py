@@ -8,8 +8,8 @@ from config.versions import pins
 from toolchain import (
     apparmor,
     artifacts,
+    images,
     node_image,
-    origin,
     paths,
     plugins,
     pulumi_cli,
@@ -18,8 +18,6 @@ from toolchain import (
     vm_image,
 )
 from toolchain.errors import ToolchainError
-from toolchain.from_source import images
-from toolchain.origin import Origin
 from toolchain.progress import Report
 from toolchain.stack import Stack
 from toolchain.state import State
@@ -162,13 +160,7 @@ def _images_are_pulled(stack: Stack) -> bool:
 
 def _something_in_c_is_built() -> bool:
     """Whether runc or pause is still to be made here; a host is asked only for what is not there yet."""
-    runc, pause = pins().products["runc"], pins().images["pause"]
-    path = runc.path_of("runc", version=runc.default, arch=architecture())
-    needed = not (paths.mirror() / path).exists()
-    if needed and origin.of_release(f"https://{path}") is Origin.SOURCE:
-        return True
-    needed = not (paths.mirror() / pause.archive_path(architecture())).exists()
-    return needed and origin.of_images(pause.registry) is Origin.SOURCE
+    return artifacts.is_built("runc") or images.is_built("pause")
 
 
 def _known(kubernetes: str) -> str:

@@ -4,15 +4,18 @@ import os
 import re
 import shutil
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from toolchain import origin, paths
 from toolchain.command import ask
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
-from toolchain.from_source import build_times, gomodule, sources
+from toolchain.from_source import gomodule, sources
 from toolchain.origin import Origin
 from toolchain.progress import Part, Report
+from toolchain.providers import Door, Provider
 from toolchain.releases.download import download
 from toolchain.versions import architecture, tools
 
@@ -48,7 +51,7 @@ def ensure(report: Report, *, releases: str = RELEASES) -> Path:
             return command
         with exclusive(paths.locks() / "pulumi", what=f"installing Pulumi {version}", part=part):
             if not _serves(command):
-                _make(report, part, version, releases)
+                _door(releases).fetch(report, part, [version])
     return command
 
 
@@ -68,7 +71,7 @@ def _home(version: str) -> Path:
 
 def _on_path(version: str) -> Path | None:
     found = shutil.which("pulumi")
-    if not found or origin.policy() is Origin.SOURCE:
+    if not found or not origin.permits(Origin.UPSTREAM):
         return None
     command = Path(found).resolve()
     if not (command.parent / _LANGUAGE_HOST).exists():
@@ -86,26 +89,40 @@ def _serves(command: Path) -> bool:
     if not command.exists():
         return False
     official = (command.parent / _LANGUAGE_HOST).exists()
-    match origin.policy():
-        case Origin.UPSTREAM:
-            return official
-        case Origin.SOURCE:
-            return not official
-        case None:
-            return True
+    return origin.permits(Origin.UPSTREAM if official else Origin.SOURCE)
 
 
-def _make(report: Report, part: Part, version: str, releases: str) -> None:
-    arch, work = architecture(), paths.scratch() / f"pulumi-{version}"
+def _door(releases: str) -> Door[str]:
+    arch = architecture()
+
+    def url(version: str) -> str:
+        return f"{releases}/v{version}/{archive_name(version, arch)}"
+
+    def download_it(version: str, _: Report, part: Part) -> None:
+        with _new_home(version) as programs:
+            _download(part, version, url(version), tools().pulumi_archive[arch], programs)
+
+    def build_it(version: str, _: Report, part: Part) -> None:
+        with _new_home(version) as programs:
+            gomodule.build(part, sources.pulumi(version), programs, arch=arch)
+
+    return Door(
+        releases=Provider(fetch=download_it),
+        sources=Provider(fetch=build_it),
+        release_of=lambda version: origin.released(url(version)),
+        name_of=lambda _: "pulumi",
+        how="from its Go module",
+    )
+
+
+@contextmanager
+def _new_home(version: str) -> Iterator[Path]:
+    """A directory for the programs of a version, which gets to its place when they are complete."""
+    work = paths.scratch() / f"pulumi-{version}"
     shutil.rmtree(work, ignore_errors=True)
     programs = work / "bin"
     programs.mkdir(parents=True)
-    archive = f"{releases}/v{version}/{archive_name(version, arch)}"
-    if origin.of_release(archive) is Origin.UPSTREAM:
-        _download(part, version, archive, tools().pulumi_archive[arch], programs)
-    else:
-        build_times.announce(report, origin.why_release_is_built(archive), ["pulumi"], how="from its Go module")
-        gomodule.build(part, sources.pulumi(version), programs, arch=arch)
+    yield programs
     home = _home(version)
     shutil.rmtree(home, ignore_errors=True)
     home.parent.mkdir(parents=True, exist_ok=True)

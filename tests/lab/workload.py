@@ -11,7 +11,7 @@ from typing import Any
 from config.versions import pins
 from lab.cluster import Cluster
 from lab.polling import eventually
-from toolchain.from_source import images
+from toolchain import images
 from toolchain.progress import Report
 
 # Host ports are not part of the baseline that Pod Security enforces elsewhere.

@@ -130,7 +130,7 @@ def test_the_table_names_what_is_wrong_and_who_was_not_asked() -> None:
 
 
 def look(*paths: Path) -> list[str]:
-    """What look.sh prints for these files; other files of this host are left out."""
+    """What look.sh prints for these files; all others are left out."""
     script = Path(certs.__file__).with_name("look.sh")
     told = "".join(f"{path}\n" for path in paths)
     done = subprocess.run(["bash", script], input=told, capture_output=True, text=True, check=True)

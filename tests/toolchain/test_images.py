@@ -9,8 +9,8 @@ import pytest
 
 from config.artifacts import read_checksums
 from config.versions import Image, pins
-from toolchain import paths
-from toolchain.from_source import debian, gomodule, images
+from toolchain import images, paths
+from toolchain.from_source import debian, gomodule
 from toolchain.from_source.gomodule import Programs
 from toolchain.progress import Part, Report
 from toolchain.releases import registry

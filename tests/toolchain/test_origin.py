@@ -14,13 +14,13 @@ def _unset(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_answer_means_upstream_and_is_asked_for_once(upstream: Upstream) -> None:
     upstream.publish("kubelet", b"")
     url = f"{upstream.base_url}/kubelet"
-    assert origin.of_release(url) is Origin.UPSTREAM
-    assert origin.of_release(url) is Origin.UPSTREAM
+    assert origin.released(url).why_not() is None
+    assert origin.released(url).why_not() is None
     assert upstream.asked == [("HEAD", "kubelet", None)]
 
 
 def test_a_file_that_is_absent_is_for_the_download_to_report(upstream: Upstream) -> None:
-    assert origin.of_release(f"{upstream.base_url}/absent") is Origin.UPSTREAM
+    assert origin.released(f"{upstream.base_url}/absent").why_not() is None
 
 
 @pytest.mark.parametrize("status", [403, 407, 451, 502, 504])
@@ -30,25 +30,25 @@ def test_a_refusal_means_source_and_the_reason_is_known(
     monkeypatch.setattr(origin, "_PAUSES", (0.0, 0.0))
     upstream.failures[f"kubelet-{status}"] = [status] * 10
     url = f"{upstream.base_url}/kubelet-{status}"
-    assert origin.of_release(url) is Origin.SOURCE
-    assert origin.why_release_is_built(url).startswith(f"Official releases at 127.0.0.1 cannot be reached ({status} ")
+    assert (origin.released(url).why_not() or "").startswith(
+        f"Official releases at 127.0.0.1 cannot be reached ({status} "
+    )
 
 
 def test_nobody_there_means_source_and_the_reason_is_known() -> None:
-    assert origin.of_release("http://127.0.0.1:1/kubelet") is Origin.SOURCE
-    assert "(Connection refused)" in origin.why_release_is_built("http://127.0.0.1:1/kubelet")
+    assert "(Connection refused)" in (origin.released("http://127.0.0.1:1/kubelet").why_not() or "")
 
 
 def test_a_name_that_does_not_exist_means_source_and_the_reason_is_known() -> None:
-    assert origin.of_release("https://dl.invalid/kubelet") is Origin.SOURCE
-    said = origin.why_release_is_built("https://dl.invalid/kubelet")
+    said = origin.released("https://dl.invalid/kubelet").why_not()
+    assert said is not None
     assert said.startswith("Official releases at dl.invalid cannot be reached (")
 
 
 def test_a_host_that_takes_five_seconds_for_a_head_is_upstream(upstream: Upstream) -> None:
     upstream.publish("slow", b"")
     upstream.slow["HEAD", "slow"] = 5.0
-    assert origin.of_release(f"{upstream.base_url}/slow") is Origin.UPSTREAM
+    assert origin.released(f"{upstream.base_url}/slow").why_not() is None
 
 
 def test_a_host_that_is_there_and_does_not_answer_in_time_is_upstream(
@@ -57,7 +57,7 @@ def test_a_host_that_is_there_and_does_not_answer_in_time_is_upstream(
     monkeypatch.setattr(origin, "_PROBE_SECONDS", 0.2)
     upstream.publish("slower", b"")
     upstream.slow["HEAD", "slower"] = 30.0
-    assert origin.of_release(f"{upstream.base_url}/slower") is Origin.UPSTREAM
+    assert origin.released(f"{upstream.base_url}/slower").why_not() is None
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_host_that_limits_the_rate_is_upstream(upstream: Upstream, status: int
     path = f"limited-{status}-{'-'.join(headers)}"
     upstream.failures[path] = [status] * 10
     upstream.failure_headers = headers
-    assert origin.of_release(f"{upstream.base_url}/{path}") is Origin.UPSTREAM
+    assert origin.released(f"{upstream.base_url}/{path}").why_not() is None
 
 
 def test_a_gateway_that_has_no_answer_right_now_is_asked_again(
@@ -77,14 +77,14 @@ def test_a_gateway_that_has_no_answer_right_now_is_asked_again(
     monkeypatch.setattr(origin, "_PAUSES", (0.0, 0.0))
     upstream.publish("again", b"")
     upstream.failures["again"] = [503, 502]
-    assert origin.of_release(f"{upstream.base_url}/again") is Origin.UPSTREAM
+    assert origin.released(f"{upstream.base_url}/again").why_not() is None
 
 
 def test_a_storage_host_that_refuses_a_head_of_a_signed_url_is_upstream(upstream: Upstream) -> None:
     upstream.publish("storage", b"content")
     upstream.redirects["asset"] = f"{upstream.base_url}/storage"
     upstream.refused["HEAD", "storage"] = 403
-    assert origin.of_release(f"{upstream.base_url}/asset") is Origin.UPSTREAM
+    assert origin.released(f"{upstream.base_url}/asset").why_not() is None
     assert upstream.asked[-1][:2] == ("GET", "storage")
 
 
@@ -93,8 +93,10 @@ def test_the_environment_decides_without_asking(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch, demanded: Origin
 ) -> None:
     monkeypatch.setenv("TOOLCHAIN", demanded.value)
-    assert origin.of_release(f"{upstream.base_url}/demanded") is demanded
-    assert origin.of_images("registry.k8s.io") is demanded
+    why = {Origin.UPSTREAM: None, Origin.SOURCE: "TOOLCHAIN=source is set"}[demanded]
+    assert origin.released(f"{upstream.base_url}/demanded").why_not() == why
+    assert origin.pulled("registry.k8s.io").why_not() == why
+    assert [each for each in Origin if origin.permits(each)] == [demanded]
     assert upstream.asked == []
 
 

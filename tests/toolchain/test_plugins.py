@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 from upstream_server import Upstream
 
-from toolchain import origin, paths, plugins
+from toolchain import paths, plugins
 from toolchain.errors import ToolchainError
-from toolchain.origin import Origin
+from toolchain.origin import Release
 from toolchain.progress import Report
 from toolchain.releases.download import ChecksumError
 from toolchain.versions import Plugin, architecture
@@ -50,7 +50,7 @@ class Cli:
 def cli(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.delenv("TOOLCHAIN", raising=False)
     monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
-    monkeypatch.setattr(origin, "of_release", lambda url: Origin.UPSTREAM)
+    monkeypatch.setattr(Release, "why_not", lambda release: None)
     made = Cli(tmp_path)
     monkeypatch.setenv("PULUMI_HOME", str(made.home))
     return made
@@ -156,7 +156,7 @@ def test_another_user_installs_from_the_same_archive(
     files = ("ORIGINS.json", "SHA256SUMS", *(Path(path_of(name)).name for name in PROVIDERS))
     assert modes == {"plugins": 0o755, **dict.fromkeys(files, 0o644)}
     monkeypatch.setenv("PULUMI_HOME", str(cli.home.with_name("another home")))
-    monkeypatch.setattr(origin, "of_release", lambda url: Origin.SOURCE)
+    monkeypatch.setattr(Release, "why_not", lambda release: "it is away")
     upstream.asked.clear()
     ensure(cli, upstream)
     assert (cli.was_asked(), upstream.asked, in_use()) == (4, [], set())
@@ -236,8 +236,7 @@ def test_setup_asks_again_and_puts_the_stand_ins_away(cli: Cli, upstream: Upstre
 def test_a_host_that_cannot_be_reached_is_not_waited_for(
     cli: Cli, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(origin, "of_release", lambda url: Origin.SOURCE)
-    monkeypatch.setattr(origin, "why_release_is_built", lambda url: "Official releases at github.com are away")
+    monkeypatch.setattr(Release, "why_not", lambda release: "Official releases at github.com are away")
     assert "cannot be had from here (Official releases at github.com are away)." in ensure(cli, upstream)
     assert (cli.was_asked(), upstream.asked) == (0, [])
     assert in_use() == ALL

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from config.libvirt import LibvirtSettings
-from toolchain import apparmor, artifacts, node_image, paths, plugins, prepare, pulumi_cli, system, vm_image
+from toolchain import apparmor, artifacts, images, node_image, paths, plugins, prepare, pulumi_cli, system, vm_image
 from toolchain.errors import ToolchainError
-from toolchain.from_source import images
 from toolchain.progress import Report
 from toolchain.stack import Stack
 

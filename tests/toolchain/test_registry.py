@@ -13,9 +13,8 @@ import registry_server
 from registry_server import Registry
 
 from config.versions import Image, pins
-from toolchain import paths, system
+from toolchain import images, paths, system
 from toolchain.errors import ToolchainError
-from toolchain.from_source import images
 from toolchain.ledger import Ledger
 from toolchain.progress import Part, Report
 from toolchain.releases import registry

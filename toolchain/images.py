@@ -6,21 +6,24 @@ Pulled from their registries where these can be reached; elsewhere made here (`i
 import hashlib
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from config.versions import pins
 from toolchain import origin, paths
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
-from toolchain.from_source import build_times, debian, image_archive
+from toolchain.from_source import debian, image_archive
 from toolchain.from_source.image_recipes import RECIPES, foundation
-from toolchain.ledger import Ledger, is_of_recipe
+from toolchain.ledger import Ledger
 from toolchain.origin import Origin
 from toolchain.progress import Part, Report
+from toolchain.providers import Door, Provider
 from toolchain.releases import registry
 from toolchain.versions import architecture
 
+_Write = Callable[[Part, str, Path, str, Ledger], tuple[Origin, str]]
+"""Writes an image's archive, and returns what the ledger is to say of it."""
 _IMPORTS = re.compile(r"(?m)^from (toolchain[\w.]*) import (.+)\n")
 
 
@@ -42,11 +45,7 @@ def ensure(report: Report, features: Collection[str], *, arch: str | None = None
             part.found()
             return
         with exclusive(paths.locks() / "mirror", what="filling the artifact mirror", part=part):
-            missing = _missing(ledger, features, arch)
-            _announce(report, missing)
-            for name in missing:
-                part.say(name)
-                _fill(report, part, ledger, name, arch)
+            _door(ledger, arch).fetch(report, part, _missing(ledger, features, arch))
 
 
 def are_pulled(features: Collection[str], arch: str) -> bool:
@@ -55,18 +54,29 @@ def are_pulled(features: Collection[str], arch: str) -> bool:
     Raises:
         ToolchainError: the certificate of a registry is not trusted.
     """
-    registries = {pins().images[name].registry for name in _missing(Ledger(paths.mirror()), features, arch)}
-    return any(origin.of_images(of) is Origin.UPSTREAM for of in sorted(registries))
+    ledger = Ledger(paths.mirror())
+    door = _door(ledger, arch)
+    return any(door.is_released(name) for name in _missing(ledger, features, arch))
 
 
-def _announce(report: Report, names: list[str]) -> None:
-    reasons: dict[str, list[str]] = {}
-    for name in names:
-        registry = pins().images[name].registry
-        if origin.of_images(registry) is Origin.SOURCE:
-            reasons.setdefault(origin.why_images_are_built(registry), []).append(name)
-    for why, made in reasons.items():
-        build_times.announce(report, why, made, how="from Go modules and Debian packages")
+def is_built(name: str) -> bool:
+    """Whether an image, for this machine's architecture, is still to be made here.
+
+    Raises:
+        ToolchainError: the registry's certificate is not trusted.
+    """
+    ledger, arch = Ledger(paths.mirror()), architecture()
+    return not _serves(ledger, name, arch) and not _door(ledger, arch).is_released(name)
+
+
+def _door(ledger: Ledger, arch: str) -> Door[str]:
+    return Door(
+        releases=_provider(_pull, ledger, arch),
+        sources=_provider(_make, ledger, arch),
+        release_of=lambda name: origin.pulled(pins().images[name].registry),
+        name_of=lambda name: name,
+        how="from Go modules and Debian packages",
+    )
 
 
 def _missing(ledger: Ledger, features: Collection[str], arch: str) -> list[str]:
@@ -76,16 +86,12 @@ def _missing(ledger: Ledger, features: Collection[str], arch: str) -> list[str]:
 def _serves(ledger: Ledger, name: str, arch: str) -> bool:
     image = pins().images[name]
     entry = ledger.entry(image.archive_path(arch))
-    if entry is None or origin.policy() not in (None, entry.origin):
+    if entry is None or not origin.permits(entry.origin):
         return False
-    if entry.origin is Origin.SOURCE:
-        return is_of_recipe(entry.made_of, _recipe(name))
+    if entry.recipe is not None:
+        return entry.recipe == _recipe(name)
     # An archive that was pulled before the pin was there, or by another one, is pulled again.
     return image.digest is None or registry.digest_in(entry.made_of) == image.digest
-
-
-def _made_of(name: str) -> str:
-    return f"toolchain/from_source/image_recipes/{RECIPES[name].code.name}, recipe {_recipe(name)}"
 
 
 def _recipe(name: str) -> str:
@@ -109,29 +115,41 @@ def _without_places(code: str) -> str:
     return before + "".join([*block, *others[2::3]])
 
 
-def _fill(report: Report, whole: Part, ledger: Ledger, name: str, arch: str) -> None:
+def _provider(write: _Write, ledger: Ledger, arch: str) -> Provider[str]:
+    """A provider of archives in the mirror, by the names of their images."""
+
+    def fetch(name: str, report: Report, whole: Part) -> None:
+        image, work = pins().images[name], paths.scratch() / f"image-{name}"
+        path = image.archive_path(arch)
+        place = paths.mirror() / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        unfinished = work / "archive.tar"
+        whole.say(name)
+        with report.part(f"image {image.reference}", of=whole) as part:
+            by, made_of = write(part, name, unfinished, arch, ledger)
+            unfinished.replace(place)
+            ledger.record(path, origin=by, made_of=made_of)
+        shutil.rmtree(work)
+
+    return Provider(fetch=fetch)
+
+
+def _pull(part: Part, name: str, archive: Path, arch: str, ledger: Ledger) -> tuple[Origin, str]:
     image = pins().images[name]
-    path = image.archive_path(arch)
-    place = paths.mirror() / path
-    place.parent.mkdir(parents=True, exist_ok=True)
-    work = paths.scratch() / f"image-{name}"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    unfinished = work / "archive.tar"
-    with report.part(f"image {image.reference}", of=whole) as part:
-        if origin.of_images(image.registry) is Origin.UPSTREAM:
-            # Without a pin, the digest of the first pull is locked.
-            locked = registry.digest_in(ledger.source(path) or "")
-            digest = registry.pull(part, image, unfinished, arch, digest=image.digest or locked)
-            made_of, by = registry.pinned_reference(image, digest), Origin.UPSTREAM
-        else:
-            if arch != architecture():
-                raise ToolchainError(
-                    f"The image {image.reference} for {arch} can only be pulled, and {image.registry} cannot be "
-                    f"reached: run this where it can, or on a host that is {arch} itself."
-                )
-            image_archive.write(unfinished, RECIPES[name].make(part, image.reference, work, arch))
-            made_of, by = _made_of(name), Origin.SOURCE
-        unfinished.replace(place)
-        ledger.record(path, origin=by, made_of=made_of)
-    shutil.rmtree(work)
+    # Without a pin, the digest of the first pull is locked.
+    locked = registry.digest_in(ledger.source(image.archive_path(arch)) or "")
+    digest = registry.pull(part, image, archive, arch, digest=image.digest or locked)
+    return Origin.UPSTREAM, registry.pinned_reference(image, digest)
+
+
+def _make(part: Part, name: str, archive: Path, arch: str, _: Ledger) -> tuple[Origin, str]:
+    image, recipe = pins().images[name], RECIPES[name]
+    if arch != architecture():
+        raise ToolchainError(
+            f"The image {image.reference} for {arch} can only be pulled, and {image.registry} cannot be reached: run "
+            f"this where it can, or on a host that is {arch} itself."
+        )
+    image_archive.write(archive, recipe.make(part, image.reference, archive.parent, arch))
+    return Origin.SOURCE, f"toolchain/from_source/image_recipes/{recipe.code.name}, recipe {_recipe(name)}"
