@@ -22,6 +22,8 @@ from components.etcd_snapshots import EtcdSnapshots
 from components.nodes import NodeRegistration, RemovedWorkers
 from components.pki import Pki, PkiArgs
 from components.readiness import Readiness, ReadinessArgs
+from components.rotation_record import rotation_record
+from components.rotations import RotationArgs, RotationSteps
 from components.worker import Worker, WorkerArgs
 from config.machines import Role
 
@@ -33,6 +35,8 @@ def hard_way(site: Site) -> Cluster:
     members = [machines[spec.name] for spec in lab.etcd_members]
     balancing, extra = lab.settings.load_balancing, lab.settings.extra_flags
 
+    # A lab that never rotated a key has no record.
+    record = [rotation_record("rotation-record", lab.rotations, after(*substrate.checks))] if lab.rotations else []
     pki = Pki(
         "pki",
         PkiArgs(
@@ -47,12 +51,16 @@ def hard_way(site: Site) -> Cluster:
             calico=lab.calico,
             api_service=str(lab.network.api_service),
             cluster_domain=lab.network.cluster_domain,
+            rotations=lab.rotations,
         ),
-        after(*substrate.checks),
+        after(*substrate.checks, *record),
     )
     hosts = prepare_hosts(site, not_before=pki.kubernetes.not_before)
     encryption = Encryption(
-        "encryption", provider=lab.settings.encryption, after=[hosts[machine.name] for machine in controllers]
+        "encryption",
+        provider=lab.settings.encryption,
+        after=[*(hosts[machine.name] for machine in controllers), *record],
+        rotation=lab.rotations["encryption-key"],
     )
     etcd = Etcd(
         "etcd",
@@ -138,6 +146,16 @@ def hard_way(site: Site) -> Cluster:
             f"{worker.name}-registration", worker, controllers[0], after(node.kubelet, *network), was_child_of=node
         )
         nodes += [runtime, registration]
+    rotation_steps: list[pulumi.Resource] = []
+    if lab.rotations:
+        args = RotationArgs(
+            rotations=lab.rotations,
+            controller=controllers[0],
+            workers=workers,
+            service_accounts=pki.service_accounts.public,
+            provider=lab.settings.encryption,
+        )
+        rotation_steps = RotationSteps("rotations", args, after(control_plane, *entrance, dns, *nodes)).steps
     readiness = Readiness(
         "readiness",
         ReadinessArgs(
@@ -147,7 +165,7 @@ def hard_way(site: Site) -> Cluster:
             endpoint=site.endpoint,
             network=lab.network,
         ),
-        after(*nodes, membership, *host_tables, kubelet_access, dns),
+        after(*nodes, membership, *host_tables, kubelet_access, dns, *rotation_steps),
     )
     return Cluster(
         ca_certificate=pki.kubernetes.certificate,

@@ -1,4 +1,4 @@
-"""The commands for a running lab: status, certs, drift, repair, snapshot, restore, replace, drill, search, cis."""
+"""The commands for a running lab: status, certs, rotate, drift, repair, snapshot, restore, replace, drill ..."""
 
 import contextlib
 import json
@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 from cli import stacks
 from cli.lab import insist_by_variable, insist_option
 from config.errors import UserError
+from config.rotations import SUBJECTS
 from toolchain.stack import Stack
 
 # What each command needs is imported in it: the other commands start sooner, and load nothing that builds programs.
@@ -83,6 +84,23 @@ def certs(ctx: click.Context, *, as_json: bool) -> int:
         return NOT_ASKED
     print(found.json() if as_json else "\n".join(certificates.lines(found)))
     return found.exit_code
+
+
+@stacks.command()
+@click.argument("subjects", nargs=-1, metavar="[KEY]...", type=click.Choice(SUBJECTS))
+@click.option("--stage", "one_stage", is_flag=True, help="Do the next stage, and end.")
+@click.option("--preview", is_flag=True, help="Show what the next stage would change, and change nothing.")
+def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool, preview: bool) -> int:
+    """Replace keys without an interruption: docs/certificates.md.
+
+    KEY is one or more of encryption-key, service-accounts, leaves, ca, etcd-ca, front-proxy-ca. Without a KEY it
+    continues the rotation that is not finished.
+    """
+    from live import rotate as rotating
+
+    if preview:
+        return rotating.preview(stack, subjects)
+    return rotating.rotate(stack, subjects, one_stage=one_stage)
 
 
 @stacks.command()

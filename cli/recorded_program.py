@@ -86,6 +86,8 @@ def record(stack: Stack) -> list[Made]:
     """
     lab = settings_file.lab_of(stack.settings_file, stack.project)
     config = {"gcp:project": stack.gcp_project or "a-project", f"{stack.project}:lab": json.dumps(lab or {})}
+    if rotated := settings_file.rotations_of(stack.settings_file, stack.project):
+        config[f"{stack.project}:rotations"] = json.dumps(rotated)
     try:
         with _recorded() as made:
             without_engine.run(

@@ -31,6 +31,7 @@ from config.settings import Network
 
 _PKI = "/etc/kubernetes/pki"
 _CONFIG = "/etc/kubernetes/config"
+_ISSUING_CA = "issuing-ca.crt"
 _ADMIN_CONF = "/etc/kubernetes/admin.conf"
 AUDIT_POLICY = f"{_CONFIG}/audit-policy.yaml"
 AUDIT_LOGS = "/var/log/kubernetes"
@@ -91,6 +92,9 @@ class ControlPlane(Component):
         manager = _client_files("kube-controller-manager", args.pki.kube_controller_manager, args)
         # The CA's key: the controller manager signs certificate requests with it.
         manager += [_key("ca.key", args.pki.kubernetes.key)]
+        if args.pki.kubernetes.is_rotating:
+            # ca.crt has two certificates then, and it must be given the one.
+            manager += [_public(_ISSUING_CA, args.pki.kubernetes.issuing_certificate)]
         scheduler = _client_files("kube-scheduler", args.pki.kube_scheduler, args)
         scheduler += [File(path=f"{_CONFIG}/kube-scheduler.yaml", content=scheduler_configuration(), mode="0600")]
         # All three serve TLS, and read the CAs of their clients when they start.
@@ -252,7 +256,7 @@ def controller_manager_flags(args: ControlPlaneArgs) -> Flags:
         "use-service-account-credentials": True,
         "service-account-private-key-file": f"{_PKI}/service-accounts.key",
         "root-ca-file": f"{_PKI}/ca.crt",
-        "cluster-signing-cert-file": f"{_PKI}/ca.crt",
+        "cluster-signing-cert-file": f"{_PKI}/{_ISSUING_CA if args.pki.kubernetes.is_rotating else 'ca.crt'}",
         "cluster-signing-key-file": f"{_PKI}/ca.key",
         "cluster-cidr": str(args.network.pods),
         "service-cluster-ip-range": str(args.network.services),

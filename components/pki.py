@@ -7,7 +7,7 @@ Source: https://kubernetes.io/docs/setup/best-practices/certificates/
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pulumi
 import pulumi_tls as tls
@@ -15,6 +15,7 @@ import pulumi_tls as tls
 from components.component import Component
 from config.calico import CalicoSettings
 from config.machines import MachineSpec
+from config.rotations import NEVER, Rotation, Rotations
 from config.settings import PkiSettings
 
 CLIENT = ("client_auth",)
@@ -51,6 +52,7 @@ class PkiArgs:
     calico: whether Calico needs certificates, and for which datastore.
     api_service: the first service address.
     cluster_domain: the DNS domain of the cluster.
+    rotations: how far those of the keys are.
     """
 
     settings: PkiSettings
@@ -64,32 +66,69 @@ class PkiArgs:
     calico: CalicoSettings | None
     api_service: str
     cluster_domain: str
+    rotations: Rotations = field(default_factory=Rotations)
 
 
 class CertificateAuthority:
-    """A self-signed CA, which issues certificates."""
+    """A self-signed CA, which issues certificates. While it is rotated, a second one is trusted beside it.
 
-    def __init__(self, name: str, common_name: str, settings: PkiSettings, opts: pulumi.ResourceOptions) -> None:
+    Attributes:
+        key: of the CA that issues, PEM, secret.
+        issuing_certificate: of the same.
+        certificate: of all that are trusted, PEM; the one that issues first.
+        is_rotating: whether these are two.
+        not_before: when the newest begins to be valid.
+        not_after: when the one that issues ends.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        common_name: str,
+        settings: PkiSettings,
+        opts: pulumi.ResourceOptions,
+        *,
+        rotation: Rotation = NEVER,
+        leaves: int = 0,
+    ) -> None:
+        """Make a CA.
+
+        Args:
+            name: of its resources.
+            common_name: its CN.
+            settings: algorithm and validity.
+            opts: of its resources.
+            rotation: of its key.
+            leaves: how often the keys of all leaves were rotated.
+        """
         self._name = name
         self._settings = settings
         self._opts = opts
-        key = private_key(name, settings.algorithm, self._opts)
-        self._cert = tls.SelfSignedCert(
+        # With another CA its leaves get other keys, too.
+        self._leaves = leaves + rotation.active
+        made = {number: self._made(rotated(name, number), common_name) for number in rotation.generations}
+        self.subject = f"CN={common_name}"
+        self.key, issuing = made[rotation.active]
+        self.issuing_certificate = issuing.cert_pem
+        self.certificate = bundle([certificate.cert_pem for _, certificate in made.values()])
+        self.is_rotating = len(made) > 1
+        self.not_before = made[rotation.count][1].validity_start_time
+        self.not_after = issuing.validity_end_time
+
+    def _made(self, name: str, common_name: str) -> tuple[pulumi.Output[str], tls.SelfSignedCert]:
+        key = private_key(name, self._settings.algorithm, self._opts)
+        certificate = tls.SelfSignedCert(
             name,
             private_key_pem=key.private_key_pem,
             is_ca_certificate=True,
             set_subject_key_id=True,
             subject=tls.SelfSignedCertSubjectArgs(common_name=common_name, organization="Kubernetes The Hard Way"),
             allowed_uses=["cert_signing", "crl_signing", "digital_signature"],
-            validity_period_hours=settings.ca_validity_hours,
-            early_renewal_hours=min(settings.early_renewal_hours, settings.ca_validity_hours - 1),
+            validity_period_hours=self._settings.ca_validity_hours,
+            early_renewal_hours=min(self._settings.early_renewal_hours, self._settings.ca_validity_hours - 1),
             opts=self._opts,
         )
-        self.subject = f"CN={common_name}"
-        self.key = key.private_key_pem
-        self.certificate = self._cert.cert_pem
-        self.not_before = self._cert.validity_start_time
-        self.not_after = self._cert.validity_end_time
+        return key.private_key_pem, certificate
 
     def issue(
         self,
@@ -102,7 +141,7 @@ class CertificateAuthority:
         ip_addresses: Sequence[pulumi.Input[str]] = (),
     ) -> Certificate:
         """A certificate of this CA, with a key of its own."""
-        key = private_key(name, self._settings.algorithm, self._opts)
+        key = private_key(rotated(name, self._leaves), self._settings.algorithm, self._opts)
         request = tls.CertRequest(
             name,
             private_key_pem=key.private_key_pem,
@@ -115,7 +154,7 @@ class CertificateAuthority:
             name,
             cert_request_pem=request.cert_request_pem,
             ca_private_key_pem=self.key,
-            ca_cert_pem=self.certificate,
+            ca_cert_pem=self.issuing_certificate,
             allowed_uses=["digital_signature", "key_encipherment", *uses],
             set_subject_key_id=True,
             validity_period_hours=self._settings.validity_hours,
@@ -177,14 +216,27 @@ class Pki(Component):
         kubelets, etcd_members: machine name -> certificate.
         calico: who Calico is, where it is the pod network; else None.
         load_balancer: the self-signed one of the lab's domain, where TLS is terminated; else None.
-        service_accounts: the key pair that signs and verifies service account tokens.
+        service_accounts: the key that signs service account tokens, and the public keys that verify them.
     """
 
     def __init__(self, name: str, args: PkiArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("Pki", name, opts)
-        self.kubernetes = CertificateAuthority(f"{name}-kubernetes-ca", "kubernetes-ca", args.settings, self.child())
-        self.etcd = CertificateAuthority(f"{name}-etcd-ca", "etcd-ca", args.settings, self.child())
-        self.front_proxy = CertificateAuthority(f"{name}-front-proxy-ca", "front-proxy-ca", args.settings, self.child())
+        leaves = args.rotations["leaves"].active
+        self.kubernetes, self.etcd, self.front_proxy = (
+            CertificateAuthority(
+                f"{name}-{common_name}",
+                common_name,
+                args.settings,
+                self.child(),
+                rotation=args.rotations[subject],
+                leaves=leaves,
+            )
+            for common_name, subject in (
+                ("kubernetes-ca", "ca"),
+                ("etcd-ca", "etcd-ca"),
+                ("front-proxy-ca", "front-proxy-ca"),
+            )
+        )
 
         self.admin = self.kubernetes.issue(
             f"{name}-admin", common_name="admin", organization="system:masters", uses=CLIENT
@@ -264,12 +316,18 @@ class Pki(Component):
         )
         self.calico = CalicoIdentities.issue(name, args.calico, self.kubernetes, self.etcd) if args.calico else None
         self.load_balancer = (
-            self_signed(f"{name}-load-balancer", args.domain, args.settings, self.child())
+            self_signed(f"{name}-load-balancer", args.domain, args.settings, self.child(), leaves=leaves)
             if args.terminates and args.domain
             else None
         )
-        pair = private_key(f"{name}-service-accounts", args.settings.algorithm, self.child())
-        self.service_accounts = KeyPair(private_key=pair.private_key_pem, public=pair.public_key_pem)
+        pairs = [
+            private_key(rotated(f"{name}-service-accounts", number), args.settings.algorithm, self.child())
+            for number in args.rotations["service-accounts"].generations
+        ]
+        # The first signs; the API server verifies with each key of the file.
+        self.service_accounts = KeyPair(
+            private_key=pairs[0].private_key_pem, public=bundle([pair.public_key_pem for pair in pairs])
+        )
         self.register_outputs({})
 
     def certificates(self) -> pulumi.Output[list[dict[str, str]]]:
@@ -306,9 +364,23 @@ def certificate_rows(
     return pulumi.Output.all(*rows).apply(list)
 
 
-def self_signed(name: str, domain: str, settings: PkiSettings, opts: pulumi.ResourceOptions) -> Certificate:
+def rotated(name: str, number: int) -> str:
+    """The name of a key's resource after so many rotations: another resource is another key."""
+    return f"{name}-rotated-{number}" if number else name
+
+
+def bundle(blocks: Sequence[pulumi.Output[str]]) -> pulumi.Output[str]:
+    """PEM blocks one after the other; one as it is."""
+    if len(blocks) == 1:
+        return blocks[0]
+    return pulumi.Output.all(*blocks).apply(lambda known: "".join(f"{each.rstrip()}\n" for each in known))
+
+
+def self_signed(
+    name: str, domain: str, settings: PkiSettings, opts: pulumi.ResourceOptions, *, leaves: int = 0
+) -> Certificate:
     """A self-signed server certificate: clients must trust the certificate itself."""
-    key = private_key(name, settings.algorithm, opts)
+    key = private_key(rotated(name, leaves), settings.algorithm, opts)
     certificate = tls.SelfSignedCert(
         name,
         private_key_pem=key.private_key_pem,

@@ -15,12 +15,24 @@ from typing import Any
 import pulumi
 from pulumi.runtime.config import CONFIG
 
-from config import checks, choices, container_engine, kubeadm, machine_database, machine_images, paths, trust
+from config import (
+    checks,
+    choices,
+    container_engine,
+    kubeadm,
+    machine_database,
+    machine_images,
+    paths,
+    rotations,
+    trust,
+)
 from config.artifacts import UPSTREAM, ArtifactSource, read_checksums
 from config.calico import CalicoSettings, kernel_modules
 from config.machines import MachineSpec, Role
 from config.own_machines import OwnMachine
 from config.problems import ConfigError, Problem
+from config.rotations import KEY as ROTATIONS
+from config.rotations import Rotations
 from config.settings import LabSettings, Network, planned, readable, versions_of
 from config.substrates import SUBSTRATES
 
@@ -49,6 +61,9 @@ class Lab:
     """Machine name -> how it is reached, on the substrate `machines`."""
     trusted: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Host -> its public keys, as `./hardway trust` pinned them; see `trust`."""
+
+    rotations: Rotations = field(default_factory=Rotations)
+    """How far the rotations of its keys are."""
 
     @property
     def network(self) -> Network:
@@ -102,26 +117,37 @@ def load() -> Lab:
     Raises:
         ConfigError: with all that is wrong.
     """
-    given = pulumi.Config(PROJECT).get("lab")
-    try:
-        document = json.loads(given) if given else {}
-    except json.JSONDecodeError:
-        # A plain word, where a map should be.
-        document = given
+    document = _value("lab", {})
     known = [
         Problem((key,), "unknown key", f"the lab's keys stand below {PROJECT}:lab")
         for key in CONFIG.get()
-        if key.startswith(f"{PROJECT}:") and key != f"{PROJECT}:lab"
+        if key.startswith(f"{PROJECT}:") and key not in (f"{PROJECT}:lab", f"{PROJECT}:{ROTATIONS}")
     ]
     substrate = SUBSTRATES.get(str(document.get("substrate"))) if isinstance(document, dict) else None
     for key, (what, fix) in substrate.required.items() if substrate else ():
         if not CONFIG.get().get(key):
             known.append(Problem((key,), what, fix.format(stack=pulumi.get_stack())))
-    return parse(pulumi.get_stack(), document, known)
+    return parse(pulumi.get_stack(), document, known, rotated=_value(ROTATIONS, None))
 
 
-def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
+def _value(key: str, default: Any) -> Any:
+    """What the configuration has for a key."""
+    given = pulumi.Config(PROJECT).get(key)
+    try:
+        return json.loads(given) if given else default
+    except json.JSONDecodeError:
+        # A plain word, where a map should be.
+        return given
+
+
+def parse(stack: str, document: Any, known: Sequence[Problem] = (), *, rotated: Any = None) -> Lab:
     """Make a Lab of a stack's name and its `lab` value (see `LabSettings`); report it with the problems known already.
+
+    Args:
+        stack: its name.
+        document: the value of the key `lab`.
+        known: problems.
+        rotated: the value of the key `rotations`.
 
     Raises:
         ConfigError: with all that is wrong: values that do not fit their key, and values that do not fit each other.
@@ -142,7 +168,11 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
     if unreadable_hosts and not any(_covers(bad, "lab.machines.database") for bad in unreadable):
         problems += unreadable_hosts
         unreadable.add("lab.machines.database")
-    problems = [*known, *problems]
+    keys, wrong_rotations = rotations.parse(rotated)
+    if keys and settings.bootstrap == "kubeadm":
+        what, fix = "not for a lab of kubeadm", "remove it: kubeadm issues the certificates (docs/certificates.md)"
+        wrong_rotations = [*wrong_rotations, Problem((ROTATIONS,), what, fix)]
+    problems = [*known, *wrong_rotations, *problems]
     for problem in [*unplaced, *checks.run(stack, settings, machines)]:
         # A finding that rests on a value which could not be read in the first place would only mislead.
         if not any(_covers(bad, key) for bad in unreadable for key in problem.keys):
@@ -162,6 +192,7 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = ()) -> Lab:
         arch=settings.traits.arch(settings),
         own_machines=own,
         trusted=trust.read(stack) if own else {},
+        rotations=keys,
     )
 
 

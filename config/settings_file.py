@@ -1,11 +1,15 @@
 """The settings file of a stack, read as Pulumi reads it: the tool chain's way to what the program gets from Pulumi."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from config.errors import UserError
+from config.rotations import KEY as ROTATIONS
+from config.rotations import Rotations, parse
+from config.whole_file import write_whole
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -57,6 +61,56 @@ def lab_of(file: Path, project: str) -> Any:
             f"  Write {keys[0]} alone."
         )
     return config[keys[0]] if keys else None
+
+
+def rotations_of(file: Path, project: str) -> Any:
+    """What a settings file says about rotations of keys; None where it says nothing."""
+    config = _mapping(_mapping(yaml.safe_load(file.read_text())).get("config"))
+    return config.get(f"{project}:{ROTATIONS}", config.get(ROTATIONS))
+
+
+def write_rotations(file: Path, project: str, rotations: Rotations) -> None:
+    """Write the rotations into a settings file, as one line; all else, comments too, stays.
+
+    Raises:
+        UserError: the file is written in a way that has no place for the line. It is as it was.
+    """
+    text = file.read_text()
+    flow = ", ".join(f"{subject}: {stage}" for subject, stage in rotations.written().items())
+    line = f"{project}:{ROTATIONS}: {{{flow}}}"
+    before = re.search(rf"^([ \t]+)(?:{re.escape(project)}:)?{ROTATIONS}:.*$", text, re.M)
+    opening = re.search(r"^config:[ \t]*(?:#.*)?\n(?:[ \t]*(?:#.*)?\n)*([ \t]+)", text, re.M)
+    if before:
+        changed = f"{text[: before.start()]}{before[1]}{line}{text[before.end() :]}"
+    elif opening:
+        at = text.index("\n", opening.start()) + 1
+        changed = f"{text[:at]}{opening[1]}{line}\n{text[at:]}"
+    elif "config" not in _mapping(yaml.safe_load(text)):
+        changed = f"{text.rstrip()}\n\nconfig:\n  {line}\n".lstrip()
+    else:
+        changed = text
+    if not _differs_only_in_rotations(text, changed, project, rotations):
+        raise UserError(
+            f"{file.name} is written in a way that `hardway rotate` cannot add a line to; nothing was changed.\n"
+            f"  Write below config:, then run the same command again:\n  {line}"
+        )
+    write_whole(file, changed.encode(), mode=file.stat().st_mode & 0o777)
+
+
+def _differs_only_in_rotations(before: str, after: str, project: str, wanted: Rotations) -> bool:
+    keys = (f"{project}:{ROTATIONS}", ROTATIONS)
+
+    def others(text: str) -> dict[str, Any]:
+        document = _mapping(yaml.safe_load(text))
+        config = {key: value for key, value in _mapping(document.get("config")).items() if key not in keys}
+        return {**document, "config": config}
+
+    try:
+        config = _mapping(_mapping(yaml.safe_load(after)).get("config"))
+        found, problems = parse(config.get(keys[0], config.get(keys[1])))
+        return others(before) == others(after) and not problems and found == wanted
+    except yaml.YAMLError:
+        return False
 
 
 def text_of(file: Path, key: str) -> str:

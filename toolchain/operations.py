@@ -21,6 +21,7 @@ from toolchain import (
     older_labs,
     orphans,
     paths,
+    rotations,
     stack_lock,
     state,
     version_changes,
@@ -60,6 +61,7 @@ def check_settings(stack: Stack) -> None:
 
 def _check_changes(deployment: Mapping[str, Any], stack: Stack) -> None:
     choices.check(deployment, stack)
+    rotations.check(deployment, stack)
     version_changes.check(deployment, stack)
 
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from config import container_engine, machine_database, settings_file
+from config import container_engine, machine_database, rotations, settings_file
 from config.choices import choices_of
 from config.libvirt import LibvirtSettings
+from config.rotations import Rotations
 from config.settings import LabSettings, Network, PkiSettings, features, planned, readable, versions_of
 from config.substrates import NO_TRAITS, SUBSTRATES, Traits
 from config.versions import pins
@@ -37,6 +38,7 @@ class Stack:
         early_renewal_hours: how long before its end `up` renews a certificate.
         timeout_factor: what every deadline is multiplied by.
         addresses: machine -> host and port of its SSH server, of those that can be reached directly and are known.
+        rotations: how far the rotations of its keys are; None where that cannot be read.
         nodes, pods: the ranges of its machines and of its pods.
     """
 
@@ -56,6 +58,7 @@ class Stack:
     early_renewal_hours: int = PkiSettings().early_renewal_hours
     timeout_factor: int = 1
     addresses: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    rotations: Rotations | None = field(default_factory=Rotations)
     nodes: str = str(Network().nodes)
     pods: str = str(Network().pods)
 
@@ -95,6 +98,7 @@ def read(name: str) -> Stack:
     document = settings_file.lab_of(file, project)
     # What is wrong is reported by the program.
     settings, problems = readable({} if document is None else document)
+    rotated, wrong_rotations = rotations.parse(settings_file.rotations_of(file, project))
     is_known = not any(problem.keys[0] == "lab.substrate" for problem in problems)
     return Stack(
         name=name,
@@ -113,6 +117,7 @@ def read(name: str) -> Stack:
         early_renewal_hours=settings.pki.early_renewal_hours,
         timeout_factor=settings.timeout_factor,
         addresses={} if problems else _addresses(name, settings),
+        rotations=None if wrong_rotations else rotated,
         nodes=str(settings.network.nodes),
         pods=str(settings.network.pods),
     )

@@ -234,13 +234,20 @@ def shipped_stacks() -> list[str]:
     return sorted(AS_SHIPPED)
 
 
-def run_program(stack: str, lab: Any, *, preview: bool = False) -> Run:
-    """Run __main__.py for a stack whose `lab` value is given."""
+def run_program(stack: str, lab: Any, *, preview: bool = False, rotations: Any = None) -> Run:
+    """Run __main__.py for a stack whose `lab` value is given, and how far the rotations of its keys are."""
 
-    return run(without_engine.project_program, stack=stack, lab=lab, preview=preview)
+    return run(without_engine.project_program, stack=stack, lab=lab, preview=preview, rotations=rotations)
 
 
-def run(program: Callable[[], None], *, stack: str = "unit", lab: Any = None, preview: bool = False) -> Run:
+def run(
+    program: Callable[[], None],
+    *,
+    stack: str = "unit",
+    lab: Any = None,
+    preview: bool = False,
+    rotations: Any = None,
+) -> Run:
     """Run a program."""
     monitor = _Monitor(preview=preview)
 
@@ -257,7 +264,11 @@ def run(program: Callable[[], None], *, stack: str = "unit", lab: Any = None, pr
         project="hardway",
         stack=stack,
         preview=preview,
-        config={"gcp:project": "a-project", "hardway:lab": json.dumps(lab)},
+        config={
+            "gcp:project": "a-project",
+            "hardway:lab": json.dumps(lab),
+            **({"hardway:rotations": json.dumps(rotations)} if rotations is not None else {}),
+        },
         executor=_Immediately(),
     )
 

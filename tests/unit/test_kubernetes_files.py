@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.encryption import encryption_configuration
+from components.encryption import encryption_configuration, named_keys
 from components.kubeconfigs import render
 from unit.mocked_engine import Run, ed25519_pem, lab_of, run_program, seed_of
 
@@ -81,7 +81,7 @@ def test_any_name_is_read_from_a_kubeconfig_as_it_was_written(cluster: str, user
 
 @pytest.mark.parametrize("provider", ["secretbox", "aescbc"])
 def test_encryption_configuration_writes_with_the_newest_key_and_reads_with_the_others(provider: str) -> None:
-    document = yaml.safe_load(encryption_configuration(provider, ["newest", "older", "oldest"]))
+    document = yaml.safe_load(encryption_configuration(provider, named_keys("newest\nolder\noldest\n")))
     (resource,) = document["resources"]
     assert resource["resources"] == ["secrets"]
     first, second, last = resource["providers"]

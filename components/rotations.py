@@ -1,0 +1,77 @@
+"""What a rotation of keys needs beside new files: steps that are there while a stage needs them (rotations.sh).
+
+Made: for the encryption key, all Secrets written again; for the key of service accounts, new tokens; for a CA, pods
+that trust it, and an API that no longer hands out the old one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pulumi
+
+from components.component import Component
+from components.encryption import key_in_use
+from components.machine import Machine
+from components.step import Step, StepArgs
+from config.machine_paths import KUBECTL, USE_ETCD
+from config.rotations import USED, Rotations
+
+_PKI = "/etc/kubernetes/pki"
+_END = "END-OF-KEY"
+_API = f'api() {{ {KUBECTL} "$@"; }}'
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotationArgs:
+    """Args:
+    rotations: how far they are.
+    controller: whose kubectl asks the API.
+    workers: whose pods have tokens.
+    service_accounts: the public keys of tokens, PEM; the one that signs first.
+    provider: the encryption of Secrets.
+    """
+
+    rotations: Rotations
+    controller: Machine
+    workers: Sequence[Machine]
+    service_accounts: pulumi.Output[str]
+    provider: str
+
+
+class RotationSteps(Component):
+    """The steps of the stages that are under way, after everything that has new files.
+
+    Attributes:
+        steps: what the lab's readiness comes after.
+    """
+
+    def __init__(self, name: str, args: RotationArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("Rotations", name, opts)
+        rotations = args.rotations
+        self._args = args
+        self.steps: list[pulumi.Resource] = []
+        encryption, ca = rotations["encryption-key"], rotations["ca"]
+        if encryption.stage == USED:
+            prefix = f"k8s:enc:{args.provider}:v1:{key_in_use(encryption)}:"
+            self._step(f"{name}-secrets", args.controller, f"{USE_ETCD}\nrewrite_secrets '{prefix}'")
+        if rotations["service-accounts"].stage == USED:
+            key = args.service_accounts.apply(lambda known: f" <<'{_END}'\n{known.rstrip()}\n{_END}")
+            renewal = pulumi.Output.concat("renew_token_secrets", key)
+            self._step(f"{name}-token-secrets", args.controller, renewal)
+            for worker in args.workers:
+                self._step(f"{name}-tokens-{worker.name}", worker, pulumi.Output.concat("renew_tokens", key))
+        if ca.count and ca.stage != USED:
+            # When the new CA comes, and when the old one goes.
+            self._step(f"{name}-pods", args.controller, f"# CA {ca}\nrestart_cluster_pods {_PKI}/ca.crt")
+        clients = {subject: rotations[subject] for subject in ("ca", "front-proxy-ca") if rotations[subject].count}
+        if clients and not any(each.stage for each in clients.values()):
+            said = ", ".join(f"{subject} {each}" for subject, each in clients.items())
+            files = f"{_PKI}/ca.crt {_PKI}/front-proxy-ca.crt"
+            self._step(f"{name}-client-cas", args.controller, f"# {said}\nforget_client_cas {files}")
+        self.register_outputs({})
+
+    def _step(self, name: str, machine: Machine, run: pulumi.Input[str]) -> None:
+        functions = Path(__file__).with_name("rotations.sh").read_text()
+        script = pulumi.Output.concat(f"{functions}{_API}\n", run)
+        self.steps.append(Step(name, StepArgs(machine=machine, name=name, run=script), self.child()))

@@ -1,0 +1,191 @@
+"""`./hardway rotate`: new keys, stage by stage; each stage is a setting (config/rotations.py) and then an `up`."""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from config import settings_file
+from config.rotations import SUBJECTS, Rotation, Rotations
+from config.whole_file import write_whole
+from live import answers, cluster, status
+from live.cluster import Cluster
+from toolchain import access, operations, prepare
+from toolchain import stack as stacks
+from toolchain.errors import ToolchainError
+from toolchain.progress import Report
+from toolchain.stack import Stack
+
+_RECORD = "rotation.json"
+"""Beside the kubeconfig, while the command works: subject -> the number of its rotations at the end.
+
+The settings do not tell whether the last stage is done."""
+
+
+def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool) -> int:
+    """Rotate keys, or continue what an earlier run began.
+
+    Args:
+        stack: which lab.
+        subjects: which keys; empty to continue.
+        one_stage: end after the next stage.
+
+    Returns:
+        The exit code of `up` if it fails, else 0.
+
+    Raises:
+        ToolchainError: nothing was changed, or a stage was not done: with the reason.
+    """
+    with operations.alone(stack, "./hardway rotate"):
+        targets = begun(stack)
+        if targets:
+            check_same(stack, subjects, targets)
+            print(f"Continuing the rotation of {', '.join(targets)}.", flush=True)
+            if code := _up(stack):
+                return code
+        else:
+            targets = new_targets(stack, subjects)
+            check_health(cluster.find(stack))
+            write_whole(stack.directory / _RECORD, json.dumps(targets).encode(), mode=0o600)
+        while pending := _pending(stack, targets):
+            check_health(cluster.find(stack))
+            stack = advanced(stack, pending)
+            print(f"\nStage: {_said(stack, pending)}", flush=True)
+            started = time.monotonic()
+            if code := _up(stack):
+                return code
+            print(f"Done in {time.monotonic() - started:.1f} s: {_said(stack, pending)}.", flush=True)
+            if one_stage and _pending(stack, targets):
+                print(f"`./hardway rotate -s {stack.name}` continues.", flush=True)
+                return 0
+        (stack.directory / _RECORD).unlink(missing_ok=True)
+    print(f"Rotated: {', '.join(targets)}. The keys before are not accepted any more.", flush=True)
+    return 0
+
+
+def preview(stack: Stack, subjects: Sequence[str]) -> int:
+    """Show what the next stage would change. Changes nothing, the settings neither; returns and raises as `rotate`."""
+    targets = begun(stack)
+    if targets:
+        check_same(stack, subjects, targets)
+    else:
+        targets = new_targets(stack, subjects)
+    with Report() as report:
+        workshop = prepare.for_preview(report, stack)
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / stack.settings_file.name
+        write_whole(file, stack.settings_file.read_bytes(), mode=0o600)
+        there = replace(stack, settings_file=file)
+        if pending := _pending(stack, targets):
+            there = replace(advanced(there, pending, read=False))
+            print(f"The next stage: {_said(there, pending)}", flush=True)
+        return operations.preview(workshop, there)
+
+
+def begun(stack: Stack) -> dict[str, int]:
+    """Subject -> the number of its rotations at the end, of a rotation that is not finished; empty if there is none."""
+    rotations = _rotations(stack)
+    try:
+        known: dict[str, int] = json.loads((stack.directory / _RECORD).read_text())
+    except (OSError, ValueError):
+        # A file that a full disk has cut short was written before anything was changed.
+        known = {}
+    return {
+        subject: known.get(subject, rotations[subject].count)
+        for subject in SUBJECTS
+        if subject in known or rotations[subject].stage
+    }
+
+
+def check_same(stack: Stack, subjects: Sequence[str], targets: Mapping[str, int]) -> None:
+    """Raises:
+    ToolchainError: a rotation of other keys is not finished.
+    """
+    if subjects and set(subjects) != set(targets):
+        raise ToolchainError(
+            f"A rotation of {', '.join(targets)} is not finished; nothing was changed. "
+            f"Finish it first: `./hardway rotate -s {stack.name}`."
+        )
+
+
+def new_targets(stack: Stack, subjects: Sequence[str]) -> dict[str, int]:
+    """Subject -> the number of its rotations at the end of a new one.
+
+    Raises:
+        ToolchainError: there are none, or the lab has no keys that are rotated here.
+    """
+    if stack.bootstrap == "kubeadm":
+        raise ToolchainError(
+            f"The lab {stack.name} is made by kubeadm, which issues its certificates; nothing was changed.\n"
+            "On each controller `kubeadm certs renew all` renews them: docs/kubeadm.md. Its CAs are not rotated."
+        )
+    if not subjects:
+        raise ToolchainError(f"No rotation is under way. Name what to rotate: {', '.join(SUBJECTS)}.")
+    rotations = _rotations(stack)
+    return {subject: rotations[subject].count + 1 for subject in SUBJECTS if subject in subjects}
+
+
+def check_health(lab: Cluster) -> None:
+    """See that each machine, member, API server and Node works: a stage restarts them one after the other.
+
+    Raises:
+        ToolchainError: with all that does not.
+    """
+    if found := list(_unhealthy(lab, status.gather(lab))):
+        raise ToolchainError(
+            "Keys are rotated only while the whole lab works; nothing was changed.\n"
+            + "".join(f"  {each}\n" for each in found)
+            + f"Repair that (`./hardway status -s {lab.stack.name}`), then run this again."
+        )
+
+
+def _unhealthy(lab: Cluster, found: status.Status) -> Iterator[str]:
+    yield from status.machine_problems(found.machines)
+    reached = {machine.name for machine in found.machines if machine.reached}
+    yield from (
+        f"the etcd member on {each.machine or each.name} is not healthy"
+        for each in found.etcd
+        if not each.healthy and (each.machine is None or each.machine in reached)
+    )
+    yield from (
+        f"the API server on {each.machine} is not ready"
+        for each in found.api_servers
+        if not each.ready and each.machine in reached
+    )
+    yield from status.node_problems(lab, found.nodes)
+
+
+def advanced(stack: Stack, subjects: list[str], *, read: bool = True) -> Stack:
+    """The stack with the next stage of these subjects in its settings file."""
+    rotations = _rotations(stack).advanced(subjects)
+    settings_file.write_rotations(stack.settings_file, stack.project, rotations)
+    return stacks.read(stack.name) if read else replace(stack, rotations=rotations)
+
+
+def _rotations(stack: Stack) -> Rotations:
+    if stack.rotations is None:
+        raise ToolchainError(f"The key rotations in {stack.settings_file.name} is wrong: `./hardway preview` says how.")
+    return stack.rotations
+
+
+def _pending(stack: Stack, targets: Mapping[str, int]) -> list[str]:
+    rotations = _rotations(stack)
+    return [subject for subject, count in targets.items() if rotations[subject] != Rotation(count)]
+
+
+def _said(stack: Stack, subjects: Sequence[str]) -> str:
+    rotations = _rotations(stack)
+    return ", ".join(f"{subject} {rotations[subject].stage or 'without the old key'}" for subject in subjects)
+
+
+def _up(stack: Stack) -> int:
+    operations.check_settings(stack)
+    with Report() as report:
+        workshop = prepare.everything(report, stack)
+    if code := operations.up(workshop, stack):
+        return code
+    access.write(stack, operations.outputs(workshop, stack))
+    answers.check(cluster.find(stack))
+    return 0

@@ -1,0 +1,420 @@
+"""Rotations of keys: the stages, what the program makes at each, and what a stage that is left out is refused with."""
+
+import base64
+import hashlib
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from components.encryption import encryption_configuration, named_keys, told
+from config import rotations, settings_file
+from config.errors import UserError
+from config.lab import parse
+from config.problems import ConfigError
+from config.rotations import NEVER, SUBJECTS, Rotation, Rotations
+from lab.certificate_authority import new_key
+from toolchain import rotations as recorded
+from toolchain.errors import ToolchainError
+from toolchain.stack import Stack
+from unit.mocked_engine import Run, lab_of, run_program, seed_of
+
+KEY, CERTIFICATE = "tls:index/privateKey:PrivateKey", "tls:index/selfSignedCert:SelfSignedCert"
+SIGNED, REQUEST = "tls:index/locallySignedCert:LocallySignedCert", "tls:index/certRequest:CertRequest"
+CONTROLLER = "control-plane-controller-0"
+PKI = "/etc/kubernetes/pki"
+FUNCTIONS = Path(__file__).parents[2] / "components" / "rotations.sh"
+
+
+def dev(**stages: Any) -> Run:
+    return run_program("dev", lab_of("dev"), rotations={name.replace("_", "-"): each for name, each in stages.items()})
+
+
+@pytest.fixture(scope="module")
+def trusted() -> Run:
+    return dev(ca="1 trusted", etcd_ca="1 trusted", front_proxy_ca="1 trusted", service_accounts="1 trusted")
+
+
+@pytest.fixture(scope="module")
+def used() -> Run:
+    return dev(ca="1 used", etcd_ca="1 used", front_proxy_ca="1 used", service_accounts="1 used")
+
+
+@pytest.fixture(scope="module")
+def done() -> Run:
+    return dev(ca=1, etcd_ca=1, front_proxy_ca=1, service_accounts=1)
+
+
+def names(run: Run, *types: str) -> set[str]:
+    return {each.name for each in run.of_type(*types)}
+
+
+def steps(run: Run) -> set[str]:
+    return names(run, "command:remote:Command")
+
+
+# The stages
+
+
+@pytest.mark.parametrize(
+    ("subject", "stages"),
+    [("ca", ["0", "1 trusted", "1 used", "1", "2 trusted"]), ("leaves", ["0", "1", "2"])],
+)
+def test_each_stage_comes_after_the_one_before_it(subject: str, stages: list[str]) -> None:
+    found = [NEVER]
+    while len(found) < len(stages):
+        found.append(found[-1].next(subject))
+    assert [str(each) for each in found] == stages
+    assert [each.before(subject) for each in found[1:]] == found[:-1]
+
+
+def test_the_generation_in_use_comes_first() -> None:
+    assert [Rotation(2, stage).generations for stage in ("trusted", "used", "")] == [(1, 2), (2, 1), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ({"cas": 1}, "rotations.cas"),
+        ({"ca": "1 trust"}, "rotations.ca"),
+        ({"ca": "0 used"}, "rotations.ca"),
+        ({"leaves": "1 used"}, "rotations.leaves"),
+        ({"ca": True}, "rotations.ca"),
+        ({"ca": -1}, "rotations.ca"),
+        (["ca"], "rotations"),
+    ],
+)
+def test_a_wrong_rotation_is_reported(given: Any, where: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse("dev", lab_of("dev"), rotated=given)
+    assert [problem.keys[0] for problem in error.value.problems] == [where]
+
+
+def test_rotations_of_a_kubeadm_lab_are_refused() -> None:
+    with pytest.raises(ConfigError, match="not for a lab of kubeadm"):
+        parse("kubeadm", lab_of("kubeadm"), rotated={"ca": 1})
+
+
+# What the program makes
+
+
+def test_a_lab_that_never_rotated_is_as_before() -> None:
+    run, empty = run_program("dev", lab_of("dev")), dev()
+    assert {each.urn: each.inputs for each in run.resources} == {each.urn: each.inputs for each in empty.resources}
+    assert not [each.urn for each in run.resources if "rotat" in each.urn]
+
+
+def test_first_both_cas_are_trusted_and_the_old_one_issues(trusted: Run) -> None:
+    old, new = "CERTIFICATE-pki-kubernetes-ca", "CERTIFICATE-pki-kubernetes-ca-rotated-1"
+    assert trusted.file(CONTROLLER, f"{PKI}/ca.crt") == f"{old}\n{new}\n"
+    assert trusted.secret_file(CONTROLLER, f"{PKI}/ca.key").strip() == "PRIVATE-KEY-pki-kubernetes-ca"
+    issued = trusted.named("pki-admin", SIGNED).inputs
+    assert (issued["caCertPem"], issued["caPrivateKeyPem"]) == (old, "PRIVATE-KEY-pki-kubernetes-ca")
+    assert not {name for name in names(trusted, REQUEST, SIGNED) if "rotated" in name}
+    assert {"pki-admin", "pki-kube-apiserver"} <= names(trusted, KEY)
+
+
+def test_then_the_new_ca_issues_for_new_keys_and_both_are_trusted(used: Run) -> None:
+    old, new = "CERTIFICATE-pki-kubernetes-ca", "CERTIFICATE-pki-kubernetes-ca-rotated-1"
+    assert used.file(CONTROLLER, f"{PKI}/ca.crt") == f"{new}\n{old}\n"
+    for name, ca in (("admin", "kubernetes"), ("etcd-controller-0", "etcd"), ("front-proxy-client", "front-proxy")):
+        issued = used.named(f"pki-{name}", SIGNED).inputs
+        assert issued["caCertPem"] == f"CERTIFICATE-pki-{ca}-ca-rotated-1"
+        assert issued["caPrivateKeyPem"] == f"PRIVATE-KEY-pki-{ca}-ca-rotated-1"
+        assert used.named(f"pki-{name}", REQUEST).inputs["privateKeyPem"] == f"PRIVATE-KEY-pki-{name}-rotated-1"
+
+
+def test_the_controller_manager_signs_with_one_certificate(trusted: Run, used: Run, done: Run) -> None:
+    for run, certificate in (
+        (trusted, "CERTIFICATE-pki-kubernetes-ca\n"),
+        (used, "CERTIFICATE-pki-kubernetes-ca-rotated-1\n"),
+        (done, "CERTIFICATE-pki-kubernetes-ca-rotated-1\n"),
+    ):
+        path = run.flags(CONTROLLER, "kube-controller-manager")["cluster-signing-cert-file"]
+        assert run.file(CONTROLLER, path) == certificate
+
+
+def test_at_the_end_nothing_of_the_old_cas_is_left(done: Run) -> None:
+    old = {f"pki-{ca}-ca" for ca in ("kubernetes", "etcd", "front-proxy")}
+    assert not old & names(done, KEY, CERTIFICATE)
+    for step in (CONTROLLER, "etcd-controller-0", "worker-0-node", "load-balancer-0"):
+        text = str(done.named(step).inputs["stdin"])
+        for name in old:
+            assert f"CERTIFICATE-{name}\n" not in text
+
+
+def test_every_member_of_etcd_trusts_both_cas_while_they_change(trusted: Run, used: Run) -> None:
+    for run in (trusted, used):
+        assert len(run.file("etcd-controller-0", "/etc/etcd/pki/ca.crt").splitlines()) == 2
+
+
+def test_tokens_of_both_keys_are_accepted_while_they_change(trusted: Run, used: Run, done: Run) -> None:
+    old, new = "pki-service-accounts", "pki-service-accounts-rotated-1"
+    for run, accepted in ((trusted, [old, new]), (used, [new, old]), (done, [new])):
+        assert run.file(CONTROLLER, f"{PKI}/service-accounts.pub").split() == [
+            f"PUBLIC-KEY-{each}" for each in accepted
+        ]
+        assert run.secret_file(CONTROLLER, f"{PKI}/service-accounts.key").strip() == f"PRIVATE-KEY-{accepted[0]}"
+
+
+def test_tokens_are_renewed_after_the_new_key_signs_and_before_the_old_one_goes(
+    trusted: Run, used: Run, done: Run
+) -> None:
+    renewals = {"rotations-token-secrets", "rotations-tokens-worker-0", "rotations-tokens-worker-1"}
+    assert renewals <= steps(used)
+    assert not renewals & (steps(trusted) | steps(done))
+    renewal = used.named("rotations-tokens-worker-0")
+    assert CONTROLLER in used.before(renewal)
+    assert "PUBLIC-KEY-pki-service-accounts-rotated-1" in renewal.script
+
+
+def test_pods_are_restarted_when_the_new_ca_is_trusted_and_when_the_old_one_is_gone(
+    trusted: Run, used: Run, done: Run
+) -> None:
+    first, last = trusted.script("rotations-pods"), done.script("rotations-pods")
+    assert first != last
+    assert "rotations-pods" not in steps(used)
+    assert "rotations-client-cas" in steps(done)
+    assert "rotations-client-cas" not in steps(trusted) | names(used, "command:remote:Command")
+
+
+def test_rotated_leaves_have_other_keys_and_the_same_ca() -> None:
+    run = dev(leaves=2)
+    assert run.named("pki-admin", REQUEST).inputs["privateKeyPem"] == "PRIVATE-KEY-pki-admin-rotated-2"
+    assert run.named("pki-admin", SIGNED).inputs["caCertPem"] == "CERTIFICATE-pki-kubernetes-ca"
+    leaves = {name for name in names(run, KEY) if "rotated" in name}
+    assert len(leaves) == len(run.of_type(SIGNED))
+
+
+def test_every_key_comes_after_the_record(used: Run) -> None:
+    for key in used.of_type(KEY):
+        if "rotated" in key.name:
+            assert "rotation-record" in used.before(key), key.name
+
+
+def test_no_private_key_is_in_a_script(used: Run) -> None:
+    for each in used.of_type("command:remote:Command"):
+        assert "PRIVATE-KEY" not in each.script, each.name
+
+
+# The key of Secrets
+
+
+def test_the_encryption_key_is_read_first_and_written_with_then() -> None:
+    printed = "1 new\nold\n"
+    orders = {
+        stage: [
+            key["secret"]
+            for key in yaml.safe_load(encryption_configuration("secretbox", named_keys(printed), Rotation(1, stage)))[
+                "resources"
+            ][0]["providers"][0]["secretbox"]["keys"]
+        ]
+        for stage in ("trusted", "used")
+    }
+    assert orders == {"trusted": ["old", "new"], "used": ["new", "old"]}
+
+
+def test_a_key_never_changes_its_name() -> None:
+    assert dict(named_keys("old\n")) == {"key1": "old"}
+    assert dict(named_keys("1 new\nold\n")) == {"key-1.1": "new", "key1": "old"}
+    assert dict(named_keys("1 other\n1 new\n")) == {"key-1.2": "other", "key-1.1": "new"}
+    assert dict(named_keys("2 newest\n1 new\n")) == {"key-2.1": "newest", "key-1.1": "new"}
+
+
+def test_a_finished_rotation_forgets_the_key_before_and_nothing_else() -> None:
+    keeper = dev(encryption_key=1).named("encryption-keys", "command:local:Command")
+    key = base64.b64encode(seed_of("encryption-key-rotated-1")).decode()
+    assert keeper.inputs["stdin"] == f"forget 1\n1 {key}\n"
+
+    def printed(rotation: Rotation, new: str, before: str) -> str:
+        return subprocess.run(
+            ["/bin/sh", "-c", keeper.inputs["create"]],
+            env={"PATH": "/usr/bin:/bin", "PULUMI_COMMAND_STDOUT": before},
+            input=told(new, rotation, when_done=not rotation.stage),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    assert printed(Rotation(1, "trusted"), "new", "old") == "1 new\nold"
+    assert printed(Rotation(1, "used"), "new", "1 new\nold") == "1 new\nold"
+    assert printed(Rotation(1), "new", "1 new\nold") == "1 new"
+    # A key that Pulumi replaces later is kept.
+    assert printed(Rotation(1), "other", "1 new") == "1 other\n1 new"
+    assert printed(Rotation(2, "trusted"), "newest", "1 other\n1 new") == "2 newest\n1 other\n1 new"
+
+
+def test_secrets_are_written_again_only_while_the_new_key_is_used() -> None:
+    runs = {stage: dev(encryption_key=stage) for stage in ("1 trusted", "1 used", "1")}
+    made = {stage for stage, run in runs.items() if "rotations-secrets" in steps(run)}
+    assert made == {"1 used"}
+    assert r"'k8s:enc:secretbox:v1:key-1\.[0-9]*:'" in runs["1 used"].script("rotations-secrets")
+
+
+# Stages that are left out
+
+
+def record(run: Run, before: str | None) -> subprocess.CompletedProcess[str]:
+    command = run.named("rotation-record", "command:local:Command").inputs
+    return subprocess.run(
+        ["/bin/sh", "-c", command["update"] if before is not None else command["create"]],
+        env={"PATH": "/usr/bin:/bin", "PULUMI_COMMAND_STDOUT": before or ""},
+        input=command["stdin"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_record_takes_the_next_stage_and_no_other(trusted: Run, used: Run, done: Run) -> None:
+    first = record(trusted, None)
+    assert first.returncode == 0 and rotations.of_lines(first.stdout)["ca"] == Rotation(1, "trusted")
+    second = record(used, first.stdout)
+    assert second.returncode == 0 and rotations.of_lines(second.stdout)["ca"] == Rotation(1, "used")
+    assert record(done, second.stdout).returncode == 0
+    assert record(used, second.stdout).returncode == 0, "a stage may be run again"
+    skipped, back = record(done, first.stdout), record(trusted, second.stdout)
+    assert "ca 1 trusted (wanted: 1)" in skipped.stderr and "ca 1 used (wanted: 1 trusted)" in back.stderr
+    for refused in (skipped, back):
+        assert refused.returncode == 1 and refused.stdout == ""
+        assert "a stage of a rotation is left out" in refused.stderr
+
+
+def deployment(stdout: str | None) -> dict[str, Any]:
+    resources: list[dict[str, Any]] = [{"urn": "urn:pulumi:dev::hardway::hardway:index:Pki::pki"}]
+    if stdout is not None:
+        urn = "urn:pulumi:dev::hardway::command:local:Command::rotation-record"
+        resources.append({"urn": urn, "outputs": {"stdout": stdout}})
+    return {"deployment": {"resources": resources}}
+
+
+def stack(rotated: Rotations, directory: Path = Path("/")) -> Stack:
+    file = directory / "Pulumi.dev.yaml"
+    return Stack(
+        name="dev", project="hardway", settings_file=file, substrate="x", engine="x", kubernetes="x", rotations=rotated
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted"),
+    [
+        (None, Rotations({"ca": Rotation(1)})),
+        (Rotations({"ca": Rotation(1, "trusted")}), Rotations({"ca": Rotation(1)})),
+        (Rotations({"ca": Rotation(1)}), Rotations()),
+        (Rotations({"leaves": Rotation(1)}), Rotations({"leaves": Rotation(3)})),
+    ],
+    ids=["all at once", "a stage left out", "the setting is lost", "a number left out"],
+)
+def test_hardway_refuses_a_stage_that_is_left_out(before: Rotations | None, wanted: Rotations) -> None:
+    state = deployment(None if before is None else rotations.lines(before))
+    with pytest.raises(ToolchainError, match="nothing was changed"):
+        recorded.check(state, stack(wanted))
+
+
+def test_hardway_takes_the_next_stage_and_a_new_lab_of_any() -> None:
+    recorded.check(deployment(None), stack(Rotations({"ca": Rotation(1, "trusted")})))
+    recorded.check({}, stack(Rotations({"ca": Rotation(3)})))
+    recorded.check(deployment(rotations.lines(Rotations({"ca": Rotation(3)}))), stack(Rotations({"ca": Rotation(3)})))
+
+
+# The settings file
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "# The lab.\nconfig:\n  # two\n  hardway:lab:\n    workers: 2   # two\n",
+            "# The lab.\nconfig:\n  hardway:rotations: {ca: 1 trusted}\n"
+            "  # two\n  hardway:lab:\n    workers: 2   # two\n",
+        ),
+        (
+            "config:\n    hardway:rotations: {ca: 1, leaves: 2}  # was\n    lab: {}\n",
+            "config:\n    hardway:rotations: {ca: 1 trusted}\n    lab: {}\n",
+        ),
+        ("", "config:\n  hardway:rotations: {ca: 1 trusted}\n"),
+        ("encryptionsalt: v1\n", "encryptionsalt: v1\n\nconfig:\n  hardway:rotations: {ca: 1 trusted}\n"),
+    ],
+    ids=["comments stay", "one is there", "empty", "without config"],
+)
+def test_a_stage_is_written_as_one_line(tmp_path: Path, text: str, expected: str) -> None:
+    file = tmp_path / "Pulumi.dev.yaml"
+    file.write_text(text)
+    settings_file.write_rotations(file, "hardway", Rotations({"ca": Rotation(1, "trusted")}))
+    assert file.read_text() == expected
+    found, problems = rotations.parse(settings_file.rotations_of(file, "hardway"))
+    assert found == Rotations({"ca": Rotation(1, "trusted")}) and not problems
+
+
+@pytest.mark.parametrize("text", ["config: {hardway:lab: {}}\n", "config:\n  hardway:rotations:\n    ca: 1\n"])
+def test_a_file_without_a_place_for_the_line_stays_as_it_is(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "Pulumi.dev.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"hardway:rotations: \{ca: 1 trusted\}"):
+        settings_file.write_rotations(file, "hardway", Rotations({"ca": Rotation(1, "trusted")}))
+    assert file.read_text() == text
+
+
+def test_the_settings_name_every_subject() -> None:
+    everything = Rotations({subject: Rotation(1) for subject in SUBJECTS})
+    assert rotations.of_lines(rotations.lines(everything)) == everything
+    assert rotations.parse(everything.written()) == (everything, [])
+
+
+# On the machines
+
+
+def bash(script: str, *, told: str = "") -> subprocess.CompletedProcess[str]:
+    prelude = 'set -euo pipefail\ndie() { echo "$*" >&2; exit 1; }\n'
+    return subprocess.run(
+        ["bash", "-c", f"{prelude}{FUNCTIONS.read_text()}\n{script}"],
+        input=told,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def key_id(key: ec.EllipticCurvePrivateKey) -> str:
+    der = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return base64.urlsafe_b64encode(hashlib.sha256(der).digest()).decode().rstrip("=")
+
+
+def token(kid: str) -> str:
+    head = f'{{"alg":"ES256","kid":"{kid}"}}'
+    return base64.urlsafe_b64encode(head.encode()).decode().rstrip("=") + ".e30.x"
+
+
+def test_a_token_is_known_by_the_id_of_its_key() -> None:
+    new, old = new_key(), new_key()
+    pem = "".join(
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode() for key in (new, old)
+    )
+    assert bash("key_id", told=pem).stdout == key_id(new)
+    for kid, expected in ((key_id(new), 0), (key_id(old), 1), ("", 1)):
+        assert bash(f"signed_with '{key_id(new)}' '{token(kid)}'").returncode == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "status"),
+    [("k8s:enc:secretbox:v1:key-1.1:aa\nk8s:enc:secretbox:v1:key-1.1:bb\n", 0), ("k8s:enc:secretbox:v1:key1:aa\n", 1)],
+)
+def test_secrets_of_another_key_are_seen_in_etcd(values: str, status: int) -> None:
+    number = values.count("\n")
+    false = (
+        'api() { case "$*" in *"-o name") echo secret/a ;; *replace*) cat >/dev/null ;; *) echo "{}" ;; esac; }\n'
+        f'ctl() {{ case "$*" in *--keys-only) for _ in $(seq {number}); do echo /registry/secrets/a/b; echo; done ;;'
+        f" *) printf '%s' '{values}' ;; esac; }}\n"
+    )
+    assert bash(f"{false}secrets_rewritten 'k8s:enc:secretbox:v1:key-1\\.[0-9]*:'").returncode == status
+
+
+@pytest.mark.parametrize("fails", ["api", "ctl"])
+def test_a_query_that_fails_is_not_an_answer(fails: str) -> None:
+    other = {"api": "ctl", "ctl": "api"}[fails]
+    false = f"{fails}() {{ return 1; }}\n{other}() {{ cat >/dev/null </dev/null; }}\n"
+    assert bash(f"{false}if secrets_rewritten x; then exit 0; else exit 3; fi").returncode == 3
