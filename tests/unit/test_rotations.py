@@ -1,15 +1,12 @@
 """Rotations of keys: the stages, what the program makes at each, and what a stage that is left out is refused with."""
 
 import base64
-import hashlib
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from components.encryption import encryption_configuration, named_keys, told
 from config import rotations, settings_file
@@ -17,7 +14,6 @@ from config.errors import UserError
 from config.lab import parse
 from config.problems import ConfigError
 from config.rotations import NEVER, SUBJECTS, Rotation, Rotations
-from lab.certificate_authority import new_key
 from toolchain import rotations as recorded
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
@@ -27,7 +23,6 @@ KEY, CERTIFICATE = "tls:index/privateKey:PrivateKey", "tls:index/selfSignedCert:
 SIGNED, REQUEST = "tls:index/locallySignedCert:LocallySignedCert", "tls:index/certRequest:CertRequest"
 CONTROLLER = "control-plane-controller-0"
 PKI = "/etc/kubernetes/pki"
-FUNCTIONS = Path(__file__).parents[2] / "components" / "rotations.sh"
 
 
 def dev(**stages: Any) -> Run:
@@ -363,58 +358,3 @@ def test_the_settings_name_every_subject() -> None:
     everything = Rotations({subject: Rotation(1) for subject in SUBJECTS})
     assert rotations.of_lines(rotations.lines(everything)) == everything
     assert rotations.parse(everything.written()) == (everything, [])
-
-
-# On the machines
-
-
-def bash(script: str, *, told: str = "") -> subprocess.CompletedProcess[str]:
-    prelude = 'set -euo pipefail\ndie() { echo "$*" >&2; exit 1; }\n'
-    return subprocess.run(
-        ["bash", "-c", f"{prelude}{FUNCTIONS.read_text()}\n{script}"],
-        input=told,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def key_id(key: ec.EllipticCurvePrivateKey) -> str:
-    der = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return base64.urlsafe_b64encode(hashlib.sha256(der).digest()).decode().rstrip("=")
-
-
-def token(kid: str) -> str:
-    head = f'{{"alg":"ES256","kid":"{kid}"}}'
-    return base64.urlsafe_b64encode(head.encode()).decode().rstrip("=") + ".e30.x"
-
-
-def test_a_token_is_known_by_the_id_of_its_key() -> None:
-    new, old = new_key(), new_key()
-    pem = "".join(
-        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode() for key in (new, old)
-    )
-    assert bash("key_id", told=pem).stdout == key_id(new)
-    for kid, expected in ((key_id(new), 0), (key_id(old), 1), ("", 1)):
-        assert bash(f"signed_with '{key_id(new)}' '{token(kid)}'").returncode == expected
-
-
-@pytest.mark.parametrize(
-    ("values", "status"),
-    [("k8s:enc:secretbox:v1:key-1.1:aa\nk8s:enc:secretbox:v1:key-1.1:bb\n", 0), ("k8s:enc:secretbox:v1:key1:aa\n", 1)],
-)
-def test_secrets_of_another_key_are_seen_in_etcd(values: str, status: int) -> None:
-    number = values.count("\n")
-    false = (
-        'api() { case "$*" in *"-o name") echo secret/a ;; *replace*) cat >/dev/null ;; *) echo "{}" ;; esac; }\n'
-        f'ctl() {{ case "$*" in *--keys-only) for _ in $(seq {number}); do echo /registry/secrets/a/b; echo; done ;;'
-        f" *) printf '%s' '{values}' ;; esac; }}\n"
-    )
-    assert bash(f"{false}secrets_rewritten 'k8s:enc:secretbox:v1:key-1\\.[0-9]*:'").returncode == status
-
-
-@pytest.mark.parametrize("fails", ["api", "ctl"])
-def test_a_query_that_fails_is_not_an_answer(fails: str) -> None:
-    other = {"api": "ctl", "ctl": "api"}[fails]
-    false = f"{fails}() {{ return 1; }}\n{other}() {{ cat >/dev/null </dev/null; }}\n"
-    assert bash(f"{false}if secrets_rewritten x; then exit 0; else exit 3; fi").returncode == 3

@@ -33,6 +33,7 @@ _ORDER = (
     "test_drift",
     "test_snapshots",
     "test_drain",
+    "test_rotation",
     "test_destroy",
 )
 

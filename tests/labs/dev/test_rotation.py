@@ -1,0 +1,131 @@
+"""Certificates and keys of a running lab: what `certs` says of them, and their rotation."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from config.rotations import SUBJECTS
+from lab import tls
+from lab.cluster import Cluster
+from lab.commands import SETTINGS, toolchain
+from lab.polling import eventually
+
+_PKI = "/etc/kubernetes/pki"
+_KUBELET = "/var/lib/kubelet/pki"
+_LEGACY = {
+    "apiVersion": "v1",
+    "kind": "Secret",
+    "type": "kubernetes.io/service-account-token",
+    "metadata": {
+        "name": "rotation-token",
+        "namespace": "default",
+        "annotations": {"kubernetes.io/service-account.name": "default"},
+    },
+}
+_SECRET = {
+    "apiVersion": "v1",
+    "kind": "Secret",
+    "metadata": {"name": "rotation", "namespace": "default"},
+    "stringData": {"word": "kept"},
+}
+
+
+def certs() -> tuple[int, list[dict[str, Any]]]:
+    """The exit code of `certs`, and its rows."""
+    ran = toolchain("certs", "--json")
+    said, _ = json.JSONDecoder().raw_decode(ran.output, ran.output.index("{"))
+    assert said["not_asked"] == {}, ran.output
+    return ran.code, said["certificates"]
+
+
+def test_a_certificate_that_somebody_changed_is_named(cluster: Cluster) -> None:
+    """A list that comes from the state alone, or from the machines alone."""
+    assert certs()[0] == 0
+    worker = cluster.workers[0].name
+    cluster.ssh(worker, f"cp {_KUBELET}/ca.crt {_KUBELET}/kubelet.crt")
+    code, rows = certs()
+    wrong = [(row["machine"], row["file"], row["used_by"]) for row in rows if row["difference"]]
+    assert (code, wrong) == (1, [(worker, f"{_KUBELET}/kubelet.crt", ["kubelet.service"])])
+    repaired = toolchain("repair")
+    assert repaired.code == 0, repaired.output
+    assert certs()[0] == 0
+
+
+def status_of(cluster: Cluster, token: str) -> int:
+    """How the API answers a token."""
+    url = f"https://{cluster.balancer.address}:6443/api"
+    return tls.fetch(url, tls.anyone(), token)[0]
+
+
+def legacy_token(cluster: Cluster) -> str:
+    """The token in the Secret; empty until there is one."""
+    secret = cluster.get("--namespace", "default", "secret", "rotation-token")
+    return base64.b64decode(secret.get("data", {}).get("token", "")).decode()
+
+
+def key_ids(cluster: Cluster) -> dict[tuple[str, str, str], str]:
+    """(machine, file, field) -> which certificate is there."""
+    return {(row["machine"], row["file"], row["field"]): row["fingerprint"] for row in certs()[1]}
+
+
+@pytest.mark.long
+def test_every_key_is_rotated_and_the_old_ones_are_refused(cluster: Cluster, tmp_path: Path) -> None:
+    """A rotation that keeps a key, that still accepts an old one, or that loses what the old one encrypted."""
+    cluster.apply(_LEGACY, _SECRET)
+    old_legacy = eventually("a token in the Secret", lambda: legacy_token(cluster), seconds=30)
+    old_token = cluster.kubectl("create", "token", "default").strip()
+    assert [status_of(cluster, each) for each in (old_legacy, old_token)] == [200, 200]
+    user = yaml.safe_load((cluster.directory / "kubeconfig").read_text())["users"][0]["user"]
+    old_admin, old_etcd = tmp_path / "admin.pem", tmp_path / "etcd.pem"
+    for file in (old_admin, old_etcd):
+        file.touch(mode=0o600)
+    pem = b"".join(base64.b64decode(user[f"client-{part}-data"]) for part in ("certificate", "key"))
+    old_admin.write_bytes(pem)
+    at = f"{_PKI}/apiserver-etcd-client"
+    old_etcd.write_text(cluster.ssh(cluster.controller.name, f"cat {at}.crt {at}.key"))
+    etcd = f"https://{cluster.controller.address}:2379/health"
+    assert tls.fetch(etcd, tls.with_certificate(old_etcd))[0] == 200
+    before = key_ids(cluster)
+
+    rotated = toolchain("rotate", *SUBJECTS)
+    assert rotated.code == 0, rotated.output
+
+    after = key_ids(cluster)
+    assert before.keys() == after.keys()
+    assert not {place for place in before if before[place] == after[place]}
+    assert [status_of(cluster, each) for each in (old_legacy, old_token)] == [401, 401]
+    assert status_of(cluster, legacy_token(cluster)) == 200
+    url = f"https://{cluster.balancer.address}:6443/api"
+    assert tls.fetch(url, tls.with_certificate(old_admin))[0] == 401
+    assert tls.refusal(lambda: tls.fetch(etcd, tls.with_certificate(old_etcd)))
+    secret = cluster.get("--namespace", "default", "secret", "rotation")
+    assert base64.b64decode(secret["data"]["word"]) == b"kept"
+    encryption = cluster.ssh(cluster.controller.name, "cat /etc/kubernetes/config/encryption.yaml")
+    assert {key["name"] for key in yaml.safe_load(encryption)["resources"][0]["providers"][0]["secretbox"]["keys"]} == {
+        "key-1.1"
+    }
+    assert len({row["issuer_key"] for row in certs()[1] if row["subject"].endswith("CN=kubernetes-ca")}) == 1
+    for command in ("drift", "status"):
+        said = toolchain(command)
+        assert said.code == 0, said.output
+    up = toolchain("up")
+    assert up.code == 0 and up.summary.keys() == {"unchanged"}, up.output
+
+
+@pytest.mark.long
+def test_a_rotation_while_a_machine_is_down_is_refused(cluster: Cluster) -> None:
+    """A stage that restarts one part of a lab and waits for the other."""
+    worker = cluster.workers[0].name
+    settings = SETTINGS.read_bytes()
+    cluster.ssh(worker, "systemctl stop kubelet.service")
+    try:
+        refused = toolchain("rotate", "leaves")
+        assert refused.code == 1, refused.output
+        assert "nothing was changed" in refused.output and f"kubelet.service on {worker}" in refused.output
+    finally:
+        cluster.ssh(worker, "systemctl start kubelet.service")
+    assert SETTINGS.read_bytes() == settings
