@@ -15,6 +15,7 @@ from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
 from toolchain.from_source import debian, image_archive
 from toolchain.from_source.image_recipes import RECIPES, foundation
+from toolchain.from_source.statements import statements
 from toolchain.ledger import Ledger
 from toolchain.origin import Origin
 from toolchain.progress import Part, Report
@@ -95,11 +96,11 @@ def _serves(ledger: Ledger, name: str, arch: str) -> bool:
 
 
 def _recipe(name: str) -> str:
-    """A hash of what an archive made here depends on: the code that makes it, and the programs in it."""
+    """A hash of what an archive made here depends on: the statements that make it, and the programs in it."""
     recipe = RECIPES[name]
     sha256 = hashlib.sha256()
     for code in (recipe.code, foundation.__file__, image_archive.__file__, debian.__file__):
-        sha256.update(_without_places(Path(code).read_text()).encode())
+        sha256.update(statements(_without_places(Path(code).read_text())).encode())
     if recipe.programs:
         sha256.update(recipe.programs().recipe().encode())
     return sha256.hexdigest()[:12]

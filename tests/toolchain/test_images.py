@@ -12,6 +12,7 @@ from config.versions import Image, pins
 from toolchain import images, paths
 from toolchain.from_source import debian, gomodule
 from toolchain.from_source.gomodule import Programs
+from toolchain.from_source.image_recipes import RECIPES
 from toolchain.progress import Part, Report
 from toolchain.releases import registry
 
@@ -202,6 +203,34 @@ def test_what_is_there_is_not_made_again(all_made: dict[str, Made], built: list[
     all_made["coredns"].archive.unlink()
     images.ensure(report, _FEATURES)
     assert built == ["coredns"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "made"),
+    [('"""The image', '"""An image', []), ("= 1 << 10", "= 1 << 11", ["coredns"])],
+    ids=["a docstring", "a statement"],
+)
+def test_an_image_is_made_again_when_a_statement_of_its_recipe_changes_alone(
+    all_made: dict[str, Made],
+    built: list[str],
+    report: Report,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: str,
+    after: str,
+    made: list[str],
+) -> None:
+    recipe = RECIPES["coredns"]
+    code = recipe.code.read_text()
+    changed = tmp_path / recipe.code.name
+    changed.write_text(code.replace(before, after))
+    assert changed.read_text() != code
+    monkeypatch.setitem(RECIPES, "coredns", replace(recipe, code=changed))
+    built.clear()
+
+    images.ensure(report, _FEATURES)
+
+    assert built == made
 
 
 def test_a_registry_that_answers_means_a_pull(cache: Path, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
