@@ -13,9 +13,12 @@ from pathlib import PurePath
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 _FIRST = ("machines", "droplets", "dev", "kubeadm_calico", "kubeadm", "ha")
 """The labs of the first process."""
+_LONG = ("first", "second")
+"""The groups of which one process has all."""
 
 
 class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # without types
@@ -23,6 +26,18 @@ class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # without types
 
     def _split_scope(self, nodeid: str) -> str:
         return group(nodeid)
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        """Give a process its next group.
+
+        xdist gives it while two tests of the group before are left. The last test of a lab takes minutes: the smallest
+        file waits until this test is done, and the other process has the larger files.
+        """
+        work = self.assigned_work[node]
+        if any(not all(work[scope].values()) for scope in _LONG if scope in work):
+            smallest = min(self.workqueue, key=lambda scope: len(self.workqueue[scope]))
+            self.workqueue.move_to_end(smallest, last=False)
+        super()._assign_work_unit(node)
 
 
 def group(nodeid: str) -> str:

@@ -1,0 +1,69 @@
+"""Which process has which tests."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from side_by_side import SideBySide, group
+
+_CHECKOUT = Path(__file__).parents[2]
+
+
+class Process:
+    """What the scheduler asks of a process of xdist; keeps what it is told to run."""
+
+    gateway = SimpleNamespace(id="gw")
+    shutting_down = False
+
+    def __init__(self) -> None:
+        self.given: list[int] = []
+
+    def send_runtest_some(self, tests: list[int]) -> None:
+        self.given += tests
+
+    def shutdown(self) -> None:
+        self.shutting_down = True
+
+
+class Config:
+    """What the scheduler reads of `pytest --numprocesses 2 --no-loadscope-reorder`."""
+
+    option = SimpleNamespace(loadscopereorder=False)
+
+    def getvalue(self, _: str) -> list[str]:
+        return ["2*popen"]
+
+
+def scheduled(tests: list[str]) -> tuple[Any, Process, Process]:
+    """A scheduler that has given its two processes their first group."""
+    scheduler: Any = SideBySide(Config())
+    processes = Process(), Process()
+    for process in processes:
+        scheduler.add_node(process)
+        scheduler.add_node_collection(process, tests)
+    scheduler.schedule()
+    return scheduler, *processes
+
+
+def test_every_lab_is_of_one_process() -> None:
+    labs = [each.name for each in (_CHECKOUT / "tests" / "labs").iterdir() if (each / "conftest.py").is_file()]
+    assert {group(f"tests/labs/{lab}/test_a.py::test_a") for lab in labs} == {"first", "second"}
+    assert group("tests/unit/test_a.py::test_a") == "tests/unit/test_a.py"
+
+
+def test_the_smallest_file_waits_for_the_last_test_of_a_lab() -> None:
+    labs = [f"tests/labs/ha/test_lab.py::test_{number}" for number in range(3)]
+    engine = [f"tests/engine/test_engine.py::test_{number}" for number in range(3)]
+    large = [f"tests/unit/test_large.py::test_{number}" for number in range(9)]
+    other = [f"tests/unit/test_other.py::test_{number}" for number in range(8)]
+    small = [f"tests/unit/test_small.py::test_{number}" for number in range(3)]
+    tests = [*labs, *engine, *large, *other, *small]
+    scheduler, first, second = scheduled(tests)
+
+    scheduler.mark_test_complete(first, tests.index(labs[0]))
+    waiting = [tests[index] for index in first.given]
+    for done in (*engine, *other):
+        scheduler.mark_test_complete(second, tests.index(done))
+
+    assert waiting == [*labs, *small]
+    assert {tests[index] for index in second.given} >= {*other, *large}
