@@ -194,8 +194,32 @@ take_turn() {
   rm -f "$why"
   case " $* " in
     *" etcd.service "*)
-      wait_for 60 'every other etcd member healthy, before this one restarts' 'ctl endpoint health --cluster' ;;
+      wait_for 60 'every other etcd member healthy, before this one restarts' 'ctl endpoint health --cluster'
+      stop_api_server
+      ;;
   esac
+}
+
+# stop_api_server, start_api_server: the API server here uses this machine's member alone. While the member restarts, requests
+# to it would wait, and the load balancer detects that only seconds later. A connection that is refused goes to another
+# API server at once. In a cluster of one member there is no other.
+stop_api_server() {
+  # shellcheck source=/dev/null
+  [[ $(. "$ETCD_CLIENT" && echo "$ETCDCTL_ENDPOINTS") == *,* ]] || return 0
+  systemctl -q is-active kube-apiserver.service || return 0
+  api_server_stopped=yes
+  # Also if this script fails or is ended.
+  trap 'systemctl start --no-block kube-apiserver.service' EXIT
+  systemctl stop kube-apiserver.service
+}
+
+start_api_server() {
+  [ -n "${api_server_stopped:-}" ] || return 0
+  systemctl start kube-apiserver.service
+  wait_for 120 'the API server ready, after its etcd member has restarted' \
+    'curl -sf --cacert /etc/kubernetes/pki/ca.crt https://127.0.0.1:6443/readyz >/dev/null'
+  trap - EXIT
+  api_server_stopped=
 }
 
 # ask_for_turn END FILE: wait for the lock until END; if etcd gives none, FILE contains the reason.
@@ -227,6 +251,7 @@ any_serves() {
 }
 
 give_turn() {
+  start_api_server
   [ -n "${turn_PID:-}" ] || return 0
   local pid=$turn_PID end=$((SECONDS + 10 * TIMEOUT_FACTOR))
   kill "$pid" 2>/dev/null || true

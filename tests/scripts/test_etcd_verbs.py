@@ -502,3 +502,38 @@ def _lives(pid: int) -> bool:
         if state == "Z":
             return False
     return True
+
+
+NOTES = 'systemctl() { echo "$*" >>"$NOTED"; }\ncurl() { :; }'
+
+
+@pytest.mark.parametrize(
+    ("members", "script", "expected"),
+    [
+        (
+            3,
+            "take_turn etcd.service\nsystemctl restart etcd.service\ngive_turn",
+            ["stop kube-apiserver.service", "restart etcd.service", "start kube-apiserver.service"],
+        ),
+        (
+            3,
+            "take_turn etcd.service\nexit 1",
+            ["stop kube-apiserver.service", "start --no-block kube-apiserver.service"],
+        ),
+        (3, "take_turn kube-apiserver.service\ngive_turn", []),
+        (1, "take_turn etcd.service\ngive_turn", []),
+    ],
+    ids=["etcd restarts", "the script fails", "another unit restarts", "a single member"],
+)
+def test_the_api_server_is_stopped_while_its_member_restarts(
+    machine: EtcdMachine, members: int, script: str, expected: list[str]
+) -> None:
+    """An API server that takes requests and cannot answer them: the balancer sends it clients for seconds."""
+    machine.cluster(*(f"{number} started" for number in range(1, members + 1)))
+    if members == 1:
+        (machine.directory / "client.env").write_text("export ETCDCTL_ENDPOINTS=https://10.0.0.1:2379\n")
+    noted = machine.directory / "noted"
+    machine.environment["NOTED"] = str(noted)
+    machine.run(f"{NOTES}\n{script}")
+    lines = noted.read_text().splitlines() if noted.exists() else []
+    assert [line for line in lines if not line.startswith("-q is-active")] == expected
