@@ -79,7 +79,7 @@ def preview(stack: Stack, subjects: Sequence[str]) -> int:
         write_whole(file, stack.settings_file.read_bytes(), mode=0o600)
         there = replace(stack, settings_file=file)
         if pending := _pending(stack, targets):
-            there = replace(advanced(there, pending, read=False))
+            there = advanced(there, pending, read=False)
             print(f"The next stage: {_said(there, pending)}", flush=True)
         return operations.preview(workshop, there)
 
