@@ -6,14 +6,14 @@ leaders, API servers and nodes.
 """
 
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Self
+from typing import Any
 
 from config import health
+from live.background import Background
 from live.cluster import Cluster, LiveMachine
 from live.drills.api import SECONDS, Api, ApiError, ask
 from live.drills.samples import Sample
@@ -30,24 +30,16 @@ _ENDPOINTS = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubern
 _READ_BACK_SECONDS = 30
 
 
-class Probe:
+class Probe(Background):
     """Something that tries again and again, in a thread, as long as its `with` block runs."""
 
+    _END_SECONDS = 10
+
     def __init__(self, name: str, *, every: float) -> None:
+        super().__init__(name)
         self.name = name
         self._every = every
         self._samples: list[Sample] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._end()
-        self._thread.join(timeout=10)
 
     @property
     def samples(self) -> list[Sample]:
@@ -61,9 +53,6 @@ class Probe:
 
     def _try(self) -> None:
         raise NotImplementedError
-
-    def _end(self) -> None:
-        """End what the thread waits for."""
 
     def _note(self, began: float, error: str = "") -> None:
         self._samples.append(Sample(began=began, ended=time.time(), error=error))

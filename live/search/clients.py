@@ -5,13 +5,13 @@ All go through the balancer. What a client does next is chosen by a generator of
 
 import json
 import random
-import threading
 import time
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
+from live.background import Background
 from live.drills.api import Api, ApiError
 from live.search.history import Action, Event, History, Operation, Outcome
 
@@ -157,26 +157,7 @@ class Requests:
         return (Outcome.REFUSED if answer.status in _NOT_BEGUN else Outcome.UNKNOWN), None
 
 
-class _AtWork:
-    """Something that works in a thread, as long as its `with` block runs."""
-
-    def __init__(self, name: str) -> None:
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _work(self) -> None:
-        raise NotImplementedError
-
-
-class Writer(_AtWork):
+class Writer(Background):
     """A client at work, in a thread, as long as its `with` block runs.
 
     Args:
@@ -237,7 +218,7 @@ class Writer(_AtWork):
         return f"{self._client}.{self._number}"
 
 
-class Watch(_AtWork):
+class Watch(Background):
     """Watches the objects of a run, in a thread; goes on where it was when its connection ends.
 
     Args:

@@ -10,8 +10,8 @@ import pytest
 
 from config import rotations, settings_file
 from config.rotations import Rotations
-from live import rotate
-from toolchain import paths
+from live import cluster, rotate
+from toolchain import operations, paths, prepare
 from toolchain import stack as stacks
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
@@ -67,11 +67,11 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
         yield
 
     monkeypatch.setattr(paths, "state", lambda: tmp_path / ".state")
-    monkeypatch.setattr(rotate.operations, "alone", alone)
-    monkeypatch.setattr(rotate.cluster, "find", lambda stack: stack)
+    monkeypatch.setattr(operations, "alone", alone)
+    monkeypatch.setattr(cluster, "find", lambda stack: stack)
     monkeypatch.setattr(rotate, "check_health", made.check)
     monkeypatch.setattr(rotate, "_up", made.up)
-    monkeypatch.setattr(rotate.stacks, "read", lambda _: made.stack)
+    monkeypatch.setattr(stacks, "read", lambda _: made.stack)
     return made
 
 
@@ -176,8 +176,8 @@ def test_a_preview_shows_the_next_stage_and_writes_nothing(lab: Lab, monkeypatch
         shown.append(str(settings_file.rotations_of(stack.settings_file, "toy")))
         return 0
 
-    monkeypatch.setattr(rotate.prepare, "for_preview", lambda *_: None)
-    monkeypatch.setattr(rotate.operations, "preview", preview)
+    monkeypatch.setattr(prepare, "for_preview", lambda *_: None)
+    monkeypatch.setattr(operations, "preview", preview)
     assert rotate.preview(lab.stack, ["ca"]) == 0
     assert shown == ["{'ca': '1 trusted'}"]
     assert lab.file.read_text() == SETTINGS
