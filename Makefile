@@ -77,18 +77,19 @@ cis:  ## the CIS Kubernetes Benchmark by kube-bench: make cis KUBE_BENCH=CHECKOU
 env:  ## variables for plain pulumi: eval "$(make -s env)"
 	@$(HARDWAY) env
 
-lint: .venv-dev  ## ruff, mypy, and the rule which layer imports which
+lint: static  ## ruff, mypy, and the rule which layer imports which
+	$(PYTHON) -m pytest --quiet tests/unit/test_layers.py
+
+static: .venv-dev
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest --quiet tests/unit/test_layers.py
 
 # mypy takes one processor for half of the time: beside the tests, which take turns on both.
-check: .venv-dev  ## lint and the unit tests, in less than a minute
-	@$(HARDWAY) --stack test setup
-	@$(MAKE) --no-print-directory lint & lint=$$!; \
-	variables=$$($(HARDWAY) env) && eval "$$variables" && \
-	$(PYTHON) -m pytest --quiet -p tests.side_by_side --numprocesses 2 --no-loadscope-reorder --ignore tests/unit/test_layers.py tests/unit; \
+check: .venv-dev  ## lint and the unit tests, in about a minute
+	@$(MAKE) --no-print-directory static & lint=$$!; \
+	variables=$$($(HARDWAY) --stack test env) && eval "$$variables" && \
+	$(PYTHON) -m pytest --quiet -p tests.side_by_side --numprocesses 2 --no-loadscope-reorder tests/unit; \
 	tests=$$?; wait $$lint && exit $$tests
 
 PYTEST := $(PYTHON) -m pytest --verbose --durations=60 -p tests.side_by_side --numprocesses 2 --no-loadscope-reorder

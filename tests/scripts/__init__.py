@@ -1,1 +1,1 @@
-"""Tests that run scripts of the project by a real bash, with false programs before the real ones in PATH."""
+"""Tests that run scripts by a real bash, with false programs first in PATH, or programs of the cluster."""
