@@ -2,25 +2,22 @@
 
 import base64
 import json
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from shlex import quote
 
 from live import cluster
 from live.certs.found import Certificate, in_text, of_der, reads_by_path
 from live.cluster import Cluster, LiveMachine
 from live.drift import recorded
+from live.drift.look import answer
 from live.drift.recorded import Recorded
 from live.drift.run import FOUND, NONE, NOT_ASKED, state_of
 from toolchain.stack import Stack
 
 _LOOK = Path(__file__).with_name("look.sh")
-_SECONDS = 30
-_END = "end"
 SAME, DIFFERS, ONLY_STATE, ONLY_MACHINE = "", "differs from the state", "not on the machine", "not in the state"
 
 Place = tuple[str, str, int]
@@ -99,13 +96,13 @@ def find(stack: Stack) -> Certificates:
         answers = list(threads.map(lambda machine: ask(lab, machine, said.get(machine.name)), lab.machines))
     rows: list[Row] = []
     not_asked: dict[str, str] = {}
-    for machine, answer in zip(lab.machines, answers, strict=True):
-        if isinstance(answer, str):
-            not_asked[machine.name] = answer
+    for machine, found in zip(lab.machines, answers, strict=True):
+        if isinstance(found, str):
+            not_asked[machine.name] = found
             continue
         rows += compare(
-            said.get(machine.name) or Recorded(name=machine.name),
-            answer,
+            said[machine.name],
+            found,
             issued_there=lab.by_kubeadm,
             renewal=timedelta(hours=stack.early_renewal_hours),
             now=datetime.now(UTC),
@@ -118,16 +115,11 @@ def ask(lab: Cluster, machine: LiveMachine, said: Recorded | None) -> dict[Place
     if said is None:
         return "the state has no steps of this machine: run `./hardway up`"
     paths = "".join(f"{path}\n" for path, _ in _with_certificates(said))
+    found = answer(lab, machine, _LOOK.read_text(), paths)
+    if isinstance(found, str):
+        return found
     try:
-        done = lab.ssh(machine, f"bash -c {quote(_LOOK.read_text())}", stdin=paths, seconds=_SECONDS)
-    except subprocess.TimeoutExpired:
-        return f"no answer within {lab.allowed(_SECONDS):.0f} s"
-    lines = done.stdout.splitlines()
-    if done.returncode != 0 or not lines or lines[-1] != _END:
-        words = done.stderr.strip().splitlines() or [f"ssh ended with status {done.returncode}"]
-        return words[-1].strip()
-    try:
-        return parse(lines[:-1])
+        return parse(found)
     except ValueError as error:
         return f"its answer cannot be read: {error}"
 

@@ -133,16 +133,22 @@ def ask(cluster: Cluster, machine: LiveMachine, recorded: Recorded | None, other
     functions = _functions(recorded.library)
     if len(functions) != len(_FUNCTIONS):
         return "the state has an earlier library of the steps: run `./hardway up`"
+    script = "\n".join([*functions, _LOOK.read_text()])
+    lines = answer(cluster, machine, script, questions(recorded, others))
+    return lines if isinstance(lines, str) else parse(lines)
+
+
+def answer(cluster: Cluster, machine: LiveMachine, script: str, stdin: str) -> list[str] | str:
+    """The lines that a script prints on a machine before its last one, "end"; or why they are not known."""
     try:
-        script = "\n".join([*functions, _LOOK.read_text()])
-        done = cluster.ssh(machine, f"bash -c {quote(script)}", stdin=questions(recorded, others), seconds=_SECONDS)
+        done = cluster.ssh(machine, f"bash -c {quote(script)}", stdin=stdin, seconds=_SECONDS)
     except subprocess.TimeoutExpired:
         return f"no answer within {cluster.allowed(_SECONDS):.0f} s"
-    lines = done.stdout.splitlines()
-    if done.returncode != 0 or not lines or lines[-1] != _END:
+    *lines, last = done.stdout.splitlines() or [""]
+    if done.returncode != 0 or last != _END:
         said = done.stderr.strip().splitlines() or [f"ssh ended with status {done.returncode}"]
         return said[-1].strip()
-    return parse(lines)
+    return lines
 
 
 def questions(recorded: Recorded, others: Collection[str] = ()) -> str:

@@ -3,6 +3,7 @@
 import io
 import re
 import tokenize
+from functools import cache
 
 _OMITTED = {tokenize.COMMENT, tokenize.NL}
 _BETWEEN = {tokenize.NEWLINE: "\n", tokenize.INDENT: "{", tokenize.DEDENT: "}", tokenize.ENDMARKER: ""}
@@ -12,6 +13,7 @@ _STRING_ENDS = {getattr(tokenize, "FSTRING_END", -1), getattr(tokenize, "TSTRING
 _PLAIN_STRING = re.compile(r"(?i)[ru]?['\"]")
 
 
+@cache
 def statements(code: str) -> str:
     """Code without comments, docstrings and layout.
 
