@@ -3,9 +3,10 @@
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -15,6 +16,10 @@ from cli.lab import insist_by_variable, insist_option
 from config.errors import UserError
 from config.rotations import SUBJECTS
 from toolchain.stack import Stack
+
+if TYPE_CHECKING:
+    from live.certs.run import Certificates
+    from live.drift.run import Drift
 
 # What each command needs is imported in it: the other commands start sooner, and load nothing that builds programs.
 _json_file = click.option(
@@ -37,6 +42,33 @@ def status(stack: Stack, *, as_json: bool) -> int:
     return 0 if found.well else 1
 
 
+_Found = TypeVar("_Found", bound="Drift | Certificates")
+
+
+def _compare(
+    ctx: click.Context,
+    doing: str,
+    find: Callable[[Stack], _Found],
+    lines: Callable[[_Found], Sequence[str]],
+    *,
+    as_json: bool,
+) -> int:
+    """Compare a lab with its state while no other run is at work on it, and print what was found."""
+    from live.drift.run import NOT_ASKED
+    from toolchain import operations
+
+    try:
+        chosen = stacks.chosen(ctx)
+        with operations.alone(chosen, doing):
+            found = find(chosen)
+    except (UserError, OSError) as error:
+        # Not 1, which says that something differs.
+        print(f"error: {error}", file=sys.stderr)
+        return NOT_ASKED
+    print(found.json() if as_json else "\n".join(lines(found)))
+    return found.exit_code
+
+
 @click.command(cls=stacks.LabCommand)
 @stacks.option
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object: the dataclass Drift in live/drift/run.py.")
@@ -47,18 +79,8 @@ def drift(ctx: click.Context, *, as_json: bool) -> int:
     Exit codes: 0 no drift, 1 drift, 2 a query failed.
     """
     from live.drift import run as drifts
-    from toolchain import operations
 
-    try:
-        chosen = stacks.chosen(ctx)
-        with operations.alone(chosen, "./hardway drift"):
-            found = drifts.find(chosen)
-    except (UserError, OSError) as error:
-        # Not 1, which says that there is drift.
-        print(f"error: {error}", file=sys.stderr)
-        return drifts.NOT_ASKED
-    print(found.json() if as_json else "\n".join(drifts.lines(found)))
-    return found.exit_code
+    return _compare(ctx, "./hardway drift", drifts.find, drifts.lines, as_json=as_json)
 
 
 @click.command(cls=stacks.LabCommand)
@@ -71,19 +93,8 @@ def certs(ctx: click.Context, *, as_json: bool) -> int:
     Exit codes: 0 all are as the state says, 1 one differs, has expired or is due for renewal, 2 a query failed.
     """
     from live.certs import run as certificates
-    from live.drift.run import NOT_ASKED
-    from toolchain import operations
 
-    try:
-        chosen = stacks.chosen(ctx)
-        with operations.alone(chosen, "./hardway certs"):
-            found = certificates.find(chosen)
-    except (UserError, OSError) as error:
-        # Not 1, which says that a certificate is wrong.
-        print(f"error: {error}", file=sys.stderr)
-        return NOT_ASKED
-    print(found.json() if as_json else "\n".join(certificates.lines(found)))
-    return found.exit_code
+    return _compare(ctx, "./hardway certs", certificates.find, certificates.lines, as_json=as_json)
 
 
 @stacks.command()
