@@ -69,7 +69,9 @@ def searched(
 def test_no_fault_loses_a_write_or_shows_an_old_one(searched: Searched) -> None:
     found = searched.document["faults"]
     assert {each["does"]: each["violations"] for each in found if each["violations"]} == {}
-    assert searched.document["trouble"] == ""
+    # With the last log lines of what did not become healthy.
+    failures = [f"{each['does']}: {each['failure']}" for each in found if each["failure"]]
+    assert searched.document["trouble"] == "", "\n".join(failures)
     assert len(found) == searched.count
     assert min(each["acknowledged"] for each in found) > 10
     assert all(each["passed"] for each in found)
