@@ -28,17 +28,18 @@ _json_file = click.option(
 
 
 @stacks.command()
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object: the dataclass Status in live/status.py.")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object: the dataclass Status in live/status/.")
 def status(stack: Stack, *, as_json: bool) -> int:
     """Show whether the lab is healthy: etcd, leaders, API servers, nodes, certificates."""
-    from live import cluster, status_table
+    from live import cluster
     from live import status as health
+    from live.status import table
 
     found = health.gather(cluster.find(stack))
     if as_json:
         print(found.json())
     else:
-        status_table.show(found)
+        table.show(found)
     return 0 if found.well else 1
 
 

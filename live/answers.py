@@ -9,9 +9,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from live import status
 from live.cluster import Cluster, LiveMachine
 from live.probe import probe, unit_questions
+from live.status.api import node_problems, node_status
+from live.status.endpoint import ask_api, ask_endpoint
+from live.status.machines import MachineStatus, machine_problems, machine_status
 from toolchain.errors import ToolchainError
 
 # An API server that has just been restarted, or a balancer that has just taken over, is waited for.
@@ -46,30 +48,30 @@ def check(cluster: Cluster) -> None:
     )
 
 
-def _found(cluster: Cluster) -> tuple[list[status.MachineStatus], str, list[str]]:
+def _found(cluster: Cluster) -> tuple[list[MachineStatus], str, list[str]]:
     """The machines that do not answer, why the API does not, and what else is wrong."""
     with ThreadPoolExecutor(max_workers=len(cluster.machines) + 2) as threads:
-        endpoint = threads.submit(status.ask_endpoint, cluster)
+        endpoint = threads.submit(ask_endpoint, cluster)
         nodes = threads.submit(_node_problems, cluster)
         machines = list(threads.map(lambda machine: _machine(cluster, machine), cluster.machines))
         api = "" if endpoint.result() == "ok" else endpoint.result()
         silent = [machine for machine in machines if not machine.reached]
-        problems = list(status.machine_problems([machine for machine in machines if machine.reached]))
+        problems = list(machine_problems([machine for machine in machines if machine.reached]))
         # An API that does not answer lists no Nodes.
         return silent, api, problems if api else [*problems, *nodes.result()]
 
 
-def _machine(cluster: Cluster, machine: LiveMachine) -> status.MachineStatus:
-    return status.machine_status(cluster, probe(cluster, machine, unit_questions(cluster, machine)))
+def _machine(cluster: Cluster, machine: LiveMachine) -> MachineStatus:
+    return machine_status(cluster, probe(cluster, machine, unit_questions(cluster, machine)))
 
 
 def _node_problems(cluster: Cluster) -> list[str]:
     """What is wrong with the Nodes."""
-    said, why = status.ask_api(cluster, "nodes", "-o", "json")
+    said, why = ask_api(cluster, "nodes", "-o", "json")
     if why:
         return [f"the API does not list the Nodes: {why}"]
-    nodes = [status.node_status(item) for item in json.loads(said)["items"]]
-    return list(status.node_problems(cluster, nodes))
+    nodes = [node_status(item) for item in json.loads(said)["items"]]
+    return list(node_problems(cluster, nodes))
 
 
 def _advice(cluster: Cluster, silent: Sequence[str]) -> str:

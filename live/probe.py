@@ -4,12 +4,14 @@ A machine that is dead, slow or half broken still gives an answer: that it did n
 multiplied by the lab's `timeout_factor`. What depends on other machines' answers is asked by a second ssh (`ask_more`).
 """
 
+import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from config import health
 from config.machines import Role
@@ -110,6 +112,17 @@ class Probe:
     def answer(self, question: str) -> Answer:
         """The answer to a question; a failed one where the machine was not reached or not asked."""
         return self.answers.get(question, Answer(status=255, out="", error=self.missing or "not asked"))
+
+    def json(self, question: str) -> Any:
+        """What a machine answered as JSON; an empty mapping where there is nothing to be read."""
+        answer = self.answer(question)
+        # kubectl prints an empty list where it got no answer.
+        if answer.status != 0:
+            return {}
+        try:
+            return json.loads(answer.out) or {}
+        except ValueError:
+            return {}
 
 
 def probe_all(cluster: Cluster) -> list[Probe]:

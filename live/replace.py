@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from live import nodes
 from live.cluster import Cluster
 from live.probe import probe_all
-from live.status import MemberStatus, members
+from live.status.etcd import MemberStatus, members
 from toolchain import access, operations, prepare
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report

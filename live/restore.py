@@ -34,7 +34,7 @@ from live.control_plane import ControlPlane, control_plane
 from live.probe import Probe, probe_all
 from live.programs import LEADERS
 from live.snapshot_file import is_of, problems_of, sha256
-from live.status import members
+from live.status.etcd import members
 from toolchain import operations
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report

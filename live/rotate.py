@@ -12,6 +12,8 @@ from config.rotations import SUBJECTS, Rotation, Rotations
 from config.whole_file import write_whole
 from live import answers, cluster, status
 from live.cluster import Cluster
+from live.status.api import node_problems
+from live.status.machines import machine_problems
 from toolchain import access, operations, prepare
 from toolchain import stack as stacks
 from toolchain.errors import ToolchainError
@@ -142,7 +144,7 @@ def check_health(lab: Cluster) -> None:
 
 
 def _unhealthy(lab: Cluster, found: status.Status) -> Iterator[str]:
-    yield from status.machine_problems(found.machines)
+    yield from machine_problems(found.machines)
     reached = {machine.name for machine in found.machines if machine.reached}
     yield from (
         f"the etcd member on {each.machine or each.name} is not healthy"
@@ -154,7 +156,7 @@ def _unhealthy(lab: Cluster, found: status.Status) -> Iterator[str]:
         for each in found.api_servers
         if not each.ready and each.machine in reached
     )
-    yield from status.node_problems(lab, found.nodes)
+    yield from node_problems(lab, found.nodes)
 
 
 def advanced(stack: Stack, subjects: list[str], *, read: bool = True) -> Stack:

@@ -16,7 +16,7 @@ from config.whole_file import write_whole
 from live.cluster import Cluster
 from live.probe import probe_all
 from live.snapshot_file import Sidecar, problems_of, sha256, sidecar_of
-from live.status import MemberStatus, members
+from live.status.etcd import MemberStatus, members
 from toolchain import access
 from toolchain.errors import ToolchainError
 

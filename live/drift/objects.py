@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from live.cluster import Cluster
 from live.drift.compare import Difference
 from live.drift.recorded import Recorded, Setting
-from live.status import ask_api
+from live.status.endpoint import ask_api
 
 API = "API"
 _SECONDS = 30

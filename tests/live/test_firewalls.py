@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from small_lab import CERTIFICATES, NOW, cluster, ok, saying, well
 
-from live import firewalls, probe, status_table
+from live import firewalls, probe
 from live.cluster import Cluster
 from live.firewalls import FirewallStatus
 from live.probe import Answer, Probe
-from live.status import Status, judge
+from live.status import Status, judge, table
 
 PLACE = {"family": "inet", "table": "mine"}
 NODE, HEADER = "worker-0", {"metainfo": {"version": "1.0.6"}}
@@ -74,7 +74,7 @@ def test_a_firewall_that_cannot_be_read_is_said(
 ) -> None:
     found = judged(lab, saying(well(lab), NODE, "firewall", answer))
     assert [(each.machine, each.read, each.drops) for each in found.firewalls] == [(NODE, False, ())]
-    status_table.show(found)
+    table.show(found)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("firewall of")]
     assert line.startswith("firewall of worker-0: not read, ") and why in line
 

@@ -12,13 +12,14 @@ from small_lab import NOW, cluster, dns, lease, node, objects, ok, saying, well
 
 from components import readiness
 from config import health
-from live import nodes, pod_network, probe, status
+from live import nodes, pod_network, probe
 from live.cluster import Cluster
 from live.drills import health as drills
 from live.drills import probes, workload
 from live.probe import Probe
 from live.programs import LEADERS
 from live.status import Status, judge
+from live.status.endpoint import ask_endpoint
 
 EPOCH = NOW.timestamp()
 
@@ -129,7 +130,7 @@ def test_all_ask_an_api_server_and_etcd_for_the_same(lab: Cluster, monkeypatch: 
 
     monkeypatch.setattr(Cluster, "kubectl", kubectl)
     # `./hardway up` at its end and `./hardway status`.
-    status.ask_endpoint(lab)
+    ask_endpoint(lab)
     assert "/is-it" in asked
     ran: list[str] = []
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from config.machines import Role
-from live import status
 from live.cluster import Cluster, LiveMachine
+from live.status.endpoint import ask_endpoint
 from toolchain import access, paths
 from toolchain.stack import Stack
 
@@ -100,4 +100,4 @@ def test_the_endpoint_is_asked_past_the_users_proxy(
     kubectl.chmod(0o755)
     assert access.kubectl_command(stack)[0] == str(kubectl)
     cluster = Cluster(stack=stack, endpoint=f"https://{server}", machines=[])
-    assert status.ask_endpoint(cluster) == "ok"
+    assert ask_endpoint(cluster) == "ok"

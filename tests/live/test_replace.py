@@ -11,7 +11,7 @@ from small_lab import cluster, dead, member_state, ok, own_backend, saying, well
 from cli import main as commands
 from live import nodes, replace
 from live.cluster import Cluster
-from live.status import members
+from live.status.etcd import members
 from toolchain import access, operations, prepare, stack_lock
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop

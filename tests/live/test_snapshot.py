@@ -17,7 +17,7 @@ from live import snapshot
 from live.cluster import Cluster
 from live.probe import Probe
 from live.snapshot_file import is_of, problems_of, sha256, sidecar_of
-from live.status import members
+from live.status.etcd import members
 from toolchain import access
 from toolchain.errors import ToolchainError
 

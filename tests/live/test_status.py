@@ -26,10 +26,10 @@ from small_lab import (
 )
 
 from config.machines import Role
-from live import probe, status_table
+from live import probe
 from live.cluster import Cluster
 from live.probe import Answer, Probe
-from live.status import Status, judge
+from live.status import Status, judge, table
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_lab_where_all_is_well_says_so(tmp_path: Path, capsys: pytest.CaptureF
     status = judged(lab, well(lab))
     assert status.problems == []
     assert status.well
-    status_table.show(status)
+    table.show(status)
     assert capsys.readouterr().out.splitlines()[-1] == "The lab is healthy."
 
 
@@ -127,7 +127,7 @@ def test_a_dead_controller_is_a_row_and_the_others_are_asked(lab: Cluster, capsy
     assert (gone.machine, gone.id, gone.healthy, gone.role) == ("controller-0", "a1", False, None)
     assert gone.message == status.api_servers[0].message == "No route to host"
     assert status.problems == ["controller-0 does not answer: No route to host"]
-    status_table.show(status)
+    table.show(status)
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "Not healthy:",
         "  controller-0 does not answer: No route to host",
@@ -144,7 +144,7 @@ def test_a_lab_without_any_machine_is_a_status_and_no_traceback(
     assert "no API server lists leases and nodes" in status.problems
     assert "the endpoint's address is held by no machine that answers" in status.problems
     json.loads(status.json())
-    status_table.show(status)
+    table.show(status)
     assert "nodes: no machine could be asked" in capsys.readouterr().out
 
 
@@ -283,7 +283,7 @@ def test_a_cordoned_node_is_shown_and_is_no_problem(lab: Cluster, capsys: pytest
     )
     status = judged(lab, saying(well(lab), "controller-0", "objects", ok(cordoned)))
     assert status.well
-    status_table.show(status)
+    table.show(status)
     assert "stay away" in capsys.readouterr().out
 
 
@@ -297,7 +297,7 @@ def test_certificates_end_soon_when_an_up_would_renew_them(
     status = judge(lab, well(lab), endpoint_says="ok", certificates=mine, now=NOW)
     assert status.certificates[0].ends_soon is soon
     assert status.well is not soon
-    status_table.show(status)
+    table.show(status)
     said = capsys.readouterr().out
     assert ("certificates that end within" in said) is soon
     assert "`./hardway up` renews" in said
@@ -317,7 +317,7 @@ def test_what_kubeadm_issued_is_known_where_it_lies(
     (found,) = status.certificates
     assert (found.name, found.subject, found.not_after) == ("apiserver of controller-0", None, end)
     assert found.ends_soon is soon and status.well is not soon, status.problems
-    status_table.show(status)
+    table.show(status)
     said = capsys.readouterr().out
     assert "`kubeadm certs renew all`" in said and "`./hardway up`" not in said
     assert ("certificates that end within" in said) is soon

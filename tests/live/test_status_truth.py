@@ -25,11 +25,11 @@ from small_lab import (
 from components import etcd_snapshots
 from config.machine_paths import POD_ROUTES
 from config.machines import Role
-from live import probe, status, status_table
+from live import probe, status
 from live.cluster import Cluster, LiveMachine
 from live.pod_network import packets_question
 from live.probe import Answer, Probe
-from live.status import Status, judge
+from live.status import Status, judge, table
 
 WORKER_1 = LiveMachine(name="worker-1", roles=frozenset({Role.WORKER}), address="10.0.0.21")
 OBJECTS = (
@@ -71,7 +71,7 @@ def test_nothing_is_broken(lab: Cluster, healthy: list[Probe], capsys: pytest.Ca
         ("10.200.1.2", ("worker-0",)),
     ]
     assert {each.hash for each in found.etcd} == {77}
-    status_table.show(found)
+    table.show(found)
     assert capsys.readouterr().out.splitlines()[-1] == "The lab is healthy."
 
 
@@ -186,7 +186,7 @@ def test_what_is_broken_has_its_line_and_nothing_else_does(
         probes = saying(probes, machine, question, answer)
     found = judged(lab, probes)
     assert found.problems == line.splitlines()
-    status_table.show(found)
+    table.show(found)
     shown = capsys.readouterr().out.splitlines()
     assert shown[shown.index("Not healthy:") + 1 :] == [f"  {each}" for each in line.splitlines()]
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from live.status import CertificateStatus, Status
+from live.status import Status
+from live.status.certificates import CertificateStatus
 
 # Where there is no terminal, nothing is to be wrapped or cut.
 _WIDTH_OF_A_FILE = 200

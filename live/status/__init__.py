@@ -1,0 +1,217 @@
+"""How a lab is: gathered from all of its machines at once, judged, and shown as a table or as JSON.
+
+The JSON of `./hardway status --json` is the dataclass `Status`, field by field; sizes are bytes, times RFC 3339 in UTC.
+A field without an answer is null (or an empty list), and `problems` says why.
+"""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+
+from config.machines import Role
+from live import etcd_data, firewalls, pod_network
+from live.cluster import Cluster
+from live.firewalls import FirewallStatus
+from live.pod_network import PodNetworkStatus
+from live.probe import Probe, ask_more, own_etcdctl, probe_all
+from live.status.api import (
+    LEASES,
+    ApiServerStatus,
+    DnsStatus,
+    LeaseStatus,
+    NodeStatus,
+    api_problem,
+    api_server_status,
+    dns_problems,
+    dns_status,
+    lease_status,
+    node_status,
+    object_problems,
+    objects_seen,
+)
+from live.status.certificates import CertificateStatus, certificate_problems, certificate_status, issued
+from live.status.endpoint import (
+    BackendStatus,
+    EndpointStatus,
+    ask_endpoint,
+    backend_statuses,
+    balancer_problems,
+    endpoint_status,
+)
+from live.status.etcd import (
+    MemberStatus,
+    SnapshotStatus,
+    etcd_problems,
+    member_data,
+    members,
+    snapshot_status,
+)
+from live.status.machines import MachineStatus, machine_problems, machine_status
+from toolchain import access
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How a lab is.
+
+    Args:
+        stack: which lab.
+        time: when it was asked.
+        well: whether there are no problems.
+        problems: each in one sentence.
+        seen_by: the controller whose API server told of leases and nodes; null where none could.
+        dns: null likewise.
+        renewal_days: a `./hardway up` this many days before a certificate's end renews those that the stack made.
+    """
+
+    stack: str
+    time: str
+    well: bool
+    problems: list[str]
+    endpoint: EndpointStatus
+    machines: list[MachineStatus]
+    etcd: list[MemberStatus]
+    leases: list[LeaseStatus]
+    api_servers: list[ApiServerStatus]
+    backends: list[BackendStatus]
+    seen_by: str | None
+    nodes: list[NodeStatus]
+    dns: DnsStatus | None
+    renewal_days: float
+    certificates: list[CertificateStatus]
+    firewalls: list[FirewallStatus]
+    pod_network: list[PodNetworkStatus]
+    snapshots: list[SnapshotStatus]
+
+    def json(self) -> str:
+        """The status for programs."""
+        return json.dumps(asdict(self), indent=2)
+
+
+def gather(cluster: Cluster) -> Status:
+    """Ask everything at once; what does not answer within seconds is part of the status."""
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        asked = threads.submit(ask_endpoint, cluster)
+        read = threads.submit(firewalls.of_pulumi_host, cluster)
+        probes = _ask_what_depends(cluster, probe_all(cluster))
+        said, here = asked.result(), read.result()
+    certificates = access.read(cluster.stack).get("certificates", [])
+    return judge(
+        cluster, probes, endpoint_says=said, certificates=certificates, firewall_here=here, now=datetime.now(UTC)
+    )
+
+
+def _ask_what_depends(cluster: Cluster, probes: Sequence[Probe]) -> list[Probe]:
+    """Ask what depends on what machines have said: hashes of etcd's data, and packets to pods on other nodes."""
+    revision = etcd_data.common_revision(member_data(members(cluster, probes)))
+    hashed = {} if revision is None else {"hash": f"{own_etcdctl(cluster)} endpoint hashkv --rev={revision}"}
+    _, objects, _ = objects_seen(probes)
+    asked = {}
+    for probe in probes:
+        if not probe.reached:
+            continue
+        asked[probe.machine.name] = dict(hashed) if probe.machine in cluster.etcd_members else {}
+        if packets := pod_network.packets_question(cluster, probe, objects):
+            asked[probe.machine.name]["packets"] = packets
+    found = ask_more(cluster, probes, asked)
+    # Once more, where a compaction came between.
+    if etcd_data.compacted_apart(member_data(members(cluster, found))):
+        found = ask_more(cluster, found, {machine.name: hashed for machine in cluster.etcd_members})
+    return found
+
+
+def judge(
+    cluster: Cluster,
+    probes: Sequence[Probe],
+    *,
+    endpoint_says: str,
+    certificates: Sequence[dict[str, str]],
+    firewall_here: Sequence[FirewallStatus] = (),
+    now: datetime,
+) -> Status:
+    """The status that these answers make.
+
+    Args:
+        cluster: the lab.
+        probes: what its machines said.
+        endpoint_says: "ok", or what was wrong when the endpoint was asked.
+        certificates: the program's output.
+        firewall_here: of the host of a lab of containers.
+        now: the Pulumi host's time.
+    """
+    renewal = timedelta(hours=cluster.stack.early_renewal_hours)
+    machines = [machine_status(cluster, probe) for probe in probes]
+    etcd = members(cluster, probes)
+    seen_by, objects, clock = objects_seen(probes)
+    leases = [lease_status(name, objects, clock or now) for name in LEASES]
+    servers = [api_server_status(probe) for probe in probes if Role.CONTROLLER in probe.machine.roles]
+    balancers = [probe for probe in probes if Role.LOAD_BALANCER in probe.machine.roles]
+    backends = [row for probe in balancers for row in backend_statuses(probe)]
+    endpoint = endpoint_status(cluster, probes, endpoint_says)
+    nodes = [node_status(item) for item in objects if item["kind"] == "Node"]
+    ends = [
+        *(
+            certificate_status(each["name"], each["subject"], each["not_after"], "./hardway up", now, renewal)
+            for each in certificates
+        ),
+        *(each for probe in probes for each in issued(probe, now, renewal)),
+    ]
+    dns = None if seen_by is None else dns_status(objects)
+    ways = pod_network.judge(cluster, probes, objects)
+    snapshots = [snapshot_status(probe) for probe in probes if probe.reached and "snapshot" in probe.answers]
+    walls = [*firewall_here, *firewalls.of_machines(cluster, probes)]
+    explained = _explained(machines, nodes, walls)
+    # Of a machine that does not answer that alone is said.
+    reached = {each.name for each in machines if each.reached}
+    problems = [
+        *machine_problems(machines),
+        *etcd_problems(etcd, reached),
+        *(
+            f"the API server on {each.machine}: {api_problem(each)}"
+            for each in servers
+            if each.machine in reached and not each.ready
+        ),
+        *balancer_problems(endpoint, backends, balancers),
+        *object_problems(cluster, seen_by, leases, nodes),
+        *certificate_problems(probes, ends),
+        *firewalls.problems(walls),
+        *pod_network.problems(ways, explained),
+        # Pods of a machine that has a line of its own are not available.
+        *(dns_problems(dns) if dns and not explained else ()),
+        *(f"the last snapshot of etcd on {each.machine} {each.message}" for each in snapshots if each.message),
+    ]
+    return Status(
+        stack=cluster.stack.name,
+        time=f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        well=not problems,
+        problems=problems,
+        endpoint=endpoint,
+        machines=machines,
+        etcd=etcd,
+        leases=leases,
+        api_servers=servers,
+        backends=backends,
+        seen_by=seen_by,
+        nodes=nodes,
+        dns=dns,
+        renewal_days=renewal / timedelta(days=1),
+        certificates=ends,
+        firewalls=walls,
+        pod_network=ways,
+        snapshots=snapshots,
+    )
+
+
+def _explained(
+    machines: Sequence[MachineStatus], nodes: Sequence[NodeStatus], walls: Sequence[FirewallStatus]
+) -> set[str]:
+    """The machines whose pods are known to get no packets, for another reason than the network between them."""
+    if any(each.machine is None and each.drops for each in walls):
+        return {each.name for each in machines}
+    return {
+        *(each.name for each in machines if not each.reached or each.units_down),
+        *(each.name for each in nodes if not each.ready),
+        *(each.machine for each in walls if each.machine and each.drops),
+    }
