@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import Any
@@ -129,7 +130,7 @@ def _recorded() -> Iterator[list[Made]]:
 
     def make(self: step.Step, name: str, args: step.StepArgs, opts: pulumi.ResourceOptions) -> None:
         where = _places(sys._getframe(1))
-        made.extend(_made(name, args, opts, where, {key: found for key, (_, found) in places.items()}))
+        made.extend(_made(name, args, opts, where, places))
         make_step(self, name, args, opts)
 
     make_step = step.Step.__init__
@@ -150,9 +151,9 @@ def _made(
     args: step.StepArgs,
     opts: pulumi.ResourceOptions,
     where: tuple[Place, ...],
-    places: Mapping[int, tuple[Place, ...]],
+    places: Mapping[int, tuple[object, tuple[Place, ...]]],
 ) -> Iterator[Made]:
-    component = type(opts.parent)
+    component: type = type(opts.parent)
     common: dict[str, Any] = {
         "machine": args.machine.name,
         "step": name,
@@ -162,15 +163,15 @@ def _made(
     }
     for file in args.files:
         content = file.content if isinstance(file.content, str) and not file.secret else None
-        yield Made(kind="file", content=content, places=places[id(file)], **_attributes(file), **common)
+        yield Made(kind="file", content=content, places=places[id(file)][1], **_attributes(file), **common)
     for unit in args.units:
         attributes = _attributes(step.unit_file(unit))
-        yield Made(kind="unit", content=unit.content, places=places[id(unit)], **attributes, **common)
+        yield Made(kind="unit", content=unit.content, places=places[id(unit)][1], **attributes, **common)
     for fetch in args.fetches:
         inside = [str(PurePosixPath(fetch.destination) / PurePosixPath(member).name) for member in fetch.members]
         for path in inside or [fetch.destination]:
             attributes = {"path": path, "mode": "", "owner": "", "secret": False}
-            yield Made(kind="artifact", content=None, places=places[id(fetch)], **attributes, **common)
+            yield Made(kind="artifact", content=None, places=places[id(fetch)][1], **attributes, **common)
 
 
 def _attributes(file: step.File) -> dict[str, Any]:
@@ -181,9 +182,7 @@ def _places(frame: FrameType | None) -> tuple[Place, ...]:
     """The callers of the project's own, up to the method of a component."""
     found: list[Place] = []
     while frame is not None:
-        file = Path(frame.f_code.co_filename)
-        if file.is_relative_to(paths.checkout()) and not file.is_relative_to(paths.checkout() / ".venv"):
-            relative = file.relative_to(paths.checkout())
+        if relative := _below(paths.checkout(), frame.f_code.co_filename):
             found.append(Place(file=relative, line=frame.f_lineno, function=frame.f_code.co_name))
             if isinstance(frame.f_locals.get("self"), Component):
                 break
@@ -191,8 +190,22 @@ def _places(frame: FrameType | None) -> tuple[Place, ...]:
     return tuple(found)
 
 
+@cache
+def _below(checkout: Path, name: str) -> Path | None:
+    """A file of the project's own, below its checkout. The same few are asked for thousands of times."""
+    file = Path(name)
+    if not file.is_relative_to(checkout) or file.is_relative_to(checkout / ".venv"):
+        return None
+    return file.relative_to(checkout)
+
+
 def _class_place(kind: type) -> Place:
     file = Path(inspect.getsourcefile(kind) or "").resolve()
-    line = inspect.getsourcelines(kind)[1]
     relative = file.relative_to(paths.checkout()) if file.is_relative_to(paths.checkout()) else file
-    return Place(file=relative, line=line, function=kind.__name__)
+    return Place(file=relative, line=_class_line(kind), function=kind.__name__)
+
+
+@cache
+def _class_line(kind: type) -> int:
+    """The first line of a class. To find it a whole file is parsed."""
+    return inspect.getsourcelines(kind)[1]

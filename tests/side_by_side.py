@@ -3,12 +3,15 @@
 One has most labs on the host's own network, one after the other. The other has two of these labs, so that both end at
 about the same time, then the labs whose host is a few namespaces, and the tests of the tool chain and the engine,
 likewise one after the other: what they make has fixed names. The unit tests and those of scripts, a file at a time, are
-for whichever has nothing to do.
+for whichever has nothing to do. The files with tests of every shape of lab are one group: it takes half a second to run
+the program for a shape, and each process does so for itself.
 
 Its own scheduler, since marks for groups (`--dist loadgroup`) have no effect with pytest 9.2 and pytest-xdist 3.8.
 """
 
-from pathlib import PurePath
+import re
+from functools import cache
+from pathlib import Path, PurePath
 
 import pytest
 from xdist.remote import Producer
@@ -19,6 +22,9 @@ _FIRST = ("machines", "droplets", "dev", "kubeadm_calico", "kubeadm", "ha")
 """The labs of the first process."""
 _LONG = ("first", "second")
 """The groups of which one process has all."""
+_CHECKOUT = Path(__file__).parents[1]
+# A fixture or the list of tests/unit/conftest.py.
+_EVERY_SHAPE = re.compile(r"\b(?:lab|hard_way|kubeadm_lab|balanced): Run\b|\bprogram\((?:lab|stack|name)\)")
 
 
 class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # without types
@@ -44,8 +50,14 @@ def group(nodeid: str) -> str:
     """The group of a test: `tests/labs/dev/test_cluster.py::test_x` is one of the first process."""
     file = PurePath(nodeid.partition("::")[0])
     if file.parts[1] in ("unit", "scripts"):
-        return str(file)
+        return "shapes" if _has_every_shape(file) else str(file)
     return "first" if file.parts[1:2] == ("labs",) and file.parts[2] in _FIRST else "second"
+
+
+@cache
+def _has_every_shape(file: PurePath) -> bool:
+    path = _CHECKOUT / file
+    return path.is_file() and _EVERY_SHAPE.search(path.read_text()) is not None
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SideBySide:

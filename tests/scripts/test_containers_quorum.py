@@ -11,7 +11,8 @@ from components.substrates.containers.quorum import check_removal, give_up_quoru
 from components.substrates.containers.substrate import delete_container
 from components.substrates.pulumi_host import AS_ROOT, script
 from config.machine_paths import LIBRARY
-from unit.mocked_engine import Run, lab_of, run_program
+from lab.shipped import lab_of
+from unit.mocked_engine import Run, run_program
 
 KEY = "ssh-ed25519 QUFB"
 MEMBERS = ["c-0", "c-1", "c-2"]

@@ -1,17 +1,26 @@
-"""What unit tests start from."""
+"""What unit tests start from.
+
+What takes long to import is imported where it is used: the process of pytest-xdist that runs no test reads
+this file, too.
+"""
+
+from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from config import trust
-from config.lab import Lab
-from unit.mocked_engine import Run, lab_of, run_program, shipped_stacks
-from unit.node_tools import NodeTools, node_tools
+from lab.shipped import lab_of, shipped_stacks
+
+if TYPE_CHECKING:
+    from cli.recorded_program import Made
+    from unit.mocked_engine import Run
+    from unit.node_tools import NodeTools
 
 # The same examples in every run, however busy the machine is.
 settings.register_profile(
@@ -77,6 +86,8 @@ def no_output_in_a_string() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def nobody_is_trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No stack has pinned host keys, also while another process of the tests has such a lab."""
+    from config import trust
+
     nowhere = tmp_path_factory.mktemp("trust")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trust, "file_of", lambda stack: nowhere / f"{stack}.known_hosts")
@@ -86,6 +97,8 @@ def nobody_is_trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture(scope="session", autouse=True)
 def nothing_was_interrupted() -> Iterator[None]:
     """No stack has updates to run again, also while another process of the tests kills runs of such a lab."""
+    from config.lab import Lab
+
     nowhere = Path("/nonexistent/unfinished.json")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Lab, "unfinished_updates", property(lambda lab: nowhere))
@@ -95,7 +108,18 @@ def nothing_was_interrupted() -> Iterator[None]:
 @cache
 def program(stack: str) -> Run:
     """The program's run for a lab, once."""
+    from unit.mocked_engine import run_program
+
     return run_program(stack, LABS[stack])
+
+
+@cache
+def recorded(stack: str) -> tuple[Made, ...]:
+    """What `explain` finds of a stack, once."""
+    from cli.recorded_program import record
+    from toolchain.stack import read
+
+    return tuple(record(read(stack)))
 
 
 @pytest.fixture(params=SHAPES)
@@ -158,5 +182,7 @@ def shared(no_output_in_a_string: None) -> Run:
 @pytest.fixture(scope="session")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeTools]:
     """haproxy, nginx, nft and systemd of the machines; they see what tests write to `tmp_path`."""
+    from unit.node_tools import node_tools
+
     with node_tools(tmp_path_factory.getbasetemp()) as found:
         yield found

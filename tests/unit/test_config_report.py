@@ -8,8 +8,8 @@ import pytest
 
 from config.lab import Lab, load, parse
 from config.problems import ConfigError, Problem
-from lab.shipped import AS_SHIPPED
-from unit.mocked_engine import lab_of, run, shipped_stacks
+from lab.shipped import AS_SHIPPED, lab_of, shipped_stacks
+from unit.mocked_engine import run
 
 
 def problems(lab: Any, stack: str = "dev") -> tuple[Problem, ...]:

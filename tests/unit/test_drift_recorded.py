@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-from cli.recorded_program import record
 from components import kubeadm, kubeadm_config
 from components.step import Fetch, File, StepArgs, Unit, sent
 from config.artifacts import Artifact
 from live.drift import recorded
 from live.drift.recorded import Program, Recorded
-from toolchain import stack
 from unit.conftest import program
+from unit.conftest import recorded as explained
 from unit.mocked_engine import Run
 from unit.test_step_render import args, script
 
@@ -35,7 +34,7 @@ def test_every_file_and_artifact_of_the_program_is_read(name: str, no_output_in_
     """The program itself is the witness: `explain` notes each file where it is made."""
     machines = machines_of(program(name))
     # Of a unit that a package brings, no step writes the file.
-    made = [each for each in record(stack.read(name)) if each.kind != "unit" or each.content is not None]
+    made = [each for each in explained(name) if each.kind != "unit" or each.content is not None]
     for each in made:
         machine = machines[each.machine]
         if each.kind == "artifact":

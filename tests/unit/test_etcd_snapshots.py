@@ -26,6 +26,7 @@ def machine(tmp_path: Path) -> Path:
   "endpoint status") echo '[{"Status":{"dbSize":1048576}}]' ;;
   *) cp "${0%/*}/../snapshot" "$3"; echo "$ETCDCTL_ENDPOINTS" >"${0%/*}/../asked" ;;
 esac""",
+        "sleep": ":",
         "etcdutl": 'echo \'{"hash":1,"revision":42,"totalKey":3}\'',
         # Each snapshot that is removed gives 100 MiB.
         "df": 'echo Avail; echo $(($(cat "${0%/*}/../free") - 104857600 * $(ls | wc -l)))',

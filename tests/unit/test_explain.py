@@ -3,26 +3,20 @@
 import json
 import re
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from cli import main as commands
 from cli import recorded_program, source_lines
-from cli.recorded_program import Made, record
+from cli.recorded_program import record
 from cli.source_lines import line, setting
 from toolchain import paths, stack
 from toolchain.errors import ToolchainError
-from unit.conftest import program
+from unit.conftest import program, recorded
 
 STACKS = ("dev", "ha", "kubeadm", "libvirt", "gcp")
 """Every substrate that makes its machines, and both ways to make a cluster."""
-
-
-@cache
-def recorded(name: str) -> tuple[Made, ...]:
-    return tuple(record(stack.read(name)))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from config import extra_flags
 from config.lab import parse
 from config.problems import ConfigError
 from config.versions import pins
-from unit.mocked_engine import run_program
+from unit.mocked_engine import Run, run_program
 
 
 def problems(flags: Any, **lab: Any) -> list[str]:
@@ -78,10 +78,8 @@ STEPS = {
 }
 
 
-def test_flags_reach_the_units_and_change_nothing_else() -> None:
-    before, after = (
-        run_program("dev", {"extra_flags": flags}) for flags in ({}, {"kubelet": {"v": 3}, "etcd": {"max-wals": 7}})
-    )
+def test_flags_reach_the_units_and_change_nothing_else(dev: Run) -> None:
+    before, after = dev, run_program("dev", {"extra_flags": {"kubelet": {"v": 3}, "etcd": {"max-wals": 7}}})
     for program, step in STEPS.items():
         new = {"kubelet": {"v": "3"}, "etcd": {"max-wals": "7"}}.get(program, {})
         assert after.flags(step, program) == {**before.flags(step, program), **new}
@@ -91,16 +89,15 @@ def test_flags_reach_the_units_and_change_nothing_else() -> None:
     assert changed == {"etcd-controller-0", "worker-0-node", "worker-1-node"}
 
 
-def test_a_flag_of_the_lab_is_changed_in_its_place() -> None:
+def test_a_flag_of_the_lab_is_changed_in_its_place(dev: Run) -> None:
     lab = {"extra_flags": {"kube-apiserver": {"profiling": True}}}
     flags = run_program("dev", lab).flags(STEPS["kube-apiserver"], "kube-apiserver")
     assert flags["profiling"] == "true"
-    assert list(flags) == list(run_program("dev", {}).flags(STEPS["kube-apiserver"], "kube-apiserver"))
+    assert list(flags) == list(dev.flags(STEPS["kube-apiserver"], "kube-apiserver"))
 
 
-def test_flags_that_the_lab_sets_are_refused_or_may_be_changed() -> None:
+def test_flags_that_the_lab_sets_are_refused_or_may_be_changed(dev: Run) -> None:
     """A new flag of the lab's own belongs to the table of refused flags, or to this list."""
-    lab = run_program("dev", {})
     may_be_changed = {
         "kube-apiserver": {
             "allow-privileged",
@@ -128,6 +125,6 @@ def test_flags_that_the_lab_sets_are_refused_or_may_be_changed() -> None:
         "etcd": {"watch-progress-notify-interval"},
     }
     for program, step in STEPS.items():
-        flags = lab.flags(step, program).keys()
+        flags = dev.flags(step, program).keys()
         free = may_be_changed.get(program, set()) | {"tls-min-version", "tls-cipher-suites", "cipher-suites"}
         assert flags - extra_flags.REFUSED[program].keys() - free == set(), program

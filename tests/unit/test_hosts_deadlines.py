@@ -13,21 +13,22 @@ from components.substrates.existing import reach, trust
 from components.substrates.existing.plan import Host, Login
 from components.substrates.existing.reach import Credentials, HostError
 
+SECONDS = 0.2
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDi27qEletVlQp85DdPdtoGXyyPRU012cOU3ERg6Xog5"
 
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Login]:
-    """An sshd that never says a word; the deadlines are of one second."""
-    monkeypatch.setattr(reach, "_CONNECT_SECONDS", 1)
-    monkeypatch.setattr(trust, "_SECONDS", 1)
+    """An sshd that never says a word; the deadlines are of a fifth of a second."""
+    monkeypatch.setattr(reach, "_CONNECT_SECONDS", SECONDS)
+    monkeypatch.setattr(trust, "_SECONDS", SECONDS)
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield Login(host="127.0.0.1", port=server.getsockname()[1], user="root", host_keys=(KEY,))
 
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_a_login_waits_longer_for_a_slow_host(silent: Login, factor: int) -> None:
-    with pytest.raises(HostError, match=f"does not answer within {factor} s"):
+    with pytest.raises(HostError, match=f"does not answer within {SECONDS * factor} s"):
         asyncio.run(reach.dial(silent, Credentials(timeout_factor=factor)))
 
 
@@ -35,7 +36,7 @@ def test_a_login_waits_longer_for_a_slow_host(silent: Login, factor: int) -> Non
 def test_a_host_key_is_waited_for_longer(silent: Login, factor: int) -> None:
     host = Host(name="node", roles=("worker",), login=silent, address="10.0.0.1")
     (shown,) = asyncio.run(trust.ask([host], Credentials(timeout_factor=factor)))
-    assert f"no answer within {factor} s" in shown.problem.replace("\N{NO-BREAK SPACE}", " ")
+    assert f"no answer within {SECONDS * factor} s" in shown.problem.replace("\N{NO-BREAK SPACE}", " ")
 
 
 SERVER = """
@@ -63,7 +64,7 @@ asyncio.run(serve())
 
 
 def test_a_host_that_freezes_in_the_middle_of_a_script_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "_KEEPALIVE_SECONDS", 1)
+    monkeypatch.setattr(reach, "_KEEPALIVE_SECONDS", 0.2)
     monkeypatch.setattr(reach, "_KEEPALIVES", 2)
     with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server:
         try:

@@ -244,7 +244,7 @@ KEY = yaml.safe_load(ADMIN_CONF)["users"][0]["user"]["client-key-data"]
 MALFORMED = {
     "nothing": ("", "not exactly one entry below clusters"),
     "no YAML": ("a: [", "no YAML"),
-    "a deep YAML": ("[" * 20000, "no YAML"),
+    "a deep YAML": ("[" * 5000, "no YAML"),
     "a list": ("- 1", "not exactly one entry below clusters"),
     "two users": (ADMIN_CONF.replace("users:", "users:\n- {name: x, user: {}}"), "not exactly one entry below users"),
     "no user": (yaml.safe_dump(yaml.safe_load(ADMIN_CONF) | {"users": [{"name": "x"}]}), "has no user"),

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from components.encryption import encryption_configuration, named_keys
 from components.kubeconfigs import render
-from unit.mocked_engine import Run, ed25519_pem, lab_of, run_program, seed_of
+from lab.shipped import lab_of
+from unit.mocked_engine import Run, ed25519_pem, run_program, seed_of
 
 CONTROLLER, WORKER = "control-plane-controller-0", "worker-0-node"
 LOCAL = "https://127.0.0.1:6443"

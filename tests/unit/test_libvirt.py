@@ -1,9 +1,9 @@
 """What a lab of virtual machines asks of libvirt and of its host, argument by argument."""
 
-import copy
+import json
 import shlex
 import subprocess
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import yaml
 from components.substrates.libvirt.substrate import mirror_unit, serve, wait_for_ssh
 from config.lab import Lab, parse
 from config.settings import LabSettings
+from lab.shipped import lab_of
 from toolchain import paths, vm_image
-from unit.mocked_engine import Registered, Run, container_id, fingerprint, lab_of, run_program
+from unit.conftest import program
+from unit.mocked_engine import Registered, Run, container_id, fingerprint, run_program
 
 CLOUD_IMAGE = {"image": "https://cloud.example/debian-12-generic.qcow2", "image_sha256": "ab" * 32}
 COMMAND = "command:local:Command"
@@ -25,16 +27,18 @@ def resource(run: Run, kind: str, name: str) -> Registered:
 
 
 def run_with(**settings: Any) -> Run:
-    given = copy.deepcopy(lab_of("libvirt"))
-    given["libvirt"] = settings
-    return run_program("libvirt", given)
+    return run_with_text(json.dumps(settings))
 
 
-@pytest.fixture(scope="module")
-def libvirt() -> Iterator[Run]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PULUMI_ERROR_OUTPUT_STRING", "1")
-        yield run_program("libvirt", lab_of("libvirt"))
+@cache
+def run_with_text(settings: str) -> Run:
+    """The program's run for each of these settings, once."""
+    return run_program("libvirt", {**lab_of("libvirt"), "libvirt": json.loads(settings)})
+
+
+@pytest.fixture
+def libvirt(no_output_in_a_string: None) -> Run:
+    return program("libvirt")
 
 
 @pytest.fixture(scope="module")

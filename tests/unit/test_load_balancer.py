@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from unit.mocked_engine import Run, lab_of, run_program
+from lab.shipped import lab_of
+from unit.mocked_engine import Run, run_program
 from unit.node_tools import NodeTools
 
 CONFIGURATION = "/etc/haproxy/haproxy.cfg"
@@ -158,9 +159,10 @@ def test_tls_ends_at_the_load_balancer_in_mode_terminate_only() -> None:
         assert run.outputs["endpoint"] == "https://10.240.0.5:6443"
 
 
-def test_added_worker_changes_only_host_table_and_routes_of_a_load_balancer() -> None:
-    one, two = (run_program("dev", {"workers": count}) for count in (1, 2))
-    assert one.script("load-balancer-0") == two.script("load-balancer-0")
+def test_added_worker_changes_only_host_table_and_routes_of_a_load_balancer(dev: Run) -> None:
+    assert len(dev.of_type("command:remote:Command")) > 10
+    one = run_program("dev", {**lab_of("dev"), "workers": 1})
+    assert one.script("load-balancer-0") == dev.script("load-balancer-0")
 
 
 def test_health_is_served_over_plain_http(balanced: Run) -> None:

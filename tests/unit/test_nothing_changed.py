@@ -4,9 +4,10 @@ import json
 import subprocess
 import sys
 
+from lab.shipped import lab_of
 from toolchain import paths
 from unit.conftest import SHAPES
-from unit.mocked_engine import COMMANDS, lab_of, run_program
+from unit.mocked_engine import COMMANDS, run_program
 
 # Every process, connection and written file passes one of these (https://docs.python.org/3/library/audit_events.html).
 WATCH = """

@@ -12,7 +12,7 @@ import pytest
 
 from components.substrates.existing import plan
 from config import trust
-from unit.conftest import LABS
+from unit.conftest import LABS, program
 from unit.mocked_engine import Registered, Run, run_program
 
 LOCAL, STEP = "command:local:Command", "command:remote:Command"
@@ -132,6 +132,6 @@ def test_known_hosts_are_read_as_they_were_written(tmp_path: Any, monkeypatch: p
 
 
 def test_arm64_machines_have_artifacts_of_their_own() -> None:
-    run = run_program("machines", LABS["machines"])
+    run = program("machines")
     sent = json.loads(words(command(run, "machines-worker-1-artifacts").inputs["create"])[-1])
     assert sent and all("arm64" in path for path in sent)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from config.lab import parse
-from unit.mocked_engine import Run, lab_of, run_program
+from lab.shipped import lab_of
+from unit.mocked_engine import Run, run_program
 
 REQUEST = "tls:index/certRequest:CertRequest"
 SIGNED = "tls:index/locallySignedCert:LocallySignedCert"
@@ -153,18 +154,24 @@ def test_the_default_is_p256(dev: Run) -> None:
     assert dev.named("pki-admin", KEY).inputs == {"algorithm": "ECDSA", "ecdsaCurve": "P256"}
 
 
-def test_validity_and_renewal_are_the_configured_hours() -> None:
+@pytest.fixture(scope="module")
+def configured(no_output_in_a_string: None) -> Run:
+    """A lab with other hours and domains."""
     pki = {"ca_validity_hours": 400, "validity_hours": 50, "early_renewal_hours": 7}
-    run = run_program("dev", {"pki": pki})
+    network = {"domain": "lab.example", "cluster_domain": "k8s.example"}
+    return run_program("dev", {**lab_of("dev"), "pki": pki, "network": network})
+
+
+def test_validity_and_renewal_are_the_configured_hours(configured: Run) -> None:
+    run = configured
     for leaf in run.of_type(SIGNED):
         assert (leaf.inputs["validityPeriodHours"], leaf.inputs["earlyRenewalHours"]) == (50, 7)
     for ca in run.of_type(AUTHORITY):
         assert (ca.inputs["validityPeriodHours"], ca.inputs["earlyRenewalHours"]) == (400, 7)
 
 
-def test_the_names_follow_the_configured_domains() -> None:
-    lab = {**lab_of("dev"), "network": {"domain": "lab.example", "cluster_domain": "k8s.example"}}
-    request = run_program("dev", lab).named("pki-kube-apiserver", REQUEST).inputs
+def test_the_names_follow_the_configured_domains(configured: Run) -> None:
+    request = configured.named("pki-kube-apiserver", REQUEST).inputs
     assert {"kubernetes.default.svc.k8s.example", "load-balancer-0.dev.lab.example"} <= set(request["dnsNames"])
 
 

@@ -14,10 +14,12 @@ from config.errors import UserError
 from config.lab import parse
 from config.problems import ConfigError
 from config.rotations import NEVER, SUBJECTS, Rotation, Rotations
+from lab.shipped import lab_of
 from toolchain import rotations as recorded
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
-from unit.mocked_engine import Run, lab_of, run_program, seed_of
+from unit.conftest import program
+from unit.mocked_engine import Run, run_program, seed_of
 
 KEY, CERTIFICATE = "tls:index/privateKey:PrivateKey", "tls:index/selfSignedCert:SelfSignedCert"
 SIGNED, REQUEST = "tls:index/locallySignedCert:LocallySignedCert", "tls:index/certRequest:CertRequest"
@@ -97,8 +99,8 @@ def test_rotations_of_a_kubeadm_lab_are_refused() -> None:
 # What the program makes
 
 
-def test_a_lab_that_never_rotated_is_as_before() -> None:
-    run, empty = run_program("dev", lab_of("dev")), dev()
+def test_a_lab_that_never_rotated_is_as_before(no_output_in_a_string: None) -> None:
+    run, empty = program("dev"), dev()
     assert {each.urn: each.inputs for each in run.resources} == {each.urn: each.inputs for each in empty.resources}
     assert not [each.urn for each in run.resources if "rotat" in each.urn]
 

@@ -51,6 +51,16 @@ def test_every_lab_is_of_one_process() -> None:
     assert group("tests/unit/test_a.py::test_a") == "tests/unit/test_a.py"
 
 
+def test_files_with_tests_of_every_shape_are_one_group() -> None:
+    """By the fixtures and the list of tests/unit/conftest.py."""
+    groups = {
+        path.name: group(f"tests/unit/{path.name}::test_a") for path in (_CHECKOUT / "tests/unit").glob("test_*.py")
+    }
+    of_shapes = {name for name, found in groups.items() if found == "shapes"}
+    assert {"test_secrets.py", "test_hardening.py", "test_kubeadm.py", "test_drift_recorded.py"} <= of_shapes
+    assert not {"test_gcp.py", "test_libvirt.py", "test_config_report.py"} & of_shapes
+
+
 def test_the_smallest_file_waits_for_the_last_test_of_a_lab() -> None:
     labs = [f"tests/labs/ha/test_lab.py::test_{number}" for number in range(3)]
     engine = [f"tests/engine/test_engine.py::test_{number}" for number in range(3)]

@@ -12,7 +12,8 @@ from components.substrates.containers.substrate import boot_unit
 from components.substrates.libvirt.substrate import mirror_unit
 from components.systemd import oneshot_unit, systemd_unit
 from config.lab import parse
-from unit.mocked_engine import Run, lab_of
+from lab.shipped import lab_of
+from unit.mocked_engine import Run
 from unit.node_tools import NodeTools
 
 # What systemd says of a unit whose program, or whose neighbour, stands on another machine.

@@ -7,13 +7,13 @@ import pytest
 
 from config import version_changes
 from config.version_changes import refusals, written
+from lab.shipped import lab_of
 from toolchain import paths
 from toolchain import stack as in_stack
 from toolchain import version_changes as in_state
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 from unit.conftest import program
-from unit.mocked_engine import lab_of
 
 COMMAND = "command:local:Command"
 

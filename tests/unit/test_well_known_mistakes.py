@@ -4,7 +4,8 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from unit.mocked_engine import Run, lab_of, run_program
+from lab.shipped import lab_of
+from unit.mocked_engine import Run, run_program
 
 CONTROLLER, WORKER = "control-plane-controller-0", "worker-0-node"
 REQUEST = "tls:index/certRequest:CertRequest"
