@@ -22,7 +22,6 @@ from components.etcd_snapshots import EtcdSnapshots
 from components.nodes import NodeRegistration, RemovedWorkers
 from components.pki import Pki, PkiArgs
 from components.readiness import Readiness, ReadinessArgs
-from components.rotation_record import rotation_record
 from components.rotations import RotationArgs, RotationSteps
 from components.worker import Worker, WorkerArgs
 from config.machines import Role
@@ -35,8 +34,6 @@ def hard_way(site: Site) -> Cluster:
     members = [machines[spec.name] for spec in lab.etcd_members]
     balancing, extra = lab.settings.load_balancing, lab.settings.extra_flags
 
-    # A lab that never rotated a key has no record.
-    record = [rotation_record("rotation-record", lab.rotations, after(*substrate.checks))] if lab.rotations else []
     pki = Pki(
         "pki",
         PkiArgs(
@@ -53,13 +50,13 @@ def hard_way(site: Site) -> Cluster:
             cluster_domain=lab.network.cluster_domain,
             rotations=lab.rotations,
         ),
-        after(*substrate.checks, *record),
+        after(*substrate.checks),
     )
     hosts = prepare_hosts(site, not_before=pki.kubernetes.not_before)
     encryption = Encryption(
         "encryption",
         provider=lab.settings.encryption,
-        after=[*(hosts[machine.name] for machine in controllers), *record],
+        after=[hosts[machine.name] for machine in controllers],
         rotation=lab.rotations["encryption-key"],
     )
     etcd = Etcd(

@@ -105,7 +105,7 @@ def certs(ctx: click.Context, *, as_json: bool) -> int:
 def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool, preview: bool) -> int:
     """Replace keys without an interruption: docs/certificates.md.
 
-    KEY is one or more of encryption-key, service-accounts, leaves, ca, etcd-ca, front-proxy-ca. Without a KEY it
+    KEY is one or more of encryption-key, service-accounts, leaves, ca, etcd-ca, front-proxy-ca, ssh. Without a KEY it
     continues the rotation that is not finished.
     """
     from live import rotate as rotating

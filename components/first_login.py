@@ -56,15 +56,7 @@ def first_login(
 
 def wait_for_login(machine: str, *, host: str, host_key: str, identity: str, hint: str, seconds: int = _SECONDS) -> str:
     """The shell lines that wait for a machine and print its identity; the private key comes on standard input."""
-    options = (
-        "BatchMode=yes",
-        "ConnectTimeout=5",
-        "IdentitiesOnly=yes",
-        "StrictHostKeyChecking=yes",
-        "UserKnownHostsFile=/dev/null",
-        f"KnownHostsCommand=/bin/echo {host} {host_key}",
-    )
-    ssh = " ".join(["ssh", "-F", "none", '-i "$key"', *(f"-o {quote(option)}" for option in options), f"root@{host}"])
+    ssh = f'ssh {ssh_options(host, host_key)} -i "$key" root@{host}'
     return "\n".join(
         [
             f"# first login at {machine} ({identity})",
@@ -85,3 +77,16 @@ def wait_for_login(machine: str, *, host: str, host_key: str, identity: str, hin
             f"echo {identity}",
         ]
     )
+
+
+def ssh_options(host: str, host_key: str) -> str:
+    """The options of an ssh that asks nothing, and connects only to a host with the pinned key."""
+    options = (
+        "BatchMode=yes",
+        "ConnectTimeout=5",
+        "IdentitiesOnly=yes",
+        "StrictHostKeyChecking=yes",
+        "UserKnownHostsFile=/dev/null",
+        f"KnownHostsCommand=/bin/echo {host} {host_key}",
+    )
+    return " ".join(["-F none", *(f"-o {quote(option)}" for option in options)])

@@ -1,58 +1,64 @@
 """How far the rotations of a lab's keys are (config/rotations.py), in the state: a stage that is left out is refused.
 
-Made, in a lab that has rotated a key: one command on the Pulumi host, whose output is the record. It runs before any
-key is made.
+Made, in a lab that has rotated a key: one command on the Pulumi host, whose output is the record. It is one of the
+checks of the substrate, so it comes before anything that a stage changes on a machine.
 """
 
+from collections.abc import Sequence
 from shlex import quote
 
 import pulumi
 from pulumi_command import local
 
-from config.rotations import KEY, SUBJECTS, Rotations, lines
+from config.rotations import KEY, Rotations, lines, of_lines, refused
+
+_NAME = "rotation-record"
 
 
-def rotation_record(name: str, rotations: Rotations, opts: pulumi.ResourceOptions) -> local.Command:
-    """The command that every key of the lab comes after.
+class StageError(Exception):
+    """The report of the stages that are left out."""
+
+
+def rotation_record(rotations: Rotations, checks: Sequence[pulumi.Resource]) -> list[pulumi.Resource]:
+    """The record, which comes after the other checks; nothing in a lab that never rotated a key.
 
     Args:
-        name: of the resource.
         rotations: as the settings have them.
-        opts: of the resource.
+        checks: the other checks of the substrate.
 
-    Raises, at `up`: which subject the state has at another stage.
+    Raises, at `up` and `preview`: each subject that the state has at another stage.
     """
-    say = f"printf %s {quote(lines(rotations))}"
-    return local.Command(
-        name,
-        create=f"# How far the rotations of keys are.\n{say}",
-        # An error shows a command, not its input.
-        update="# rotations\nexec sh -s",
-        logging=local.Logging.STDERR,
-        stdin="\n".join([*_checks(rotations), say, ""]),
-        opts=opts,
-    )
+    if not rotations:
+        return []
 
+    def refuse(args: pulumi.ResourceHookArgs) -> None:
+        check(of_lines(str((args.old_outputs or {}).get("stdout", ""))), rotations)
 
-def _checks(rotations: Rotations) -> list[str]:
-    """The shell lines that end the script unless each subject is at the wanted stage, or at the one before it."""
-    checks = ["wrong="]
-    for subject in SUBJECTS:
-        wanted = rotations[subject]
-        allowed = [f"{subject} {wanted}"]
-        if wanted.count:
-            allowed.append(f"{subject} {wanted.before(subject)}")
-        patterns = " ".join(f"-e {quote(each)}" for each in allowed)
-        checks.append(
-            f"printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | grep -qxF {patterns} ||"
-            f" wrong=\"$wrong $(printf '%s\\n' \"$PULUMI_COMMAND_STDOUT\" | grep '^{subject} ')"
-            f' (wanted: {wanted})"'
-        )
+    hook = pulumi.ResourceHook(f"{_NAME}-next-stage", refuse, pulumi.ResourceHookOptions(on_dry_run=True))
     return [
-        *checks,
-        'if [ -n "$wrong" ]; then',
-        '  echo "Refused, and nothing was changed: a stage of a rotation is left out:$wrong." >&2',
-        f"  echo 'Put {KEY} back as it was, then: ./hardway rotate' >&2",
-        "  exit 1",
-        "fi",
+        local.Command(
+            _NAME,
+            create=f"# How far the rotations of keys are.\nprintf %s {quote(lines(rotations))}",
+            opts=pulumi.ResourceOptions(
+                depends_on=list(checks), hooks=pulumi.ResourceHookBinding(before_update=[hook])
+            ),
+        )
     ]
+
+
+def check(before: Rotations, wanted: Rotations) -> None:
+    """Refuse a stage that is left out.
+
+    Raises:
+        StageError: with each subject.
+    """
+    if found := refused(before, wanted):
+        raise StageError(
+            "\n".join(
+                [
+                    "Refused, and nothing was changed: a stage of a rotation is left out.",
+                    *(f"  {each}" for each in found),
+                    f"Restore the setting {KEY}, then: ./hardway rotate",
+                ]
+            )
+        )

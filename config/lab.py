@@ -169,9 +169,13 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = (), *, rotated: 
         problems += unreadable_hosts
         unreadable.add("lab.machines.database")
     keys, wrong_rotations = rotations.parse(rotated)
-    if keys and settings.bootstrap == "kubeadm":
+    if settings.bootstrap == "kubeadm" and (issued := keys.written().keys() - set(rotations.WITH_KUBEADM)):
         what, fix = "not for a lab of kubeadm", "remove it: kubeadm issues the certificates (docs/certificates.md)"
-        wrong_rotations = [*wrong_rotations, Problem((ROTATIONS,), what, fix)]
+        places = [f"{ROTATIONS}.{subject}" for subject in rotations.SUBJECTS if subject in issued]
+        wrong_rotations = [*wrong_rotations, Problem(tuple(places), what, fix)]
+    if "ssh" in keys.written() and not settings.traits.rotates_ssh:
+        what = f"the substrate {settings.substrate!r} cannot change the SSH key of machines that exist"
+        wrong_rotations = [*wrong_rotations, Problem((f"{ROTATIONS}.ssh",), what, "remove it")]
     problems = [*known, *wrong_rotations, *problems]
     for problem in [*unplaced, *checks.run(stack, settings, machines)]:
         # A finding that rests on a value which could not be read in the first place would only mislead.

@@ -13,7 +13,9 @@ from typing import Any
 from config.problems import Problem
 
 KEY = "rotations"
-SUBJECTS = ("encryption-key", "service-accounts", "leaves", "ca", "etcd-ca", "front-proxy-ca")
+SUBJECTS = ("encryption-key", "service-accounts", "leaves", "ca", "etcd-ca", "front-proxy-ca", "ssh")
+WITH_KUBEADM = ("ssh",)
+"""Those that kubeadm has no part in."""
 AT_ONCE = frozenset({"leaves"})
 """What is trusted does not change with these: they have one stage."""
 TRUSTED, USED = "trusted", "used"

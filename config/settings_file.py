@@ -65,8 +65,17 @@ def lab_of(file: Path, project: str) -> Any:
 
 def rotations_of(file: Path, project: str) -> Any:
     """What a settings file says about rotations of keys; None where it says nothing."""
-    config = _mapping(_mapping(yaml.safe_load(file.read_text())).get("config"))
-    return config.get(f"{project}:{ROTATIONS}", config.get(ROTATIONS))
+    return _rotations_in(file.read_text(), project)
+
+
+def _rotations_in(text: str, project: str) -> Any:
+    config = _mapping(_mapping(yaml.safe_load(text)).get("config"))
+    return next((config[key] for key in _rotation_keys(project) if key in config), None)
+
+
+def _rotation_keys(project: str) -> tuple[str, str]:
+    """Pulumi takes the second for the first."""
+    return f"{project}:{ROTATIONS}", ROTATIONS
 
 
 def write_rotations(file: Path, project: str, rotations: Rotations) -> None:
@@ -77,8 +86,9 @@ def write_rotations(file: Path, project: str, rotations: Rotations) -> None:
     """
     text = file.read_text()
     flow = ", ".join(f"{subject}: {stage}" for subject, stage in rotations.written().items())
-    line = f"{project}:{ROTATIONS}: {{{flow}}}"
-    before = re.search(rf"^([ \t]+)(?:{re.escape(project)}:)?{ROTATIONS}:.*$", text, re.M)
+    keys = _rotation_keys(project)
+    line = f"{keys[0]}: {{{flow}}}"
+    before = re.search(rf"^([ \t]+)(?:{'|'.join(map(re.escape, keys))}):.*$", text, re.M)
     opening = re.search(r"^config:[ \t]*(?:#.*)?\n(?:[ \t]*(?:#.*)?\n)*([ \t]+)", text, re.M)
     if before:
         changed = f"{text[: before.start()]}{before[1]}{line}{text[before.end() :]}"
@@ -98,16 +108,13 @@ def write_rotations(file: Path, project: str, rotations: Rotations) -> None:
 
 
 def _differs_only_in_rotations(before: str, after: str, project: str, wanted: Rotations) -> bool:
-    keys = (f"{project}:{ROTATIONS}", ROTATIONS)
-
     def others(text: str) -> dict[str, Any]:
         document = _mapping(yaml.safe_load(text))
-        config = {key: value for key, value in _mapping(document.get("config")).items() if key not in keys}
-        return {**document, "config": config}
+        config = _mapping(document.get("config"))
+        return {**document, "config": {key: config[key] for key in config.keys() - set(_rotation_keys(project))}}
 
     try:
-        config = _mapping(_mapping(yaml.safe_load(after)).get("config"))
-        found, problems = parse(config.get(keys[0], config.get(keys[1])))
+        found, problems = parse(_rotations_in(after, project))
         return others(before) == others(after) and not problems and found == wanted
     except yaml.YAMLError:
         return False

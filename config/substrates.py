@@ -48,6 +48,7 @@ class Traits:
         existing_hosts: whether the machines exist before the lab, and a machine database describes them.
         own_balancer: whether the substrate balances the API itself, without a machine for it.
         planned_addresses: whether machines are reached by the addresses that are planned for them.
+        rotates_ssh: whether machines that exist can get another SSH key of the lab (components/ssh_keys.py).
         routes_every_pod: whether the network brings packets to pods on controllers, too.
         problems: what is wrong with a lab's settings on this substrate; of a stack, its settings and machines.
         required: what a stack must have beside the key `lab` -> what is wrong without it, and what to write.
@@ -67,6 +68,7 @@ class Traits:
     existing_hosts: bool = False
     own_balancer: bool = False
     planned_addresses: bool = True
+    rotates_ssh: bool = False
     routes_every_pod: bool = True
     problems: "Callable[[str, LabSettings, Sequence[MachineSpec]], Iterator[Problem]]" = _no_problems
     required: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -94,6 +96,7 @@ SUBSTRATES: dict[str, Traits] = {
         packages=("engine", "node-image"),
         image="node",
         on_engine=True,
+        rotates_ssh=True,
     ),
     "gcp": Traits(
         component="components.substrates.gcp.substrate:Gcp",
@@ -104,6 +107,7 @@ SUBSTRATES: dict[str, Traits] = {
         machine=("gcp:compute/instance:Instance", ""),
         own_balancer=True,
         planned_addresses=False,
+        rotates_ssh=True,
         routes_every_pod=False,
         problems=gcp.lab_problems,
         required={
@@ -122,6 +126,7 @@ SUBSTRATES: dict[str, Traits] = {
         machine=("libvirt:index/volume:Volume", "-disk"),
         packages=("libvirt", "node-image"),
         image="disk",
+        rotates_ssh=True,
     ),
     "machines": Traits(
         component="components.substrates.existing.substrate:Machines",
@@ -131,6 +136,7 @@ SUBSTRATES: dict[str, Traits] = {
         ),
         machine=None,
         existing_hosts=True,
+        rotates_ssh=True,
     ),
 }
 NO_TRAITS = Traits(component="", base_url=lambda settings: UPSTREAM)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from config import settings_file
-from config.rotations import SUBJECTS, Rotation, Rotations
+from config.rotations import SUBJECTS, WITH_KUBEADM, Rotation, Rotations
 from config.whole_file import write_whole
 from live import answers, cluster, status
 from live.cluster import Cluster
@@ -118,10 +118,16 @@ def new_targets(stack: Stack, subjects: Sequence[str]) -> dict[str, int]:
     Raises:
         ToolchainError: there are none, or the lab has no keys that are rotated here.
     """
-    if stack.bootstrap == "kubeadm":
+    if stack.bootstrap == "kubeadm" and not set(subjects) <= set(WITH_KUBEADM):
         raise ToolchainError(
             f"The lab {stack.name} is made by kubeadm, which issues its certificates; nothing was changed.\n"
-            "On each controller `kubeadm certs renew all` renews them: docs/kubeadm.md. Its CAs are not rotated."
+            "On each controller `kubeadm certs renew all` renews them: docs/kubeadm.md. Its CAs are not rotated.\n"
+            f"Here rotate {', '.join(WITH_KUBEADM)} alone."
+        )
+    if "ssh" in subjects and not stack.traits.rotates_ssh:
+        raise ToolchainError(
+            f"The machines of the lab {stack.name} cannot get another SSH key; nothing was changed.\n"
+            f"Its substrate, {stack.substrate}, cannot change the key of a machine that exists."
         )
     if not subjects:
         raise ToolchainError(f"No rotation is under way. Name what to rotate: {', '.join(SUBJECTS)}.")

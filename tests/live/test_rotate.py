@@ -34,11 +34,17 @@ class Lab:
         self.problems: list[str] = []
         self.code = 0
         self.bootstrap = "hard-way"
+        self.substrate = "containers"
 
     @property
     def stack(self) -> Stack:
         found = stacks.Stack(
-            name="dev", project="toy", settings_file=self.file, substrate="containers", engine="podman", kubernetes="1"
+            name="dev",
+            project="toy",
+            settings_file=self.file,
+            substrate=self.substrate,
+            engine="podman",
+            kubernetes="1",
         )
         return replace(found, rotations=self.rotations, bootstrap=self.bootstrap)
 
@@ -166,6 +172,18 @@ def test_another_key_waits_until_the_rotation_is_finished(lab: Lab) -> None:
 def test_a_kubeadm_lab_is_refused(lab: Lab) -> None:
     lab.bootstrap = "kubeadm"
     assert "kubeadm certs renew all" in refusal(lambda: run(lab, "ca"))
+    assert lab.file.read_text() == SETTINGS
+
+
+def test_the_ssh_key_of_a_kubeadm_lab_is_rotated(lab: Lab) -> None:
+    lab.bootstrap = "kubeadm"
+    assert run(lab, "ssh") == 0
+    assert lab.ups == ["ssh:1 trusted", "ssh:1 used", "ssh:1"]
+
+
+def test_machines_that_cannot_get_another_ssh_key_are_refused(lab: Lab) -> None:
+    lab.substrate = "unknown"
+    assert "cannot get another SSH key; nothing was changed" in refusal(lambda: run(lab, "ssh"))
     assert lab.file.read_text() == SETTINGS
 
 

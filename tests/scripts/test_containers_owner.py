@@ -93,7 +93,7 @@ class Host:
 
 def _archive(key: str) -> bytes:
     """What the engine copies: a tar archive with the file of keys."""
-    content = f"# mine\n{key} lab\n".encode()
+    content = f"# mine\n{key}{'' if ' hardway-' in key else ' lab'}\n".encode()
     entry = tarfile.TarInfo("authorized_keys")
     entry.size = len(content)
     written = io.BytesIO()
@@ -112,6 +112,13 @@ def test_the_identity_is_what_ssh_keygen_prints(tmp_path: Path) -> None:
     said = subprocess.run(["ssh-keygen", "-lf", tmp_path / "key"], capture_output=True, text=True, check=True)
     assert fingerprint((tmp_path / "key.pub").read_text()) == said.stdout.split()[1]
     assert fingerprint("nonsense") == fingerprint("ssh-ed25519 ?") == ""
+
+
+def test_a_rotated_key_is_that_of_the_lab_whose_first_key_is_behind_it(host: Host) -> None:
+    """A rotation after which the lab is another's for itself, or its own for another."""
+    host.has_lab(f"{THEIRS} hardway-dev:{fingerprint(MINE)}")
+    assert host.ask(MINE, "--begun") == ""
+    assert fingerprint(MINE) in host.ask(THEIRS, "--begun")
 
 
 def test_a_free_name_is_taken(host: Host) -> None:

@@ -55,8 +55,13 @@ class Scratch:
         freed: bool = False,
         kill: int | None = None,
         before: str = ":",
+        line: str = LINE,
+        former: str = "",
+        comment: str = "",
     ) -> subprocess.CompletedProcess[str]:
-        text = entry.rendered(script, user=user, stack=STACK, mark=mark, line=LINE, freed=freed)
+        text = entry.rendered(
+            script, user=user, stack=STACK, mark=mark, line=line, freed=freed, former=former, comment=comment
+        )
         text = text.replace("/var/lib/hardway", str(self.lab)).replace("/etc/sudoers.d", str(self.sudoers))
         dies = "" if kill is None else DIE.format(left=kill)
         file = self.root / "script"
@@ -99,6 +104,22 @@ def test_a_host_is_entered_and_left_and_is_as_before(host: Scratch, user: str) -
         assert host.mark.read_text() == f"{MARK}\n"
     assert (host.sudoers / f"zzz-hardway-{STACK}").exists() == (user != USER)
     host.done(entry.LEAVE, user)
+    assert host.is_as_before()
+
+
+def test_a_rotated_key_replaces_the_one_before_and_goes_with_the_lab(host: Scratch) -> None:
+    """A stage that leaves a key there, that removes the user's, or keys that stay when the lab is gone."""
+    comment = f"hardway-{STACK}:{MARK.split()[1]}"
+    old, new = (f"ssh-ed25519 {key} {comment}" for key in ("AAAA", "BBBB"))
+    host.done(ENTER)
+    for lines in (f"{old}\n{new}", f"{new}\n{old}", new):
+        for _ in range(2):
+            result = host.run(ENTER, line=lines, former=LINE, comment=comment)
+            assert result.returncode == 0, result.stderr
+            assert host.keys().read_text() == f"{lines}\n{THEIRS}"
+            assert host.mark.read_text() == f"{MARK}\n"
+    # What a state from before the last stage has.
+    assert host.run(entry.LEAVE, line=f"{new}\n{old}", former=LINE, comment=comment).returncode == 0
     assert host.is_as_before()
 
 

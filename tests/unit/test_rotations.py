@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components import rotation_record
 from components.encryption import encryption_configuration, named_keys, told
 from config import rotations, settings_file
 from config.errors import UserError
@@ -91,9 +92,11 @@ def test_a_wrong_rotation_is_reported(given: Any, where: str) -> None:
     assert [problem.keys[0] for problem in error.value.problems] == [where]
 
 
-def test_rotations_of_a_kubeadm_lab_are_refused() -> None:
-    with pytest.raises(ConfigError, match="not for a lab of kubeadm"):
-        parse("kubeadm", lab_of("kubeadm"), rotated={"ca": 1})
+def test_rotations_of_what_kubeadm_makes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="not for a lab of kubeadm") as error:
+        parse("kubeadm", lab_of("kubeadm"), rotated={"ca": 1, "ssh": 1})
+    assert error.value.problems[0].keys == ("rotations.ca",)
+    assert parse("kubeadm", lab_of("kubeadm"), rotated={"ssh": 1}).rotations["ssh"] == Rotation(1)
 
 
 # What the program makes
@@ -255,30 +258,28 @@ def test_secrets_are_written_again_only_while_the_new_key_is_used() -> None:
 # Stages that are left out
 
 
-def record(run: Run, before: str | None) -> subprocess.CompletedProcess[str]:
+def record(run: Run) -> str:
     command = run.named("rotation-record", "command:local:Command").inputs
-    return subprocess.run(
-        ["/bin/sh", "-c", command["update"] if before is not None else command["create"]],
-        env={"PATH": "/usr/bin:/bin", "PULUMI_COMMAND_STDOUT": before or ""},
-        input=command["stdin"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return subprocess.run(["/bin/sh", "-c", command["create"]], capture_output=True, text=True, check=True).stdout
 
 
 def test_the_record_takes_the_next_stage_and_no_other(trusted: Run, used: Run, done: Run) -> None:
-    first = record(trusted, None)
-    assert first.returncode == 0 and rotations.of_lines(first.stdout)["ca"] == Rotation(1, "trusted")
-    second = record(used, first.stdout)
-    assert second.returncode == 0 and rotations.of_lines(second.stdout)["ca"] == Rotation(1, "used")
-    assert record(done, second.stdout).returncode == 0
-    assert record(used, second.stdout).returncode == 0, "a stage may be run again"
-    skipped, back = record(done, first.stdout), record(trusted, second.stdout)
-    assert "ca 1 trusted (wanted: 1)" in skipped.stderr and "ca 1 used (wanted: 1 trusted)" in back.stderr
-    for refused in (skipped, back):
-        assert refused.returncode == 1 and refused.stdout == ""
-        assert "a stage of a rotation is left out" in refused.stderr
+    first, second, third = (rotations.of_lines(record(run)) for run in (trusted, used, done))
+    assert [each["ca"] for each in (first, second, third)] == [Rotation(1, "trusted"), Rotation(1, "used"), Rotation(1)]
+    for before, wanted in ((first, second), (second, third), (second, second)):
+        rotation_record.check(before, wanted)
+    for before, wanted, said in (
+        (first, third, "ca is at 1 trusted, and rotations says 1\n"),
+        (second, first, "ca is at 1 used, and rotations says 1 trusted\n"),
+    ):
+        with pytest.raises(rotation_record.StageError, match="a stage of a rotation is left out") as error:
+            rotation_record.check(before, wanted)
+        assert said in str(error.value)
+
+
+def test_a_record_from_before_there_was_a_subject_has_it_at_no_rotation() -> None:
+    written = "".join(f"{subject} 0\n" for subject in SUBJECTS if subject != "ssh")
+    rotation_record.check(rotations.of_lines(written), Rotations({"ssh": Rotation(1, "trusted")}))
 
 
 def deployment(stdout: str | None) -> dict[str, Any]:

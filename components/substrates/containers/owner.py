@@ -28,6 +28,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).parents[3]))
     sys.dont_write_bytecode = True
 
+from config.ssh_comment import identity_of
 from config.whole_file import write_whole
 
 RECORDS = "/var/lib/hardway-labs"
@@ -149,6 +150,16 @@ def fingerprint(key: str) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
+def identity(line: str) -> str:
+    """Whose lab a line of authorized_keys is; empty for what is no key.
+
+    A rotation writes the identity, which is the fingerprint of the lab's first key, behind the key
+    (components/ssh_keys.py).
+    """
+    found = fingerprint(line)
+    return found and (identity_of(line) or found)
+
+
 def problems(lab: Lab) -> Iterator[str]:
     """What has the lab's name and is not the lab's, with what to do.
 
@@ -253,7 +264,7 @@ def _found(lab: Lab, engine: str) -> Found:
 
 
 def _keys_of(engine: str, container: str) -> list[str]:
-    """The fingerprints of the keys that open a container, which need not run; none where it has no such file."""
+    """The identities of the keys that open a container, which need not run; none where it has no such file."""
     copied = subprocess.run([engine, "cp", f"{container}:{_KEYS}", "-"], capture_output=True, check=False, timeout=60)
     if copied.returncode != 0:
         return []
@@ -263,7 +274,7 @@ def _keys_of(engine: str, container: str) -> list[str]:
             text = "".join(file.read().decode(errors="replace") for file in files if file)
     except tarfile.TarError:
         return []
-    return [found for line in text.splitlines() if (found := fingerprint(line))]
+    return [found for line in text.splitlines() if (found := identity(line))]
 
 
 def _status(engine: str, container: str) -> str:

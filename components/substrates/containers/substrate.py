@@ -20,9 +20,12 @@ import pulumi
 import pulumi_tls as tls
 from pulumi_command import local, remote
 
+from components.authorized_keys import authorize_keys
 from components.kubelet import HOST_RESOLV_CONF, HOST_RESOLVED, KUBELET_SYSCTLS
 from components.machine import Machine
 from components.quorum import quorum_guard
+from components.rotation_record import rotation_record
+from components.ssh_keys import SshKeys
 from components.substrates.containers.owner import IDENTITY, RECORDS, REMOVES, fingerprint, of_owner, owners_interpreter
 from components.substrates.containers.quorum import UNLOCKED, check_removal, give_up_quorum, keep_quorum, states
 from components.substrates.pulumi_host import AS_ROOT, host_routes, script
@@ -49,6 +52,11 @@ _SAVED_SYSCTLS = "/run/hardway-sysctls"
 
 # What a container's first command has printed, its id, which every step has among its inputs.
 _SAY_AGAIN = 'printf "%s\\n" "$PULUMI_COMMAND_STDOUT"'
+
+# The public key of a machine that is made after a rotation. The script and the input of its command are part of its
+# definition, and have the lab's first key: their interpreter puts another line in its place.
+_KEY = "HARDWAY_SSH_KEY"
+_LATER_KEY = (f"exec < <(printf '%s\\n' \"${_KEY}\"; IFS= read -r _; exec cat)",)
 
 # Each flag with its reason.
 _RUN_FLAGS = {
@@ -86,12 +94,14 @@ class Containers(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         engine = lab.engine
         prefix = f"hardway-{lab.name}"
-        key = tls.PrivateKey(
+        keys = SshKeys(
             f"{name}-ssh",
-            algorithm="ED25519",
+            lab.name,
+            lab.rotations["ssh"],
             # Deletions come first, and are refused: with another key nothing opens the machines.
-            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+            pulumi.ResourceOptions(parent=self, delete_before_replace=True),
         )
+        key = keys.first
         # Another text of what makes a machine would replace it: whose it is stands beside.
         owner = key.public_key_openssh.apply(lambda known: {IDENTITY: fingerprint(known)})
         guarded = owners_interpreter(lab.name)
@@ -111,7 +121,8 @@ class Containers(pulumi.ComponentResource):
             child,
             ask="\n".join([AS_ROOT, states(engine, prefix, lab.settings.timeout_factor)]),
         )
-        self.checks: Sequence[pulumi.Resource] = [preflight, guard, version_guard(f"{name}-versions", lab, child)]
+        checks = [preflight, guard, version_guard(f"{name}-versions", lab, child)]
+        self.checks: Sequence[pulumi.Resource] = [*checks, *rotation_record(lab.rotations, checks)]
         network = local.Command(
             f"{name}-network",
             create=made_from,
@@ -141,9 +152,9 @@ class Containers(pulumi.ComponentResource):
         )
         self.api_address: pulumi.Input[str] = str(lab.api_address)
         self.entrance: Sequence[pulumi.Resource] = []
-        self.ssh_private_key = key.private_key_openssh
+        self.ssh_private_key = keys.active.private_key_openssh
         self.machines: Sequence[Machine] = [
-            self._machine(name, lab, spec, key, owner, network, firewall) for spec in lab.machines
+            self._machine(name, lab, spec, keys, owner, network, firewall) for spec in lab.machines
         ]
         machines = [machine.resource for machine in self.machines if machine.resource]
         # Where network or key are replaced, the machines are deleted before, one by one; this is deleted before them.
@@ -208,12 +219,13 @@ class Containers(pulumi.ComponentResource):
         name: str,
         lab: Lab,
         spec: MachineSpec,
-        key: tls.PrivateKey,
+        keys: SshKeys,
         owner: pulumi.Output[dict[str, str]],
         network: local.Command,
         firewall: local.Command,
     ) -> Machine:
         prefix = f"hardway-{lab.name}"
+        has_later_key = keys.rotation.active > 0
         host_key = tls.PrivateKey(
             f"{name}-{spec.name}-host-key", algorithm="ED25519", opts=pulumi.ResourceOptions(parent=self)
         )
@@ -226,12 +238,18 @@ class Containers(pulumi.ComponentResource):
             delete=delete_container(lab.engine, f"{prefix}-{spec.name}", last_data(lab, [spec])),
             # Keys come on standard input: no command line and no log shows them.
             stdin=pulumi.Output.format(
-                "{0}\n{1}", key.public_key_openssh.apply(str.strip), host_key.private_key_openssh.apply(str.strip)
+                "{0}\n{1}",
+                keys.first.public_key_openssh.apply(str.strip),
+                host_key.private_key_openssh.apply(str.strip),
             ),
             interpreter=owners_interpreter(
-                lab.name, title=f"container {prefix}-{spec.name}", first=remove_found(lab, prefix, spec)
+                lab.name,
+                title=f"container {prefix}-{spec.name}",
+                first=[*remove_found(lab, prefix, spec), *(_LATER_KEY if has_later_key else ())],
             ),
-            environment=owner,
+            environment=pulumi.Output.all(owner, keys.lines).apply(
+                lambda known: {**known[0], **({_KEY: known[1].partition("\n")[0]} if has_later_key else {})}
+            ),
             logging=local.Logging.NONE,
             opts=pulumi.ResourceOptions(
                 parent=self,
@@ -241,16 +259,25 @@ class Containers(pulumi.ComponentResource):
                 delete_before_replace=True,
             ),
         )
+        connection = remote.ConnectionArgs(
+            host=str(spec.address),
+            user="root",
+            private_key=keys.active.private_key_openssh,
+            host_key=host_key.public_key_openssh.apply(str.strip),
+        )
         return Machine(
             spec=spec,
-            connection=remote.ConnectionArgs(
-                host=str(spec.address),
-                user="root",
-                private_key=key.private_key_openssh,
-                host_key=host_key.public_key_openssh.apply(str.strip),
+            connection=connection,
+            identity=authorize_keys(
+                f"{name}-{spec.name}-ssh-keys",
+                keys,
+                machine=spec.name,
+                # The provider would mark it secret, as it does all that comes from secret inputs.
+                identity=pulumi.Output.unsecret(container.stdout),
+                connection=connection,
+                timeout_factor=lab.settings.timeout_factor,
+                opts=pulumi.ResourceOptions(parent=self, deleted_with=container),
             ),
-            # The provider would mark it secret, as it does all that comes from secret inputs.
-            identity=pulumi.Output.unsecret(container.stdout),
             resource=container,
             arch=lab.arch,
             # What container engines call it.

@@ -11,9 +11,10 @@ from shlex import quote
 
 import asyncssh
 
-from components.substrates.existing import reach
+from components.substrates.existing import lab_keys, reach
 from components.substrates.existing.plan import Host, Login
 from components.substrates.existing.reach import Credentials, HostError
+from config import ssh_comment
 
 _VERBS = [Path(__file__).parents[2] / name for name in ("step.sh", "worker.sh")]
 _LIBRARY = (Path(__file__).parents[2] / "replace.sh", Path(__file__).with_name("entry.sh"))
@@ -30,10 +31,10 @@ def mark(stack: str, lab_key: str, machine: str) -> str:
 
     Args:
         stack: the lab's name.
-        lab_key: its private key.
+        lab_key: its private keys (see lab_keys.py).
         machine: its name in the lab.
     """
-    return f"{stack} {asyncssh.import_private_key(lab_key).get_fingerprint()} {machine}"
+    return f"{stack} {lab_keys.read(lab_key).identity} {machine}"
 
 
 def is_mark(text: str) -> bool:
@@ -79,8 +80,13 @@ async def enter(host: Host, stack: str, credentials: Credentials) -> None:
 
 
 async def _check(host: Host, stack: str, credentials: Credentials, users: asyncssh.SSHClientConnection) -> None:
-    """See that the lab's key alone opens the host, and that sudo asks for nothing then."""
-    alone = replace(credentials, lab_key_only=True)
+    """See that each of the lab's keys alone opens the host, and that sudo asks for nothing then."""
+    for key in lab_keys.read(credentials.lab_key or "").private:
+        text = key.export_private_key().decode()
+        await _check_key(host, stack, replace(credentials, lab_key=text, lab_key_only=True), users)
+
+
+async def _check_key(host: Host, stack: str, alone: Credentials, users: asyncssh.SSHClientConnection) -> None:
     try:
         async with reach.connected(host, alone) as connection:
             await reach.as_root(connection, host.login, "true", without_password=True)
@@ -146,24 +152,40 @@ async def _on_jumpbox(script: Path, jumpbox: Login, stack: str, credentials: Cre
 
 
 def _script(file: Path, login: Login, stack: str, lab_key: str, machine: str | None) -> str:
-    """The script of a lab whose key is known; without a machine's name only a way is opened, or closed."""
-    key = asyncssh.import_private_key(lab_key).export_public_key().decode().split()
+    """The script of a lab whose keys are known; without a machine's name only a way is opened, or closed."""
+    keys = lab_keys.read(lab_key)
+    options = _WAY_ONLY if machine is None else ""
+    comment = f"hardway-{stack}" if keys.first is None else ssh_comment.comment(stack, keys.identity)
     return rendered(
         file,
         user=login.user,
         stack=stack,
         mark="" if machine is None else mark(stack, lab_key, machine),
-        line=f"{_WAY_ONLY if machine is None else ''}{key[0]} {key[1]} hardway-{stack}",
+        line="\n".join(f"{options}{lab_keys.public(key)} {comment}" for key in keys.private),
+        former="" if keys.first is None else f"{options}{keys.first} hardway-{stack}",
+        comment="" if keys.first is None else comment,
     )
 
 
-def rendered(file: Path, *, user: str, stack: str, mark: str, line: str, freed: bool = False) -> str:
+def rendered(
+    file: Path,
+    *,
+    user: str,
+    stack: str,
+    mark: str,
+    line: str,
+    freed: bool = False,
+    former: str = "",
+    comment: str = "",
+) -> str:
     """One of the scripts beside this file, with the words that it wants; `freed`: the user has confirmed the mark."""
     words = {
         "user": user,
         "stack": stack,
         "mark": mark,
         "line": line,
+        "former": former,
+        "comment": comment,
         "freed": "yes" if freed else "",
         # What the steps are written in: on the machine it may be gone already.
         "verbs": "\n".join(verbs.read_text() for verbs in _VERBS) if file is LEAVE and mark else "",

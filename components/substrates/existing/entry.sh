@@ -1,7 +1,8 @@
 # What enter.sh and leave.sh are made of. Before it stand: stack, mark (empty on a jumpbox, where only a way is opened)
-# and line, which is for a user's authorized_keys; then components/replace.sh. Everything may be killed anywhere and run
-# again.
-: "${stack?}" "${mark?}" "${line?}"
+# and line, which is for a user's authorized_keys; once the key was rotated there may be several lines of it, former is
+# the line of the lab's first key, and comment is the last word of its other lines; then components/replace.sh. Everything
+# may be killed anywhere and run again.
+: "${stack?}" "${mark?}" "${line?}" "${former?}" "${comment?}"
 set -euo pipefail
 umask 077
 HOME_OF_LAB=/var/lib/hardway
@@ -99,18 +100,23 @@ write_sudoers() {
   rm -f "/etc/sudoers.d/hardway-$stack"
 }
 
-# has_key FILE: whether the lab's line is in it. A file that cannot be read is an error, and no answer.
-has_key() {
-  local status=0
-  [ -n "$line" ] && [ -e "$1" ] || return 1
-  grep -qxF -e "$line" "$1" || status=$?
-  [ $status -le 1 ] || exit $status
-  return $status
+# lab_lines FILE: NUMBER:LINE of each line of the lab in it. A file that cannot be read is an error, and no answer.
+lab_lines() {
+  [ -n "$line" ] && [ -e "$1" ] || return 0
+  line=$line former=$former comment=$comment awk '
+    BEGIN {
+      count = split(ENVIRON["line"] "\n" ENVIRON["former"], lines, "\n")
+      for (; count; count--) if (lines[count] != "") is_of_lab[lines[count]]
+    }
+    $0 in is_of_lab || ENVIRON["comment"] != "" && $NF == ENVIRON["comment"] { print NR ":" $0 }' "$1"
 }
+
+# deletions LINES: what `lab_lines` has printed, as a script for sed.
+deletions() { cut -d : -f 1 -s <<<"$1" | sed 's/$/d/'; }
 
 # let_in USER
 let_in() {
-  local home keys note group draft
+  local home keys note group draft found
   home=$(home_of "$1")
   [ -d "$home" ] || { echo "the user $1 has no home directory there" >&2; exit 1; }
   keys=$home/.ssh/authorized_keys note=$(note_of "$1") group=$(id -gn "$1")
@@ -124,9 +130,10 @@ let_in() {
   [ -d "$home/.ssh" ] || install -d -m 0700 -o "$1" -g "$group" "$home/.ssh"
   [ -e "$keys" ] || install -m 0600 -o "$1" -g "$group" /dev/null "$keys"
   keys=$(settle "$keys")
-  if ! has_key "$keys"; then
+  found=$(lab_lines "$keys")
+  if [ "$(cut -d : -f 2- <<<"$found")" != "$line" ]; then
     # First, so that the rest stays what it was, byte for byte.
-    { printf '%s\n' "$line" && cat "$keys"; } | draft "$keys"
+    { printf '%s\n' "$line" && sed "$(deletions "$found")" "$keys"; } | draft "$keys"
     replace "$keys"
   fi
   write_sudoers
@@ -134,14 +141,14 @@ let_in() {
 
 # let_out USER: the reverse; all of it may be gone already, the user as well.
 let_out() {
-  local home keys note lines
+  local home keys note found
   home=$(home_of "$1")
   keys=$home/.ssh/authorized_keys note=$(note_of "$1")
   if [ -d "$home/.ssh" ]; then
     keys=$(settle "$keys")
-    if has_key "$keys"; then
-      lines=$(grep -nxF -e "$line" "$keys" | sed 's/:.*/d;/')
-      sed "$lines" "$keys" | draft "$keys"
+    found=$(lab_lines "$keys")
+    if [ -n "$found" ]; then
+      sed "$(deletions "$found")" "$keys" | draft "$keys"
       replace "$keys"
     fi
     if grep -qsx file "$note" && [ -e "$keys" ] && [ ! -s "$keys" ]; then rm "$keys"; fi

@@ -12,6 +12,7 @@ import asyncssh
 from components.substrates.existing import entry, reach
 from components.substrates.existing.plan import Host
 from components.substrates.existing.reach import Credentials, HostError
+from config.ssh_comment import identity_of
 
 _LOOK = """\
 [ ! -s /var/lib/hardway/lab ] || echo "mark $(paste -sd ' ' </var/lib/hardway/lab | tr -c '[:print:]\\n' '?')"
@@ -20,7 +21,8 @@ for file in /etc/sudoers.d/hardway-$stack /etc/sudoers.d/zzz-hardway-$stack; do
   [ ! -e "$file" ] || echo "is $file"
 done
 getent passwd | cut -d : -f 6 | sort -u | while read -r home; do
-  [ ! -e "$home/.ssh/authorized_keys" ] || sed -n "s/^.* hardway-$stack\\$/line &/p" "$home/.ssh/authorized_keys"
+  [ ! -e "$home/.ssh/authorized_keys" ] ||
+    sed -n "s|^.* hardway-$stack\\(:SHA256:[A-Za-z0-9+/]*\\)\\{0,1\\}\\$|line &|p" "$home/.ssh/authorized_keys"
 done
 """
 
@@ -41,11 +43,14 @@ class Traces:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Fingerprint -> the line of the key; empty where only the mark has it."""
-        # Options may stand before a key.
-        keys = {line: asyncssh.import_public_key(" ".join(line.split()[-3:])) for line in self.lines}
-        found = {key.get_fingerprint(): line for line, key in keys.items()}
-        return {self.mark.split()[1]: "", **found} if self.mark else found
+        """The identity of a lab -> the lines of its keys; empty where only the mark has it."""
+        found: dict[str, list[str]] = {self.mark.split()[1]: []} if self.mark else {}
+        for line in self.lines:
+            # Options may stand before a key. Once it was rotated, the fingerprint of the first one is behind it.
+            key = " ".join(line.split()[-3:])
+            identity = identity_of(line) or asyncssh.import_public_key(key).get_fingerprint()
+            found.setdefault(identity, []).append(line)
+        return {identity: "\n".join(lines) for identity, lines in found.items()}
 
 
 async def free(host: Host, stack: str, credentials: Credentials, fingerprint: str | None) -> None:

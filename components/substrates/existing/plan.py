@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 
+FIRST_KEY = "first "
+"""How the line begins that has the lab's first public key."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Login:
     """An sshd and who logs in there.
@@ -102,6 +106,16 @@ def _host(fields: dict[str, object]) -> Host:
 def _login(fields: object) -> Login:
     assert isinstance(fields, dict)
     return Login(**{**fields, "host_keys": tuple(fields["host_keys"])})
+
+
+def rotated_keys(first: str, private: Sequence[str]) -> str:
+    """The lab's keys, once they were rotated, for the standard input of a run; else that is the private key alone.
+
+    Args:
+        first: the public key that the lab was made with.
+        private: the private keys that hosts accept, the one in use first.
+    """
+    return "\n".join([*map(str.strip, private), f"{FIRST_KEY}{' '.join(first.split()[:2])}", ""])
 
 
 def numbered(problems: Sequence[str]) -> str:

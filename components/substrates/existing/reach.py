@@ -16,6 +16,7 @@ from typing import Any
 
 import asyncssh
 
+from components.substrates.existing import lab_keys
 from components.substrates.existing.plan import Host, Login
 
 SSH_PASSWORD, SUDO_PASSWORD = "HARDWAY_SSH_PASSWORD", "HARDWAY_SUDO_PASSWORD"
@@ -40,7 +41,7 @@ class Credentials:
     """What opens the hosts.
 
     Args:
-        lab_key: the lab's own private key (OpenSSH), which is on the hosts from the first `up` on.
+        lab_key: the lab's own private keys (see lab_keys.py), which hosts accept from the first `up` on.
         key: the file of the user's key.
         lab_key_only: whether nothing of the user's is tried.
         timeout_factor: what the deadlines of connections are multiplied by.
@@ -58,7 +59,7 @@ class Credentials:
     def options(self) -> dict[str, Any]:
         """For asyncssh. A key that is named is the only one of the user's that is tried: sshd ends a connection after
         six keys that it does not know, and an agent may have more."""
-        keys: list[Any] = [asyncssh.import_private_key(self.lab_key)] if self.lab_key else []
+        keys: list[Any] = list(lab_keys.read(self.lab_key).private) if self.lab_key else []
         if self.lab_key_only:
             return {"client_keys": keys, "agent_path": None, "password": None}
         agent = os.environ.get("SSH_AUTH_SOCK")

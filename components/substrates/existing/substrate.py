@@ -15,7 +15,6 @@ from pathlib import PurePosixPath
 from shlex import quote
 
 import pulumi
-import pulumi_tls as tls
 from pulumi_command import local, remote
 
 from components.calico import CALICO_IMAGES
@@ -23,7 +22,9 @@ from components.kubeadm import PROGRAMS, kubeadm_images
 from components.machine import Machine
 from components.members import asked_by_ssh
 from components.quorum import quorum_guard
-from components.substrates.existing.plan import Host, Login, Plan
+from components.rotation_record import rotation_record
+from components.ssh_keys import SshKeys
+from components.substrates.existing.plan import Host, Login, Plan, rotated_keys
 from components.version_guard import version_guard
 from config import trust
 from config.artifacts import Artifact
@@ -49,7 +50,7 @@ class Machines(pulumi.ComponentResource):
         super().__init__("hardway:index:Machines", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         self._name, self._lab = name, lab
-        self._key = tls.PrivateKey(f"{name}-ssh", algorithm="ED25519", opts=child)
+        self._keys = SshKeys(f"{name}-ssh", lab.name, lab.rotations["ssh"], child)
         hosts = hosts_of(lab)
         preflight = self._command("preflight", "preflight", _plan(lab, *hosts), child)
         guard = quorum_guard(
@@ -61,15 +62,23 @@ class Machines(pulumi.ComponentResource):
             asked_by_ssh(lab.name, lab.settings.timeout_factor),
         )
         versions = version_guard(f"{name}-versions", lab, pulumi.ResourceOptions(parent=self, depends_on=[preflight]))
-        self.checks: Sequence[pulumi.Resource] = [preflight, guard, versions]
+        checks = [preflight, guard, versions]
+        self.checks: Sequence[pulumi.Resource] = [*checks, *rotation_record(lab.rotations, checks)]
         self.api_address: pulumi.Input[str] = str(lab.api_address)
         self.entrance: Sequence[pulumi.Resource] = []
-        self.ssh_private_key = self._key.private_key_openssh
+        self.ssh_private_key = self._keys.active.private_key_openssh
         ways = self._ways(hosts)
         self.machines: Sequence[Machine] = [
             self._machine(spec, host, ways) for spec, host in zip(lab.machines, hosts, strict=True)
         ]
         self.register_outputs({})
+
+    def _given_keys(self) -> pulumi.Output[str]:
+        if not self._keys.has_rotated:
+            return self._keys.first.private_key_openssh
+        return pulumi.Output.all(self._keys.first.public_key_openssh, *self._keys.private).apply(
+            lambda known: rotated_keys(known[0], known[1:])
+        )
 
     def _ways(self, hosts: Sequence[Host]) -> Mapping[Login, pulumi.Resource]:
         """The lab's key on every jumpbox, which outlives it on the machines behind."""
@@ -115,7 +124,7 @@ class Machines(pulumi.ComponentResource):
             )
         # A machine that was recreated has another host key.
         identity = hashlib.sha256(" ".join(host.login.host_keys).encode()).hexdigest()
-        key = self._key.private_key_openssh
+        key = self._keys.active.private_key_openssh
         return Machine(
             spec=spec,
             connection=remote.ConnectionArgs(
@@ -161,8 +170,8 @@ class Machines(pulumi.ComponentResource):
             f"{self._name}-{name}",
             create=f"# {does} of hardway-{self._lab.name}\n{command(does, *words)}",
             delete=command(undo, *words[:1]) if undo else None,
-            # The lab's key comes on standard input: no command line and no log shows it.
-            stdin=self._key.private_key_openssh,
+            # The lab's keys come on standard input: no command line and no log shows them.
+            stdin=self._given_keys(),
             logging=local.Logging.NONE,
             add_previous_output_in_env=False,
             triggers=triggers,

@@ -19,10 +19,13 @@ import pulumi_tls as tls
 from pulumi_command import local, remote
 from pulumi_gcp import compute, serviceaccount
 
+from components.authorized_keys import ROOTS_KEYS, authorize_keys
 from components.first_login import first_login
 from components.machine import Machine
 from components.members import asked_by_ssh
 from components.quorum import quorum_guard
+from components.rotation_record import rotation_record
+from components.ssh_keys import SshKeys
 from components.substrates.gcp.balancer import GcpBalancer, GcpBalancerArgs, described
 from components.substrates.gcp.identity import KEY_LABEL, LAB_LABEL, description, identity_of
 from components.version_guard import version_guard
@@ -54,15 +57,15 @@ class Gcp(pulumi.ComponentResource):
         self._name, self._lab, self._prefix = name, lab, f"hardway-{lab.name}"
         settings = lab.settings.gcp
         child = pulumi.ResourceOptions(parent=self)
-        key = tls.PrivateKey(f"{name}-ssh", algorithm="ED25519", opts=child)
-        identity = key.public_key_fingerprint_sha256.apply(identity_of)
+        keys = SshKeys(f"{name}-ssh", lab.name, lab.rotations["ssh"], child)
+        identity = keys.first.public_key_fingerprint_sha256.apply(identity_of)
         # A disk's labels cannot be changed without another disk: it has only the one that never changes.
         self._own_label = {LAB_LABEL: lab.name}
         self._labels: dict[str, pulumi.Input[str]] = {**settings.labels, **self._own_label, KEY_LABEL: identity}
         # Of what has no labels.
         self._description: pulumi.Input[str] = identity.apply(lambda known: description(lab.name, known))
         project = pulumi.Config("gcp").require("project")
-        self.checks: Sequence[pulumi.Resource] = [
+        checks = [
             local.Command(
                 f"{name}-preflight",
                 # Only before the first `up` what has the lab's names cannot be the lab's own.
@@ -79,6 +82,7 @@ class Gcp(pulumi.ComponentResource):
             ),
             version_guard(f"{name}-versions", lab, child),
         ]
+        self.checks: Sequence[pulumi.Resource] = [*checks, *rotation_record(lab.rotations, checks)]
         network = compute.Network(
             f"{name}-network",
             name=self._prefix,
@@ -131,12 +135,12 @@ class Gcp(pulumi.ComponentResource):
         for spec in lab.machines:
             host_key = tls.PrivateKey(f"{name}-{spec.name}-host-key", algorithm="ED25519", opts=child)
             address = self._address(spec.name) if settings.addresses == "static" else None
-            instance = self._instance(spec, subnet, account, key, host_key, address)
+            instance = self._instance(spec, subnet, account, keys, host_key, address)
             if Role.CONTROLLER in spec.roles:
                 controllers.append((spec, instance))
             passable = [*firewall, *([self._pod_route(spec, network, instance)] if spec.pod_cidr else [])]
-            machines.append(self._machine(spec, instance, key, host_key, address, passable))
-        self.ssh_private_key = key.private_key_openssh
+            machines.append(self._machine(spec, instance, keys, host_key, address, passable))
+        self.ssh_private_key = keys.active.private_key_openssh
         self.machines: Sequence[Machine] = machines
         api = self._address("api")
         self.api_address: pulumi.Input[str] = api.address
@@ -178,7 +182,7 @@ class Gcp(pulumi.ComponentResource):
         spec: MachineSpec,
         subnet: compute.Subnetwork,
         account: serviceaccount.Account,
-        key: tls.PrivateKey,
+        keys: SshKeys,
         host_key: tls.PrivateKey,
         address: compute.Address | None,
     ) -> compute.Instance:
@@ -207,7 +211,10 @@ class Gcp(pulumi.ComponentResource):
             # Packets of pods are neither from nor to an address of the machine.
             can_ip_forward=True,
             metadata={
-                "ssh-keys": key.public_key_openssh.apply(lambda public: f"root:{public.strip()}"),
+                # Google changes them in place; the startup script reads them at each boot.
+                "ssh-keys": keys.lines.apply(_for_root)
+                if keys.has_rotated
+                else keys.first.public_key_openssh.apply(_for_root),
                 "startup-script": _STARTUP.read_text(),
                 # What the startup script gives to sshd; docs/gcp.md says who can read it.
                 "hardway-host-key": host_key.private_key_openssh,
@@ -247,7 +254,7 @@ class Gcp(pulumi.ComponentResource):
         self,
         spec: MachineSpec,
         instance: compute.Instance,
-        key: tls.PrivateKey,
+        keys: SshKeys,
         host_key: tls.PrivateKey,
         address: compute.Address | None,
         passable: Sequence[pulumi.Resource],
@@ -255,7 +262,7 @@ class Gcp(pulumi.ComponentResource):
         connection = remote.ConnectionArgs(
             host=address.address if address else _given_address(instance),
             user="root",
-            private_key=key.private_key_openssh,
+            private_key=keys.active.private_key_openssh,
             host_key=host_key.public_key_openssh.apply(str.strip),
         )
         login = first_login(
@@ -271,8 +278,18 @@ class Gcp(pulumi.ComponentResource):
         return Machine(
             spec=spec,
             connection=connection,
-            # The provider would mark it secret, as it does all that comes from secret inputs.
-            identity=pulumi.Output.unsecret(login.stdout),
+            identity=authorize_keys(
+                f"{self._name}-{spec.name}-ssh-keys",
+                keys,
+                machine=spec.name,
+                # The provider would mark it secret, as it does all that comes from secret inputs.
+                identity=pulumi.Output.unsecret(login.stdout),
+                connection=connection,
+                timeout_factor=self._lab.settings.timeout_factor,
+                opts=pulumi.ResourceOptions(parent=self, deleted_with=instance),
+                # The first is what the startup script has written; the second belongs to Google's agent.
+                files=("/etc/ssh/hardway_authorized_keys", ROOTS_KEYS),
+            ),
             resource=instance,
             arch=arch_of(machine_type(self._lab.settings.gcp, spec)),
             # What Google's images call the first one.
@@ -282,6 +299,11 @@ class Gcp(pulumi.ComponentResource):
             routes_pods=False,
             timeout_factor=self._lab.settings.timeout_factor,
         )
+
+
+def _for_root(lines: str) -> str:
+    """Public keys, one a line, as Google's metadata has them."""
+    return "\n".join(f"root:{line}" for line in lines.strip().splitlines())
 
 
 def machine_type(settings: GcpSettings, spec: MachineSpec) -> str:

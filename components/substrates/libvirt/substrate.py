@@ -19,9 +19,12 @@ import pulumi_tls as tls
 import yaml
 from pulumi_command import local, remote
 
+from components.authorized_keys import authorize_keys
 from components.machine import Machine
 from components.members import asked_by_ssh
 from components.quorum import quorum_guard
+from components.rotation_record import rotation_record
+from components.ssh_keys import SshKeys
 from components.substrates.libvirt.owner import forget
 from components.substrates.pulumi_host import host_routes, script
 from components.systemd import systemd_unit
@@ -71,8 +74,8 @@ class Libvirt(pulumi.ComponentResource):
         settings = lab.settings.libvirt
         prefix = f"hardway-{lab.name}"
         image = image_of(settings)
-        key = tls.PrivateKey(f"{name}-ssh", algorithm="ED25519", opts=child)
-        identity = key.public_key_fingerprint_sha256
+        keys = SshKeys(f"{name}-ssh", lab.name, lab.rotations["ssh"], child)
+        identity = keys.first.public_key_fingerprint_sha256
         preflight = local.Command(
             f"{name}-preflight",
             # Only before the first `up` what has the lab's name cannot be the lab's own.
@@ -88,7 +91,8 @@ class Libvirt(pulumi.ComponentResource):
             child,
             asked_by_ssh(lab.name, lab.settings.timeout_factor),
         )
-        self.checks: Sequence[pulumi.Resource] = [preflight, guard, version_guard(f"{name}-versions", lab, child)]
+        checks = [preflight, guard, version_guard(f"{name}-versions", lab, child)]
+        self.checks: Sequence[pulumi.Resource] = [*checks, *rotation_record(lab.rotations, checks)]
         # What the preflight prints: the provider connects as soon as it knows where to. It would fail before the report
         # is out, and in a first preview on a host without libvirt.
         self._provider = libvirt.Provider(f"{name}-libvirt", uri=preflight.stdout.apply(str.strip), opts=child)
@@ -131,7 +135,7 @@ class Libvirt(pulumi.ComponentResource):
         self._base = uploaded("image", image.disk)
         self._kernel = uploaded("kernel", image.kernel) if image.kernel else None
         self._initrd = uploaded("initrd", image.initrd) if image.initrd else None
-        self._network, self._pool, self._key = network, pool, key
+        self._network, self._pool, self._keys = network, pool, keys
         host = local.Command(
             f"{name}-host",
             create=pulumi.Output.format("{0}\n# on network {1}", serve(prefix, lab), network.id),
@@ -141,7 +145,7 @@ class Libvirt(pulumi.ComponentResource):
         )
         self.api_address: pulumi.Input[str] = str(lab.api_address)
         self.entrance: Sequence[pulumi.Resource] = []
-        self.ssh_private_key = key.private_key_openssh
+        self.ssh_private_key = keys.active.private_key_openssh
         self.machines: Sequence[Machine] = [self._machine(name, lab, prefix, spec, host) for spec in lab.machines]
         self.register_outputs({})
 
@@ -170,9 +174,9 @@ class Libvirt(pulumi.ComponentResource):
             f"{name}-{spec.name}-cloud-init",
             name=f"{domain_name}-cloud-init.iso",
             pool=self._pool.name,
-            # Secret, since the private key is.
+            # Secret, since the private key is. Part of the machine's definition: it keeps the lab's first key.
             user_data=pulumi.Output.all(
-                self._key.public_key_openssh, host_key.private_key_openssh, host_key.public_key_openssh
+                self._keys.first.public_key_openssh, host_key.private_key_openssh, host_key.public_key_openssh
             ).apply(lambda keys: user_data(spec, *keys)),
             meta_data=yaml.safe_dump({"instance-id": domain_name, "local-hostname": spec.name}),
             network_config=network_config(lab, spec),
@@ -235,21 +239,31 @@ class Libvirt(pulumi.ComponentResource):
             interpreter=["/bin/bash", "-c"],
             opts=pulumi.ResourceOptions(parent=self, deleted_with=domain),
         )
+        timeout_factor = _TYPE_FACTOR[settings.type] * lab.settings.timeout_factor
+        connection = remote.ConnectionArgs(
+            host=str(spec.address),
+            user="root",
+            private_key=self._keys.active.private_key_openssh,
+            host_key=host_key.public_key_openssh.apply(str.strip),
+        )
         return Machine(
             spec=spec,
-            connection=remote.ConnectionArgs(
-                host=str(spec.address),
-                user="root",
-                private_key=self._key.private_key_openssh,
-                host_key=host_key.public_key_openssh.apply(str.strip),
+            connection=connection,
+            identity=authorize_keys(
+                f"{name}-{spec.name}-ssh-keys",
+                self._keys,
+                machine=spec.name,
+                # The machine's UUID, once it answers.
+                identity=answers.stdout,
+                connection=connection,
+                timeout_factor=timeout_factor,
+                opts=pulumi.ResourceOptions(parent=self, deleted_with=domain),
             ),
-            # The machine's UUID, once it answers.
-            identity=answers.stdout,
             resource=domain,
             arch=lab.arch,
             interface=_INTERFACE,
             shares_kernel=False,
-            timeout_factor=_TYPE_FACTOR[settings.type] * lab.settings.timeout_factor,
+            timeout_factor=timeout_factor,
         )
 
 

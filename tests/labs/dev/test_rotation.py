@@ -2,6 +2,7 @@
 
 import base64
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,26 @@ def key_ids(cluster: Cluster) -> dict[tuple[str, str, str], str]:
     return {(row["machine"], row["file"], row["field"]): row["fingerprint"] for row in certs()[1]}
 
 
+def logins(cluster: Cluster, key: Path) -> set[int]:
+    """How an ssh with a key ends, over all machines."""
+    directory = cluster.directory
+    ssh = [
+        "ssh",
+        "-F",
+        str(directory / "ssh_config"),
+        "-i",
+        str(key),
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "IdentityAgent=none",
+    ]
+    return {
+        subprocess.run([*ssh, each.name, "true"], capture_output=True, check=False, timeout=60).returncode
+        for each in cluster.machines
+    }
+
+
 @pytest.mark.long
 def test_every_key_is_rotated_and_the_old_ones_are_refused(cluster: Cluster, tmp_path: Path) -> None:
     """A rotation that keeps a key, that still accepts an old one, or that loses what the old one encrypted."""
@@ -90,6 +111,10 @@ def test_every_key_is_rotated_and_the_old_ones_are_refused(cluster: Cluster, tmp
     etcd = f"https://{cluster.controller.address}:2379/health"
     assert tls.fetch(etcd, tls.with_certificate(old_etcd))[0] == 200
     before = key_ids(cluster)
+    old_ssh = tmp_path / "ssh_key"
+    old_ssh.touch(mode=0o600)
+    old_ssh.write_bytes((cluster.directory / "ssh_key").read_bytes())
+    assert logins(cluster, old_ssh) == {0}
 
     rotated = toolchain("rotate", *SUBJECTS)
     assert rotated.code == 0, rotated.output
@@ -102,6 +127,7 @@ def test_every_key_is_rotated_and_the_old_ones_are_refused(cluster: Cluster, tmp
     url = f"https://{cluster.balancer.address}:6443/api"
     assert tls.fetch(url, tls.with_certificate(old_admin))[0] == 401
     assert tls.refusal(lambda: tls.fetch(etcd, tls.with_certificate(old_etcd)))
+    assert logins(cluster, old_ssh) == {255}
     secret = cluster.get("--namespace", "default", "secret", "rotation")
     assert base64.b64decode(secret["data"]["word"]) == b"kept"
     encryption = cluster.ssh(cluster.controller.name, "cat /etc/kubernetes/config/encryption.yaml")

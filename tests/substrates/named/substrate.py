@@ -9,6 +9,7 @@ from pulumi_command import local, remote
 from components.machine import Machine
 from components.members import asked_by_ssh
 from components.quorum import quorum_guard
+from components.rotation_record import rotation_record
 from components.version_guard import version_guard
 from config.lab import Lab
 from config.machines import MachineSpec
@@ -28,7 +29,8 @@ class Named(pulumi.ComponentResource):
             child,
             asked_by_ssh(lab.name, lab.settings.timeout_factor),
         )
-        self.checks: Sequence[pulumi.Resource] = [guard, version_guard(f"{name}-versions", lab, child)]
+        checks = [guard, version_guard(f"{name}-versions", lab, child)]
+        self.checks: Sequence[pulumi.Resource] = [*checks, *rotation_record(lab.rotations, checks)]
         self.ssh_private_key = key.private_key_openssh
         self.api_address: pulumi.Input[str] = str(lab.api_address)
         self.entrance: Sequence[pulumi.Resource] = []
