@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-
 FIRST_KEY = "first "
 """How the line begins that has the lab's first public key."""
 
