@@ -11,8 +11,9 @@ from components.substrates.existing import entry, lab_keys, plan
 from config import substrates
 from config.lab import parse
 from config.problems import ConfigError
+from lab.shipped import lab_of
 from unit import mocked_engine
-from unit.mocked_engine import Registered, Run, lab_of, run_program
+from unit.mocked_engine import Registered, Run, run_program
 
 LOCAL = "command:local:Command"
 KEY = "tls:index/privateKey:PrivateKey"
