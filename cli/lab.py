@@ -47,7 +47,7 @@ def setup(stack: Stack) -> None:
 )
 def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None) -> int:
     """Create the lab, or update it."""
-    from live import answers, cluster
+    from live import answers, cluster, power
     from toolchain import access, operations, policy_packs, prepare
     from toolchain.progress import Report
 
@@ -57,6 +57,7 @@ def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None) 
         operations.check_settings(stack)
         with Report() as report:
             workshop = prepare.everything(report, stack)
+        power.start_for_up(stack)
         ready = time.monotonic()
         options = [*policy_packs.options(packs), *([f"--plan={plan}"] if plan else [])]
         status = operations.up(workshop, stack, options=options)
@@ -82,9 +83,12 @@ def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None) 
 def preview(stack: Stack, *, packs: Sequence[Path], save_plan: Path | None, drift: bool) -> int:
     """Show what `up` would change. Without --drift it connects to no machine."""
     from live.drift import run as drifts
-    from toolchain import operations, policy_packs, prepare
+    from toolchain import halted, operations, policy_packs, prepare
     from toolchain.progress import Report
 
+    if since := halted.stopped_since(stack):
+        said = halted.said_stopped(stack, since)
+        print(f"{said} `./hardway start -s {stack.name}` starts it; so does `up`.", flush=True)
     with Report() as report:
         workshop = prepare.for_preview(report, stack)
     options = [*policy_packs.options(packs), *([f"--save-plan={save_plan}"] if save_plan else [])]

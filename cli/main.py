@@ -15,6 +15,7 @@ from cli.explain import explain
 from cli.lab import destroy, env, policy, preview, setup, up
 from cli.machines import free, trust
 from cli.operations import certs, cis, drift, drill, repair, replace, restore, rotate, search, snapshot, status
+from cli.power import start, stop
 from config.errors import UserError
 from toolchain import owner
 from toolchain.errors import needs_sudo
@@ -26,6 +27,7 @@ _SECTIONS: Mapping[str, Sequence[click.Command]] = {
     "The lab": (setup, up, preview, policy, destroy, env),
     "Access": (kubectl, ssh, logs, kubeconfig),
     "Operations": (status, certs, rotate, drift, repair, snapshot, restore, replace, drill, search, cis),
+    "Stop and rewind": (stop, start),
     "Existing hosts": (trust, free),
     "The project": (explain, pins, bench, compare, completion),
 }

@@ -32,8 +32,8 @@ def check(cluster: Cluster) -> None:
     """
     deadline = time.monotonic() + cluster.allowed(_SECONDS)
     while True:
-        silent, api, problems = _found(cluster)
-        if not (silent or api or problems):
+        silent, api, found = _found(cluster)
+        if not (silent or api or found):
             return
         # A machine that does not answer is not about to.
         if silent or time.monotonic() >= deadline:
@@ -44,8 +44,18 @@ def check(cluster: Cluster) -> None:
     how = "does not answer" if missing else "is not healthy"
     names = [machine.name for machine in silent]
     raise ToolchainError(
-        f"The lab {cluster.stack.name} {how}: {'; '.join([*missing, *problems])}. {_advice(cluster, names)}"
+        f"The lab {cluster.stack.name} {how}: {'; '.join([*missing, *found])}. {_advice(cluster, names)}"
     )
+
+
+def problems(cluster: Cluster) -> list[str]:
+    """What does not answer or run, asked once."""
+    silent, api, found = _found(cluster)
+    return [
+        *(f"{machine.name} does not answer ({machine.message})" for machine in silent),
+        *([f"the API at {cluster.endpoint} does not answer ({api})"] if api else []),
+        *found,
+    ]
 
 
 def _found(cluster: Cluster) -> tuple[list[MachineStatus], str, list[str]]:

@@ -162,13 +162,17 @@ class Cluster:
         return _run(command, stdin, self.allowed(seconds), access.kubectl_environment(self.stack))
 
 
-def find(stack: Stack) -> Cluster:
+def find(stack: Stack, *, halted_too: bool = False) -> Cluster:
     """The lab of a stack.
 
+    Args:
+        stack: whose lab.
+        halted_too: also one that is stopped, or whose rewind is not finished.
+
     Raises:
-        ToolchainError: it is not up.
+        ToolchainError: it is not up, or does not run.
     """
-    facts = access.read(stack)
+    facts = access.read(stack, halted_too=halted_too)
     return Cluster(
         stack=stack,
         endpoint=facts["endpoint"],

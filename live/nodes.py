@@ -22,7 +22,9 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def wait_until_heard(cluster: Cluster, names: Collection[str], *, since: datetime, seconds: float) -> dict[str, str]:
+def wait_until_heard(
+    cluster: Cluster, names: Collection[str], *, since: datetime, seconds: float, every: float = _LOOK_EVERY
+) -> dict[str, str]:
     """Wait until the kubelets of these nodes have renewed their leases, and the nodes are Ready.
 
     The condition Ready is not enough: it stays for 50 s after its kubelet is gone. The deadline is
@@ -31,7 +33,7 @@ def wait_until_heard(cluster: Cluster, names: Collection[str], *, since: datetim
     Returns:
         Node -> what is missing, of those that did not come in time.
     """
-    return still_missing(lambda: _missing(cluster, names, since), cluster.allowed(seconds), every=_LOOK_EVERY)
+    return still_missing(lambda: _missing(cluster, names, since), cluster.allowed(seconds), every=every)
 
 
 def report(cluster: Cluster, missing: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from config import container_engine
 from config.versions import pins
 from config.whole_file import write_whole
-from toolchain import owner, paths
+from toolchain import halted, owner, paths
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 from toolchain.versions import architecture
@@ -48,13 +48,19 @@ def write(stack: Stack, outputs: Mapping[str, Any]) -> None:
     _copy_kubectl(stack)
 
 
-def read(stack: Stack) -> dict[str, Any]:
+def read(stack: Stack, *, halted_too: bool = False) -> dict[str, Any]:
     """What `write` kept of the outputs that are not secret: `endpoint`, `machines` and `certificates`.
 
+    Args:
+        stack: whose.
+        halted_too: also of a lab that is stopped, or whose rewind is not finished.
+
     Raises:
-        ToolchainError: the lab is not up.
+        ToolchainError: the lab is not up, or does not run.
     """
     check_up(stack)
+    if not halted_too:
+        halted.check_runs(stack)
     facts: dict[str, Any] = json.loads((stack.directory / "lab.json").read_text())
     return facts
 
@@ -87,9 +93,10 @@ def kubectl(stack: Stack, arguments: Sequence[str]) -> None:
     """Become the lab's kubectl.
 
     Raises:
-        ToolchainError: the lab is not up.
+        ToolchainError: the lab is not up, or does not run.
     """
     check_up(stack)
+    halted.check_runs(stack)
     command = kubectl_command(stack)
     os.environ.update(kubectl_environment(stack))
     _become(command[0], [*command, *arguments])
@@ -105,9 +112,10 @@ def ssh(stack: Stack, machine: str, remote: str | None, *, terminal: bool = Fals
         terminal: whether the command gets a terminal there.
 
     Raises:
-        ToolchainError: the lab is not up, there is no such machine, or no ssh.
+        ToolchainError: the lab is not up or does not run, there is no such machine, or no ssh.
     """
     check_up(stack)
+    halted.check_runs(stack)
     program = shutil.which("ssh")
     if program is None:
         raise ToolchainError("ssh is not installed: `./hardway setup` installs it.")

@@ -1,5 +1,7 @@
-"""The SSH key of a lab, by which it is known whose the lab is, as Pulumi's state has it."""
+"""The SSH key of a lab, by which it is known whose the lab is, as Pulumi's state and the lab's files have it."""
 
+import base64
+import hashlib
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -8,6 +10,8 @@ from typing import Any
 
 from toolchain import paths
 from toolchain.command import ask
+from toolchain.errors import ToolchainError
+from toolchain.stack import Stack
 
 _KEY = "::machines-ssh"
 
@@ -33,3 +37,22 @@ def output_of(resources: Iterable[Mapping[str, Any]], output: str) -> str:
         if str(resource["urn"]).endswith(_KEY):
             return str((resource.get("outputs") or {}).get(output) or "").strip()
     return ""
+
+
+def of_files(stack: Stack) -> str:
+    """The lab's public key, of the private one beside its kubeconfig: any backend has made that.
+
+    Raises:
+        ToolchainError: it cannot be read.
+    """
+    file = stack.directory / "ssh_key"
+    done = ask("ssh-keygen", "-y", "-f", file)
+    if done.returncode != 0:
+        raise ToolchainError(f"The lab's key {file} cannot be read: {done.stderr.strip()}")
+    return " ".join(done.stdout.split()[:2])
+
+
+def fingerprint(key: str) -> str:
+    """The fingerprint of a public key, as the records of the Pulumi host have it."""
+    blob = base64.b64decode(key.split()[1])
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")

@@ -17,6 +17,7 @@ from toolchain import (
     choices,
     frozen,
     gcp_strays,
+    halted,
     libvirt_strays,
     older_labs,
     orphans,
@@ -54,8 +55,9 @@ def check_settings(stack: Stack) -> None:
     A state that is in no directory only the CLI can read: `up` checks that.
 
     Raises:
-        ToolchainError: with what the lab cannot change to, and what to do.
+        ToolchainError: with what the lab cannot change to, and what to do; or a rewind of it is not finished.
     """
+    halted.check_rewound(stack)
     _check_changes({"deployment": recorded(state.directory(), stack)}, stack)
 
 
@@ -109,6 +111,7 @@ def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
 
 def preview(workshop: Workshop, stack: Stack, *, options: Sequence[str] = ()) -> int:
     """Show what `up` would do. Takes, returns and raises as `up`."""
+    halted.check_rewound(stack)
     with settings_file_kept(stack.settings_file, workshop.state):
         clear_stale_locks(workshop.state.directory, stack)
         drop_torn_attributes(workshop.state.directory, stack)

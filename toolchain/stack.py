@@ -40,6 +40,7 @@ class Stack:
         addresses: machine -> host and port of its SSH server, of those that can be reached directly and are known.
         rotations: how far the rotations of its keys are; None where that cannot be read.
         nodes, pods: the ranges of its machines and of its pods.
+        network: all that its settings say of its network.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Stack:
     rotations: Rotations | None = field(default_factory=Rotations)
     nodes: str = str(Network().nodes)
     pods: str = str(Network().pods)
+    network: Network = field(default_factory=Network)
 
     @property
     def traits(self) -> Traits:
@@ -120,6 +122,7 @@ def read(name: str) -> Stack:
         rotations=None if wrong_rotations else rotated,
         nodes=str(settings.network.nodes),
         pods=str(settings.network.pods),
+        network=settings.network,
     )
 
 

@@ -83,6 +83,24 @@ def check_before_destroy(deployment: Mapping[str, Any], stack: Stack) -> None:
     print(f"Only what this state has made is removed. {anothers}", flush=True)
 
 
+def check_own(stack: Stack) -> None:
+    """Refuse to stop, start or rewind containers that the lab's own key does not open.
+
+    Needs no state: whoever has recreated the lab from another one has given its machines another key.
+
+    Raises:
+        ToolchainError: the lab of this name is another's.
+    """
+    key = lab_key.of_files(stack)
+    try:
+        if (_RECORDS / stack.name).read_text().split()[:1] == [lab_key.fingerprint(key)]:
+            return
+    except OSError:
+        pass
+    if anothers := _anothers(stack, key, take=False):
+        raise ToolchainError(f"{anothers}\nNothing was changed.")
+
+
 def _check_machines_of(stack: Stack) -> None:
     """Refuse to say that a lab of virtual machines is gone which another state has."""
     uri = stack.libvirt.uri

@@ -1,0 +1,149 @@
+"""`./hardway stop` and `./hardway start`: all machines of a lab in containers, at once.
+
+A stopped lab has a mark (toolchain/halted.py), and the host does not start it at boot. Everything on the machines'
+disks stays. `start` does what the host does at boot, and waits until the lab is healthy.
+"""
+
+from datetime import datetime
+from shlex import quote
+from subprocess import TimeoutExpired
+from time import monotonic
+
+from config.machines import Role
+from live import answers, cluster, nodes
+from live.cluster import Cluster
+from live.containers import Containers, check_engine
+from live.status import endpoint
+from live.waiting import still_missing
+from toolchain import halted, operations
+from toolchain.errors import ToolchainError
+from toolchain.progress import Report
+from toolchain.stack import Stack
+
+_END_SECONDS = 5
+"""How long the programs on a machine have to end. What they wrote is on its disk; etcd syncs each write by itself."""
+_HEALTHY_SECONDS = 120
+_LOOK_EVERY = 0.25
+
+
+def stop(stack: Stack) -> None:
+    """Stop all machines of a lab. Succeeds if they are stopped.
+
+    Raises:
+        ToolchainError: nothing was changed; or a machine still runs.
+    """
+    check_engine(stack, "stop")
+    halted.check_rewound(stack)
+    lab = cluster.find(stack, halted_too=True)
+    with operations.without_pulumi(stack, "./hardway stop"), Report() as report:
+        containers = Containers(lab)
+        found = containers.find()
+        halted.mark_stopped(stack)
+        containers.start_at_boot(False)
+        with report.part(f"{len(found)} machines stop"):
+            containers.stop(found, seconds=round(lab.allowed(_END_SECONDS)))
+    print(f"The lab {stack.name} is stopped. `./hardway start -s {stack.name}` starts it.")
+
+
+def start(stack: Stack) -> None:
+    """Start all machines of a lab and wait until it is healthy. Succeeds if it runs.
+
+    Raises:
+        ToolchainError: nothing was changed; or what is not healthy.
+    """
+    check_engine(stack, "start")
+    halted.check_rewound(stack)
+    began = monotonic()
+    with operations.without_pulumi(stack, "./hardway start"):
+        lab, missing = start_machines(stack)
+    if missing:
+        raise ToolchainError(
+            f"The machines of the lab {stack.name} are started, but not all is healthy after "
+            f"{lab.allowed(_HEALTHY_SECONDS):.0f} s:\n"
+            + "".join(f"  - {each}\n" for each in missing)
+            + f"Run `./hardway status -s {stack.name}` for details."
+        )
+    print(f"The lab {stack.name} runs and is healthy, after {monotonic() - began:.1f} s.")
+
+
+def start_for_up(stack: Stack) -> None:
+    """Start a stopped lab, for `up`, which then puts right what is not healthy.
+
+    Raises:
+        ToolchainError: the machines cannot be started.
+    """
+    if not (since := halted.stopped_since(stack)):
+        return
+    print(f"{halted.said_stopped(stack, since)} It is started first.", flush=True)
+    check_engine(stack, "start")
+    with operations.pulumi_kept_out(stack, "./hardway up"):
+        _, missing = start_machines(stack)
+    if missing:
+        print("\n".join(["Not all is healthy yet:", *(f"  - {each}" for each in missing)]), flush=True)
+
+
+def start_machines(stack: Stack) -> tuple[Cluster, list[str]]:
+    """Start the machines and wait; no other run is at work on the lab.
+
+    Returns:
+        The lab, and what is not healthy at the deadline.
+    """
+    lab = cluster.find(stack, halted_too=True)
+    containers = Containers(lab)
+    found = containers.find()
+    since = nodes.now()
+    with Report() as report:
+        with report.part(f"{len(found)} machines start"):
+            containers.boot(found)
+        containers.start_at_boot(True)
+        halted.mark_started(stack)
+        with report.part("the lab gets healthy"):
+            return lab, unhealthy(lab, since=since)
+
+
+def unhealthy(lab: Cluster, *, since: datetime) -> list[str]:
+    """Wait until a lab whose machines were started is healthy, and return what is not at the deadline.
+
+    What the API says of Nodes and pods is from before the stop until the kubelets are heard. So this is asked in order:
+    the API, the kubelets, DNS; in the end, as after `./hardway up`, the units of all machines.
+
+    Args:
+        lab: the lab.
+        since: the time from which on kubelets must have been heard.
+    """
+    end = monotonic() + lab.allowed(_HEALTHY_SECONDS)
+
+    def left() -> float:
+        return max(0.0, end - monotonic())
+
+    if still_missing(lambda: _api(lab), left(), every=_LOOK_EVERY):
+        return answers.problems(lab) or _api(lab)
+    names = [machine.name for machine in lab.nodes]
+    # Its deadline is multiplied there.
+    seconds = left() / lab.timeout_factor
+    if unheard := nodes.wait_until_heard(lab, names, since=since, seconds=seconds, every=_LOOK_EVERY):
+        return answers.problems(lab) or [f"the node {name}: {why}" for name, why in unheard.items()]
+    if silent := still_missing(lambda: dns_problem(lab), left(), every=_LOOK_EVERY):
+        return [*answers.problems(lab), silent]
+    return still_missing(lambda: answers.problems(lab), left(), every=_LOOK_EVERY)
+
+
+def _api(lab: Cluster) -> list[str]:
+    said = endpoint.ask_endpoint(lab)
+    return [] if said == "ok" else [f"the API at {lab.endpoint} does not answer ({said})"]
+
+
+def dns_problem(lab: Cluster) -> str:
+    """Why the cluster's DNS does not answer, asked from a worker through the service network; empty where it does."""
+    network = lab.stack.network
+    name = f"kubernetes.default.svc.{network.cluster_domain}"
+    question = ("dig", "+short", f"+time={lab.timeout_factor}", "+tries=1", f"@{network.dns_service}", name)
+    worker = lab.with_role(Role.WORKER)[0]
+    try:
+        done = lab.ssh(worker, " ".join(map(quote, question)), seconds=10)
+    except TimeoutExpired:
+        return f"DNS: {worker.name} does not answer"
+    if done.stdout.strip() == str(network.api_service):
+        return ""
+    said = (done.stdout.strip() or done.stderr.strip() or "no answer").splitlines()[-1]
+    return f"DNS on {worker.name} does not resolve {name}: {said}"

@@ -1,0 +1,154 @@
+"""`stop` and `start` with an engine that only notes what it is asked."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_engine import FakeEngine, installed
+from small_lab import cluster, own_backend
+
+from live import answers, nodes, power
+from live import cluster as clusters
+from live.cluster import Cluster
+from live.containers import Containers
+from live.status import endpoint
+from toolchain import access, halted, operations, paths
+from toolchain.errors import ToolchainError
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
+    own_backend(tmp_path, monkeypatch)
+    found = cluster(tmp_path, controllers=1)
+    found.stack.directory.mkdir(parents=True)
+    (found.stack.directory / "kubeconfig").write_text("server: https://10.0.0.5:6443\n")
+    monkeypatch.setattr(clusters, "find", lambda stack, *, halted_too=False: replace(found, stack=stack))
+    monkeypatch.setattr(endpoint, "ask_endpoint", lambda lab: "ok")
+    monkeypatch.setattr(nodes, "wait_until_heard", lambda *_, **__: {})
+    monkeypatch.setattr(power, "dns_problem", lambda lab: "")
+    monkeypatch.setattr(answers, "problems", lambda lab: [])
+    return found
+
+
+@pytest.fixture
+def engine(tmp_path: Path, lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    return installed(tmp_path / "bin", lab, monkeypatch)
+
+
+def refusal(change: Callable[[], object]) -> str:
+    with pytest.raises(ToolchainError) as error:
+        change()
+    return str(error.value)
+
+
+def test_all_machines_are_stopped_by_id_and_started_again(
+    lab: Cluster, engine: FakeEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    power.stop(lab.stack)
+    assert engine.statuses() == {"exited"}
+    assert sorted(engine.changes()) == sorted(f"stop -t 5 id-hardway-paper-{each.name}" for each in lab.machines)
+    assert "`./hardway start -s paper` starts it" in capsys.readouterr().out
+    power.start(lab.stack)
+    assert engine.statuses() == {"running"}
+    assert halted.stopped_since(lab.stack) == ""
+
+
+def test_commands_for_a_stopped_lab_say_how_to_start_it(lab: Cluster, engine: FakeEngine) -> None:
+    power.stop(lab.stack)
+    for command in (lambda: access.read(lab.stack), lambda: access.kubectl(lab.stack, ["get", "nodes"])):
+        said = refusal(command)
+        assert said.startswith("The lab paper is stopped, since 2") and said.endswith("`./hardway start -s paper`.")
+
+
+def test_both_may_be_repeated(lab: Cluster, engine: FakeEngine) -> None:
+    power.stop(lab.stack)
+    since = halted.stopped_since(lab.stack)
+    power.stop(lab.stack)
+    assert since and halted.stopped_since(lab.stack) == since
+    power.start(lab.stack)
+    power.start(lab.stack)
+
+
+def test_a_stop_that_fails_is_repeated_or_reverted(
+    lab: Cluster, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAILS", "stop hardway-paper-worker-0")
+    assert "hardway-paper-worker-0: " in refusal(lambda: power.stop(lab.stack))
+    # The others are stopped: the lab does not work.
+    assert halted.stopped_since(lab.stack)
+    monkeypatch.delenv("FAILS")
+    power.start(lab.stack)
+    assert engine.statuses() == {"running"}
+
+
+def test_paused_machines_of_a_killed_save_go_on(lab: Cluster, engine: FakeEngine) -> None:
+    Containers(lab)._run("pause", "hardway-paper-controller-0")
+    power.start(lab.stack)
+    assert engine.statuses() == {"running"}
+
+
+def test_what_is_not_healthy_at_the_deadline_is_said(
+    lab: Cluster, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    power.stop(lab.stack)
+    monkeypatch.setattr(power, "_HEALTHY_SECONDS", 0)
+    monkeypatch.setattr(power, "dns_problem", lambda lab: "DNS on worker-0 does not resolve kubernetes")
+    monkeypatch.setattr(answers, "problems", lambda lab: ["kubelet.service on worker-0 does not run"])
+    said = refusal(lambda: power.start(lab.stack))
+    assert "  - kubelet.service on worker-0 does not run\n  - DNS on worker-0 does not resolve kubernetes\n" in said
+    # The machines run: `status` says more, and is not refused.
+    assert halted.stopped_since(lab.stack) == ""
+
+
+def test_up_starts_a_stopped_lab_and_goes_on_with_one_that_is_not_healthy(
+    lab: Cluster, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    power.start_for_up(lab.stack)
+    assert engine.asked == []
+    power.stop(lab.stack)
+    monkeypatch.setattr(power, "_HEALTHY_SECONDS", 0)
+    monkeypatch.setattr(power, "dns_problem", lambda lab: "DNS on worker-0 does not resolve kubernetes")
+    power.start_for_up(lab.stack)
+    assert engine.statuses() == {"running"}
+    assert "It is started first." in (said := capsys.readouterr().out) and "  - DNS on worker-0" in said
+
+
+def test_other_containers_than_the_labs_are_left_alone(lab: Cluster, engine: FakeEngine) -> None:
+    engine.create("worker-7")
+    engine.upper("worker-0").parent.rename(engine.upper("worker-0").parents[2] / "gone")
+    said = refusal(lambda: power.stop(lab.stack))
+    assert "hardway-paper-worker-0 is missing: `./hardway replace worker-0`" in said
+    assert "hardway-paper-worker-7 is not of the lab's machines" in said
+    assert engine.changes() == [] and not halted.stopped_since(lab.stack)
+
+
+@pytest.mark.parametrize("substrate", ["libvirt", "gcp", "machines"])
+@pytest.mark.parametrize("command", ["stop", "start"])
+def test_other_substrates_are_refused(lab: Cluster, engine: FakeEngine, substrate: str, command: str) -> None:
+    said = refusal(lambda: getattr(power, command)(replace(lab.stack, substrate=substrate)))
+    assert f"the substrate `{substrate}`" in said and "Nothing was changed." in said
+    assert engine.asked == []
+
+
+def test_another_user_than_root_is_told_to_use_sudo(
+    lab: Cluster, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert refusal(lambda: power.stop(lab.stack)).endswith("Run the same command with sudo.")
+    assert engine.asked == []
+
+
+def test_a_lab_whose_rewind_is_not_finished_is_neither_started_nor_changed(lab: Cluster, engine: FakeEngine) -> None:
+    halted.mark_rewinding(lab.stack, "before")
+    for command in (
+        lambda: power.start(lab.stack),
+        lambda: power.stop(lab.stack),
+        lambda: access.read(lab.stack),
+        lambda: operations.check_settings(lab.stack),
+        lambda: operations.preview(None, lab.stack),  # type: ignore[arg-type]
+    ):
+        assert refusal(command).endswith("`./hardway rewind -s paper before`.")
+    assert engine.asked == []
