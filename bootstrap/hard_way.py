@@ -23,7 +23,7 @@ from components.nodes import NodeRegistration, RemovedWorkers
 from components.pki import Pki, PkiArgs
 from components.readiness import Readiness, ReadinessArgs
 from components.rotations import RotationArgs, RotationSteps
-from components.worker import Worker, WorkerArgs
+from components.worker import Worker, WorkerArgs, turns_of
 from config.machines import Role
 
 
@@ -102,6 +102,9 @@ def hard_way(site: Site) -> Cluster:
     in_cluster = [Calico("calico", calico, after(control_plane, *entrance, removed_workers))] if calico else []
 
     for worker in workers:
+        turns = turns_of(
+            worker, max_unavailable=lab.settings.max_unavailable, others=len(workers) > 1, network=lab.network
+        )
         runtime = ContainerRuntime(
             f"container-runtime-{worker.name}",
             ContainerRuntimeArgs(
@@ -109,6 +112,7 @@ def hard_way(site: Site) -> Cluster:
                 artifacts=lab.artifacts,
                 images=(*(CALICO_IMAGES if calico else ()), "coredns"),
                 bridge=calico is None,
+                turns=turns,
             ),
             after(hosts[worker.name]),
         )
@@ -124,6 +128,7 @@ def hard_way(site: Site) -> Cluster:
                 network=lab.network,
                 cluster=site.cluster,
                 artifacts=lab.artifacts,
+                turns=turns,
                 extra_flags=extra,
             ),
             after(

@@ -21,6 +21,7 @@ from config.machine_paths import LIBRARY
 from config.versions import Image, pins
 
 _CNI = "/etc/cni/net.d"
+_VERBS = ("worker.sh", "worker_turns.sh")
 WORKER_VERBS = str(Path(LIBRARY).with_name("worker.sh"))
 """On every worker; a step sources it after the library."""
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
@@ -33,6 +34,7 @@ class ContainerRuntimeArgs:
     artifacts: where programs and images come from.
     images: names in versions.yaml of the images besides pause that are imported where the mirror has them.
     bridge: whether pods are on a bridge of the worker's; else another component brings the network's configuration.
+    turns: the shell line by which workers restart containerd in turns (worker.py); empty where they do not.
     at_once: whether images are imported side by side: many large ones wait for the disk, and others for them.
     """
 
@@ -41,6 +43,7 @@ class ContainerRuntimeArgs:
     images: tuple[str, ...] = ("coredns",)
     at_once: bool = False
     bridge: bool = True
+    turns: str = ""
 
 
 class ContainerRuntime(Component):
@@ -97,9 +100,10 @@ class ContainerRuntime(Component):
                 ],
                 files=[
                     config,
-                    File(path=WORKER_VERBS, content=Path(__file__).with_name("worker.sh").read_text()),
+                    File(path=WORKER_VERBS, content=worker_verbs()),
                     *(_bridge_files(str(pod_cidr)) if args.bridge else []),
                 ],
+                before_start=f". {WORKER_VERBS}\n{args.turns}" if args.turns else "",
                 units=[
                     Unit(
                         name="containerd.service",
@@ -121,7 +125,8 @@ class ContainerRuntime(Component):
                         ready_means="containerd answers",
                     )
                 ],
-                run=imports("pause"),
+                # The image first: a Node becomes Ready only with it.
+                run="\n".join(filter(None, [imports("pause"), "end_turn" if args.turns else ""])),
                 undo=f"[ ! -e {WORKER_VERBS} ] || {{ . {WORKER_VERBS}; end_runtime; }}",
             ),
             self.child(),
@@ -133,6 +138,11 @@ class ContainerRuntime(Component):
             self.child(self.runtime),
         )
         self.register_outputs({})
+
+
+def worker_verbs() -> str:
+    """The functions that steps of a worker use besides the library's."""
+    return "\n".join(Path(__file__).with_name(name).read_text() for name in _VERBS)
 
 
 def containerd_configuration(pause: Image) -> str:

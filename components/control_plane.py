@@ -173,11 +173,11 @@ class ControlPlane(Component):
 
 
 class KubeletAccess(Component):
-    """The RBAC objects that allow the API server to use the kubelets' API (logs, exec, metrics)."""
+    """The RBAC objects of kubelets: the API server may use their API, and they may take turns (worker_turns.sh)."""
 
     def __init__(self, name: str, controller: Machine, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("KubeletAccess", name, opts)
-        apply_manifests(name, controller, kubelet_access(), self.child())
+        apply_manifests(name, controller, [*kubelet_access(), *worker_turns()], self.child())
         self.register_outputs({})
 
 
@@ -397,6 +397,31 @@ def kubelet_access() -> list[dict[str, Any]]:
             "subjects": [
                 {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "kube-apiserver-kubelet-client"}
             ],
+        },
+    ]
+
+
+def worker_turns() -> list[dict[str, Any]]:
+    """Role and binding of all kubelets for the ConfigMaps that are turns of workers (worker_turns.sh).
+
+    They are where nothing but leases of Nodes is. An authorizer cannot restrict `create` to a name.
+    """
+    name, group = "hardway:worker-turns", "rbac.authorization.k8s.io"
+    metadata = {"name": name, "namespace": "kube-node-lease"}
+    verbs = ["create", "get", "patch", "delete"]
+    return [
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "Role",
+            "metadata": metadata,
+            "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs}],
+        },
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+            "subjects": [{"apiGroup": group, "kind": "Group", "name": "system:nodes"}],
         },
     ]
 

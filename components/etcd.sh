@@ -240,16 +240,6 @@ ask_for_turn() {
   return 1
 }
 
-# any_serves UNIT...: whether the check of one of them succeeds; a unit without a check counts as serving.
-any_serves() {
-  local unit
-  for unit; do
-    [ -n "${ready_check[$unit]-}" ] || return 0
-    ! (eval "${ready_check[$unit]}") >/dev/null 2>&1 || return 0
-  done
-  return 1
-}
-
 give_turn() {
   start_api_server
   [ -n "${turn_PID:-}" ] || return 0

@@ -21,6 +21,8 @@ KUBELET = "/var/lib/kubelet"
 _CONFIG = "/etc/kubernetes/config/kubelet.yaml"
 _KUBECONFIG = "/etc/kubernetes/kubelet.kubeconfig"
 RESOLV_CONF = "/etc/kubernetes/config/resolv.conf"
+OWN_NODE = '"$step/own-node.json"'
+"""In the directory of the kubelet's step: the worker's Node, as the API had it when the kubelet was last waited for."""
 HOST_RESOLV_CONF = "/etc/hardway/host-resolv.conf"
 """The /etc/resolv.conf of the host of a machine that is a container, where the engine's own is of no use to pods."""
 HOST_RESOLVED = "/etc/hardway/host-resolved/resolv.conf"
@@ -71,7 +73,7 @@ def kubelet_unit(machine: Machine, files: list[File], extra_flags: Flags) -> Uni
             service={"ExecStartPre": resolv_conf_command()},
         ),
         restarts_on=[file.path for file in files],
-        ready=f"curl -sf http://127.0.0.1:10248/healthz && {own_node(machine)}",
+        ready=f"curl -sf http://127.0.0.1:10248/healthz && {own_node(machine, file=OWN_NODE)}",
         ready_means="http://127.0.0.1:10248/healthz says ok, and its Node in the API",
     )
 
@@ -151,11 +153,17 @@ def kubelet_files(
     ]
 
 
-def own_node(machine: Machine) -> str:
-    """The shell command that succeeds if the API has a worker's Node; run on the worker, as its kubelet."""
+def own_node(machine: Machine, *, file: str = "/dev/null") -> str:
+    """The shell command that succeeds if the API has a worker's Node; run on the worker, as its kubelet.
+
+    Args:
+        machine: the worker.
+        file: what gets the Node, as indented JSON.
+    """
     identity = f"--cacert {KUBELET}/pki/ca.crt --cert {KUBELET}/pki/kubelet.crt --key {KUBELET}/pki/kubelet.key"
     server = f"$(sed -n 's/^ *server: //p' {_KUBECONFIG})"
-    return f'curl -sf -m {5 * machine.timeout_factor} -o /dev/null {identity} "{server}/api/v1/nodes/{machine.name}"'
+    url = f"{server}/api/v1/nodes/{machine.name}" + ("?pretty=true" if file != "/dev/null" else "")
+    return f'curl -sf -m {5 * machine.timeout_factor} -o {file} {identity} "{url}"'
 
 
 def resolv_conf_command() -> str:

@@ -449,10 +449,21 @@ fingerprint() {
   } | sha256sum
 }
 
-# take_turn UNIT..., give_turn: what surrounds the restart of units that run. Steps whose units must not restart on two
-# machines at once bring their own (etcd.sh).
+# take_turn UNIT..., give_turn: what surrounds the restart of units that run. turn_failed WHY: one of them does not serve.
+# Steps whose units must not restart on two machines at once bring their own (etcd.sh, worker_turns.sh).
 take_turn() { :; }
 give_turn() { :; }
+turn_failed() { :; }
+
+# any_serves UNIT...: whether the check of one of them succeeds; a unit without a check counts as serving.
+any_serves() {
+  local unit
+  for unit; do
+    [ -n "${ready_check[$unit]-}" ] || return 0
+    ! (eval "${ready_check[$unit]}") >/dev/null 2>&1 || return 0
+  done
+  return 1
+}
 
 # What a unit last read when it was started or reloaded; compared in the same way.
 last_read() {
@@ -594,6 +605,7 @@ serving() {
     [ -z "$why" ] || printf 'the last try said: %s\n' "$why" >&2
   fi
   show_log "$1"
+  turn_failed "$1 on $(hostname) does not serve"
   exit 1
 }
 

@@ -10,7 +10,7 @@ import pulumi
 from components.component import Component
 from components.container_runtime import WORKER_VERBS
 from components.kube_proxy import PROXY_CONFIG, proxy_files, proxy_unit
-from components.kubelet import KEPT_SYSCTLS, KUBELET, RESOLV_CONF, kubelet_files, kubelet_unit, own_node
+from components.kubelet import KEPT_SYSCTLS, KUBELET, OWN_NODE, RESOLV_CONF, kubelet_files, kubelet_unit, own_node
 from components.machine import Machine
 from components.pki import Pki
 from components.step import Step, StepArgs, fetch_kubernetes
@@ -31,6 +31,7 @@ class WorkerArgs:
     cluster: the name kubeconfigs give the cluster.
     artifacts: where the programs come from.
     extra_flags: program -> the user's flags for it.
+    turns: the shell line by which workers restart their units in turns, see `turns_of`.
     """
 
     machine: Machine
@@ -39,6 +40,7 @@ class WorkerArgs:
     network: Network
     cluster: str
     artifacts: ArtifactSource
+    turns: str
     extra_flags: Mapping[str, Flags] = field(default_factory=dict)
 
 
@@ -75,13 +77,28 @@ class Worker(Component):
                 ),
                 fetches=fetch_kubernetes(args.artifacts, machine.arch, "kubelet", "kube-proxy"),
                 files=[*kubelet, *proxy],
-                before_start=f"register_again {own_node(machine)}",
+                before_start=f"{args.turns}\nregister_again {own_node(machine)}",
                 units=[
                     kubelet_unit(machine, kubelet, args.extra_flags.get("kubelet", {})),
                     proxy_unit(machine, proxy, args.extra_flags.get("kube-proxy", {})),
                 ],
+                run=f"end_turn {OWN_NODE}",
                 undo=_UNDO,
             ),
             self.child(),
         )
         self.register_outputs({})
+
+
+def turns_of(machine: Machine, *, max_unavailable: int, others: bool, network: Network) -> str:
+    """The shell line of a worker's steps after which its units restart in turns (worker_turns.sh).
+
+    Args:
+        machine: the worker.
+        max_unavailable: how many workers may be at it at the same time.
+        others: whether the lab has other workers, which could take this one's pods.
+        network: the cluster's DNS.
+    """
+    question = f"kubernetes.default.svc.{network.cluster_domain}"
+    drains = "yes" if others else "no"
+    return f"turns {machine.name} {max_unavailable} {drains} {question} {network.dns_service} {network.api_service}"

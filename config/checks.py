@@ -334,6 +334,12 @@ def _kubeadm(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator
             "with kubeadm Secrets in etcd are not encrypted",
             "leave it out, or take the hard way",
         )
+    if "max_unavailable" in settings.model_fields_set:
+        yield Problem(
+            ("lab.max_unavailable", "lab.bootstrap"),
+            "what restarts a worker's programs cannot be changed in a lab by kubeadm",
+            "leave it out, or take the hard way",
+        )
     for product in ("kubernetes", "etcd"):
         default = pins().products[product].default
         if settings.versions.get(product, default) != default:

@@ -104,6 +104,8 @@ class LabSettings(Settings):
     etcd_members: Machines = 3
     """The dedicated machines."""
     workers: Machines = 2
+    max_unavailable: Annotated[WholeNumber, Field(ge=1)] = 1
+    """How many workers may restart their programs, or be drained for that, at the same time."""
     load_balancers: Machines = 1
     """On gcp none: a forwarding rule of Google's takes their place."""
     load_balancing: LoadBalancing = LoadBalancing()

@@ -72,6 +72,24 @@ SINGLE: dict[str, tuple[Any, str, str, str]] = {
         "valid integer (1.5)",
         "docs/configuration.md",
     ),
+    "no worker at a time": (
+        {"max_unavailable": 0},
+        "lab.max_unavailable",
+        "greater than or equal to 1 (0)",
+        "docs/configuration.md",
+    ),
+    "workers at a time in words": (
+        {"max_unavailable": "one"},
+        "lab.max_unavailable",
+        "valid integer",
+        "docs/configuration.md",
+    ),
+    "workers at a time as a truth value": (
+        {"max_unavailable": True},
+        "lab.max_unavailable",
+        "valid integer",
+        "docs/configuration.md",
+    ),
     "unknown key of a machine": (
         workers({"name": "worker-0"}, {"name": "worker-1", "adress": "10.240.0.30"}),
         "lab.workers[1].adress",
