@@ -17,6 +17,7 @@ from components.container_runtime import ContainerRuntime, ContainerRuntimeArgs
 from components.etcd import EtcdMembership
 from components.etcd_snapshots import EtcdSnapshots
 from components.kubeadm import Kubeadm, KubeadmArgs, KubeadmNode, KubeadmNodeArgs, kubeadm_images
+from components.kubeadm_external import ExternalArgs
 from components.kubeadm_pki import KubeadmPki, KubeadmPkiArgs
 from components.nodes import RemovedWorkers
 from components.readiness import Readiness, ReadinessArgs
@@ -30,12 +31,22 @@ def kubeadm(site: Site) -> Cluster:
     lab, substrate = site.lab, site.substrate
     controllers, workers = site.having(Role.CONTROLLER), site.having(Role.WORKER)
     balancing, chosen = lab.settings.load_balancing, lab.settings.kubeadm
+    domains = [balancing.domain] if balancing.domain else []
 
     pki = KubeadmPki(
         "pki",
         KubeadmPkiArgs(
             settings=lab.settings.pki,
-            creates_cas=chosen.authorities == "stack",
+            creates_cas=chosen.authorities != "kubeadm",
+            external=ExternalArgs(
+                controllers=[machine.spec for machine in controllers],
+                workers=[machine.spec for machine in workers],
+                endpoint=site.endpoint,
+                domains=domains,
+                network=lab.network,
+            )
+            if chosen.authorities == "external"
+            else None,
             terminated_domain=balancing.domain if balancing.mode == "terminate" else None,
             calico=lab.calico,
         ),
@@ -89,7 +100,7 @@ def kubeadm(site: Site) -> Cluster:
             cas=given,
             join_token=pki.join_token,
             endpoint=site.endpoint,
-            domains=[balancing.domain] if balancing.domain else [],
+            domains=domains,
             network=lab.network,
             pki=lab.settings.pki,
             runtimes=runtimes,

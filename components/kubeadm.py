@@ -23,6 +23,7 @@ from components.container_runtime import WORKER_VERBS
 from components.control_plane import AUDIT_LOGS, AUDIT_POLICY, audit_policy
 from components.etcd import etcd_client, fetch_etcd, initial_members
 from components.kubeadm_config import DISCOVERY, init_documents, join_configuration, machine_label, yaml_of
+from components.kubeadm_external import ExternalCertificates
 from components.kubeadm_pki import CertificateAuthorities
 from components.kubeconfigs import Credentials, KubeconfigError, credentials_of
 from components.kubelet import KEPT_SYSCTLS, RESOLV_CONF, resolv_conf_command
@@ -38,6 +39,7 @@ from config.versions import AptRepository, pins
 
 PROGRAMS = ("kubelet", "kubeadm", "kubectl")
 _PKI = "/etc/kubernetes/pki"
+_CA_KEYS = {f"{_PKI}/{name}.key" for name in ("ca", "etcd/ca", "front-proxy-ca")}
 _SETTINGS = "/etc/hardway/kubeadm.yaml"
 _REJOIN = "/etc/hardway/kubeadm-join.yaml"
 _TOKEN = "/etc/hardway/join-token"
@@ -76,7 +78,8 @@ class KubeadmArgs:
     """Args:
     controllers: the machines with the control plane; the first of them makes the cluster.
     workers: the others that join.
-    cas: what kubeadm is to take; None where it makes its own.
+    cas: what kubeadm is to take; None where it makes its own. In its external CA mode the machines have all
+        certificates (`cas.issued`), and controllers change one after the other, since new certificates restart them.
     join_token: id and secret, see `KubeadmPki`.
     endpoint: https://address:6443 of the load balancer.
     domains: names of the API's beside those that kubeadm gives it.
@@ -94,6 +97,11 @@ class KubeadmArgs:
     network: Network
     pki: PkiSettings
     runtimes: Mapping[str, pulumi.Resource]
+
+    @property
+    def external(self) -> ExternalCertificates | None:
+        """The certificates of the external CA mode."""
+        return self.cas.issued if self.cas else None
 
 
 class KubeadmNode(Component):
@@ -189,11 +197,16 @@ class Kubeadm(Component):
             self.ca_certificate = args.cas.kubernetes.certificate
         # Beside those that join, which wait for the token that it gives them where `init` was long ago.
         Step(f"{name}-admission", _admission_step([first, *others, *args.workers], args), after(first, made))
+        in_order: list[pulumi.Resource] = [made]
         for machine in (*others, *args.workers):
+            is_in_order = args.external is not None and machine.has(Role.CONTROLLER)
             joined = Step(
-                f"{name}-{machine.name}", _join_step(machine, args, self.ca_certificate), after(machine, made)
+                f"{name}-{machine.name}",
+                _join_step(machine, args, self.ca_certificate),
+                after(machine, *(in_order if is_in_order else [made])),
             )
             self.nodes[machine.name] = joined
+            in_order += [joined] if is_in_order else []
         self.register_outputs({})
 
 
@@ -207,6 +220,7 @@ def _init_step(machine: Machine, args: KubeadmArgs, initial: pulumi.Output[list[
                 domains=args.domains,
                 network=args.network,
                 pki=args.pki,
+                has_kubeconfig=args.external is not None,
             )
         )
     )
@@ -214,7 +228,7 @@ def _init_step(machine: Machine, args: KubeadmArgs, initial: pulumi.Output[list[
     def script(known: Sequence[Any]) -> str:
         endpoint, may_found = known
         verb = "init_cluster" if machine.name in may_found else "rejoin_cluster"
-        return f"{_USE_BOTH}\n{verb} {endpoint} {machine.name}{shows}"
+        return f"{_USE_BOTH}\n{verb} {endpoint} {machine.name}{shows}{_use_issued(machine, args)}"
 
     given = args.cas
     shows = "" if given else "\ncat /etc/kubernetes/admin.conf"
@@ -228,6 +242,7 @@ def _init_step(machine: Machine, args: KubeadmArgs, initial: pulumi.Output[list[
             # Of use where this machine is recreated, and the others still have the cluster.
             *(_joining_files(machine, args, given.kubernetes.certificate, _REJOIN) if given else ()),
             *_ca_files(given),
+            *_issued(machine, args),
         ],
         run=pulumi.Output.all(args.endpoint, initial).apply(script),
         undo=_UNDO,
@@ -243,8 +258,9 @@ def _join_step(machine: Machine, args: KubeadmArgs, ca_certificate: pulumi.Outpu
         files=[
             *_joining_files(machine, args, ca_certificate, _SETTINGS),
             *(_ca_files(args.cas) if machine.has(Role.CONTROLLER) else []),
+            *_issued(machine, args),
         ],
-        run=f"{_USE}\njoin_cluster",
+        run=f"{_USE}\njoin_cluster{_use_issued(machine, args)}",
         undo=_UNDO,
     )
 
@@ -254,7 +270,7 @@ def _joining_files(
 ) -> tuple[File, File]:
     """By what a machine joins: how, in a file `settings`; and which cluster, with the token."""
     configuration = pulumi.Output.from_input(machine.identity).apply(
-        lambda identity: yaml_of([join_configuration(machine, identity)])
+        lambda identity: yaml_of([join_configuration(machine, identity, has_kubeconfig=args.external is not None)])
     )
     discovery = pulumi.Output.all(args.endpoint, ca_certificate, args.join_token).apply(
         lambda known: discovery_file(server=known[0], ca_certificate=known[1], token=known[2])
@@ -362,7 +378,19 @@ def _ca_files(cas: CertificateAuthorities | None) -> list[File]:
             File(path=f"{_PKI}/{public}", content=certificate),
             File(path=f"{_PKI}/{private}", content=key, mode="0600", secret=True),
         )
+        if file.path not in _CA_KEYS or cas.issued is None
     ]
+
+
+def _issued(machine: Machine, args: KubeadmArgs) -> Sequence[File]:
+    """What the stack has issued for a machine, in the external CA mode."""
+    return args.external.files[machine.name] if args.external else ()
+
+
+def _use_issued(machine: Machine, args: KubeadmArgs) -> str:
+    """The line after which the machine's programs use it."""
+    files = sorted(file.path for file in _issued(machine, args))
+    return f"\nuse_certificates {' '.join(files)}" if files else ""
 
 
 def _etcdctl(controllers: Sequence[Machine]) -> list[File]:

@@ -116,6 +116,29 @@ finished() {
   touch "$HARDWAY/steps/node/finished"
 }
 
+# use_certificates FILE...: restart what reads these files where one has changed since. The program issued them, and renews
+# them; a run that was killed before the restart is finished by the next. After a kubelet's restart its pods are restarted,
+# by signal KILL: an API server waits a minute for an etcd that has ended.
+use_certificates() {
+  local now record=$HARDWAY/steps/node/certificates
+  now=$(cat "$@" | sha256sum)
+  if [ -e "$record" ] && [ "$(cat "$record")" != "$now" ]; then
+    systemctl restart kubelet.service
+    if [ -e /etc/kubernetes/pki/apiserver.crt ]; then
+      # The names of processes have 15 letters.
+      pkill -KILL -x 'etcd|kube-apiserver|kube-controller|kube-scheduler' || true
+      wait_for 120 'an API server with the new certificates' serves_new_certificate
+    fi
+  fi
+  printf '%s\n' "$now" >"$record"
+}
+
+serves_new_certificate() {
+  kubectl --kubeconfig /etc/kubernetes/controller-manager.conf --request-timeout "$((5 * TIMEOUT_FACTOR))s" get --raw /readyz >/dev/null &&
+    openssl s_client -connect "$(hostname):6443" </dev/null 2>/dev/null | openssl x509 -outform DER |
+    cmp -s - <(openssl x509 -in /etc/kubernetes/pki/apiserver.crt -outform DER)
+}
+
 # close_kubelet_config: kubeadm writes the kubelet's configuration with mode 0644 (CIS Benchmark 4.1.9).
 close_kubelet_config() { [ ! -e /var/lib/kubelet/config.yaml ] || chmod 0600 /var/lib/kubelet/config.yaml; }
 

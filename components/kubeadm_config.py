@@ -43,7 +43,14 @@ def ignored_errors(machine: Machine) -> list[str]:
 
 
 def init_documents(
-    machine: Machine, identity: str, *, endpoint: str, domains: Sequence[str], network: Network, pki: PkiSettings
+    machine: Machine,
+    identity: str,
+    *,
+    endpoint: str,
+    domains: Sequence[str],
+    network: Network,
+    pki: PkiSettings,
+    has_kubeconfig: bool = False,
 ) -> list[dict[str, Any]]:
     """What the first controller is initialised with; the InitConfiguration comes last, without tokens.
 
@@ -54,6 +61,7 @@ def init_documents(
         domains: names of the API's beside those that kubeadm gives it.
         network: the address ranges.
         pki: algorithm and validity.
+        has_kubeconfig: whether the kubelet's kubeconfig is there already, see `node_registration`.
     """
     return [
         cluster_configuration(endpoint=endpoint, domains=domains, network=network, pki=pki),
@@ -63,7 +71,7 @@ def init_documents(
             "apiVersion": _API,
             "kind": "InitConfiguration",
             "localAPIEndpoint": {"advertiseAddress": machine.address, "bindPort": 6443},
-            "nodeRegistration": node_registration(machine, identity),
+            "nodeRegistration": node_registration(machine, identity, has_kubeconfig=has_kubeconfig),
         },
     ]
 
@@ -147,20 +155,28 @@ def proxy_configuration(machine: Machine, network: Network) -> dict[str, Any]:
     }
 
 
-def join_configuration(machine: Machine, identity: str) -> dict[str, Any]:
+def join_configuration(machine: Machine, identity: str, *, has_kubeconfig: bool = False) -> dict[str, Any]:
     """JoinConfiguration of one machine; the token stands in the discovery file."""
     control_plane = {"controlPlane": {"localAPIEndpoint": {"advertiseAddress": machine.address, "bindPort": 6443}}}
     return {
         "apiVersion": _API,
         "kind": "JoinConfiguration",
         "discovery": {"file": {"kubeConfigPath": DISCOVERY}},
-        "nodeRegistration": node_registration(machine, identity),
+        "nodeRegistration": node_registration(machine, identity, has_kubeconfig=has_kubeconfig),
         **(control_plane if machine.has(Role.CONTROLLER) else {}),
     }
 
 
-def node_registration(machine: Machine, identity: str) -> dict[str, Any]:
-    """How a machine's kubelet registers: its name and address, and which machine it is."""
+def node_registration(machine: Machine, identity: str, *, has_kubeconfig: bool = False) -> dict[str, Any]:
+    """How a machine's kubelet registers: its name and address, and which machine it is.
+
+    Args:
+        machine: where.
+        identity: the machine's.
+        has_kubeconfig: whether the stack has issued its certificate. Then it requests none: no program of the cluster
+            could sign that, and kubeadm always turns this on in the configuration file.
+    """
+    kubeconfig = "FileAvailable--etc-kubernetes-kubelet.conf"
     return {
         "name": machine.name,
         "criSocket": f"unix://{CONTAINERD_SOCKET}",
@@ -168,9 +184,10 @@ def node_registration(machine: Machine, identity: str) -> dict[str, Any]:
             {
                 "node-ip": machine.address,
                 "node-labels": f"{NODE_LABEL}=,{MACHINE_LABEL}={machine_label(identity)}",
+                **({"rotate-certificates": "false"} if has_kubeconfig else {}),
             }
         ),
-        "ignorePreflightErrors": ignored_errors(machine),
+        "ignorePreflightErrors": [*([kubeconfig] if has_kubeconfig else []), *ignored_errors(machine)],
     }
 
 

@@ -1,7 +1,7 @@
 """The keys of a lab that kubeadm makes: the CAs it is given, the administrator's certificate, the join token.
 
-kubeadm issues all other certificates itself, on the controllers, from the CAs' keys; with CAs of its
-own it is given none.
+kubeadm issues all other certificates itself, on the controllers, from the CAs' keys; with CAs of its own it is given
+none. In its external CA mode it is given all certificates, and no key of a CA (kubeadm_external.py).
 
 Source: https://kubernetes.io/docs/tasks/administer-cluster/kubeadm/kubeadm-certs/#custom-certificates
 """
@@ -14,6 +14,7 @@ import pulumi
 import pulumi_tls as tls
 
 from components.component import Component
+from components.kubeadm_external import ExternalArgs, ExternalCertificates
 from components.pki import (
     CLIENT,
     CalicoIdentities,
@@ -33,12 +34,14 @@ class KubeadmPkiArgs:
     """Args:
     settings: algorithm and validity.
     creates_cas: whether the stack makes them, and not kubeadm.
+    external: what the stack issues in kubeadm's external CA mode; else None.
     terminated_domain: the domain whose TLS ends at the load balancers, where it does.
     calico: Calico's settings, where it is the pod network.
     """
 
     settings: PkiSettings
     creates_cas: bool
+    external: ExternalArgs | None = None
     terminated_domain: str | None
     calico: CalicoSettings | None
 
@@ -51,6 +54,8 @@ class CertificateAuthorities:
         kubernetes, etcd, front_proxy: the CAs.
         service_accounts: the key pair that signs and verifies service account tokens.
         admin: the administrator, for the program's output.
+        issued: the certificates and kubeconfigs of each machine, in the external CA mode; else None. With them no
+            machine gets the key of a CA.
     """
 
     kubernetes: CertificateAuthority
@@ -58,6 +63,7 @@ class CertificateAuthorities:
     front_proxy: CertificateAuthority
     service_accounts: KeyPair
     admin: Certificate
+    issued: ExternalCertificates | None = None
 
 
 class KubeadmPki(Component):
@@ -73,7 +79,7 @@ class KubeadmPki(Component):
 
     def __init__(self, name: str, args: KubeadmPkiArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("KubeadmPki", name, opts)
-        self.cas = self._cas(name, args.settings) if args.creates_cas else None
+        self.cas = self._cas(name, args) if args.creates_cas else None
         self.calico = (
             CalicoIdentities.issue(name, args.calico, self.cas.kubernetes, self.cas.etcd)
             if args.calico and self.cas
@@ -88,15 +94,19 @@ class KubeadmPki(Component):
         self.join_token = seed.private_key_pem.apply(join_token)
         self.register_outputs({})
 
-    def _cas(self, name: str, settings: PkiSettings) -> CertificateAuthorities:
-        kubernetes = CertificateAuthority(f"{name}-kubernetes-ca", "kubernetes-ca", settings, self.child())
-        pair = private_key(f"{name}-service-accounts", settings.algorithm, self.child())
+    def _cas(self, name: str, args: KubeadmPkiArgs) -> CertificateAuthorities:
+        kubernetes, etcd, front_proxy = (
+            CertificateAuthority(f"{name}-{each}", each, args.settings, self.child())
+            for each in ("kubernetes-ca", "etcd-ca", "front-proxy-ca")
+        )
+        pair = private_key(f"{name}-service-accounts", args.settings.algorithm, self.child())
         return CertificateAuthorities(
             kubernetes=kubernetes,
-            etcd=CertificateAuthority(f"{name}-etcd-ca", "etcd-ca", settings, self.child()),
-            front_proxy=CertificateAuthority(f"{name}-front-proxy-ca", "front-proxy-ca", settings, self.child()),
+            etcd=etcd,
+            front_proxy=front_proxy,
             service_accounts=KeyPair(private_key=pair.private_key_pem, public=pair.public_key_pem),
             admin=kubernetes.issue(f"{name}-admin", common_name="admin", organization="system:masters", uses=CLIENT),
+            issued=ExternalCertificates(name, args.external, kubernetes, etcd, front_proxy) if args.external else None,
         )
 
     def certificates(self) -> pulumi.Output[list[dict[str, str]]]:
@@ -106,6 +116,7 @@ class KubeadmPki(Component):
             [found.kubernetes, found.etcd, found.front_proxy] if found else [],
             [
                 *([found.admin] if found else []),
+                *(found.issued.all if found and found.issued else []),
                 *(self.calico.certificates if self.calico else []),
                 *([self.load_balancer] if self.load_balancer else []),
             ],

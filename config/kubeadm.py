@@ -13,8 +13,9 @@ from config.values import Settings
 class KubeadmSettings(Settings):
     """What kubeadm is to take, and from where."""
 
-    authorities: Literal["stack", "kubeadm"] = "stack"
-    """Who makes the CAs: the stack, whose PKI kubeadm finds in its place, or kubeadm itself."""
+    authorities: Literal["stack", "kubeadm", "external"] = "stack"
+    """Who makes the CAs: the stack, whose PKI kubeadm finds in its place, or kubeadm itself. With `external` the stack
+    issues every certificate, too, and no machine has a CA's key: kubeadm's external CA mode."""
     packages: Literal["artifacts", "apt"] = "artifacts"
     """Where kubelet, kubeadm and kubectl come from: the artifact source, or upstream's Debian packages."""
 

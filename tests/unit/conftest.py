@@ -64,12 +64,14 @@ SHAPES = {
     "kubeadm": lab_of("kubeadm"),
     "kubeadm-ha": {"bootstrap": "kubeadm", "controllers": 3, "load_balancers": 2, "kubeadm": {"packages": "apt"}},
     "kubeadm-own": {"bootstrap": "kubeadm", "kubeadm": {"authorities": "kubeadm"}},
+    "kubeadm-external": {"bootstrap": "kubeadm", "controllers": 3, "kubeadm": {"authorities": "external"}},
 }
 """A lab of each distinct shape: what is rendered for any other lab differs from one of these by counts, names,
 addresses and versions alone. Every trait that changes what is rendered is in at least one of them: substrate, engine of
 the containers, bootstrap method, one or more controllers, stacked or dedicated etcd, one or two load balancers, TLS at
 the load balancer (droplets-test), Calico with each datastore and encapsulation, both load balancers of Google Cloud,
-kubeadm's own CAs and packages. A new trait belongs here; a new stack of an existing shape does not."""
+kubeadm's own CAs, its external CA mode and its packages. A new trait belongs here; a new stack of an existing shape
+does not."""
 
 LABS = {**{stack: lab_of(stack) for stack in shipped_stacks()}, **SHAPES}
 """The shapes, and every stack that the project brings, by name."""

@@ -26,6 +26,10 @@ VERBS = paths.checkout() / "components" / "kubeadm.sh"
 KUBEADM = paths.mirror() / pins().products["kubernetes"].path_of("kubeadm", version="1.36.4", arch="amd64")
 
 
+def is_external(run: Run) -> bool:
+    return "/etc/kubernetes/kubelet.conf" in run.files(INIT)
+
+
 def documents(run: Run, step: str) -> dict[str, dict[str, object]]:
     return {each["kind"]: each for each in yaml.safe_load_all(run.file(step, SETTINGS))}
 
@@ -67,7 +71,8 @@ def test_only_what_has_a_reason_differs_from_kubeadms_defaults(kubeadm_lab: Run)
     for step in (INIT, JOIN):
         kind = "InitConfiguration" if step == INIT else "JoinConfiguration"
         registration = documents(kubeadm_lab, step)[kind]["nodeRegistration"]
-        assert registration["ignorePreflightErrors"] == ["Mem", "Swap", "SystemVerification"]  # type: ignore[index]
+        ignored = [each for each in registration["ignorePreflightErrors"] if "kubelet.conf" not in each]  # type: ignore[index]
+        assert ignored == ["Mem", "Swap", "SystemVerification"]
         assert "taints" not in registration  # type: ignore[operator]
 
 
@@ -165,9 +170,11 @@ def test_kubelet_has_the_address_of_its_machine(kubeadm_lab: Run) -> None:
 def test_machines_join_in_parallel_and_wait_for_the_token(kubeadm_lab: Run) -> None:
     joins = [f"kubeadm-{each['name']}" for each in kubeadm_lab.outputs["machines"] if each["pod_cidr"]]
     joins.remove(INIT)
+    in_order = {join for join in joins if "controller" in join} if is_external(kubeadm_lab) else set()
     for join in joins:
         before = kubeadm_lab.before(kubeadm_lab.named(join))
-        assert INIT in before and not {*joins, ADMISSION} & before
+        others = {*joins, ADMISSION} - (in_order if join in in_order else set())
+        assert INIT in before and not others & before
         assert f"container-runtime-{join.removeprefix('kubeadm-')}-images" in before
     assert INIT in kubeadm_lab.before(kubeadm_lab.named(ADMISSION))
     assert not set(joins) & kubeadm_lab.before(kubeadm_lab.named(ADMISSION)), (
@@ -193,6 +200,10 @@ def test_kubeadm_gets_the_cas_of_the_stack_unless_it_creates_its_own(kubeadm_lab
     given = {path.removeprefix("/etc/kubernetes/pki/") for path in kubeadm_lab.files(INIT) if "/pki/" in path}
     pairs = {"ca.crt", "ca.key", "etcd/ca.crt", "etcd/ca.key", "front-proxy-ca.crt", "front-proxy-ca.key"}
     own = kubeadm_lab.outputs["ca_certificate"] != "CERTIFICATE-pki-kubernetes-ca"
+    if is_external(kubeadm_lab):
+        # Which has tests of its own below.
+        given = {path for path in given if path in pairs or path.startswith("sa.")}
+        pairs -= {"ca.key", "etcd/ca.key", "front-proxy-ca.key"}
     assert given == (set() if own else pairs | {"sa.key", "sa.pub"})
     assert not [path for path in kubeadm_lab.files(JOIN) if "/pki/" in path], "a worker gets no key of an authority"
     assert "kubeconfig" in kubeadm_lab.secret_outputs
@@ -447,3 +458,108 @@ def test_packages_come_from_a_repository_whose_key_is_pinned() -> None:
     assert "/usr/local/bin/kubelet" not in script
     repository = "https://pkgs.k8s.io/core:/stable:/v1.36/deb DE15B14486CD377B9E876E1A234654DA9A296436"
     assert f"\nupstream_packages {repository} 1.36.4 1.9.1 kubelet kubeadm kubectl\n" in script
+
+
+# The external CA mode
+
+
+def test_in_the_external_mode_no_machine_has_the_key_of_a_ca() -> None:
+    run = program("kubeadm-external")
+    keys = {f"PRIVATE-KEY-pki-{name}-ca" for name in ("kubernetes", "etcd", "front-proxy")}
+    for step in run.of_type("command:remote:Command"):
+        given = str(step.inputs["stdin"])
+        for key in keys:
+            assert key not in given and base64.b64encode(f"{key}\n".encode()).decode() not in given, step.name
+    files = run.files(INIT)
+    assert {f"/etc/kubernetes/pki/{name}" for name in ("ca.crt", "etcd/ca.crt", "front-proxy-ca.crt", "sa.key")} <= set(
+        files
+    )
+
+
+def test_in_the_external_mode_a_controller_has_all_that_kubeadm_would_issue() -> None:
+    """Source: https://kubernetes.io/docs/setup/best-practices/certificates/"""
+    run = program("kubeadm-external")
+    pki = {f"/etc/kubernetes/pki/{name}.{end}" for end in ("crt", "key") for name in (
+        "apiserver", "apiserver-kubelet-client", "apiserver-etcd-client", "front-proxy-client",
+        "etcd/server", "etcd/peer", "etcd/healthcheck-client",
+    )}  # fmt: skip
+    kubeconfigs = {
+        "admin": ("kubernetes-admin", "kubeadm:cluster-admins"),
+        "super-admin": ("kubernetes-super-admin", "system:masters"),
+        "controller-manager": ("system:kube-controller-manager", None),
+        "scheduler": ("system:kube-scheduler", None),
+        "kubelet": ("system:node:{}", "system:nodes"),
+    }
+    subjects = {
+        each.inputs["subject"]["commonName"]: each.inputs["subject"].get("organization")
+        for each in run.of_type("tls:index/certRequest:CertRequest")
+    }
+    for controller in ("controller-0", "controller-1"):
+        step = f"kubeadm-{controller}"
+        assert pki | {f"/etc/kubernetes/{name}.conf" for name in kubeconfigs} <= set(run.files(step))
+        for name, (user, group) in kubeconfigs.items():
+            written = yaml.safe_load(run.secret_file(step, f"/etc/kubernetes/{name}.conf"))
+            assert written["users"][0]["name"] == user.format(controller)
+            assert subjects[user.format(controller)] == group
+            server = written["clusters"][0]["cluster"]["server"]
+            is_local = name in ("controller-manager", "scheduler", "kubelet")
+            assert (server == run.outputs["endpoint"]) != is_local
+    assert set(run.files(JOIN)) & (pki | {f"/etc/kubernetes/{name}.conf" for name in kubeconfigs}) == {
+        "/etc/kubernetes/kubelet.conf"
+    }
+
+
+def test_in_the_external_mode_a_kubelet_requests_no_certificate() -> None:
+    run = program("kubeadm-external")
+    for step, kind in ((INIT, "InitConfiguration"), (JOIN, "JoinConfiguration")):
+        registration = documents(run, step)[kind]["nodeRegistration"]
+        flags = {flag["name"]: flag["value"] for flag in registration["kubeletExtraArgs"]}  # type: ignore[index]
+        assert flags["rotate-certificates"] == "false"
+        assert "FileAvailable--etc-kubernetes-kubelet.conf" in registration["ignorePreflightErrors"]  # type: ignore[index]
+
+
+def test_in_the_external_mode_controllers_restart_one_after_the_other() -> None:
+    run = program("kubeadm-external")
+    second = run.named("kubeadm-controller-1")
+    assert INIT in run.before(second)
+    assert "\nuse_certificates /etc/kubernetes/admin.conf " in second.script
+    assert {"kubeadm-worker-0", "kubeadm-worker-1"} <= {each.name for each in run.of_type("command:remote:Command")}
+    listed = {row["name"] for row in run.outputs["certificates"]}
+    assert {"pki-apiserver-controller-1", "pki-system-node-worker-0", "pki-kubernetes-admin"} <= listed
+
+
+@pytest.mark.parametrize("value", ["stacks", "External", True])
+def test_an_unknown_authority_is_refused_with_the_three_that_there_are(value: object) -> None:
+    with pytest.raises(ConfigError, match="'stack', 'kubeadm' or 'external'") as refused:
+        config.parse("lab", {"bootstrap": "kubeadm", "kubeadm": {"authorities": value}})
+    assert [problem.keys[0] for problem in refused.value.problems] == ["lab.kubeadm.authorities"]
+
+
+def test_changed_certificates_restart_the_pods_once(tmp_path: Path) -> None:
+    """A renewal that is written and not used, or a restart in every `up`."""
+    for name in ("bin", "steps/node", "pki"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "pki" / "apiserver.crt").touch()
+    for name in ("systemctl", "pkill"):
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/done\n')
+        (tmp_path / "bin" / name).chmod(0o755)
+    verbs = VERBS.read_text().replace("/etc/kubernetes/pki", str(tmp_path / "pki"))
+    waits = "wait_for() { [ ! -e killed ] || exit 9; }"
+
+    def run(*, ok: bool = True) -> str:
+        (tmp_path / "done").unlink(missing_ok=True)
+        script = f"HARDWAY={tmp_path} TIMEOUT_FACTOR=1\n{verbs}\n{waits}\nuse_certificates certificate"
+        path = f"{tmp_path}/bin:{os.environ['PATH']}"
+        ran = subprocess.run(["bash", "-euc", script], cwd=tmp_path, env={"PATH": path}, check=False, timeout=30)
+        assert (ran.returncode == 0) == ok
+        return (tmp_path / "done").read_text() if (tmp_path / "done").exists() else ""
+
+    (tmp_path / "certificate").write_text("one")
+    assert run() == "" == run()
+    (tmp_path / "certificate").write_text("two")
+    (tmp_path / "killed").touch()
+    assert "pkill -KILL" in run(ok=False)
+    (tmp_path / "killed").unlink()
+    restarts = "systemctl restart kubelet.service\npkill -KILL -x etcd|kube-apiserver|kube-controller|kube-scheduler\n"
+    assert run() == restarts, "the next run finishes what was killed"
+    assert run() == ""
