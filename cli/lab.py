@@ -47,31 +47,22 @@ def setup(stack: Stack) -> None:
 )
 def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None) -> int:
     """Create the lab, or update it."""
-    from live import answers, cluster, power
-    from toolchain import access, operations, policy_packs, prepare
-    from toolchain.progress import Report
+    from live.bring_up import bring_up
+    from toolchain import access, operations, policy_packs
 
     insist_by_variable(insist)
     started = time.monotonic()
     with operations.alone(stack, "./hardway up"):
-        operations.check_settings(stack)
-        with Report() as report:
-            workshop = prepare.everything(report, stack)
-        power.start_for_up(stack)
-        ready = time.monotonic()
         options = [*policy_packs.options(packs), *([f"--plan={plan}"] if plan else [])]
-        status = operations.up(workshop, stack, options=options)
-        if status != 0:
-            return status
-        made = time.monotonic()
-        outputs = operations.outputs(workshop, stack)
-        access.write(stack, outputs)
-        answers.check(cluster.find(stack))
-        access.show(stack, outputs)
-    ended = time.monotonic()
+        ended = bring_up(stack, options=options)
+        if ended.code != 0:
+            return ended.code
+        access.show(stack, ended.outputs)
+    set_up, pulumi, _ = ended.seconds
+    total = time.monotonic() - started
     print(
-        f"time taken  {ended - started:.1f} s: set-up {ready - started:.1f} s, "
-        f"pulumi up {made - ready:.1f} s, kubeconfig and nodes {ended - made:.1f} s"
+        f"time taken  {total:.1f} s: set-up {set_up:.1f} s, "
+        f"pulumi up {pulumi:.1f} s, kubeconfig and nodes {total - set_up - pulumi:.1f} s"
     )
     return 0
 

@@ -16,7 +16,7 @@ import pulumi
 from components.kubeconfigs import kubeconfig
 from components.pki import BOTH, CLIENT, SERVER, Certificate, CertificateAuthority, KeyPair
 from components.step import File
-from config.machines import MachineSpec, Role
+from config.machines import MachineSpec
 from config.ports import API_PORT
 from config.settings import Network
 
@@ -128,9 +128,7 @@ class ExternalCertificates:
     def _kubelet(self, machine: MachineSpec) -> File:
         # The Node authorizer knows a kubelet by exactly this name and group.
         certificate = self._issue(f"system:node:{machine.name}", "system:nodes")
-        is_controller = Role.CONTROLLER in machine.roles
-        server = f"https://{machine.address}:{API_PORT}" if is_controller else self._args.endpoint
-        return self._kubeconfig("kubelet", server, certificate)
+        return self._kubeconfig("kubelet", self._args.endpoint, certificate)
 
     def _issue(
         self, user: str, group: str | None = None, *, ca: CertificateAuthority | None = None, machine: str = ""

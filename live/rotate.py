@@ -10,11 +10,12 @@ from pathlib import Path
 from config import settings_file
 from config.rotations import SUBJECTS, WITH_KUBEADM, Rotation, Rotations
 from config.whole_file import write_whole
-from live import answers, cluster, status
+from live import cluster, status
+from live.bring_up import bring_up
 from live.cluster import Cluster
 from live.status.api import node_problems
 from live.status.machines import machine_problems
-from toolchain import access, operations, prepare
+from toolchain import operations, prepare
 from toolchain import stack as stacks
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
@@ -45,7 +46,7 @@ def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool) -> int:
         if targets:
             check_same(stack, subjects, targets)
             print(f"Continuing the rotation of {', '.join(targets)}.", flush=True)
-            if code := _up(stack):
+            if code := bring_up(stack).code:
                 return code
         else:
             targets = new_targets(stack, subjects)
@@ -56,7 +57,7 @@ def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool) -> int:
             stack = advanced(stack, pending)
             print(f"\nStage: {_said(stack, pending)}", flush=True)
             started = time.monotonic()
-            if code := _up(stack):
+            if code := bring_up(stack).code:
                 return code
             print(f"Done in {time.monotonic() - started:.1f} s: {_said(stack, pending)}.", flush=True)
             if one_stage and _pending(stack, targets):
@@ -186,14 +187,3 @@ def _pending(stack: Stack, targets: Mapping[str, int]) -> list[str]:
 def _said(stack: Stack, subjects: Sequence[str]) -> str:
     rotations = _rotations(stack)
     return ", ".join(f"{subject} {rotations[subject].stage or 'without the old key'}" for subject in subjects)
-
-
-def _up(stack: Stack) -> int:
-    operations.check_settings(stack)
-    with Report() as report:
-        workshop = prepare.everything(report, stack)
-    if code := operations.up(workshop, stack):
-        return code
-    access.write(stack, operations.outputs(workshop, stack))
-    answers.check(cluster.find(stack))
-    return 0

@@ -11,6 +11,7 @@ import pytest
 from config import rotations, settings_file
 from config.rotations import Rotations
 from live import cluster, rotate
+from live.bring_up import Ended
 from toolchain import operations, paths, prepare
 from toolchain import stack as stacks
 from toolchain.errors import ToolchainError
@@ -52,11 +53,11 @@ class Lab:
     def rotations(self) -> Rotations:
         return rotations.parse(settings_file.rotations_of(self.file, "toy"))[0]
 
-    def up(self, stack: Stack) -> int:
+    def up(self, stack: Stack) -> Ended:
         self.ups.append(" ".join(f"{key}:{each}" for key, each in stack.rotations.written().items()))  # type: ignore[union-attr]
         if self.killed_at == len(self.ups):
             raise KilledError
-        return self.code
+        return Ended(code=self.code, seconds=(0, 0, 0))
 
     def check(self, _: object) -> None:
         if self.problems:
@@ -76,7 +77,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(operations, "alone", alone)
     monkeypatch.setattr(cluster, "find", lambda stack: stack)
     monkeypatch.setattr(rotate, "check_health", made.check)
-    monkeypatch.setattr(rotate, "_up", made.up)
+    monkeypatch.setattr(rotate, "bring_up", made.up)
     monkeypatch.setattr(stacks, "read", lambda _: made.stack)
     return made
 

@@ -502,7 +502,7 @@ def test_in_the_external_mode_a_controller_has_all_that_kubeadm_would_issue() ->
             assert written["users"][0]["name"] == user.format(controller)
             assert subjects[user.format(controller)] == group
             server = written["clusters"][0]["cluster"]["server"]
-            is_local = name in ("controller-manager", "scheduler", "kubelet")
+            is_local = name in ("controller-manager", "scheduler")
             assert (server == run.outputs["endpoint"]) != is_local
     assert set(run.files(JOIN)) & (pki | {f"/etc/kubernetes/{name}.conf" for name in kubeconfigs}) == {
         "/etc/kubernetes/kubelet.conf"

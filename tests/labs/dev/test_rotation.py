@@ -1,8 +1,14 @@
-"""Certificates and keys of a running lab: what `certs` says of them, and their rotation."""
+"""Certificates and keys of a running lab: what `certs` says of them, and their rotation.
+
+HARDWAY_KILLS says how many rotations are killed (3), HARDWAY_SEED at which moments (others every time).
+"""
 
 import base64
 import json
+import os
+import random
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +18,13 @@ import yaml
 from config.rotations import SUBJECTS
 from lab import tls
 from lab.cluster import Cluster
-from lab.commands import SETTINGS, toolchain
+from lab.commands import SETTINGS, Started, toolchain
 from lab.polling import eventually
+from lab.session import Show
 
+# How many kills, and which moments.
+KILLS = int(os.environ.get("HARDWAY_KILLS", "3"))
+SEED = int(os.environ.get("HARDWAY_SEED", str(random.SystemRandom().randrange(10**6))))
 _PKI = "/etc/kubernetes/pki"
 _KUBELET = "/var/lib/kubelet/pki"
 _LEGACY = {
@@ -138,6 +148,36 @@ def test_every_key_is_rotated_and_the_old_ones_are_refused(cluster: Cluster, tmp
     for command in ("drift", "status"):
         said = toolchain(command)
         assert said.code == 0, said.output
+    up = toolchain("up")
+    assert up.code == 0 and up.summary.keys() == {"unchanged"}, up.output
+
+
+@pytest.mark.long
+def test_a_rotation_that_is_killed_is_finished_by_the_next_run(cluster: Cluster, show: Show) -> None:
+    """A stage that is half done, a lock or a record that stays: a lab that needs a hand, or two CAs for ever."""
+    chance, seconds = random.Random(SEED), 60.0
+    show(f"\n{KILLS} kills, HARDWAY_SEED={SEED}\n")
+    for number in range(KILLS):
+        after = chance.uniform(0.3, seconds)
+        started = time.monotonic()
+        run = Started("rotate", "ca", "ssh")
+        while time.monotonic() < started + after and run.is_at_work:
+            time.sleep(0.05)
+        if run.is_at_work:
+            run.kill_everything()
+        else:
+            seconds = after
+        last = next((line.strip() for line in reversed(run.wait().output.splitlines()) if line.strip()), "")
+        again = time.monotonic()
+        # By its names, since a run that was killed early has not begun.
+        finished = toolchain("rotate", "ca", "ssh")
+        took = time.monotonic() - again
+        show(f"kill {number + 1} of {KILLS} after {after:.1f} s: {last}; the next finished in {took:.1f} s\n")
+        assert finished.code == 0, finished.output
+        code, rows = certs()
+        assert code == 0
+        assert len({row["issuer_key"] for row in rows if row["subject"].endswith("CN=kubernetes-ca")}) == 1
+        eventually("a healthy lab", lambda: toolchain("status").code == 0, seconds=30)
     up = toolchain("up")
     assert up.code == 0 and up.summary.keys() == {"unchanged"}, up.output
 

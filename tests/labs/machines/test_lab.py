@@ -121,3 +121,27 @@ def test_a_drill_that_needs_a_power_switch_is_refused(cluster: Cluster, show: Sh
     ran = drill("stop-worker", stack=STACK, show=show).wait()
     assert ran.code == 1
     assert "cannot have the drill stop-worker: it needs machines that are containers" in ran.output
+
+
+@pytest.mark.long
+def test_the_ssh_key_is_rotated_and_the_hosts_stay_the_labs(cluster: Cluster, trusted: OwnHosts) -> None:
+    """A host that takes the lab for another one, a jumpbox with the old key, a key of the user's that goes.
+
+    test_destroy sees that nothing of it stays.
+    """
+    keys = {host: trusted.bash(host, _KEYS) for host in HOSTS}
+    marks = {host: trusted.bash(host, "cat /var/lib/hardway/lab") for host in HOSTS[:4]}
+    rotated = toolchain("rotate", "ssh", stack=STACK)
+    assert rotated.code == 0, rotated.output
+    for host in HOSTS:
+        before, after = keys[host].splitlines(), trusted.bash(host, _KEYS).splitlines()
+        old = [line for line in before if line.endswith(f" hardway-{STACK}")]
+        (new,) = (line for line in after if f" hardway-{STACK}:SHA256:" in line)
+        assert len(old) == 1 and old[0].split()[-2] != new.split()[-2]
+        assert [line for line in after if line != new] == [line for line in before if line not in old]
+    assert {host: trusted.bash(host, "cat /var/lib/hardway/lab") for host in HOSTS[:4]} == marks
+    up = toolchain("up", stack=STACK)
+    assert up.code == 0 and up.summary.keys() == {"unchanged"}, up.output
+
+
+_KEYS = "cat /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys 2>/dev/null || true"

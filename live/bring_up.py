@@ -1,0 +1,52 @@
+"""An `up` from the set-up of the Pulumi host to a lab that answers: the command line has it, and each stage of rotate."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from live import answers, cluster, power
+from toolchain import access, operations, prepare
+from toolchain.progress import Report
+from toolchain.stack import Stack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How it ended.
+
+    Args:
+        code: the exit code of `pulumi up`; if it is not 0, nothing was done after it.
+        outputs: the stack's outputs, secrets in clear.
+        seconds: how long the set-up took, `pulumi up`, and the rest.
+    """
+
+    code: int
+    outputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    seconds: tuple[float, float, float]
+
+
+def bring_up(stack: Stack, *, options: Sequence[str] = ()) -> Ended:
+    """Bring a lab up, or to other settings, and write the files by which it is reached. The stack's lock is held.
+
+    Args:
+        stack: which lab.
+        options: of `pulumi up`.
+
+    Raises:
+        ToolchainError: a reason why nothing was changed, or what of the lab does not answer.
+    """
+    started = time.monotonic()
+    operations.check_settings(stack)
+    with Report() as report:
+        workshop = prepare.everything(report, stack)
+    power.start_for_up(stack)
+    ready = time.monotonic()
+    code = operations.up(workshop, stack, options=options)
+    made = time.monotonic()
+    outputs: Mapping[str, Any] = {}
+    if code == 0:
+        outputs = operations.outputs(workshop, stack)
+        access.write(stack, outputs)
+        answers.check(cluster.find(stack))
+    return Ended(code=code, outputs=outputs, seconds=(ready - started, made - ready, time.monotonic() - made))
