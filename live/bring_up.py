@@ -1,4 +1,4 @@
-"""An `up` from the set-up of the Pulumi host to a lab that answers: the command line has it, and each stage of rotate."""
+"""An `up` from the set-up of the Pulumi host to a lab that answers: for the command line and each stage of rotate."""
 
 import time
 from collections.abc import Mapping, Sequence
