@@ -112,6 +112,7 @@ def _write_kubeadm(directory: Path, machine: Machine, planned: config.Lab) -> No
             domains=[],
             network=planned.network,
             pki=planned.settings.pki,
+            extra_flags={},
         )
         if first
         else [join_configuration(machine, NAME)]

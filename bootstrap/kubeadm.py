@@ -87,6 +87,7 @@ def kubeadm(site: Site) -> Cluster:
                 artifacts=lab.artifacts,
                 repository=pins().packages if chosen.packages == "apt" else None,
                 controllers=controllers,
+                kubelet_flags=lab.settings.extra_flags.get("kubelet", {}),
             ),
             after(hosts[machine.name]),
         )
@@ -104,6 +105,7 @@ def kubeadm(site: Site) -> Cluster:
             network=lab.network,
             pki=lab.settings.pki,
             runtimes=runtimes,
+            extra_flags=lab.settings.extra_flags,
         ),
         after(*nodes, *entrance),
     )

@@ -10,7 +10,7 @@ Source: https://kubernetes.io/docs/setup/production-environment/tools/kubeadm/
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -30,6 +30,7 @@ from components.kubelet import KEPT_SYSCTLS, RESOLV_CONF, resolv_conf_command
 from components.machine import Machine
 from components.pki import KeyPair
 from components.step import File, Step, StepArgs, fetch_kubernetes
+from components.systemd import Flags, flag_value
 from config.artifacts import ArtifactSource
 from config.machine_paths import KUBECTL_CACHE, LEFT_ASIDE, LIBRARY, USE_ETCD
 from config.machines import MachineSpec, Role
@@ -42,6 +43,7 @@ _PKI = "/etc/kubernetes/pki"
 _CA_KEYS = {f"{_PKI}/{name}.key" for name in ("ca", "etcd/ca", "front-proxy-ca")}
 _SETTINGS = "/etc/hardway/kubeadm.yaml"
 _REJOIN = "/etc/hardway/kubeadm-join.yaml"
+_CONTROL_PLANE = "/etc/hardway/kubeadm-control-plane.yaml"
 _TOKEN = "/etc/hardway/join-token"
 _ADMISSION_TOKEN = "/etc/hardway/admission-token"
 _VERBS = str(Path(LIBRARY).with_name("kubeadm.sh"))
@@ -65,12 +67,14 @@ class KubeadmNodeArgs:
     artifacts: where the programs come from.
     repository: upstream's Debian packages instead, where they are to be taken.
     controllers: all of them, whose etcd members a controller's etcdctl asks.
+    kubelet_flags: the user's flags for the kubelet.
     """
 
     machine: Machine
     artifacts: ArtifactSource
     repository: AptRepository | None
     controllers: Sequence[Machine]
+    kubelet_flags: Flags = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,7 @@ class KubeadmArgs:
     network: the address ranges.
     pki: algorithm and validity of what kubeadm issues.
     runtimes: machine name -> its container runtime with its images, which it waits for.
+    extra_flags: program -> the user's flags for it.
     """
 
     controllers: Sequence[Machine]
@@ -97,6 +102,7 @@ class KubeadmArgs:
     network: Network
     pki: PkiSettings
     runtimes: Mapping[str, pulumi.Resource]
+    extra_flags: Mapping[str, Flags] = field(default_factory=dict)
 
     @property
     def external(self) -> ExternalCertificates | None:
@@ -118,9 +124,8 @@ class KubeadmNode(Component):
                 File(path=units, content=_KUBELET, mode="0600"),
                 File(path=f"{units}.d/10-kubeadm.conf", content=_KUBEADM_DROP_IN, mode="0600"),
             ]
-        files.append(
-            File(path=f"{units}.d/20-hardway.conf", content=f"[Service]\nExecStartPre={resolv_conf_command()}")
-        )
+        drop_in = f"{units}.d/20-hardway.conf"
+        files.append(File(path=drop_in, content="\n".join(_kubelet_drop_in(args.kubelet_flags))))
         if is_controller:
             files += _etcdctl(args.controllers)
             # For the API server's pod.
@@ -157,6 +162,7 @@ class KubeadmNode(Component):
                         "systemctl -q enable --no-reload kubelet.service",
                         # In a lab that runs.
                         "close_kubelet_config",
+                        f"kubelet_flags {drop_in}",
                     ]
                 ),
                 undo=_RELEASE if repository else "",
@@ -210,8 +216,15 @@ class Kubeadm(Component):
         self.register_outputs({})
 
 
-def _init_step(machine: Machine, args: KubeadmArgs, initial: pulumi.Output[list[str]]) -> StepArgs:
-    settings = pulumi.Output.all(args.endpoint, machine.identity).apply(
+def _kubelet_drop_in(flags: Flags) -> list[str]:
+    words = " ".join(f"--{name}={flag_value(value)}" for name, value in flags.items())
+    extra = [f'Environment="KUBELET_EXTRA_ARGS={words}"'] if flags else []
+    return ["[Service]", f"ExecStartPre={resolv_conf_command()}", *extra]
+
+
+def _control_plane_settings(machine: Machine, args: KubeadmArgs) -> pulumi.Output[str]:
+    """What kubeadm makes a controller's static pods from."""
+    return pulumi.Output.all(args.endpoint, machine.identity).apply(
         lambda known: yaml_of(
             init_documents(
                 machine,
@@ -221,14 +234,18 @@ def _init_step(machine: Machine, args: KubeadmArgs, initial: pulumi.Output[list[
                 network=args.network,
                 pki=args.pki,
                 has_kubeconfig=args.external is not None,
+                extra_flags=args.extra_flags,
             )
         )
     )
 
+
+def _init_step(machine: Machine, args: KubeadmArgs, initial: pulumi.Output[list[str]]) -> StepArgs:
     def script(known: Sequence[Any]) -> str:
         endpoint, may_found = known
         verb = "init_cluster" if machine.name in may_found else "rejoin_cluster"
-        return f"{_USE_BOTH}\n{verb} {endpoint} {machine.name}{shows}{_use_issued(machine, args)}"
+        changed = f"\ncontrol_plane_flags {_SETTINGS} upload"
+        return f"{_USE_BOTH}\n{verb} {endpoint} {machine.name}{_use_issued(machine, args)}{changed}{shows}"
 
     given = args.cas
     shows = "" if given else "\ncat /etc/kubernetes/admin.conf"
@@ -237,7 +254,7 @@ def _init_step(machine: Machine, args: KubeadmArgs, initial: pulumi.Output[list[
         name="node",
         prepare=_prepare(machine),
         files=[
-            File(path=_SETTINGS, content=settings, mode="0600"),
+            File(path=_SETTINGS, content=_control_plane_settings(machine, args), mode="0600"),
             File(path=_TOKEN, content=args.join_token, mode="0600", secret=True),
             # Of use where this machine is recreated, and the others still have the cluster.
             *(_joining_files(machine, args, given.kubernetes.certificate, _REJOIN) if given else ()),
@@ -251,16 +268,19 @@ def _init_step(machine: Machine, args: KubeadmArgs, initial: pulumi.Output[list[
 
 
 def _join_step(machine: Machine, args: KubeadmArgs, ca_certificate: pulumi.Output[str]) -> StepArgs:
+    files, run = list(_joining_files(machine, args, ca_certificate, _SETTINGS)), f"{_USE}\njoin_cluster"
+    changed = ""
+    if machine.has(Role.CONTROLLER):
+        files.append(File(path=_CONTROL_PLANE, content=_control_plane_settings(machine, args), mode="0600"))
+        files += _ca_files(args.cas)
+        run = f"{_USE_BOTH}\njoin_cluster {_CONTROL_PLANE}"
+        changed = f"\ncontrol_plane_flags {_CONTROL_PLANE}"
     return StepArgs(
         machine=machine,
         name="node",
         prepare=_prepare(machine),
-        files=[
-            *_joining_files(machine, args, ca_certificate, _SETTINGS),
-            *(_ca_files(args.cas) if machine.has(Role.CONTROLLER) else []),
-            *_issued(machine, args),
-        ],
-        run=f"{_USE}\njoin_cluster{_use_issued(machine, args)}",
+        files=[*files, *_issued(machine, args)],
+        run=f"{run}{_use_issued(machine, args)}{changed}",
         undo=_UNDO,
     )
 

@@ -9,6 +9,17 @@ KUBEADM_LOG=/var/log/kubeadm.log
 # The validity of a bootstrap token: the time that joining takes, and a margin.
 TOKEN_MINUTES=15
 
+# The checksum of the settings that the static pods of a controller were made from.
+CONTROL_PLANE_MADE=$HARDWAY/steps/node/control-plane-made
+STATIC_PODS=/etc/kubernetes/manifests
+# static pod of the control plane -> the check that succeeds when it serves.
+declare -gA static_pod_serves=(
+  [kube-apiserver]='curl -sf --cacert /etc/kubernetes/pki/ca.crt https://127.0.0.1:6443/readyz >/dev/null'
+  # They sign their certificates themselves.
+  [kube-controller-manager]='curl -skf https://127.0.0.1:10257/healthz >/dev/null'
+  [kube-scheduler]='curl -skf https://127.0.0.1:10259/healthz >/dev/null'
+)
+
 # done_here: whether kubeadm has finished on this machine; then its result is kept.
 done_here() { [ -e "$HARDWAY/steps/node/finished" ]; }
 
@@ -56,7 +67,7 @@ run_kubeadm() {
 init_cluster() {
   if ! done_here && ! curl -skf -m $((5 * TIMEOUT_FACTOR)) -o /dev/null "$1/readyz"; then
     run_kubeadm init --skip-token-print
-    finished
+    finished "$KUBEADM_SETTINGS"
   fi
   rejoin_cluster "$@"
 }
@@ -97,22 +108,24 @@ forget() {
   k delete node "$1" --ignore-not-found >/dev/null
 }
 
-# join_cluster: become a Node of the cluster that the discovery file names, once its token is accepted.
+# join_cluster [FILE]: become a Node of the cluster that the discovery file names, once its token is accepted.
 join_cluster() {
   if ! done_here; then
     # Another step, beside this one, sees that the API knows the token.
     wait_for 120 'the join token being accepted' "kubectl --kubeconfig $KUBEADM_DISCOVERY --request-timeout $((5 * TIMEOUT_FACTOR))s get --raw /api"
     run_kubeadm join
-    finished
+    # The first controller has told the cluster its settings before.
+    finished "${1:-}"
   fi
   rm -f "$KUBEADM_DISCOVERY"
 }
 
-# finished: not made again.
+# finished [FILE]: not made again. On a controller FILE has the settings that its static pods were made from.
 finished() {
   # Where kubectl finds it in every lab.
   [ ! -e /etc/kubernetes/admin.conf ] || ln -sfn admin.conf /etc/kubernetes/admin.kubeconfig
   close_kubelet_config
+  [ -z "${1:-}" ] || sha256 "$1" >"$CONTROL_PLANE_MADE"
   touch "$HARDWAY/steps/node/finished"
 }
 
@@ -137,6 +150,70 @@ serves_new_certificate() {
   kubectl --kubeconfig /etc/kubernetes/controller-manager.conf --request-timeout "$((5 * TIMEOUT_FACTOR))s" get --raw /readyz >/dev/null &&
     openssl s_client -connect "$(hostname):6443" </dev/null 2>/dev/null | openssl x509 -outform DER |
     cmp -s - <(openssl x509 -in /etc/kubernetes/pki/apiserver.crt -outform DER)
+}
+
+# control_plane_flags FILE [upload]: have the static pods of the control plane run with the settings in FILE, where these
+# have changed; on one controller at a time. With `upload` the cluster is told, too: then machines that join get them.
+control_plane_flags() {
+  [ "$(sha256 "$1")" != "$(cat "$CONTROL_PLANE_MADE" 2>/dev/null)" ] || return 0
+  local program said
+  ready kube-apiserver 120 'an answer of https://127.0.0.1:6443/readyz' "${static_pod_serves[kube-apiserver]}"
+  take_turn kube-apiserver
+  # Until all serve, the settings of before are no longer those of the manifests.
+  echo changing >"$CONTROL_PLANE_MADE"
+  # The kubelet restarts a pod only if its manifest has changed.
+  kubeadm init phase control-plane all --config "$1" >"$KUBEADM_LOG" 2>&1 ||
+    die "kubeadm cannot make the manifests of the control plane on $(hostname): $(tail -n 5 "$KUBEADM_LOG")"
+  for program in "${!static_pod_serves[@]}"; do
+    said=$(await 120 "as_in_manifest $program && ${static_pod_serves[$program]}") ||
+      die "$program on $(hostname) does not serve with its new flags within $((120 * TIMEOUT_FACTOR)) s: $said"$'\n'"$(pod_log "$program")"
+  done
+  if [ "${2:-}" = upload ]; then
+    said=$(await 60 "kubeadm init phase upload-config kubeadm --config '$1'") ||
+      die "kubeadm cannot store its configuration in the cluster: $said"
+  fi
+  sha256 "$1" >"$CONTROL_PLANE_MADE"
+  give_turn
+}
+
+# as_in_manifest NAME: whether the process of a static pod has the command line of its manifest.
+as_in_manifest() {
+  local wanted pid
+  wanted=$(awk -v quote="['\"]" '
+    /^  - command:/ { on = 1; next }
+    on && /^    - / { sub(/^    - /, ""); gsub("^" quote "|" quote "$", ""); print; next }
+    on { exit }' "$STATIC_PODS/$1.yaml")
+  # The kernel keeps 15 characters of a name.
+  for pid in $(pgrep -x "${1:0:15}"); do
+    [ "$(tr '\0' '\n' <"/proc/$pid/cmdline")" != "$wanted" ] || return 0
+  done
+  echo "no process of $1 has the flags of its manifest"
+  return 1
+}
+
+# pod_log NAME: the last lines of a static pod's log.
+pod_log() {
+  # shellcheck disable=SC2012  # the newest file; kubelet's names have no spaces
+  ls -t "/var/log/pods/kube-system_$1-$(hostname)"_*/"$1"/*.log 2>/dev/null | head -n 1 | xargs -r tail -n 10
+}
+
+# kubelet_flags FILE: restart the kubelet where its flags in FILE, a drop-in of its unit, are not those that it was last
+# started with.
+kubelet_flags() {
+  local flags known=$HARDWAY/steps/kubeadm/kubelet-flags
+  flags=$(grep '^Environment="KUBELET_EXTRA_ARGS=' "$1") || true
+  [ "$flags" != "$(cat "$known" 2>/dev/null)" ] || return 0
+  if systemctl -q is-active kubelet.service || done_here; then
+    # Until it serves it counts as not started, also if this is killed.
+    echo changing >"$known"
+    systemctl daemon-reload
+    note_runs kubelet.service
+    systemctl restart kubelet.service
+    ready kubelet.service 60 'an answer of http://127.0.0.1:10248/healthz' \
+      'curl -sf http://127.0.0.1:10248/healthz >/dev/null'
+    serving kubelet.service
+  fi
+  printf '%s\n' "$flags" >"$known"
 }
 
 # close_kubelet_config: kubeadm writes the kubelet's configuration with mode 0644 (CIS Benchmark 4.1.9).

@@ -17,6 +17,7 @@ from components.control_plane import AUDIT_FLAGS, AUDIT_LOGS, AUDIT_POLICY, LEAS
 from components.kube_proxy import SHARED_CONNTRACK
 from components.kubelet import RESOLV_CONF, SHARED_KERNEL
 from components.machine import Machine
+from components.systemd import Flags, flag_value
 from config.machines import Role
 from config.settings import Network, PkiSettings
 from config.versions import pins
@@ -50,21 +51,25 @@ def init_documents(
     domains: Sequence[str],
     network: Network,
     pki: PkiSettings,
+    extra_flags: Mapping[str, Flags],
     has_kubeconfig: bool = False,
 ) -> list[dict[str, Any]]:
     """What the first controller is initialised with; the InitConfiguration comes last, without tokens.
 
+    By the same documents a controller's static pods are made again where their flags have changed.
+
     Args:
-        machine: the first controller.
+        machine: a controller.
         identity: the machine's.
         endpoint: address:port of the load balancer, without a scheme.
         domains: names of the API's beside those that kubeadm gives it.
         network: the address ranges.
         pki: algorithm and validity.
         has_kubeconfig: whether the kubelet's kubeconfig is there already, see `node_registration`.
+        extra_flags: program -> the user's flags for it.
     """
     return [
-        cluster_configuration(endpoint=endpoint, domains=domains, network=network, pki=pki),
+        cluster_configuration(endpoint=endpoint, domains=domains, network=network, pki=pki, extra_flags=extra_flags),
         kubelet_configuration(machine, network),
         proxy_configuration(machine, network),
         {
@@ -77,7 +82,7 @@ def init_documents(
 
 
 def cluster_configuration(
-    *, endpoint: str, domains: Sequence[str], network: Network, pki: PkiSettings
+    *, endpoint: str, domains: Sequence[str], network: Network, pki: PkiSettings, extra_flags: Mapping[str, Flags]
 ) -> dict[str, Any]:
     """ClusterConfiguration."""
     dns, etcd = pins().images["coredns"], pins().images["etcd"]
@@ -101,7 +106,12 @@ def cluster_configuration(
             "certSANs": ["localhost", "127.0.0.1", endpoint.rpartition(":")[0], *domains],
             # As on the hard way, and as the CIS Benchmark has it: 1.2.15 to 1.2.19, and 1.2.30.
             "extraArgs": _arguments(
-                {**no_profiling, **AUDIT_FLAGS, "service-account-extend-token-expiration": "false"}
+                {
+                    **no_profiling,
+                    **AUDIT_FLAGS,
+                    "service-account-extend-token-expiration": "false",
+                    **extra_flags.get("kube-apiserver", {}),
+                }
             ),
             "extraVolumes": [
                 _volume("audit-policy", AUDIT_POLICY, "File", read_only=True),
@@ -118,10 +128,11 @@ def cluster_configuration(
                     "kube-api-burst": "400",
                     **retries,
                     **no_profiling,
+                    **extra_flags.get("kube-controller-manager", {}),
                 }
             )
         },
-        "scheduler": {"extraArgs": _arguments({**retries, **no_profiling})},
+        "scheduler": {"extraArgs": _arguments({**retries, **no_profiling, **extra_flags.get("kube-scheduler", {})})},
         # The versions that the lab pins, which the mirror has the images of.
         "dns": {"imageRepository": f"{dns.registry}/{dns.repository.rpartition('/')[0]}", "imageTag": dns.tag},
         "etcd": {"local": {"dataDir": "/var/lib/etcd", "imageTag": etcd.tag}},
@@ -205,5 +216,5 @@ def _volume(name: str, path: str, kind: str, *, read_only: bool) -> dict[str, An
     return {"name": name, "hostPath": path, "mountPath": path, "readOnly": read_only, "pathType": kind}
 
 
-def _arguments(flags: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"name": name, "value": value} for name, value in flags.items()]
+def _arguments(flags: Flags) -> list[dict[str, str]]:
+    return [{"name": name, "value": flag_value(value)} for name, value in flags.items()]

@@ -26,7 +26,7 @@ def systemd_unit(
 
     Source: systemd.service(5).
     """
-    lines = [program, *(f"--{name}={_value(value)}" for name, value in (flags or {}).items())]
+    lines = [program, *(f"--{name}={flag_value(value)}" for name, value in (flags or {}).items())]
     section = {
         "ExecStart": " \\\n  ".join(lines),
         "Restart": "always",
@@ -139,5 +139,6 @@ def timer_unit(*, description: str, calendar: str, spread: str) -> str:
     )
 
 
-def _value(value: str | int | bool) -> str:
+def flag_value(value: str | int | bool) -> str:
+    """A value as it stands behind `=`."""
     return str(value).lower() if isinstance(value, bool) else str(value)

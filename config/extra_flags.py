@@ -190,6 +190,11 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
 }
 """Program -> flag that a user cannot set -> the reason."""
 PROGRAMS = tuple(REFUSED)
+_NOT_BY_KUBEADM: Mapping[str, str] = {
+    "etcd": "kubeadm changes the flags of a member only with its version",
+    "kube-proxy": "kubeadm's DaemonSet has no place for flags",
+}
+"""Programs without extra flags in labs by kubeadm -> the reason."""
 
 # kube-proxy reads its configuration file instead of all others.
 _OF_KUBE_PROXY = frozenset({"v", "vmodule", "log-flush-frequency"})
@@ -203,16 +208,13 @@ def problems(flags: ExtraFlags, *, bootstrap: str, versions: Mapping[str, str]) 
         bootstrap: the bootstrap method.
         versions: product -> version of the lab.
     """
-    if flags and bootstrap != "hard-way":
-        yield Problem(
-            ("lab.extra_flags",),
-            "kubeadm starts these programs, not the lab",
-            "remove this key, or set lab.bootstrap to hard-way",
-        )
-        return
+    by_kubeadm = bootstrap == "kubeadm"
     for program, own in flags.items():
         if program not in PROGRAMS:
             yield Problem((f"lab.extra_flags.{program}",), "no such program", f"one of {', '.join(PROGRAMS)}")
+            continue
+        if by_kubeadm and (why := _NOT_BY_KUBEADM.get(program)):
+            yield Problem((f"lab.extra_flags.{program}",), why, "remove this key, or set lab.bootstrap to hard-way")
             continue
         version = versions["etcd" if program == "etcd" else "kubernetes"]
         minor = version.rpartition(".")[0]
@@ -226,7 +228,7 @@ def problems(flags: ExtraFlags, *, bootstrap: str, versions: Mapping[str, str]) 
         flags_of_program = lists()[program][minor]
         for name in own:
             key = (f"lab.extra_flags.{program}.{name}",)
-            if reason := _refused(program, name):
+            if reason := _refused(program, name, by_kubeadm=by_kubeadm):
                 yield Problem(key, f"this flag cannot be set: {reason}", "remove this line")
             elif name.startswith("-"):
                 yield Problem(key, "no name of a flag", f"write {name.lstrip('-')}, without the dashes")
@@ -239,10 +241,12 @@ def problems(flags: ExtraFlags, *, bootstrap: str, versions: Mapping[str, str]) 
                 )
 
 
-def _refused(program: str, name: str) -> str | None:
+def _refused(program: str, name: str, *, by_kubeadm: bool) -> str | None:
     if program == "kube-proxy" and name not in REFUSED[program] and name not in _OF_KUBE_PROXY:
         return _CONFIGURED if any(name in names for names in lists()[program].values()) else None
-    return REFUSED[program].get(name)
+    reason = REFUSED[program].get(name)
+    # kubeadm's scheduler has no configuration file.
+    return None if by_kubeadm and reason == _CONFIGURED else reason
 
 
 @cache

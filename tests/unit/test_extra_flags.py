@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import yaml
 
 from config import extra_flags
 from config.lab import parse
@@ -44,9 +45,41 @@ def test_all_of_it_is_one_report() -> None:
     assert len(problems({"kubelet": {"x": 1, "config": "y"}, "etcd": {"name": "z"}}, workers=0)) == 4
 
 
-def test_kubeadm_labs_have_none() -> None:
-    (problem,) = problems({"kubelet": {"v": 1}}, bootstrap="kubeadm")
-    assert "lab.extra_flags: kubeadm starts these programs" in problem
+def test_kubeadm_has_no_place_for_the_flags_of_some_programs() -> None:
+    found = problems({"etcd": {"max-wals": 7}, "kube-proxy": {"v": 1}}, bootstrap="kubeadm")
+    assert [each.splitlines()[0].split(": ")[1] for each in found] == [
+        "kubeadm changes the flags of a member only with its version",
+        "kubeadm's DaemonSet has no place for flags",
+    ]
+
+
+def test_kubeadms_scheduler_has_flags_instead_of_a_configuration_file() -> None:
+    parse("dev", {"bootstrap": "kubeadm", "extra_flags": {"kube-scheduler": {"kube-api-qps": 1}}})
+    (problem,) = problems({"kube-scheduler": {"config": "x"}}, bootstrap="kubeadm")
+    assert "cannot be set" in problem
+
+
+def test_flags_reach_what_kubeadm_is_told() -> None:
+    flags = {"kube-apiserver": {"profiling": True}, "kube-scheduler": {"v": 3}, "kubelet": {"v": 4}}
+    before, after = (
+        run_program("dev", {"bootstrap": "kubeadm", "controllers": 3, "extra_flags": each}) for each in ({}, flags)
+    )
+    changed = {
+        name for name in {each.name for each in before.of_type(_STEP)} if before.script(name) != after.script(name)
+    }
+    machines = [each["name"] for each in before.outputs["machines"] if each["pod_cidr"]]
+    assert changed == {
+        *(f"kubeadm-controller-{number}" for number in range(3)),
+        *(f"kubeadm-node-{machine}" for machine in machines),
+    }
+    for number in range(3):
+        file = "kubeadm.yaml" if number == 0 else "kubeadm-control-plane.yaml"
+        told = yaml.safe_load_all(after.file(f"kubeadm-controller-{number}", f"/etc/hardway/{file}"))
+        cluster = next(each for each in told if each["kind"] == "ClusterConfiguration")
+        assert {"name": "profiling", "value": "true"} in cluster["apiServer"]["extraArgs"]
+        assert {"name": "v", "value": "3"} in cluster["scheduler"]["extraArgs"]
+    drop_in = after.file("kubeadm-node-worker-0", "/etc/systemd/system/kubelet.service.d/20-hardway.conf")
+    assert 'Environment="KUBELET_EXTRA_ARGS=--v=4"' in drop_in.splitlines()
 
 
 @pytest.mark.parametrize("product", ["kubernetes", "etcd"])

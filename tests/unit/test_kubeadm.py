@@ -369,7 +369,8 @@ def test_a_second_cluster_is_never_made(tmp_path: Path, verb: str, answers: bool
     (tmp_path / "rejoin").touch()
     said = tmp_path / "said"
     done = shell(
-        f"TIMEOUT_FACTOR=0 KUBEADM_REJOIN={tmp_path}/rejoin KUBEADM_TOKEN={tmp_path}/t KUBEADM_DISCOVERY={tmp_path}/d; "
+        f"TIMEOUT_FACTOR=0 KUBEADM_SETTINGS={tmp_path}/rejoin KUBEADM_REJOIN={tmp_path}/rejoin; "
+        f"KUBEADM_TOKEN={tmp_path}/t KUBEADM_DISCOVERY={tmp_path}/d; "
         f"run_kubeadm() {{ echo $1 >>{said}; }}; let_in() {{ echo let_in >>{said}; }}; "
         f"{verb} https://192.0.2.1:6443 c-0",
         tmp_path,

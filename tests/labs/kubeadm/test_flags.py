@@ -1,0 +1,69 @@
+"""Flags of the user's own in a cluster of kubeadm's that runs: only what they concern restarts, one by one."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from config.machines import Role
+from lab.cluster import Cluster
+from lab.session import Show
+from lab.settings_file import lab_settings
+from labs.kubeadm.conftest import STACK, live
+
+pytestmark = pytest.mark.long
+
+_PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
+_FLAGS = {"kube-apiserver": {"max-requests-inflight": 500}, "kubelet": {"v": 3}}
+
+
+@pytest.fixture(scope="module")
+def _flags(cluster: Cluster, show: Show) -> Iterator[None]:
+    """The lab with the flags in its settings; as before in the end."""
+    with lab_settings(STACK, extra_flags=_FLAGS):
+        yield
+    back = live("up", show=show)
+    assert back.code == 0, back.output
+    for controller in cluster.settings.with_role(Role.CONTROLLER):
+        assert "max-requests-inflight" not in _command_line(cluster, controller.name, "kube-apiserver")
+
+
+@pytest.mark.usefixtures("_flags")
+def test_a_flag_restarts_its_program_alone(cluster: Cluster, show: Show) -> None:
+    controllers = [each.name for each in cluster.settings.with_role(Role.CONTROLLER)]
+    before = {name: _starts(cluster, name) for name in controllers}
+    pod = cluster.ssh(cluster.workers[0].name, "pgrep -x kube-proxy")
+    ran = live("up", show=show)
+    assert ran.code == 0, ran.output
+    for name in controllers:
+        after = _starts(cluster, name)
+        assert {each for each in _PROGRAMS if after[each] != before[name][each]} == {"kube-apiserver", "kubelet"}
+        assert "--max-requests-inflight=500" in _command_line(cluster, name, "kube-apiserver")
+    assert "--v=3" in _command_line(cluster, cluster.workers[0].name, "kubelet")
+    assert cluster.ssh(cluster.workers[0].name, "pgrep -x kube-proxy") == pod, "a pod was restarted with the kubelet"
+    assert "500" in cluster.kubectl("get", "configmap", "kubeadm-config", "--namespace", "kube-system", "-o", "yaml")
+    again = live("up", show=show)
+    assert again.code == 0 and again.summary.keys() == {"unchanged"}, again.output
+
+
+@pytest.mark.usefixtures("_flags")
+def test_a_flag_without_which_nothing_serves_stops_at_the_first_controller(cluster: Cluster, show: Show) -> None:
+    others = [each.name for each in cluster.settings.with_role(Role.CONTROLLER)][1:]
+    before = {name: _starts(cluster, name) for name in others}
+    with lab_settings(STACK, extra_flags={**_FLAGS, "kube-apiserver": {"runtime-config": "no/such=thing"}}):
+        ran = live("up", show=show)
+    assert ran.code != 0
+    assert "kube-apiserver on controller-0 does not serve with its new flags" in ran.output
+    assert {name: _starts(cluster, name) for name in others} == before
+    assert cluster.get("nodes")["items"]
+
+
+def _starts(cluster: Cluster, machine: str) -> dict[str, str]:
+    """Program -> when its process started."""
+    lines = cluster.ssh(
+        machine, "".join(f"echo {each} $(ps -o lstart= -p $(pgrep -x {each[:15]}));" for each in _PROGRAMS)
+    )
+    return dict(line.split(" ", 1) for line in lines.splitlines())
+
+
+def _command_line(cluster: Cluster, machine: str, program: str) -> str:
+    return cluster.ssh(machine, f"tr '\\0' '\\n' </proc/$(pgrep -x {program[:15]})/cmdline")
