@@ -174,3 +174,15 @@ def test_a_substrate_that_cannot_change_the_key_refuses(monkeypatch: pytest.Monk
     with pytest.raises(ConfigError, match="cannot change the SSH key of machines that exist") as error:
         parse("dev", lab_of("dev"), rotated={"ssh": "1 trusted"})
     assert error.value.problems[0].keys == ("rotations.ssh",)
+
+
+@pytest.mark.parametrize("stack", ["dev", "libvirt"])
+def test_in_the_first_stage_no_machine_and_no_step_depends_on_the_new_key(
+    runs: dict[tuple[str, str], Run], stack: str
+) -> None:
+    """It is not known in a preview: all that depends on it is shown as changed."""
+    run = runs[stack, "1 trusted"]
+    named = {f"machines-{machine['name']}" for machine in run.outputs["machines"]}
+    for each in run.resources:
+        if each.type == "command:remote:Command" or each.name in named:
+            assert SECOND not in run.before(each), each.name

@@ -248,8 +248,10 @@ class Containers(pulumi.ComponentResource):
                 first=[*remove_found(lab, prefix, spec), *(_LATER_KEY if has_later_key else ())],
             ),
             environment=pulumi.Output.all(owner, keys.lines).apply(
-                lambda known: {**known[0], **({_KEY: known[1].partition("\n")[0]} if has_later_key else {})}
-            ),
+                lambda known: {**known[0], _KEY: known[1].partition("\n")[0]}
+            )
+            if has_later_key
+            else owner,
             logging=local.Logging.NONE,
             opts=pulumi.ResourceOptions(
                 parent=self,
