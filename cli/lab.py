@@ -85,7 +85,8 @@ def preview(stack: Stack, *, packs: Sequence[Path], save_plan: Path | None, drif
     options = [*policy_packs.options(packs), *([f"--save-plan={save_plan}"] if save_plan else [])]
     status = operations.preview(workshop, stack, options=options)
     if drift and status == 0:
-        print("\n".join(drifts.lines(drifts.find(stack))))
+        with operations.alone(stack, "./hardway preview --drift"):
+            print("\n".join(drifts.lines(drifts.find(stack))))
     return status
 
 

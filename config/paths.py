@@ -85,6 +85,11 @@ def scratch() -> Path:
     return cache() / "scratch"
 
 
+def members() -> Path:
+    """Checksums of the members of archives, one file for each archive: see `live.drift.archives`."""
+    return cache() / "members"
+
+
 def state() -> Path:
     """What belongs to this checkout and must not be lost: Pulumi's file backend and its passphrase."""
     return checkout() / ".state"

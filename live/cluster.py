@@ -103,7 +103,13 @@ class Cluster:
         return self.with_role(Role.ETCD) or self.with_role(Role.CONTROLLER)
 
     def ssh(
-        self, machine: LiveMachine, script: str, *, stdin: str | None = None, seconds: float = 60
+        self,
+        machine: LiveMachine,
+        script: str,
+        *,
+        stdin: str | None = None,
+        seconds: float = 60,
+        keepalive: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         """Run a bash script on a machine as root, however it ends; status 255 where the machine is not reached.
 
@@ -112,11 +118,13 @@ class Cluster:
             script: stands in the command line: no secrets in it.
             stdin: what it reads; nothing if not given.
             seconds: how long it may take, before the lab's `timeout_factor`.
+            keepalive: for what may take long: a machine that stops to answer is given up after 30 s, status 255.
 
         Raises:
             TimeoutExpired: it took longer.
         """
-        command = [*access.ssh_command(self.stack), machine.name, machine.as_root(script)]
+        options = access.keepalive(self.stack) if keepalive else []
+        command = [*access.ssh_command(self.stack), *options, machine.name, machine.as_root(script)]
         return _run(command, stdin, self.allowed(seconds))
 
     def change(

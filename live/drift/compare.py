@@ -17,6 +17,8 @@ Problems = Mapping[str, str]
 """What differs, by a word for programs (content, mode, missing ...) -> in words for a person, without secrets."""
 _RELOAD_SECONDS = 5
 """A program may tell systemd that it has reloaded after `systemctl reload` has ended, and the step has noted it."""
+API = "API"
+"""The machine of what is in the API."""
 _Row = tuple[str, str, Problems, str]
 
 
@@ -114,9 +116,16 @@ def _program_problems(path: str, program: Program, found: Found) -> Problems:
     wanted = program.sha256 or found.links[path].removeprefix(f"{ARTIFACTS}/").partition("/")[0]
     if entry.sha256 is not None and entry.sha256 != wanted:
         return {"artifact": f"{source} has another checksum than the release"}
-    if what := found.members.get(program.target):
-        return {"content": f"{program.target} is not as in its archive: {what.lower()}"}
-    return {}
+    return _member_problems(program, found) if program.is_packed else {}
+
+
+def _member_problems(program: Program, found: Found) -> Problems:
+    unpacked, wanted = found.files.get(program.target), found.members.get(program.target)
+    if unpacked is None:
+        return {"content": f"{program.target} is missing"}
+    if wanted is None:
+        return {"archive": f"no machine can read {program.member} in {program.archive}"}
+    return {} if unpacked.sha256 == wanted else {"content": f"{program.target} is not as in its archive"}
 
 
 def unit_problems(unit: Unit, state: UnitState | None, found: Found, wrong: Collection[str]) -> Problems:
@@ -133,6 +142,8 @@ def unit_problems(unit: Unit, state: UnitState | None, found: Found, wrong: Coll
         load = known.get("LoadState", "not-found")
         return {load: {"not-found": "missing"}.get(load, load)}
     problems = {}
+    if state.due:
+        problems["stale"] = "a repair was interrupted before it restarted this unit"
     if known.get("ActiveState") != "active":
         problems["stopped"] = f"does not run ({known.get('ActiveState')})"
     # Without its file a unit is not enabled, and the file is named.

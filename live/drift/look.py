@@ -1,9 +1,8 @@
-"""What is on the machines: each is asked once, by one SSH connection, and all of them at the same time."""
+"""What is on a machine: it is asked by one SSH connection."""
 
 import re
 import subprocess
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +13,11 @@ from live.cluster import Cluster, LiveMachine
 from live.drift.recorded import THERE, Recorded
 
 HOST_MARK = "hardway"
-_LOOK = Path(__file__).with_name("look.sh")
+LOOK = Path(__file__).with_name("look.sh")
 _FUNCTIONS = ("fingerprint", "last_read")
 _SECONDS = 30
 _END = "end"
+_NOTHING: Mapping[str, Collection[str]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +49,14 @@ class UnitState:
         enabled: as `systemctl is-enabled` says it.
         same_as_started: whether what it reads is what a step started it with; None where no step does.
         started: when a step last started or reloaded it.
+        due: whether a repair has ended before it could restart it.
     """
 
     properties: dict[str, str] = field(default_factory=dict)
     enabled: str = ""
     same_as_started: bool | None = None
     started: float = 0
+    due: bool = False
 
     def changed(self, *, reloads: bool) -> float:
         """When it was last started, by whatever program; or reloaded, if it can be."""
@@ -69,8 +71,10 @@ class Found:
 
     files: dict[str, Entry] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    packed: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(archive, member) -> checksum, of the archives that this machine has read."""
     members: dict[str, str] = field(default_factory=dict)
-    """A path that is not as in its archive -> what tar says of it."""
+    """A path that is unpacked -> the checksum that it has in its archive; not where nothing could read that."""
     units: dict[str, UnitState] = field(default_factory=dict)
     values: dict[tuple[str, str], str] = field(default_factory=dict)
     """(sysctl, package, module or user; its name) -> value."""
@@ -81,45 +85,13 @@ class Found:
     same_table: bool | None = None
 
 
-def ask_all(cluster: Cluster, recorded: Mapping[str, Recorded]) -> dict[str, Found | str]:
-    """Machine -> what it has; where it could not be asked, why."""
-    # Containers mount one mirror: the first machine that uses an artifact computes its checksum.
-    hashing = _first_users(cluster, recorded) if cluster.stack.traits.on_engine else {}
-
-    def asked(machine: LiveMachine) -> Found | str:
-        others = {path for path, first in hashing.items() if first != machine.name}
-        return ask(cluster, machine, recorded.get(machine.name), others)
-
-    with ThreadPoolExecutor(max_workers=len(cluster.machines)) as threads:
-        answers = dict(zip((each.name for each in cluster.machines), threads.map(asked, cluster.machines), strict=True))
-    for path, first in hashing.items():
-        _share_checksum(path, answers[first], [found for name, found in answers.items() if name != first])
-    return answers
-
-
-def _first_users(cluster: Cluster, recorded: Mapping[str, Recorded]) -> dict[str, str]:
-    """Artifact in the mirror -> the first machine that uses it."""
-    first: dict[str, str] = {}
-    for machine in cluster.machines:
-        programs = recorded[machine.name].programs if machine.name in recorded else {}
-        for path, program in programs.items():
-            if program.mirrored:
-                first.setdefault(program.source(path), machine.name)
-    return first
-
-
-def _share_checksum(path: str, first: Found | str, others: Sequence[Found | str]) -> None:
-    """Give other machines the checksum of a file that the first one has computed; it must be the same file."""
-    known = None if isinstance(first, str) else first.files.get(path)
-    for found in others:
-        entry = None if isinstance(found, str) else found.files.get(path)
-        if entry and isinstance(found, Found):
-            # Without an answer of the first one it is not known, and the machine is in the report.
-            sha256 = None if isinstance(first, str) else known.sha256 if known and known.same == entry.same else ""
-            found.files[path] = replace(entry, sha256=sha256)
-
-
-def ask(cluster: Cluster, machine: LiveMachine, recorded: Recorded | None, others: Collection[str] = ()) -> Found | str:
+def ask(
+    cluster: Cluster,
+    machine: LiveMachine,
+    recorded: Recorded | None,
+    others: Collection[str] = (),
+    reading: Mapping[str, Collection[str]] = _NOTHING,
+) -> Found | str:
     """What a machine has of what the state says; or why it could not be asked.
 
     Args:
@@ -127,14 +99,15 @@ def ask(cluster: Cluster, machine: LiveMachine, recorded: Recorded | None, other
         machine: which.
         recorded: what the state says of it.
         others: artifacts whose checksum another machine computes.
+        reading: path of an archive -> the members of it that this machine reads.
     """
     if recorded is None or not recorded.library:
         return "the state has no steps of this machine: run `./hardway up`"
     functions = _functions(recorded.library)
     if len(functions) != len(_FUNCTIONS):
         return "the state has an earlier library of the steps: run `./hardway up`"
-    script = "\n".join([*functions, _LOOK.read_text()])
-    lines = answer(cluster, machine, script, questions(recorded, others))
+    script = "\n".join([*functions, LOOK.read_text()])
+    lines = answer(cluster, machine, script, questions(recorded, others, reading))
     return lines if isinstance(lines, str) else parse(lines)
 
 
@@ -151,29 +124,33 @@ def answer(cluster: Cluster, machine: LiveMachine, script: str, stdin: str) -> l
     return lines
 
 
-def questions(recorded: Recorded, others: Collection[str] = ()) -> str:
+def questions(
+    recorded: Recorded, others: Collection[str] = (), reading: Mapping[str, Collection[str]] = _NOTHING
+) -> str:
     """The standard input of look.sh; the checksum of the artifacts `others` is not asked for."""
-    return "".join(f"{line}\n" for line in _questions(recorded, others))
+    return "".join(f"{line}\n" for line in (*_questions(recorded, others), *members_questions(reading)))
+
+
+def members_questions(reading: Mapping[str, Collection[str]]) -> list[str]:
+    """The lines that ask what members of archives are."""
+    return [f"members {path} {' '.join(names)}" for path, names in reading.items()]
 
 
 def _questions(recorded: Recorded, others: Collection[str]) -> Iterator[str]:
     yield from (f"{'path' if each.content is None else 'hash'} {path}" for path, each in recorded.files.items())
-    archives: dict[str, list[str]] = {}
     yield from (f"link {path}" for path in recorded.programs)
     # An archive has several members.
     sources = dict.fromkeys(program.source(path) for path, program in recorded.programs.items())
     yield from (f"{'path' if source in others else 'hash'} {source}" for source in sources)
-    for program in recorded.programs.values():
-        if program.archive is not None:
-            directory = program.target.removesuffix(f"/{program.member}")
-            archives.setdefault(f"{program.archive} {directory}", []).append(str(program.member))
-    yield from (f"archive {words} {' '.join(members)}" for words, members in archives.items())
+    yield from (f"hash {each.target}" for each in recorded.programs.values() if each.is_packed)
     yield from (f"link {path}" for path in recorded.links)
     for name, unit in recorded.units.items():
         yield f"unit {name} {unit.step_name if unit.by_step else ''}"
         # As the step has them: the unit file and its programs are found by the library's function.
         yield f"watches {name} {' '.join(unit.watches)}"
         yield f"rereads {name} {' '.join(unit.reloads_on)}"
+        if not unit.by_step:
+            yield f"due {name} {unit.step_name}"
     for kind in ("sysctl", "package", "module", "user"):
         yield from (f"{kind} {name}" for name in getattr(recorded, f"{kind}s"))
     if recorded.no_swap:
@@ -217,8 +194,8 @@ def parse(lines: list[str]) -> Found:
                 hashes[path] = sha256
             case ["link", path, target]:
                 found.links[path] = target
-            case ["member", path, what]:
-                found.members[path] = what
+            case ["packed", path, member, sha256]:
+                found.packed[path, member] = sha256
             case ["unit"] | ["unit", ""]:
                 unit = UnitState()
             case ["unit", name, value]:
@@ -230,6 +207,8 @@ def parse(lines: list[str]) -> Found:
             case ["started", name, same, started] if name in found.units:
                 found.units[name].same_as_started = same == "yes"
                 found.units[name].started = float(started or 0)
+            case ["due", name] if name in found.units:
+                found.units[name].due = True
             case ["sysctl" | "package" as kind, name, value]:
                 found.values[kind, name] = value
             case ["module" | "user" as kind, name]:

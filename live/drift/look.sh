@@ -8,17 +8,18 @@ export LC_ALL=C
 UNIT_DIRECTORY=/etc/systemd/system
 HARDWAY=/var/lib/hardway
 declare -A watched=() reread=() step_of=()
-paths=() hashed=() units=() sysctls=() packages=() modules=() users=() links=() archives=() routes='' hosts='' swap='' table=''
+paths=() hashed=() units=() sysctls=() packages=() modules=() users=() links=() archives=() due=() routes='' hosts='' swap='' table=''
 
 while read -r kind first rest; do
   case $kind in
     path) paths+=("$first") ;;
     hash) paths+=("$first"); hashed+=("$first") ;;
     link) links+=("$first") ;;
-    archive) archives+=("$first $rest") ;;
+    members) archives+=("$first $rest") ;;
     unit) units+=("$first"); step_of[$first]=$rest ;;
     watches) watched[$first]=$rest ;;
     rereads) reread[$first]=$rest ;;
+    due) due+=("$first $rest") ;;
     sysctl) sysctls+=("$first") ;;
     package) packages+=("$first") ;;
     module) modules+=("$first") ;;
@@ -38,18 +39,20 @@ sha256() {
 
 regular=()
 for path in "${hashed[@]}"; do [ ! -f "$path" ] || regular+=("$path"); done
-# One line for each member that is not as in its archive.
-compare_archive() {
-  local archive=$1 directory=$2 said
-  shift 2
-  [ -r "$archive" ] || return
-  said=$(tar -df "$archive" -C "$directory" -- "$@" 2>&1)
-  sed -nE 's/^(tar: )?([^:]+): (Contents differ|Size differs|File type differs|Warning: Cannot .*|Cannot .*)$/member\t'"${directory//\//\\/}"'\/\2\t\3/p' <<<"$said"
+# read_members ARCHIVE MEMBER...: what an archive has, in one pass; some archives have a "./" before each name.
+read_members() {
+  local archive=$1
+  shift
+  # shellcheck disable=SC2016  # of the shell that tar starts for each member
+  tar -xf "$archive" --to-command='
+    printf "packed\t%s\t%s\t%s\n" "$TAR_ARCHIVE" "${TAR_FILENAME#./}" \
+      "$(if command -v openssl >/dev/null; then openssl dgst -sha256 -r; else sha256sum; fi | cut -c 1-64)"
+  ' -- "$@" "${@/#/./}" 2>/dev/null
 }
 # Side by side, and each by a pipe of its own: their lines must not be mixed.
 exec {hashes}< <([ ${#regular[@]} = 0 ] || sha256 "${regular[@]}")
 # shellcheck disable=SC2086  # the words of one archive
-exec {members}< <(for words in "${archives[@]}"; do compare_archive $words; done)
+exec {members}< <(for words in "${archives[@]}"; do read_members $words; done)
 
 [ ${#paths[@]} = 0 ] || stat -c $'path\t%n\t%F\t%a\t%U\t%G\t%.9Z\t%i:%s:%.9Z' -- "${paths[@]}" 2>/dev/null
 for path in "${links[@]}"; do
@@ -73,6 +76,10 @@ if [ ${#units[@]} -gt 0 ]; then
   done
 fi
 
+# A repair notes what it still has to restart.
+for words in "${due[@]}"; do
+  [ ! -e "$HARDWAY/steps/${words#* }/due/${words%% *}" ] || printf 'due\t%s\n' "${words%% *}"
+done
 for name in "${sysctls[@]}"; do
   value=$(cat "/proc/sys/${name//.//}" 2>/dev/null) && printf 'sysctl\t%s\t%s\n' "$name" "$value"
 done

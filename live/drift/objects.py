@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from live.cluster import Cluster
-from live.drift.compare import Difference
+from live.drift import nodes
+from live.drift.compare import API, Difference
 from live.drift.recorded import Recorded, Setting
 from live.status.endpoint import ask_api
 
-API = "API"
 _SECONDS = 30
 # Of `kubectl diff`: each object is a file of this name, in two directories.
 _OBJECT = re.compile(r"^diff .* \S*/MERGED-\d+/(\S+)$")
@@ -22,15 +22,15 @@ _SHOWN_LINES = 4
 def ask(cluster: Cluster, recorded: Mapping[str, Recorded]) -> tuple[list[Difference], str]:
     """What differs in the API; and why it could not be asked, if so."""
     objects = [each for machine in recorded.values() for each in machine.objects.values()]
-    nodes = {name: each for machine in recorded.values() for name, each in machine.nodes.items()}
+    registered = nodes.expected(cluster, recorded)
     with ThreadPoolExecutor(max_workers=len(objects) + 1) as threads:
-        listed = threads.submit(ask_api, cluster, "nodes", "-o", "json") if nodes else None
+        listed = threads.submit(ask_api, cluster, "nodes", "-o", "json") if registered else None
         answers = list(threads.map(lambda each: _diff(cluster, each), objects))
         said, why = listed.result() if listed else ("", "")
     differences = [each for found, _ in answers for each in found]
     reasons = [reason for _, reason in answers if reason] + ([why] if why else [])
-    if nodes and not why:
-        differences += node_differences(nodes, json.loads(said)["items"])
+    if registered and not why:
+        differences += nodes.differences(registered, json.loads(said)["items"])
     return differences, "; ".join(dict.fromkeys(reasons))
 
 
@@ -61,27 +61,3 @@ def object_differences(printed: str, step: str) -> Iterator[Difference]:
             more = ", ..." if len(lines) > _SHOWN_LINES else ""
             problems = {"content": f"differs (- there, + expected): {', '.join(shown)}{more}"}
         yield Difference(machine=API, kind="object", name=name[1], problems=problems, step=step)
-
-
-def node_differences(expected: Mapping[str, Setting], items: list[dict[str, object]]) -> Iterator[Difference]:
-    """The Nodes that are not registered as the lab registers them."""
-    there = {item["metadata"]["name"]: item for item in items}  # type: ignore[index]
-    for name, setting in expected.items():
-        if name not in there:
-            yield Difference(machine=API, kind="node", name=name, problems={"missing": "missing"}, step=setting.step)
-            continue
-        problems = list(_lacking(json.loads(setting.value), there[name], ""))
-        if problems:
-            yield Difference(
-                machine=API, kind="node", name=name, problems={"value": "; ".join(problems)}, step=setting.step
-            )
-
-
-def _lacking(patch: object, there: object, path: str) -> Iterator[str]:
-    """Where an object is not as a patch would make it."""
-    if isinstance(patch, dict):
-        known = there if isinstance(there, dict) else {}
-        for key, value in patch.items():
-            yield from _lacking(value, known.get(key), f"{path}.{key}" if path else str(key))
-    elif patch != there:
-        yield f"{path} is {json.dumps(there)}, expected {json.dumps(patch)}"

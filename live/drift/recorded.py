@@ -25,7 +25,7 @@ ARTIFACTS = "/var/lib/hardway/artifacts"
 _SECRET = "4dabf18193072939515e22adb298388d"
 """The key by which the state marks a secret."""
 _BRINGS = f"install -D -m 0644 /dev/stdin {LIBRARY}"
-_MACHINE_LABEL = "hardway/machine"
+_MACHINE_LABEL, _NODE_LABEL = "hardway/machine", "hardway/worker"
 _OPENING, _CLOSING = "{\n", "}; exit #"
 _HEREDOC = re.compile(r"<<'([\w-]+)'$")
 _TITLE = re.compile(r"# (\S+) on (\S+) \(")
@@ -77,6 +77,11 @@ class Program:
     archive: str | None = None
     member: str | None = None
     mirrored: bool = False
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is a member of an archive of a known checksum: it can be compared with that."""
+        return self.archive is not None and self.sha256 is not None
 
     def source(self, path: str) -> str:
         """Where the artifact is; by the link `path` where the name of its directory is not known before."""
@@ -274,9 +279,10 @@ def _read_line(step: Step, machine: Recorded, line: str, document: str, secrets:
         case ["no_swap"]:
             machine.no_swap = Setting(step=urn, value="off")
         case ["admit"]:
-            # Without a step: what it would do for another label is to have the cluster forget the machine.
+            # Without a step: live/drift/nodes.py repairs them.
             for node, label, pods in (row.split() for row in document.splitlines()):
-                patch = {"metadata": {"labels": {_MACHINE_LABEL: label}}, "spec": {"podCIDR": pods}}
+                labels = {_MACHINE_LABEL: label, _NODE_LABEL: ""}
+                patch = {"metadata": {"labels": labels}, "spec": {"podCIDR": pods, "podCIDRs": [pods]}}
                 machine.nodes[node] = Setting(step="", value=json.dumps(patch))
         case ["wait_for", _, _, command] if found := _PATCHES.search(command):
             machine.nodes[found[1]] = Setting(step=urn, value=shlex.split(found[2])[0])

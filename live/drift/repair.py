@@ -18,6 +18,7 @@ from live.drift.recorded import Recorded, Step, Unit
 _SECONDS = 600
 _LAST_LINE = 'succeeded "$@"'
 _REPORTED_LINES = 5
+_NOT_REACHED, _TIMEOUT = 255, 124
 _STEPS = "/var/lib/hardway/steps"
 _METADATA = frozenset({"mode", "owner"})
 
@@ -46,10 +47,15 @@ class Work:
         """The step's script with these lines in it."""
         notes = [f'rm -f "$step/started/{unit}"' for unit in self.restarts]
         notes += [f'rm -f "$step/started/{unit}.read"' for unit in self.reloads]
+        # Nothing else tells the next run of a restart that this one did not reach.
+        notes += [f'install -d "$step/due"; touch "$step/due/{unit}"' for unit in self.restarts_itself]
         begin = f"\nbegin {self.step.name}\n"
         head, found, rest = self.step.script.partition(begin)
         script = "".join([head, found, *(f"{line}\n" for line in (*self.before, *notes)), rest])
-        after = "".join(f"systemctl daemon-reload\nsystemctl restart {unit}\n" for unit in self.restarts_itself)
+        after = "".join(
+            f'systemctl daemon-reload\nsystemctl restart {unit}\nrm -f "$step/due/{unit}"\n'
+            for unit in self.restarts_itself
+        )
         return script.replace(f"\n{_LAST_LINE}\n", f"\n{after}{_LAST_LINE}\n", 1)
 
 
@@ -131,26 +137,63 @@ def _units(machine: Recorded, difference: Difference) -> Iterator[tuple[str, Uni
         yield "kubelet.service", units["kubelet.service"], "restart"
 
 
-def run(cluster: Cluster, works: Sequence[Work]) -> list[str]:
-    """Run the steps, say what each did, and return what failed."""
-    failed = []
+@dataclass(kw_only=True)
+class Outcome:
+    """How a repair went.
+
+    Args:
+        failed: a line for each step that failed.
+        lost: machine -> why it was not reached any more.
+        left: machine -> what was not repaired for that reason.
+    """
+
+    failed: list[str] = field(default_factory=list)
+    lost: dict[str, str] = field(default_factory=dict)
+    left: dict[str, list[str]] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """For a person; one for each machine that was lost, whatever number of steps it has."""
+        return [
+            *self.failed,
+            *(
+                f"{name} was not reached any more: {why}. Not repaired there: {', '.join(self.left[name])}. "
+                "When it answers, run `./hardway repair` again."
+                for name, why in self.lost.items()
+            ),
+        ]
+
+
+def run(cluster: Cluster, works: Sequence[Work]) -> Outcome:
+    """Run the steps, and say what each did; a machine that is not reached any more gets no further step."""
+    outcome = Outcome()
     for work in works:
         step = work.step
-        machine = cluster.machine(step.machine)
-        try:
-            # `updated`: the step has a resource already.
-            script = f"exec bash -s -- {step.name} on {step.machine}, updated"
-            done = cluster.ssh(machine, script, stdin=work.script, seconds=_SECONDS)
-            # What it prints may be secret.
-            said = "" if done.returncode == 0 else "\n".join(done.stderr.strip().splitlines()[-_REPORTED_LINES:])
-            status = done.returncode
-        except subprocess.TimeoutExpired:
-            status, said = 124, f"not done within {cluster.allowed(_SECONDS):.0f} s"
-        if status != 0:
-            failed.append(f"step {step.name} on {step.machine} failed: {said or f'exit status {status}'}")
-            continue
         what = [f"{each.kind} {each.name}" for each in work.differences]
-        what += [f"restarted {unit}" for unit in (*work.restarts, *work.restarts_itself)]
-        what += [f"reloaded {unit}" for unit in work.reloads]
-        print(f"{step.machine}: {'; '.join(what)}", flush=True)
-    return failed
+        if step.machine not in outcome.lost:
+            status, said = _run_step(cluster, work)
+            if status == 0:
+                what += [f"restarted {unit}" for unit in (*work.restarts, *work.restarts_itself)]
+                what += [f"reloaded {unit}" for unit in work.reloads]
+                print(f"{step.machine}: {'; '.join(what)}", flush=True)
+                continue
+            if status != _NOT_REACHED:
+                outcome.failed.append(f"step {step.name} on {step.machine} failed: {said or f'exit status {status}'}")
+                continue
+            outcome.lost[step.machine] = (said.splitlines() or ["ssh ended with status 255"])[-1].rstrip(".")
+        what = what or [f"restart of {unit}" for unit in (*work.restarts, *work.restarts_itself, *work.reloads)]
+        outcome.left.setdefault(step.machine, []).extend(what)
+    return outcome
+
+
+def _run_step(cluster: Cluster, work: Work) -> tuple[int, str]:
+    """The step's exit status, and the end of what it said if it failed; 255 is ssh's own."""
+    step = work.step
+    try:
+        # `updated`: the step has a resource already.
+        script = f"exec bash -s -- {step.name} on {step.machine}, updated"
+        machine = cluster.machine(step.machine)
+        done = cluster.ssh(machine, script, stdin=work.script, seconds=_SECONDS, keepalive=True)
+    except subprocess.TimeoutExpired:
+        return _TIMEOUT, f"not done within {cluster.allowed(_SECONDS):.0f} s"
+    # What it prints may be secret.
+    return done.returncode, "\n".join(done.stderr.strip().splitlines()[-_REPORTED_LINES:]) if done.returncode else ""

@@ -4,14 +4,14 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from live import cluster
 from live.cluster import Cluster
-from live.drift import containers, look, objects, recorded
+from live.drift import all_machines, containers, nodes, objects, recorded
 from live.drift import repair as repairing
-from live.drift.compare import Difference, compare
+from live.drift.compare import API, Difference, compare
 from toolchain import operations, prepare
 from toolchain.progress import Report
 from toolchain.stack import Stack
@@ -76,11 +76,18 @@ def repair(stack: Stack, machines: Sequence[str]) -> int:
     deployment = state_of(stack)
     steps = recorded.steps(deployment)
     before = _only(_find(lab, deployment, steps), machines)
-    works, _ = repairing.plan(steps, recorded.read(steps), before.differences)
-    failed = repairing.run(lab, works)
-    after = _only(_find(lab, deployment, steps), machines) if works else before
-    print("\n".join([*failed, *lines(after)]))
-    return after.exit_code or (FOUND if failed else NONE)
+    said = recorded.read(steps)
+    works, left = repairing.plan(steps, said, before.differences)
+    outcome = repairing.run(lab, works)
+    outcome.failed += nodes.repair(lab, nodes.expected(lab, said), left)
+    after = _only(_find(lab, deployment, steps), machines) if before.differences else before
+    # A machine that was lost is said once, with what was not repaired there.
+    others = {name: why for name, why in after.not_asked.items() if name not in outcome.lost}
+    for line in outcome.lines():
+        print(line)
+    if after.differences or others or not outcome.lost:
+        print("\n".join(lines(replace(after, not_asked=others))))
+    return after.exit_code or (FOUND if outcome.lines() else NONE)
 
 
 def _only(drift: Drift, machines: Sequence[str]) -> Drift:
@@ -110,14 +117,14 @@ def _find(lab: Cluster, deployment: Mapping[str, Any], steps: list[recorded.Step
     with ThreadPoolExecutor(max_workers=2) as threads:
         in_api = threads.submit(objects.ask, lab, said)
         on_engine = threads.submit(containers.ask, lab.stack, deployment)
-        answers = look.ask_all(lab, said)
+        answers = all_machines.ask(lab, said)
         different, why = in_api.result()
         other, engine_why = on_engine.result()
     differences = [
         each for name, found in answers.items() if not isinstance(found, str) for each in compare(said[name], found)
     ]
     not_asked = {name: found for name, found in answers.items() if isinstance(found, str)}
-    not_asked |= {objects.API: why} if why else {}
+    not_asked |= {API: why} if why else {}
     not_asked |= {containers.ENGINE: engine_why} if engine_why else {}
     return Drift(stack=lab.stack.name, differences=[*differences, *other, *different], not_asked=not_asked)
 

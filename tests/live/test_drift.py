@@ -15,17 +15,20 @@ from small_lab import cluster
 
 from cli.main import group, main
 from config import machine_paths
+from live import cluster as live_cluster
 from live.cluster import Cluster
-from live.drift import compare, containers, look, objects, recorded, repair
+from live.drift import all_machines, archives, compare, containers, look, nodes, objects, recorded, repair
 from live.drift import run as drifts
 from live.drift.compare import Difference
 from live.drift.look import Entry, Found, UnitState
 from live.drift.recorded import File, Program, Recorded, Setting, Step, Unit
+from toolchain import operations, prepare
 from toolchain.errors import ToolchainError
 
 SHA = "a" * 64
 KEY = b"very secret"
 CONFIG, BINARY, ARCHIVED = "/etc/x/config", "/usr/local/bin/x", "/usr/local/bin/y"
+PACKED = f"{recorded.ARTIFACTS}/{SHA}/unpacked/bin/y"
 LIBRARY = "fingerprint() {\n  :\n}\nlast_read() {\n  :\n}\n"
 STARTED = "Sat 2026-11-28 21:00:00.500000 UTC"
 START = 1795899600.5
@@ -33,7 +36,6 @@ START = 1795899600.5
 
 def machine() -> Recorded:
     """A machine as the state says it is, with something of each kind."""
-    target = f"{recorded.ARTIFACTS}/{SHA}/unpacked/bin/y"
     return Recorded(
         name="worker-0",
         library=LIBRARY,
@@ -50,7 +52,7 @@ def machine() -> Recorded:
         },
         programs={
             BINARY: Program(step="s1", target="/opt/mirror/x", sha256=SHA, mirrored=True),
-            ARCHIVED: Program(step="s1", target=target, sha256=SHA, archive="/opt/mirror/y.tgz", member="bin/y"),
+            ARCHIVED: Program(step="s1", target=PACKED, sha256=SHA, archive="/opt/mirror/y.tgz", member="bin/y"),
         },
         units={
             "x.service": Unit(
@@ -87,10 +89,11 @@ def answers() -> Found:
         )
         for path, file in said.files.items()
     }
-    for path in ("/opt/mirror/x", "/opt/mirror/y.tgz"):
+    for path in ("/opt/mirror/x", "/opt/mirror/y.tgz", PACKED):
         files[path] = Entry(kind="regular file", mode="755", user="root", group="root", changed=0, sha256=SHA)
     return Found(
         files=files,
+        members={PACKED: SHA},
         links={"/etc/x/link": CONFIG} | {path: each.target for path, each in said.programs.items()},
         units={
             name: UnitState(
@@ -167,10 +170,10 @@ MUTATIONS: dict[str, tuple[Callable[[Found], Any], tuple[str, str, set[str]]]] =
     "program replaced": (lambda found: found.links.update({BINARY: ""}), ("program", BINARY, {"kind"})),
     "program elsewhere": (lambda found: found.links.update({BINARY: "/tmp/x"}), ("program", BINARY, {"target"})),
     "archive": (changed_file("/opt/mirror/y.tgz", sha256="b" * 64), ("program", ARCHIVED, {"artifact"})),
-    "member": (
-        lambda found: found.members.update({f"{recorded.ARTIFACTS}/{SHA}/unpacked/bin/y": "Contents differ"}),
-        ("program", ARCHIVED, {"content"}),
-    ),
+    "member": (changed_file(PACKED, sha256="b" * 64), ("program", ARCHIVED, {"content"})),
+    "member removed": (gone(lambda found: found.files, PACKED), ("program", ARCHIVED, {"content"})),
+    "member a link": (changed_file(PACKED, kind="symbolic link", sha256="b" * 64), ("program", ARCHIVED, {"content"})),
+    "archive that no machine can read": (gone(lambda found: found.members, PACKED), ("program", ARCHIVED, {"archive"})),
     "link": (lambda found: found.links.update({"/etc/x/link": "/tmp"}), ("link", "/etc/x/link", {"target"})),
     "unit stopped": (unit("x.service", ActiveState="inactive"), ("unit", "x.service", {"stopped"})),
     "unit failed": (unit("kubelet.service", ActiveState="failed"), ("unit", "kubelet.service", {"stopped"})),
@@ -184,6 +187,10 @@ MUTATIONS: dict[str, tuple[Callable[[Found], Any], tuple[str, str, set[str]]]] =
     "unit of other files": (
         lambda found: setattr(found.units["x.service"], "same_as_started", False),
         ("unit", "x.service", {"stale"}),
+    ),
+    "unit that a repair has still to restart": (
+        lambda found: setattr(found.units["kubelet.service"], "due", True),
+        ("unit", "kubelet.service", {"stale"}),
     ),
     "edited, restarted, put back": (restarted_by_hand, ("unit", "x.service", {"stale"})),
     "package": (gone(lambda found: found.values, ("package", "curl")), ("package", "curl", {"missing"})),
@@ -271,7 +278,7 @@ def test_a_downloaded_artifact_that_differs_is_downloaded_again() -> None:
 
 
 def look_at(questions: str, *, path: str = "", functions: str = "") -> list[str]:
-    script = f"{functions}\n{look._LOOK.read_text()}"
+    script = f"{functions}\n{look.LOOK.read_text()}"
     done = subprocess.run(
         ["bash", "-c", script],
         input=questions,
@@ -290,15 +297,12 @@ def test_files_links_and_programs_of_a_machine_are_looked_at(tmp_path: Path) -> 
     link.symlink_to(file)
     packed.parent.mkdir()
     packed.write_text("program")
-    with tarfile.open(tmp_path / "y.tgz", "w:gz") as archive:
-        archive.add(packed, "bin/y")
-    unpacked = tmp_path / "unpacked" / "bin" / "y"
-    unpacked.parent.mkdir(parents=True)
-    unpacked.write_text("program")
-    asked = (
-        f"hash {file}\nhash {tmp_path}/none\npath {tmp_path}\nlink {link}\nlink {file}\nlink {tmp_path}/none\n"
-        f"archive {tmp_path}/y.tgz {tmp_path}/unpacked bin/y\n"
-    )
+    archive = tmp_path / "y.tgz"
+    with tarfile.open(archive, "w:gz") as written:
+        written.add(packed, "bin/y")
+        written.add(packed, "./bin/z")
+    asked = f"hash {file}\nhash {tmp_path}/none\npath {tmp_path}\nlink {link}\nlink {file}\nlink {tmp_path}/none\n"
+    asked += f"members {archive} bin/y bin/z bin/none\n"
     before = sorted(tmp_path.rglob("*"))
     found = look.parse(look_at(asked))
     assert (found.files[str(file)].mode, found.files[str(file)].kind) == ("640", "regular file")
@@ -307,12 +311,9 @@ def test_files_links_and_programs_of_a_machine_are_looked_at(tmp_path: Path) -> 
     assert found.files[str(tmp_path)].kind == "directory"
     assert f"{tmp_path}/none" not in found.files
     assert found.links == {str(link): str(file), str(file): ""}
-    assert found.members == {}
-    unpacked.write_text("Program")
-    assert look.parse(look_at(asked)).members == {str(unpacked): "Contents differ"}
-    unpacked.unlink()
-    assert str(unpacked) in look.parse(look_at(asked)).members
-    assert sorted(tmp_path.rglob("*")) == [each for each in before if each != unpacked]
+    program = File(step="", content=b"program", mode="", owner="").sha256
+    assert found.packed == {(str(archive), name): program for name in ("bin/y", "bin/z")}
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_units_are_compared_with_what_a_step_noted(tmp_path: Path) -> None:
@@ -399,19 +400,84 @@ def test_objects_that_differ_are_named_with_what_differs() -> None:
     assert (second.name, dict(second.problems)) == ("v1.ServiceAccount.kube-system.coredns", {"missing": "missing"})
 
 
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+PATCH: dict[str, Any] = {"metadata": {"labels": {"l": ""}}, "spec": {"podCIDR": "10.2.0.0/24"}}
+
+
 def test_nodes_have_the_label_and_the_range_of_the_lab() -> None:
-    patch = Setting(
-        step="s9", value=json.dumps({"metadata": {"labels": {"l": ""}}, "spec": {"podCIDR": "10.2.0.0/24"}})
-    )
+    said = nodes.Node(patches=[PATCH], step="s9")
     good: dict[str, Any] = {
         "metadata": {"name": "a", "labels": {"l": "", "other": "x"}},
         "spec": {"podCIDR": "10.2.0.0/24"},
     }
     bad: dict[str, Any] = {"metadata": {"name": "b"}, "spec": {"podCIDR": "10.9.0.0/24"}}
-    found = list(objects.node_differences({"a": patch, "b": patch, "c": patch}, [good, bad]))
+    found = list(nodes.differences(dict.fromkeys("abc", said), [good, bad]))
     assert [(each.name, set(each.problems)) for each in found] == [("b", {"value"}), ("c", {"missing"})]
     assert "metadata.labels.l is null" in found[0].problems["value"]
     assert 'spec.podCIDR is "10.9.0.0/24"' in found[0].problems["value"]
+
+
+def by_kubeadm(tmp_path: Path) -> tuple[Cluster, dict[str, nodes.Node]]:
+    """A lab whose Nodes no step repairs: of a controller, and of a worker."""
+    lab = cluster(tmp_path, controllers=1, features=["kubeadm"])
+    registered = {name: Setting(step="", value=json.dumps(PATCH)) for name in ("controller-0", "worker-0")}
+    return lab, nodes.expected(lab, {"controller-0": Recorded(name="controller-0", nodes=registered)})
+
+
+def test_nodes_of_controllers_have_the_taint_of_kubeadm(tmp_path: Path) -> None:
+    _, said = by_kubeadm(tmp_path)
+    taints = [{"key": "other", "effect": "NoExecute"}, {"key": CONTROL_PLANE, "effect": "NoSchedule"}]
+    of_worker: dict[str, Any] = {"metadata": {"name": "worker-0", "labels": {"l": ""}}, "spec": PATCH["spec"]}
+    of_controller: dict[str, Any] = {
+        "metadata": {"name": "controller-0", "labels": {"l": "", CONTROL_PLANE: ""}},
+        "spec": PATCH["spec"] | {"taints": taints},
+    }
+    assert list(nodes.differences(said, [of_controller, of_worker])) == []
+    for left in (taints[:1], None):
+        of_controller["spec"]["taints"] = left
+        (difference,) = nodes.differences(said, [of_controller, of_worker])
+        assert (difference.name, difference.problems["value"]) == (
+            "controller-0",
+            f"spec.taints has no {CONTROL_PLANE}:NoSchedule",
+        )
+
+
+def test_nodes_of_kubeadm_are_repaired_through_the_api(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that is missing is registered by its kubelet first; where that fails, nothing more is tried."""
+    lab, said = by_kubeadm(tmp_path)
+    ran: list[str] = []
+    fails = ""
+
+    def answer(command: str) -> subprocess.CompletedProcess[str]:
+        ran.append(command)
+        failed = bool(fails) and command.startswith(fails)
+        return subprocess.CompletedProcess([], int(failed), "", "the reason" if failed else "")
+
+    monkeypatch.setattr(Cluster, "kubectl", lambda _, *words, **__: answer(" ".join(words)))
+    monkeypatch.setattr(Cluster, "change", lambda _, machine, script, **__: answer(f"{machine.name} {script}"))
+    wrong = [
+        Difference(machine="API", kind="node", name="controller-0", problems={"value": ""}),
+        Difference(machine="API", kind="node", name="worker-0", problems={"missing": ""}),
+        Difference(machine="worker-0", kind="container", name="c", problems={"definition": ""}),
+    ]
+    assert nodes.repair(lab, said, wrong) == []
+    assert ran == [
+        f"patch node/controller-0 -p {json.dumps(PATCH)}",
+        f'patch node/controller-0 -p {{"metadata": {{"labels": {{"{CONTROL_PLANE}": ""}}}}, "spec": {{}}}}',
+        f"taint nodes controller-0 {CONTROL_PLANE}:NoSchedule --overwrite",
+        "worker-0 systemctl restart kubelet.service",
+        "wait --for=create node/worker-0 --timeout=90s",
+        f"patch node/worker-0 -p {json.dumps(PATCH)}",
+    ]
+    assert capsys.readouterr().out.splitlines() == [
+        "API: node controller-0",
+        "API: node worker-0; restarted kubelet.service on worker-0",
+    ]
+    fails = "wait"
+    assert nodes.repair(lab, said, wrong[1:]) == ["node worker-0 was not repaired: the reason"]
+    assert ran[-1].startswith("wait")
 
 
 @pytest.mark.parametrize(("status", "error"), [(2, "error: no API"), (1, "error: connection refused")])
@@ -552,8 +618,10 @@ def test_what_a_step_does_not_see_by_itself_is_done_before_it() -> None:
     (work,) = planned("unit failed")
     assert (work.before, work.restarts) == ([], [])
     assert work.script.endswith(
-        'systemctl daemon-reload\nsystemctl restart kubelet.service\nsucceeded "$@"\n}; exit # x\n'
+        'systemctl daemon-reload\nsystemctl restart kubelet.service\nrm -f "$step/due/kubelet.service"\n'
+        'succeeded "$@"\n}; exit # x\n'
     )
+    assert 'begin x\ninstall -d "$step/due"; touch "$step/due/kubelet.service"\n' in work.script
     (work,) = planned("artifact")
     assert work.before == [], "the mirror is not the machine's"
 
@@ -587,7 +655,7 @@ def test_secrets_of_a_step_stand_in_no_command_line_and_in_no_report(
 
     monkeypatch.setattr(Cluster, "ssh", ssh)
     (work,) = planned("content")
-    assert repair.run(cluster(tmp_path), [work]) == []
+    assert repair.run(cluster(tmp_path), [work]).lines() == []
     assert given["script"] == "exec bash -s -- x on worker-0, updated"
     assert given["stdin"] == work.script
     assert capsys.readouterr().out == f"worker-0: file {CONFIG}; restarted x.service; restarted timer\n"
@@ -595,8 +663,66 @@ def test_secrets_of_a_step_stand_in_no_command_line_and_in_no_report(
 
 def test_a_step_that_fails_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, 1, "out", "first\nthe reason\n")
-    (failed,) = repair.run(cluster(tmp_path), planned("content"))
+    (failed,) = repair.run(cluster(tmp_path), planned("content")).lines()
     assert failed == "step x on worker-0 failed: first\nthe reason"
+
+
+def test_a_machine_that_is_lost_in_the_middle_is_one_report_and_the_next_run_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A report for each of its steps, each after a timeout of its own; other machines that are left as they are."""
+    steps = [*STEPS, Step(urn="s3", machine="controller-0", name="x", script="begin x\n")]
+    said = {"worker-0": machine(), "controller-0": Recorded(name="controller-0")}
+    wrong = [
+        Difference(
+            machine=each.machine, kind="package", name=f"p{number}", problems={"missing": "missing"}, step=each.urn
+        )
+        for number, each in enumerate(steps)
+    ]
+    silent = {"worker-0": 1}
+    ran: list[str] = []
+
+    def ssh(_: Cluster, machine: Any, script: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        assert options["keepalive"]
+        if machine.name in silent and silent[machine.name] == len(ran):
+            ran.append(f"lost {machine.name}")
+            return subprocess.CompletedProcess([], 255, "", "Warning\nTimeout, server worker-0 not responding.\n")
+        ran.append(script.removeprefix("exec bash -s -- "))
+        return subprocess.CompletedProcess([], 0, "", "")
+
+    def found(*_: Any) -> drifts.Drift:
+        done = {name for name in ran if not name.startswith("lost")}
+        left = [
+            each
+            for each, step in zip(wrong, steps, strict=True)
+            if f"{step.name} on {step.machine}, updated" not in done
+        ]
+        # After it was lost, nothing is known of it.
+        away = [name for name in silent if f"lost {name}" in ran]
+        return a_drift(
+            differences=[each for each in left if each.machine not in away],
+            not_asked=dict.fromkeys(away, "no route"),
+        )
+
+    lab = cluster(tmp_path)
+    monkeypatch.setattr(Cluster, "ssh", ssh)
+    monkeypatch.setattr(drifts, "_find", found)
+    monkeypatch.setattr(drifts, "state_of", lambda _: {})
+    monkeypatch.setattr(recorded, "steps", lambda _: steps)
+    monkeypatch.setattr(recorded, "read", lambda _: said)
+    monkeypatch.setattr(live_cluster, "find", lambda _: lab)
+    assert drifts.repair(lab.stack, []) == drifts.NOT_ASKED
+    assert ran == ["host on worker-0, updated", "lost worker-0", "x on controller-0, updated"]
+    assert capsys.readouterr().out.splitlines() == [
+        "worker-0: package p0",
+        "controller-0: package p3",
+        "worker-0 was not reached any more: Timeout, server worker-0 not responding. "
+        "Not repaired there: package p1, package p2. When it answers, run `./hardway repair` again.",
+    ]
+    silent.clear()
+    assert drifts.repair(lab.stack, []) == drifts.NONE
+    assert ran[3:] == ["x on worker-0, updated", "neighbours on worker-0, updated"]
+    assert "No drift" in capsys.readouterr().out
 
 
 # The command
@@ -678,7 +804,7 @@ def test_machines_that_mount_one_mirror_compute_each_checksum_once(
     monkeypatch.setattr(Cluster, "ssh", ssh)
 
     def different() -> dict[str, list[set[str]]]:
-        answers = look.ask_all(lab, said)
+        answers = all_machines.ask(lab, said)
         return {
             name: [set(each.problems) for each in compare.compare(said[name], found) if each.kind == "program"]
             for name in names
@@ -690,3 +816,95 @@ def test_machines_that_mount_one_mirror_compute_each_checksum_once(
     assert [name for name in names if "hash /opt/mirror/x" in asked[name]] == names[:1]
     silent = names[0]
     assert different() == {names[1]: [], names[2]: []}
+
+
+def test_one_machine_reads_each_archive_and_the_next_run_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a damaged archive has is not taken; where the first machine does not answer, another one reads."""
+    monkeypatch.setenv("HARDWAY_CACHE", str(tmp_path / "cache"))
+    lab = cluster(tmp_path, controllers=3)
+    names = [each.name for each in lab.machines if each.name.startswith("controller")]
+    programs = [
+        {
+            f"/usr/local/bin/{name}": Program(
+                step="s1",
+                target=f"{recorded.ARTIFACTS}/{SHA}/unpacked/bin/{name}",
+                sha256=SHA,
+                archive="/opt/mirror/y.tgz",
+                member=f"bin/{name}",
+                mirrored=True,
+            )
+        }
+        for name in "yz"
+    ]
+    of_each = dict(zip(names, ({**programs[0]}, {**programs[1]}, {**programs[0], **programs[1]}), strict=True))
+    said = {name: Recorded(name=name, library=LIBRARY, programs=each) for name, each in of_each.items()}
+    archive, silent, changed = SHA, "", ""
+    read: list[str] = []
+
+    def ssh(_: Cluster, machine: Any, __: str, *, stdin: str, **___: Any) -> subprocess.CompletedProcess[str]:
+        lines = []
+        for line in stdin.splitlines():
+            kind, path, *members = line.split()
+            if kind == "link":
+                lines.append(f"link\t{path}\t{of_each[machine.name][path].target}")
+            elif kind == "members":
+                read.append(machine.name)
+                lines += [f"packed\t{path}\t{member}\t{'c' * 64}" for member in members]
+            else:
+                lines.append(f"path\t{path}\tregular file\t755\troot\troot\t1.0\t1")
+                sha256 = archive if path.endswith(".tgz") else ("d" if machine.name == changed else "c") * 64
+                lines += [f"hash\t{path}\t{sha256}"] if kind == "hash" else []
+        status = 255 if machine.name == silent else 0
+        return subprocess.CompletedProcess([], status, "\n".join([*lines, "end"]), "no route")
+
+    monkeypatch.setattr(Cluster, "ssh", ssh)
+
+    def different() -> dict[str, list[set[str]]]:
+        read.clear()
+        answers = all_machines.ask(lab, said)
+        return {
+            name: [set(each.problems) for each in compare.compare(said[name], found)]
+            for name in names
+            if not isinstance(found := answers[name], str)
+        }
+
+    archive = "b" * 64
+    assert {str(each) for each in different().values()} == {"[{'artifact'}]", "[{'artifact'}, {'artifact'}]"}
+    archive, silent = SHA, names[0]
+    assert different() == {names[1]: [], names[2]: []}
+    assert read == [names[0], names[1]]
+    silent, changed = "", names[2]
+    assert different() == {names[0]: [], names[1]: [], names[2]: [{"content"}, {"content"}]}
+    assert read == []
+    (tmp_path / "cache" / "members" / f"{SHA}.json").write_text("damaged")
+    assert different() == {names[0]: [], names[1]: [], names[2]: [{"content"}, {"content"}]}
+    assert read == [names[0]]
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HARDWAY_CACHE", str(tmp_path / "file"))
+    members = archives.known([machine()])
+    assert members.lacks(SHA)
+    members.learn(SHA, {"bin/y": "c" * 64})
+    assert not members.lacks(SHA)
+
+
+@pytest.mark.parametrize(("status", "asked"), [(0, True), (255, False)])
+def test_a_preview_shows_drift_if_it_is_asked_to(monkeypatch: pytest.MonkeyPatch, status: int, asked: bool) -> None:
+    """A preview without --drift that connects to a machine; a preview that failed, and its reason far above a table."""
+    looked: list[str] = []
+
+    def find(stack: Any) -> drifts.Drift:
+        looked.append(stack.name)
+        return a_drift(differences=[DIFFERENCE])
+
+    monkeypatch.setattr(prepare, "for_preview", lambda *_: None)
+    monkeypatch.setattr(operations, "preview", lambda *_, **__: status)
+    monkeypatch.setattr(drifts, "find", find)
+    said = CliRunner().invoke(group, ["preview", "-s", "dev", "--drift"], standalone_mode=False)
+    assert said.return_value == status
+    assert bool(looked) == ("content differs" in said.output) == asked
+    looked.clear()
+    said = CliRunner().invoke(group, ["preview", "-s", "dev"], standalone_mode=False)
+    assert (said.return_value, looked) == (status, [])

@@ -96,7 +96,8 @@ def test_what_kubeadm_uses_once_is_not_missed(kubeadm_lab: Run) -> None:
     first = machines_of(kubeadm_lab)["controller-0"]
     assert not recorded.USED_ONCE & first.files.keys()
     assert "hardway/machine" in first.nodes["worker-0"].value
-    assert first.nodes["worker-0"].step == "", "repair leaves it"
+    assert '"hardway/worker"' in first.nodes["worker-0"].value
+    assert first.nodes["worker-0"].step == "", "no step repairs it"
 
 
 def read_one(arguments: StepArgs, more: str = "", contents: dict[str, str] | None = None) -> Recorded:
