@@ -14,7 +14,7 @@ from cli.development import bench, compare, pins
 from cli.explain import explain
 from cli.lab import destroy, env, policy, preview, setup, up
 from cli.machines import free, trust
-from cli.operations import certs, cis, drift, drill, repair, replace, restore, rotate, search, snapshot, status
+from cli.operations import certs, cis, drift, drill, repair, replace, restore, rotate, search, snapshot, status, upgrade
 from cli.power import start, stop
 from config.errors import UserError
 from toolchain import owner
@@ -26,7 +26,7 @@ FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 _SECTIONS: Mapping[str, Sequence[click.Command]] = {
     "The lab": (setup, up, preview, policy, destroy, env),
     "Access": (kubectl, ssh, logs, kubeconfig),
-    "Operations": (status, certs, rotate, drift, repair, snapshot, restore, replace, drill, search, cis),
+    "Operations": (status, certs, rotate, upgrade, drift, repair, snapshot, restore, replace, drill, search, cis),
     "Stop and rewind": (stop, start),
     "Existing hosts": (trust, free),
     "The project": (explain, pins, bench, compare, completion),

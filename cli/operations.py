@@ -116,6 +116,28 @@ def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool, preview: b
 
 
 @stacks.command()
+@click.argument("versions", nargs=-1, metavar="[VERSION|PRODUCT=VERSION]...")
+@click.option("--preview", is_flag=True, help="Show the plan, or where an unfinished upgrade stands. Changes nothing.")
+@click.option("--continue", "resume", is_flag=True, help="Continue an upgrade that is not finished.")
+@click.option("--rollback", is_flag=True, help="Return from an unfinished upgrade to the versions before.")
+def upgrade(stack: Stack, versions: Sequence[str], *, preview: bool, resume: bool, rollback: bool) -> int:
+    """Change the versions of a running lab: docs/upgrade-a-version.md.
+
+    VERSION is one of Kubernetes; PRODUCT is kubernetes, etcd, containerd, runc or cni-plugins. Without both: to the
+    versions of the settings file.
+    """
+    from live import upgrade as upgrading
+
+    if resume and rollback:
+        raise click.UsageError("--continue and --rollback exclude each other.")
+    if resume or rollback:
+        if versions:
+            raise click.UsageError("--continue and --rollback take no version: the upgrade's own are in its record.")
+        return upgrading.resume(stack, returning=rollback, preview=preview)
+    return upgrading.upgrade(stack, versions, preview=preview)
+
+
+@stacks.command()
 @click.argument("machines", nargs=-1, metavar="[MACHINE]...", shell_complete=stacks.complete_machine)
 def repair(stack: Stack, machines: Sequence[str]) -> int:
     """Restore what `drift` reports, and restart the units of restored files: docs/drift.md.

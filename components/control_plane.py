@@ -234,6 +234,8 @@ def apiserver_flags(controller: Machine, args: ControlPlaneArgs) -> Flags:
         "proxy-client-key-file": f"{_PKI}/front-proxy-client.key",
         # kube-proxy does not run on controllers, so services are reached by their pods.
         "enable-aggregator-routing": True,
+        # It serves so long after it was told to stop, and is not ready: the load balancer stops sending requests first.
+        **({"shutdown-delay-duration": "3s"} if len(args.controllers) > 1 else {}),
         # Without a limit of its own for watches, which last for hours, a stop would wait a minute for them.
         "shutdown-watch-termination-grace-period": "2s",
         # Serving

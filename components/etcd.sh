@@ -10,6 +10,8 @@ ETCD_JOIN=/etc/etcd/join.env
 # Not in the data directory: it says that the machine was a member, also if its data are lost.
 ETCD_MARK=/etc/etcd/was-a-member
 ETCD_CLIENT=/etc/etcd/etcdctl.env
+# The key in etcd that says which machine did not serve after its turn.
+TURN_FAILED=/hardway/turn-failed
 # Exists while a restore is not complete: until all members have their new data (live/restore.py).
 ETCD_MASK=/etc/systemd/system.control/etcd.service
 
@@ -180,7 +182,8 @@ leaves() {
 # time. It is a lock in etcd, which is released when its holder dies. If etcd gives no lock, only units that do not
 # serve are restarted: nothing can be lost by that, and it may repair etcd.
 take_turn() {
-  local end=$((SECONDS + 300 * TIMEOUT_FACTOR)) no_answer=$((SECONDS + 60 * TIMEOUT_FACTOR)) why
+  local end=$((SECONDS + 300 * TIMEOUT_FACTOR)) no_answer=$((SECONDS + 60 * TIMEOUT_FACTOR)) why failed
+  failed_before=$(ctl get --print-value-only "$TURN_FAILED" 2>/dev/null) || true
   why=$(mktemp)
   until ask_for_turn "$end" "$why"; do
     any_serves "$@" || { rm -f "$why"; return 0; }
@@ -192,12 +195,34 @@ take_turn() {
     sleep 0.5
   done
   rm -f "$why"
+  # Another one than at the beginning is of a machine that had its turn while this one waited.
+  failed=$(ctl get --print-value-only "$TURN_FAILED" 2>/dev/null) || true
+  if [ -n "$failed" ] && [ "$failed" != "$failed_before" ]; then
+    put_back
+    die "$* on $(hostname) did not restart: $failed"
+  fi
   case " $* " in
     *" etcd.service "*)
       wait_for 60 'every other etcd member healthy, before this one restarts' 'ctl endpoint health --cluster'
+      leave_leadership
       stop_api_server
       ;;
   esac
+}
+
+# turn_failed WHY: the machines that wait for the turn are not changed.
+turn_failed() {
+  [ -n "${turn_PID:-}" ] || return 0
+  ctl put "$TURN_FAILED" "$1 (since $(date -u '+%F %T UTC'))" >/dev/null 2>&1 || true
+}
+
+# leave_leadership: another member leads before this one stops. Without it the others elect a leader after a second.
+leave_leadership() {
+  local metrics other
+  metrics=$(curl -sf -m $((5 * TIMEOUT_FACTOR)) http://127.0.0.1:2381/metrics) || return 0
+  [[ $metrics == *$'\n''etcd_server_is_leader 1'* ]] || return 0
+  other=$(ctl member list | awk -F ', ' -v own="$(hostname)" '$2 == "started" && $3 != own && $6 != "true" { print $1; exit }')
+  [ -z "$other" ] || ctl move-leader "$other" >/dev/null || true
 }
 
 # stop_api_server, start_api_server: the API server here uses this machine's member alone. While the member restarts, requests
@@ -243,6 +268,7 @@ ask_for_turn() {
 give_turn() {
   start_api_server
   [ -n "${turn_PID:-}" ] || return 0
+  [ -z "${failed_before-}" ] || ctl del "$TURN_FAILED" >/dev/null 2>&1 || true
   local pid=$turn_PID end=$((SECONDS + 10 * TIMEOUT_FACTOR))
   kill "$pid" 2>/dev/null || true
   # etcdctl releases the lock. If etcd does not answer, the lock expires after 30 s.

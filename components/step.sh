@@ -178,6 +178,7 @@ file() {
   then
     rm "$new"
   else
+    case $1 in "$UNIT_DIRECTORY"/*) keep_earlier "$1" ;; esac
     mv -fT "$new" "$1"
   fi
 }
@@ -394,7 +395,61 @@ fetch_now() {
 
 link() {
   [ -e "$1" ] || die "$1 is not in its archive"
-  [ "$(readlink "$2" || true)" = "$1" ] || { ln -sfn "$1" "$2.hardway-new"; mv -fT "$2.hardway-new" "$2"; }
+  if [ "$(readlink "$2" || true)" != "$1" ]; then
+    keep_earlier "$2"
+    ln -sfn "$1" "$2.hardway-new"
+    mv -fT "$2.hardway-new" "$2"
+  fi
+  # The version before is wanted again.
+  [ ! -L "$step/earlier$2" ] || [ "$(readlink "$step/earlier$2")" != "$1" ] || rm -f "$step/earlier$2"
+}
+
+# keep_earlier PATH: keep a program's link or a unit's file as it was when the step last succeeded, until it succeeds
+# again: `roll_back` restores it.
+keep_earlier() {
+  local kept=$step/earlier$1
+  [ "$(owners_of "$step")" != 0 ] || return 0
+  if [ -e "$kept" ] || [ -L "$kept" ]; then return 0; fi
+  [ -e "$1" ] || [ -L "$1" ] || return 0
+  mkdir -p "${kept%/*}"
+  cp -a "$1" "$kept.hardway-new"
+  mv -fT "$kept.hardway-new" "$kept"
+}
+
+# put_back: the links and unit files from before, if there is a program of another version among them.
+put_back() {
+  local path
+  [ -n "$(find "$step/earlier" -type l -print -quit 2>/dev/null)" ] || return 0
+  while IFS= read -r path; do
+    cp -a "$step/earlier$path" "$path.hardway-new"
+    mv -fT "$path.hardway-new" "$path"
+  done < <(find "$step/earlier" ! -type d -printf '/%P\n')
+  rm -rf "$step/earlier"
+}
+
+# roll_back: where a unit does not serve with a program of another version, run the version before again.
+roll_back() {
+  local unit back=() broken=()
+  for unit in "${!watched[@]}"; do
+    [ ! -L "$step/earlier$(program_of "$unit")" ] || back+=("$unit")
+  done
+  [ ${#back[@]} -gt 0 ] || return 0
+  put_back
+  systemctl daemon-reload
+  systemctl reset-failed "${back[@]}" 2>/dev/null || true
+  systemctl restart --no-block "${back[@]}"
+  for unit in "${back[@]}"; do
+    if await "${ready_seconds[$unit]:-30}" "$(check_of "$unit")" >/dev/null; then
+      fingerprint "$unit" >"$step/started/$unit"
+    else
+      broken+=("$unit")
+    fi
+  done
+  if [ ${#broken[@]} = 0 ]; then
+    printf 'The version before was put back on %s: %s serves again.\n' "$(hostname)" "${back[*]}" >&2
+  else
+    printf 'The version before was put back on %s, but %s does not serve with it either.\n' "$(hostname)" "${broken[*]}" >&2
+  fi
 }
 
 # import_image URL SHA256 REFERENCE: an image archive, into containerd's store for Kubernetes.
@@ -434,12 +489,14 @@ ready() {
 # not_waited_for UNIT: started all the same; that it serves is seen by a later step.
 not_waited_for() { later[$1]=yes; }
 
+# program_of UNIT: the path of its program; nothing where a package brings the unit.
+program_of() { sed -n 's/^ExecStart=-\?\([^ ]*\).*/\1/p' "$UNIT_DIRECTORY/$1" 2>/dev/null || true; }
+
 # What a unit's behaviour comes from; compared with what it was started from, not with what this run wrote: a run that
 # was killed between writing and restarting is finished by the next.
 fingerprint() {
-  local path program files=() links=()
-  program=$(sed -n 's/^ExecStart=-\?\([^ ]*\).*/\1/p' "$UNIT_DIRECTORY/$1" 2>/dev/null || true)
-  for path in $program ${watched[$1]}; do
+  local path files=() links=()
+  for path in $(program_of "$1") ${watched[$1]}; do
     if [ -L "$path" ]; then links+=("$path"); elif [[ $path != /*bin/* ]]; then files+=("$path"); fi
   done
   {
@@ -535,6 +592,7 @@ finish() {
   start
   { [ ${#kept[@]} = 0 ] || printf '%s\n' "${kept[@]}"; } >"$step/manifest.new"
   mv "$step/manifest.new" "$step/manifest"
+  rm -rf "$step/earlier"
 }
 
 # succeeded WORD...: the last line of a step, with the words of its command; the last is `updated` where its resource was
@@ -592,10 +650,8 @@ last_owner() {
 
 # serving UNIT: wait for the unit and for its `ready` command.
 serving() {
-  local check="systemctl -q is-active $1" why
-  [ -z "${ready_check[$1]+set}" ] || check="$check && ${ready_check[$1]}"
-  local seconds=${ready_seconds[$1]:-30} status=0
-  why=$(await "$seconds" "$check" "cannot_start $1") || status=$?
+  local why seconds=${ready_seconds[$1]:-30} status=0
+  why=$(await "$seconds" "$(check_of "$1")" "cannot_start $1") || status=$?
   [ $status != 0 ] || return 0
   if [ $status = 2 ]; then
     printf '%s on %s: %s\n' "$1" "$(hostname)" "$why" >&2
@@ -605,9 +661,13 @@ serving() {
     [ -z "$why" ] || printf 'the last try said: %s\n' "$why" >&2
   fi
   show_log "$1"
+  roll_back
   turn_failed "$1 on $(hostname) does not serve"
   exit 1
 }
+
+# check_of UNIT: the command that succeeds while it serves.
+check_of() { printf '%s' "systemctl -q is-active $1${ready_check[$1]+ && ${ready_check[$1]}}"; }
 
 # cannot_start UNIT: whether waiting for the unit is in vain, and why, in `hopeless`: systemd cannot execute its program
 # (exit statuses from 200 are systemd's own, as 203/EXEC and 200/CHDIR), cannot read its file, or will not try again.

@@ -10,7 +10,7 @@ from shlex import quote
 import pulumi
 from pulumi_command import local
 
-from config import version_changes
+from config import upgrade_record, version_changes
 from config.lab import Lab
 
 
@@ -28,7 +28,8 @@ def version_guard(name: str, lab: Lab, opts: pulumi.ResourceOptions) -> local.Co
 
     def refuse(args: pulumi.ResourceHookArgs) -> None:
         recorded = version_changes.recorded(args.old_outputs)
-        version_changes.check({product: {version} for product, version in recorded.items()}, wanted, bootstrap)
+        before = {product: {version} for product, version in recorded.items()}
+        version_changes.check(before, wanted, bootstrap, upgrade_record.permitted(lab.name))
 
     hook = pulumi.ResourceHook(f"{name}-can-change", refuse, pulumi.ResourceHookOptions(on_dry_run=True))
     return local.Command(

@@ -139,6 +139,7 @@ take_lock() {
 
 # no_turn WHY: leave the worker as it is.
 no_turn() {
+  put_back
   mark_node null
   rm -f "$step/turn" "$SAID"
   die "$NODE was not changed, and nothing restarted there: $1"
@@ -179,6 +180,7 @@ drain() {
       for pod in "${!held[@]}"; do report+=$'\n'"pod $pod: ${held[$pod]}"; done
       uncordon
       turn_ends
+      put_back
       die "$NODE cannot be drained within $((DRAIN_SECONDS * TIMEOUT_FACTOR)) s; nothing restarted there, and it takes" \
         "pods again.$report"
     fi

@@ -1,6 +1,7 @@
 """The settings file of a stack, read as Pulumi reads it: the tool chain's way to what the program gets from Pulumi."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,69 @@ def _differs_only_in_rotations(before: str, after: str, project: str, wanted: Ro
     try:
         found, problems = parse(_rotations_in(after, project))
         return others(before) == others(after) and not problems and found == wanted
+    except yaml.YAMLError:
+        return False
+
+
+def write_versions(file: Path, project: str, versions: Mapping[str, str]) -> None:
+    """Write versions of products into a settings file; all else, comments too, stays.
+
+    Raises:
+        UserError: the file is written in a way that has no place for them. It is as it was.
+    """
+    text = file.read_text()
+    wanted = {**_mapping(_mapping(lab_of(file, project)).get("versions")), **versions}
+    lab = re.search(
+        rf"^([ \t]+)(?:{re.escape(project)}:)?lab:[ \t]*(?:#.*)?\n(?:[ \t]*(?:#.*)?\n)*(?=(\1[ \t]+)\S)", text, re.M
+    )
+    changed = text
+    if lab:
+        flow = "{" + ", ".join(f"{product}: {version}" for product, version in wanted.items()) + "}"
+        # Up to the first line that is not indented more than the key `lab`.
+        inside = re.compile(rf"(?:(?:{re.escape(lab[1])}[ \t]+\S.*|[ \t]*(?:#.*)?)(?:\n|$))*")
+        end = match.end() if (match := inside.match(text, lab.end())) else lab.end()
+        keys = text[lab.end() : end]
+        one_line = re.compile(rf"^({re.escape(lab[2])}versions:[ \t]*)\{{[^}}]*\}}", re.M)
+        block = re.search(
+            rf"^{re.escape(lab[2])}versions:[ \t]*(?:#.*)?\n(({re.escape(lab[2])}[ \t]+).*\n?)+", keys, re.M
+        )
+        if one_line.search(keys):
+            keys = one_line.sub(lambda found: found[1] + flow, keys)
+        elif block:
+            keys = keys[: block.start()] + _with_products(block[0], block[2], versions) + keys[block.end() :]
+        else:
+            keys = f"{lab[2]}versions: {flow}\n{keys}"
+        changed = text[: lab.end()] + keys + text[end:]
+    if not _differs_only_in_versions(text, changed, project, wanted):
+        lines = "".join(f"\n  {product}: {version}" for product, version in versions.items())
+        raise UserError(
+            f"{file.name} is written in a way that `hardway upgrade` cannot add versions to; nothing was changed.\n"
+            f"Write below {project}:lab: versions:, then run the same command again:{lines}"
+        )
+    write_whole(file, changed.encode(), mode=file.stat().st_mode & 0o777)
+
+
+def _with_products(block: str, indentation: str, versions: Mapping[str, str]) -> str:
+    """The lines of `versions:` with these products."""
+    for product, version in versions.items():
+        line = re.compile(rf"^({re.escape(indentation)}{re.escape(product)}:[ \t]*)[^\s#]+", re.M)
+        if line.search(block):
+            block = line.sub(lambda found, version=version: found[1] + version, block)  # type: ignore[misc]
+        else:
+            block = f"{block.rstrip()}\n{indentation}{product}: {version}\n"
+    return block
+
+
+def _differs_only_in_versions(before: str, after: str, project: str, wanted: Mapping[str, str]) -> bool:
+    def parts(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        document = _mapping(yaml.safe_load(text))
+        config = dict(_mapping(document.get("config")))
+        lab = dict(_mapping(config.pop(f"{project}:lab", config.pop("lab", None))))
+        versions = _mapping(lab.pop("versions", None))
+        return {**document, "config": config, "lab": lab}, versions
+
+    try:
+        return parts(before)[0] == parts(after)[0] and parts(after)[1] == wanted
     except yaml.YAMLError:
         return False
 

@@ -1,4 +1,7 @@
-"""Which versions a running lab may change to: newer ones, a minor version at a time, and none where kubeadm made it."""
+"""Which versions a running lab may change to: newer ones, a minor version at a time, and none where kubeadm made it.
+
+Only an upgrade that is not finished may return to the versions that it began from (upgrade_record.py).
+"""
 
 import os
 import re
@@ -29,35 +32,46 @@ def recorded(outputs: Mapping[str, object] | None) -> dict[str, str]:
     return read(str((outputs or {}).get("stdout", "")).strip())
 
 
-def check(before: Mapping[str, Collection[str]], wanted: Mapping[str, str], bootstrap: str) -> None:
+def check(
+    before: Mapping[str, Collection[str]],
+    wanted: Mapping[str, str],
+    bootstrap: str,
+    permitted: Mapping[str, str] | None = None,
+) -> None:
     """Refuse versions that a running lab cannot change to, unless INSIST=yes is in the environment.
 
     Args:
         before: product -> the versions that the lab has of it; several where an `up` stopped in the middle.
         wanted: product -> version.
         bootstrap: how the lab was made.
+        permitted: product -> the version that the lab may return to.
 
     Raises:
         VersionChangeError: with a sentence for each.
     """
-    if os.environ.get("INSIST") != "yes" and (found := list(refusals(before, wanted, bootstrap))):
+    if os.environ.get("INSIST") != "yes" and (found := list(refusals(before, wanted, bootstrap, permitted))):
         lines = ["Refused, and nothing was changed: a running lab cannot change its versions like this.", *found]
         raise VersionChangeError(
             "\n".join([*lines, "INSIST=yes in the environment (./hardway up --insist) allows it."])
         )
 
 
-def refusals(before: Mapping[str, Collection[str]], wanted: Mapping[str, str], bootstrap: str) -> Iterator[str]:
+def refusals(
+    before: Mapping[str, Collection[str]],
+    wanted: Mapping[str, str],
+    bootstrap: str,
+    permitted: Mapping[str, str] | None = None,
+) -> Iterator[str]:
     """Why a running lab cannot have these versions: a sentence for each. The arguments are those of `check`."""
     for product, version in sorted(wanted.items()):
         # A product that is new in the lab has no version before.
-        has = sorted(before.get(product, ()), key=_numbers)
-        if not has or set(has) == {version}:
+        has = sorted(before.get(product, ()), key=numbers)
+        if not has or set(has) == {version} or (permitted or {}).get(product) == version:
             continue
         newest, oldest = has[-1], has[0]
         if bootstrap == _KUBEADM:
             why = "the versions of a running kubeadm lab are immutable"
-        elif _numbers(version) < _numbers(newest):
+        elif numbers(version) < numbers(newest):
             why = "that is a downgrade"
         elif product in _MINOR_BY_MINOR and _skips(oldest, version):
             why = "that skips a minor version"
@@ -67,10 +81,11 @@ def refusals(before: Mapping[str, Collection[str]], wanted: Mapping[str, str], b
         yield f"{change}: {why}; set lab.versions.{product} to {newest}, or recreate the lab (destroy, then up)."
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
+    """A version as what it is sorted by."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 def _skips(before: str, after: str) -> bool:
-    (major, minor), (new_major, new_minor) = _numbers(before)[:2], _numbers(after)[:2]
+    (major, minor), (new_major, new_minor) = numbers(before)[:2], numbers(after)[:2]
     return major != new_major or new_minor > minor + 1

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from config import version_changes
+from config import upgrade_record, version_changes
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
@@ -24,7 +24,8 @@ def check(deployment: Mapping[str, Any], stack: Stack) -> None:
     if stack.versions is None:
         return
     try:
-        version_changes.check(running(deployment), stack.versions, stack.bootstrap)
+        permitted = upgrade_record.permitted(stack.name)
+        version_changes.check(running(deployment), stack.versions, stack.bootstrap, permitted)
     except version_changes.VersionChangeError as error:
         raise ToolchainError(str(error)) from None
 

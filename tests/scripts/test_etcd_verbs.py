@@ -37,6 +37,9 @@ case "${words[*]:0:2}" in
   "member promote") sed -i "s/^\(${words[2]},.*\), true$/\1, false/" "$MEMBERS" ;;
   "lock /hardway/turn") [ -e "$MEMBERS.held" ] || echo key; exec sleep 60 ;;
   "endpoint health") ;;
+  "get /hardway/turn-failed") cat "$MEMBERS.failed" 2>/dev/null ;;
+  "put /hardway/turn-failed") echo "${words[*]:2}" >"$MEMBERS.failed" ;;
+  "del /hardway/turn-failed") rm -f "$MEMBERS.failed" ;;
 esac
 """
 
@@ -124,7 +127,7 @@ class EtcdMachine:
     def asked(self, *, but: str = "member list") -> list[str]:
         """What etcdctl was asked to do."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return [line for line in lines if line != but]
+        return [line for line in lines if line not in (but, "get /hardway/turn-failed")]
 
     @property
     def joins(self) -> dict[str, str]:
@@ -489,6 +492,32 @@ def test_another_machine_that_keeps_the_turn_is_an_error(machine: EtcdMachine) -
     )
     assert done.returncode != 0
     assert "another machine has been restarting its units for 300 s" in done.stderr
+
+
+def test_a_machine_that_does_not_serve_after_its_turn_stops_those_that_wait(machine: EtcdMachine) -> None:
+    """Else one machine after the other would be broken."""
+    machine.cluster("1 started", "2 started", "3 started")
+    failed = Path(f"{machine.members}.failed")
+    # While this machine waits, the one that has the turn does not come up.
+    meanwhile = f"ask_for_turn() {{ echo 'kube-apiserver.service on a does not serve' >{failed}; }}"
+    done = machine.run(f"{SERVES}\n{meanwhile}\ntake_turn kube-apiserver.service\necho restarted")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "did not restart: kube-apiserver.service on a does not serve" in done.stderr
+    # In the next run it is known already, and goes with the first machine that serves.
+    done = machine.run(f"{SERVES}\ntake_turn kube-apiserver.service\necho restarted\ngive_turn")
+    assert (done.returncode, done.stdout) == (0, "restarted\n"), done.stderr
+    assert not failed.exists()
+    done = machine.run(f"{SERVES}\ntake_turn kube-apiserver.service\nturn_failed 'it does not serve'")
+    assert failed.read_text().startswith("it does not serve (since ")
+
+
+@pytest.mark.parametrize(("leads", "asked"), [("1", ["move-leader id2"]), ("0", [])])
+def test_another_member_leads_before_the_leader_stops(machine: EtcdMachine, leads: str, asked: list[str]) -> None:
+    machine.cluster("1 started", "2 started", "3 started")
+    (machine.directory / "said").write_text(f"etcd_server_has_leader 1\netcd_server_is_leader {leads}\n")
+    done = machine.run("hostname() { echo a; }\ntake_turn etcd.service\ngive_turn")
+    assert done.returncode == 0, done.stderr
+    assert [each for each in machine.asked() if each.startswith("move-leader")] == asked
 
 
 def _lives(pid: int) -> bool:

@@ -469,6 +469,75 @@ def test_a_unit_that_does_not_serve_is_reported_and_tried_again(machine: Machine
     assert machine.restarts() == ["a.service"], "what never served has not been started from what is there now"
 
 
+def versioned(machine: Machine, version: int, *, check: str = "v1", succeeds: bool = True) -> str:
+    """A step whose unit's program is a link to one of two files, and serves only in the version of the check."""
+    for each in (1, 2):
+        (machine.root / f"v{each}").write_text("")
+    (machine.root / "bin").mkdir(exist_ok=True)
+    program = machine.root / "bin" / "program"
+    return "\n".join(
+        [
+            "begin unit",
+            f"own file {program}",
+            f"link $R/v{version} {program}",
+            unit(f"[Service]\nExecStart={program} --version={version}"),
+            f"ready a.service 0 'version {check}' 'readlink {program} | grep -q {check}'",
+            "finish",
+            *(["succeeded updated"] if succeeds else []),
+        ]
+    )
+
+
+def test_a_program_of_another_version_that_does_not_serve_is_rolled_back(machine: Machine) -> None:
+    assert machine.bash(versioned(machine, 1)).returncode == 0
+    machine.orders()
+    for _ in range(2):
+        result = machine.bash(versioned(machine, 2))
+        assert result.returncode == 1
+        assert "version v1 not seen" in result.stderr
+        assert "The version before was put back on " in result.stderr and "a.service serves again" in result.stderr
+        assert machine.restarts() == ["a.service", "a.service"]
+        assert (machine.root / "bin" / "program").readlink() == machine.root / "v1"
+        assert "--version=1" in (machine.units / "a.service").read_text()
+        assert not (machine.hardway / "steps/unit/earlier").exists()
+    # The version before is wanted again: it runs already.
+    assert machine.bash(versioned(machine, 1)).returncode == 0
+    assert machine.restarts() == []
+    machine.undo()
+    assert not (machine.hardway / "steps").exists()
+
+
+def test_a_program_of_another_version_that_serves_stays(machine: Machine) -> None:
+    assert machine.bash(versioned(machine, 1)).returncode == 0
+    result = machine.bash(versioned(machine, 2, check="v2"))
+    assert result.returncode == 0, result.stderr
+    assert (machine.root / "bin" / "program").readlink() == machine.root / "v2"
+    assert not (machine.hardway / "steps/unit/earlier").exists()
+
+
+def test_a_run_that_was_killed_before_the_restart_is_rolled_back_by_the_next(machine: Machine) -> None:
+    assert machine.bash(versioned(machine, 1)).returncode == 0
+    killed = versioned(machine, 2).replace("finish\n", "kill -KILL $$\n")
+    assert machine.bash(killed).returncode == -signal.SIGKILL
+    assert (machine.root / "bin" / "program").readlink() == machine.root / "v2"
+    assert machine.bash(versioned(machine, 2)).returncode == 1
+    assert (machine.root / "bin" / "program").readlink() == machine.root / "v1"
+
+
+def test_neither_version_that_serves_is_said(machine: Machine) -> None:
+    assert machine.bash(versioned(machine, 1)).returncode == 0
+    result = machine.bash(versioned(machine, 2, check="v3"))
+    assert result.returncode == 1
+    assert "but a.service does not serve with it either" in result.stderr
+
+
+def test_a_step_that_never_succeeded_has_no_version_before(machine: Machine) -> None:
+    assert machine.bash(versioned(machine, 1, succeeds=False)).returncode == 0
+    result = machine.bash(versioned(machine, 2, succeeds=False))
+    assert result.returncode == 1
+    assert "version before" not in result.stderr
+
+
 def test_a_unit_that_a_later_version_lacks_is_stopped_and_its_file_goes(machine: Machine) -> None:
     machine.done(unit("[Service]"))
     machine.done(here("other", "x"))

@@ -1,0 +1,80 @@
+"""Which versions the programs on a lab's machines run in, asked of the programs themselves."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from config.machines import Role
+from live.cluster import Cluster, LiveMachine
+from live.probe import probe
+
+UNKNOWN = "unknown"
+# Of a program that runs as a unit: the file that it was started from, which may not be the one on the path any more.
+_UNIT = '"/proc/$(systemctl show --property MainPID --value {0}.service)/exe" --version 2>&1'
+_CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+_WORKER = ("kubelet", "kube-proxy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A program on a machine.
+
+    Args:
+        machine: its name.
+        product: what it is part of.
+        program: its name.
+        version: the one that runs; UNKNOWN where the machine or the program does not say.
+        is_unit: whether another version of it restarts a unit.
+    """
+
+    machine: str
+    product: str
+    program: str
+    version: str
+    is_unit: bool = True
+
+
+def ask(cluster: Cluster) -> list[Running]:
+    """Ask all machines side by side; in the order in which an upgrade changes them."""
+    with ThreadPoolExecutor(max_workers=len(cluster.machines)) as threads:
+        found = list(threads.map(lambda machine: list(_of_machine(cluster, machine)), cluster.machines))
+    programs = [each for of_machine in found for each in of_machine]
+    order = ("etcd", *_CONTROL_PLANE, *_WORKER)
+    return sorted(programs, key=lambda each: order.index(each.program) if each.program in order else len(order))
+
+
+def _of_machine(cluster: Cluster, machine: LiveMachine) -> Iterator[Running]:
+    asked = dict(_questions(cluster, machine))
+    if not asked:
+        return
+    said = probe(cluster, machine, {program: command for (_, program, _), command in asked.items()})
+    for product, program, is_unit in asked:
+        answer = said.answer(program)
+        match = re.search(r"\d+\.\d+\.\d+[^\s,]*", answer.out) if answer.status == 0 else None
+        version = match[0] if match else UNKNOWN
+        yield Running(machine=machine.name, product=product, program=program, version=version, is_unit=is_unit)
+
+
+def _questions(cluster: Cluster, machine: LiveMachine) -> Iterator[tuple[tuple[str, str, bool], str]]:
+    """Product, program and whether it is a unit -> the command that prints its version."""
+    if machine in cluster.etcd_members:
+        yield ("etcd", "etcd", True), _UNIT.format("etcd")
+    if Role.CONTROLLER in machine.roles:
+        for program in _CONTROL_PLANE:
+            yield ("kubernetes", program, True), _UNIT.format(program)
+    if Role.WORKER in machine.roles:
+        for program in _WORKER:
+            yield ("kubernetes", program, True), _UNIT.format(program)
+        yield ("containerd", "containerd", True), _UNIT.format("containerd")
+        yield ("runc", "runc", False), "runc --version"
+        yield ("cni-plugins", "CNI plugins", False), "/opt/cni/bin/loopback </dev/null 2>&1 || true"
+
+
+def by_product(running: Sequence[Running]) -> Mapping[str, set[str]]:
+    """Product -> the versions of it that run."""
+    found: dict[str, set[str]] = {}
+    for each in running:
+        if each.version != UNKNOWN:
+            found.setdefault(each.product, set()).add(each.version)
+    return found
