@@ -337,7 +337,7 @@ def _kubeadm(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator
     if "max_unavailable" in settings.model_fields_set:
         yield Problem(
             ("lab.max_unavailable", "lab.bootstrap"),
-            "what restarts a worker's programs cannot be changed in a lab by kubeadm",
+            "workers of a lab by kubeadm do not restart in turns",
             "leave it out, or take the hard way",
         )
     for product in ("kubernetes", "etcd"):
