@@ -4,7 +4,7 @@ from lab.cluster import Cluster
 from lab.commands import resources, toolchain
 from lab.polling import eventually
 from labs.droplets.conftest import HOSTS, STACK
-from labs.machines.own_hosts import OwnHost, OwnHosts
+from labs.machines.own_hosts import OwnHost, OwnHosts, side_by_side
 from labs.machines.traces import traces
 
 # Not on the disk: what is listed below /run is not looked at.
@@ -22,14 +22,16 @@ def test_every_host_is_what_it_was(cluster: Cluster, hosts: OwnHosts, before: di
     destroy = toolchain("destroy", stack=STACK)
     assert destroy.code == 0, destroy.output
     assert resources(stack=STACK) == []
-    for host in HOSTS:
+
+    def is_as_it_was(host: OwnHost) -> None:
         # The kernel and systemd remove unused objects some time later.
         eventually(
             f"{host.name} as it was",
-            lambda host=host: not list(traces(before[host], hosts.listing(host))),  # type: ignore[misc]
+            lambda: not list(traces(before[host], hosts.listing(host))),
             seconds=60,
-            report=lambda host=host: "\n".join(traces(before[host], hosts.listing(host))),  # type: ignore[misc]
-            pause=2,
+            report=lambda: "\n".join(traces(before[host], hosts.listing(host))),
         )
+
+    side_by_side(is_as_it_was, HOSTS)
     sets = hosts.bash(HOSTS[1], f"LD_LIBRARY_PATH={_KEPT} {_KEPT}/ipset list -n")
     assert not sets.strip(), sets

@@ -18,4 +18,4 @@ def hosts(stack: str, users: Sequence[OwnHost]) -> Iterator[OwnHosts]:
 @pytest.fixture(scope="session")
 def before(hosts: OwnHosts) -> dict[OwnHost, set[str]]:
     """What was on each host before a lab changed anything there."""
-    return {host: hosts.listing(host) for host in hosts.hosts}
+    return hosts.listings()

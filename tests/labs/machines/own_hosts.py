@@ -8,12 +8,14 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import asyncssh
 
@@ -23,6 +25,7 @@ from lab.polling import eventually
 from toolchain.from_source import debian
 from toolchain.progress import Report
 
+_T = TypeVar("_T")
 PASSWORD = "correct horse battery"
 _BOOT_SECONDS = 180.0
 _STARTED = "systemctl list-jobs"
@@ -123,16 +126,12 @@ class OwnHosts:
         self.key.touch(mode=0o600)
         self.key.write_text(key.export_private_key().decode())
         self._public = key.export_public_key().decode().strip()
-        image = _image()
         # What people's own machines each have for themselves.
         _run("sysctl", "-q", "-w", "fs.inotify.max_user_instances=8192")
         segment = self._segment
         at = ["--subnet", segment.range, "--gateway", segment.address(1)]
         podman("network", "create", "--disable-dns", *at, segment.name)
-        for host in self.hosts:
-            self.make(host, image)
-        for host in self.hosts:
-            self.wait_until_booted(host)
+        self.make_all(self.hosts)
         return self
 
     def __exit__(
@@ -140,18 +139,24 @@ class OwnHosts:
     ) -> None:
         self.remove_all()
 
-    def make(self, host: OwnHost, image: str | None = None) -> None:
-        """Create a host, again if it exists, with host keys of its own."""
+    def make_all(self, hosts: Sequence[OwnHost]) -> None:
+        """Create hosts, again where they exist, with host keys of their own. They boot side by side."""
+        image = _image()
+        for host in hosts:
+            self._create(host, image)
+        side_by_side(self._boot, hosts)
+
+    def _create(self, host: OwnHost, image: str) -> None:
         self.remove(host)
         at = [f"--name={host.container}", f"--hostname={host.name}", f"--network={host.segment.name}"]
-        podman("create", *_RUN_FLAGS, *_PODMAN_FLAGS, *at, f"--ip={host.address}", image or _image())
+        podman("create", *_RUN_FLAGS, *_PODMAN_FLAGS, *at, f"--ip={host.address}", image)
+
+    def _boot(self, host: OwnHost) -> None:
+        """Start a host that was created, and wait until all is started on it."""
         podman("start", host.container)
         # systemd takes no orders before it has come so far.
         eventually(f"the systemd of {host.name}", partial(self.succeeds, host, _STARTED), seconds=_BOOT_SECONDS)
         self.bash(host, self._set_up(host))
-
-    def wait_until_booted(self, host: OwnHost) -> None:
-        """Wait until all is started on a host that was made."""
         eventually(f"{host.name} boots", partial(self.succeeds, host, _BOOTED), seconds=_BOOT_SECONDS)
 
     def _set_up(self, host: OwnHost) -> str:
@@ -184,6 +189,10 @@ class OwnHosts:
         process = podman("inspect", "-f", "{{.State.Pid}}", host.container).strip()
         return listing(Path(f"/proc/{process}/root"), lambda script: self.bash(host, script), _ASKED)
 
+    def listings(self) -> dict[OwnHost, set[str]]:
+        """The same of all hosts."""
+        return dict(zip(self.hosts, side_by_side(self.listing, self.hosts), strict=True))
+
     def remove(self, host: OwnHost) -> None:
         """Remove one of them."""
         podman("rm", "-f", "-i", "-t", "0", "-v", host.container)
@@ -200,6 +209,12 @@ class OwnHosts:
     def _segment(self) -> Segment:
         (segment,) = {host.segment for host in self.hosts}
         return segment
+
+
+def side_by_side(do: Callable[[OwnHost], _T], hosts: Sequence[OwnHost]) -> list[_T]:
+    """What a function returns for each host; the hosts are waited for at the same time."""
+    with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
+        return list(pool.map(do, hosts))
 
 
 def _image() -> str:

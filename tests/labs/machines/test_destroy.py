@@ -8,7 +8,7 @@ from lab.commands import resources, toolchain
 from lab.polling import eventually
 from lab.session import Show
 from labs.machines.conftest import HOSTS, STACK
-from labs.machines.own_hosts import OwnHost, OwnHosts
+from labs.machines.own_hosts import OwnHost, OwnHosts, side_by_side
 from labs.machines.traces import traces
 
 
@@ -24,15 +24,17 @@ def test_every_host_is_what_it_was(
     cluster: Cluster, trusted: OwnHosts, before: dict[OwnHost, set[str]], show: Show
 ) -> None:
     """What a lab, or an earlier test, leaves or removes."""
-    for host in HOSTS:
+
+    def is_as_it_was(host: OwnHost) -> None:
         # The kernel and systemd remove unused objects some time later.
         eventually(
             f"{host.name} as it was",
-            lambda host=host: not _left(host, trusted, before[host], show),  # type: ignore[misc]
+            lambda: not _left(host, trusted, before[host], show),
             seconds=60,
-            report=lambda host=host: "\n".join(_left(host, trusted, before[host], show)),  # type: ignore[misc]
-            pause=2,
+            report=lambda: "\n".join(_left(host, trusted, before[host], show)),
         )
+
+    side_by_side(is_as_it_was, HOSTS)
 
 
 def _left(host: OwnHost, hosts: OwnHosts, before: set[str], show: Show) -> list[str]:

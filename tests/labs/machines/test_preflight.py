@@ -20,11 +20,8 @@ _MACHINES, _BAR_SECONDS = 10, 5.0
 def ten(trusted: OwnHosts) -> list[OwnHost]:
     """Ten bare hosts beside those of the lab."""
     made = [OwnHost(number=20 + number, name=f"ten-{number}") for number in range(_MACHINES)]
-    for host in made:
-        trusted.make(host)
     # What boots is busy with itself.
-    for host in made:
-        trusted.wait_until_booted(host)
+    trusted.make_all(made)
     return made
 
 
