@@ -200,9 +200,8 @@ class OwnHosts:
     def remove_all(self) -> None:
         """Remove all of them, and their network."""
         network = self._segment.name
-        if _try("podman", "network", "exists", network).returncode == 0:
-            for name in podman("ps", "-aq", "--filter", f"network={network}").split():
-                podman("rm", "-f", "-t", "0", "-v", name)
+        if names := _try("podman", "ps", "-aq", "--filter", f"network={network}").stdout.split():
+            podman("rm", "-f", "-i", "-t", "0", "-v", *names)
         _try("podman", "network", "rm", "-f", network)
 
     @property
