@@ -104,7 +104,8 @@ def policy(stack: Stack, *, as_json: bool) -> int:
 
 @stacks.command()
 def destroy(stack: Stack) -> int:
-    """Remove the lab: machines, network, routes, kubeconfig. Snapshots stay."""
+    """Remove the lab: machines, network, routes, kubeconfig, saves. Snapshots stay."""
+    from live.saves import store
     from toolchain import access, kubeconfig, operations, prepare
     from toolchain.progress import Report
 
@@ -116,6 +117,8 @@ def destroy(stack: Stack) -> int:
         if status == 0:
             for problem in kubeconfig.forget(stack, merged):
                 print(problem, file=sys.stderr)
+            if gone := store.remove_all(stack):
+                print(f"Removed its saves, which no other lab can use: {', '.join(gone)}.")
             access.remove(stack)
     return status
 

@@ -16,6 +16,7 @@ from cli.lab import destroy, env, policy, preview, setup, up
 from cli.machines import free, trust
 from cli.operations import certs, cis, drift, drill, repair, replace, restore, rotate, search, snapshot, status, upgrade
 from cli.power import start, stop
+from cli.saves import rewind, save, saves
 from config.errors import UserError
 from toolchain import owner
 from toolchain.errors import needs_sudo
@@ -28,6 +29,7 @@ _SECTIONS: Mapping[str, Sequence[click.Command]] = {
     "Access": (kubectl, ssh, logs, kubeconfig),
     "Operations": (status, certs, rotate, upgrade, drift, repair, snapshot, restore, replace, drill, search, cis),
     "Stop and rewind": (stop, start),
+    "Saves": (save, saves, rewind),
     "Existing hosts": (trust, free),
     "The project": (explain, pins, bench, compare, completion),
 }

@@ -37,7 +37,12 @@ def condition_of(item: Mapping[str, Any], condition: str = NODE_READY) -> Mappin
 
 def lease_age(spec: Mapping[str, Any], now: float) -> float:
     """Seconds since a lease was renewed, by its `spec` and the time in seconds."""
-    return now - datetime.fromisoformat(spec["renewTime"]).timestamp()
+    return now - renewed(spec)
+
+
+def renewed(spec: Mapping[str, Any]) -> float:
+    """When a lease was renewed, by its `spec`: seconds since the epoch."""
+    return datetime.fromisoformat(spec["renewTime"]).timestamp()
 
 
 def is_held(spec: Mapping[str, Any], now: float) -> bool:

@@ -75,11 +75,15 @@ class Containers:
 
     Args:
         cluster: the lab.
+
+    Attributes:
+        stack: the lab's.
+        engine: the command of its container engine.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._stack = cluster.stack
+        self.stack = cluster.stack
         self._prefix = f"hardway-{cluster.stack.name}"
         self.engine = cluster.stack.engine
 
@@ -89,13 +93,13 @@ class Containers:
         Raises:
             ToolchainError: one is missing, one is not the lab's, or there are others of the lab.
         """
-        whose.check_own(self._stack)
+        whose.check_own(self.stack)
         names = {f"{self._prefix}-{machine.name}": machine.name for machine in self._cluster.machines}
-        label = f"label=hardway.lab={self._stack.name}"
+        label = f"label=hardway.lab={self.stack.name}"
         labelled = set(self._run("ps", "-a", "--filter", label, "--format", "{{.Names}}").split())
         if problems := list(_differences(names, labelled)):
             raise ToolchainError(
-                f"The containers of the lab {self._stack.name} are not those that `./hardway up` made. "
+                f"The containers of the lab {self.stack.name} are not those that `./hardway up` made. "
                 f"Nothing was changed.\n" + "\n".join(f"  - {each}" for each in problems)
             )
         described = json.loads(self._run("container", "inspect", *names))
@@ -122,7 +126,7 @@ class Containers:
         self.unpause(containers)
         workers = [(machine.pod_cidr, machine.address) for machine in self._cluster.machines if machine.pod_cidr]
         machines = [machine.name for machine in self._cluster.machines]
-        unit = self._stack.traits.load_operations().boot_unit(self._stack.name, self.engine, machines, workers)
+        unit = self.stack.traits.load_operations().boot_unit(self.stack.name, self.engine, machines, workers)
         for line in unit.splitlines():
             if not line.startswith("ExecStart="):
                 continue

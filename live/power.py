@@ -4,15 +4,19 @@ A stopped lab has a mark (toolchain/halted.py), and the host does not start it a
 disks stays. `start` does what the host does at boot, and waits until the lab is healthy.
 """
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from shlex import quote
 from subprocess import TimeoutExpired
 from time import monotonic
 
+from config import health
 from config.machines import Role
 from live import answers, cluster, nodes
 from live.cluster import Cluster
 from live.containers import Containers, check_engine
+from live.programs import LEADERS
 from live.status import endpoint
 from live.waiting import still_missing
 from toolchain import halted, operations
@@ -20,7 +24,7 @@ from toolchain.errors import ToolchainError
 from toolchain.progress import Report
 from toolchain.stack import Stack
 
-_END_SECONDS = 5
+_END_SECONDS = 3
 """How long the programs on a machine have to end. What they wrote is on its disk; etcd syncs each write by itself."""
 _HEALTHY_SECONDS = 120
 _LOOK_EVERY = 0.25
@@ -105,7 +109,7 @@ def unhealthy(lab: Cluster, *, since: datetime) -> list[str]:
     """Wait until a lab whose machines were started is healthy, and return what is not at the deadline.
 
     What the API says of Nodes and pods is from before the stop until the kubelets are heard. So this is asked in order:
-    the API, the kubelets, DNS; in the end, as after `./hardway up`, the units of all machines.
+    the API, the kubelets, DNS; beside that, as after `./hardway up`, the units of all machines.
 
     Args:
         lab: the lab.
@@ -118,19 +122,40 @@ def unhealthy(lab: Cluster, *, since: datetime) -> list[str]:
 
     if still_missing(lambda: _api(lab), left(), every=_LOOK_EVERY):
         return answers.problems(lab) or _api(lab)
+    release_leases(lab, since)
     names = [machine.name for machine in lab.nodes]
     # Its deadline is multiplied there.
     seconds = left() / lab.timeout_factor
     if unheard := nodes.wait_until_heard(lab, names, since=since, seconds=seconds, every=_LOOK_EVERY):
         return answers.problems(lab) or [f"the node {name}: {why}" for name, why in unheard.items()]
-    if silent := still_missing(lambda: dns_problem(lab), left(), every=_LOOK_EVERY):
-        return [*answers.problems(lab), silent]
-    return still_missing(lambda: answers.problems(lab), left(), every=_LOOK_EVERY)
+    with ThreadPoolExecutor(max_workers=1) as threads:
+        units = threads.submit(still_missing, lambda: answers.problems(lab), left(), every=_LOOK_EVERY)
+        silent = still_missing(lambda: dns_problem(lab), left(), every=_LOOK_EVERY)
+        return [*units.result(), *([silent] if silent else [])]
 
 
 def _api(lab: Cluster) -> list[str]:
     said = endpoint.ask_endpoint(lab)
     return [] if said == "ok" else [f"the API at {lab.endpoint} does not answer ({said})"]
+
+
+def release_leases(lab: Cluster, since: datetime) -> None:
+    """Release the leases of controller manager and scheduler whose holders have ended with their machines.
+
+    Else the new ones would wait for 15 s, and Services would have no pods until then. A lease that one of them has
+    renewed in the meantime has another version, and is not replaced.
+    """
+    try:
+        asked = ("get", "leases", *LEADERS, "--ignore-not-found", "-o", "json")
+        said = lab.kubectl("--namespace", "kube-system", *asked, seconds=10)
+        for lease in json.loads(said.stdout or "{}").get("items", []):
+            if lease["spec"].get("holderIdentity") and health.renewed(lease["spec"]) < since.timestamp():
+                # As a holder itself releases it.
+                lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
+                lab.kubectl("replace", "-f", "-", stdin=json.dumps(lease), seconds=10)
+    except (TimeoutExpired, ValueError):
+        # They expire by themselves.
+        return
 
 
 def dns_problem(lab: Cluster) -> str:

@@ -13,6 +13,8 @@ from toolchain.stack import Stack
 
 _STOPPED = "stopped"
 _REWINDING = ".rewinding"
+MARKS = (_STOPPED, _REWINDING)
+"""The names of their files."""
 
 
 @dataclass(frozen=True, kw_only=True)

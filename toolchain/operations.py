@@ -172,6 +172,25 @@ def state_in_clear(workshop: Workshop, stack: Stack) -> dict[str, Any]:
     return result
 
 
+def export_state(workshop: Workshop, stack: Stack) -> str:
+    """The state of a stack as the CLI exports it, its secrets encrypted.
+
+    Raises:
+        ToolchainError: it cannot be read.
+    """
+    return _answer(workshop, stack, "stack", "export", failure=f"The state of the stack {stack.name} cannot be read")
+
+
+def import_state(workshop: Workshop, stack: Stack, exported: str) -> None:
+    """Make the state of a stack what `export_state` has returned. The CLI takes Pulumi's lock for it.
+
+    Raises:
+        ToolchainError: it cannot be written.
+    """
+    failure = f"The state of the stack {stack.name} cannot be written"
+    _answer(workshop, stack, "stack", "import", told=exported, failure=failure)
+
+
 @contextmanager
 def alone(stack: Stack, doing: str) -> Iterator[None]:
     """Refuse to start while another run of the tool chain is at work on the stack.
@@ -266,12 +285,11 @@ def _repair_state(workshop: Workshop, stack: Stack) -> None:
 
 def _repair_scripts(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
     """Have scripts in the state that work (see `older_labs`); return the state."""
-    failure = f"The state of the stack {stack.name} cannot be"
-    deployment: dict[str, Any] = json.loads(_answer(workshop, stack, "stack", "export", failure=f"{failure} read"))
+    deployment: dict[str, Any] = json.loads(export_state(workshop, stack))
     if (better := older_labs.repaired(deployment)) is None:
         return deployment
     print("The state has scripts of an earlier version that fail today: repairing them.", flush=True)
-    _answer(workshop, stack, "stack", "import", told=json.dumps(better), failure=f"{failure} written")
+    import_state(workshop, stack, json.dumps(better))
     return better
 
 

@@ -1,8 +1,11 @@
 """`stop` and `start` with an engine that only notes what it is asked."""
 
+import json
 import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(nodes, "wait_until_heard", lambda *_, **__: {})
     monkeypatch.setattr(power, "dns_problem", lambda lab: "")
     monkeypatch.setattr(answers, "problems", lambda lab: [])
+    leases_of(monkeypatch)
     return found
 
 
@@ -49,7 +53,7 @@ def test_all_machines_are_stopped_by_id_and_started_again(
 ) -> None:
     power.stop(lab.stack)
     assert engine.statuses() == {"exited"}
-    assert sorted(engine.changes()) == sorted(f"stop -t 5 id-hardway-paper-{each.name}" for each in lab.machines)
+    assert sorted(engine.changes()) == sorted(f"stop -t 3 id-hardway-paper-{each.name}" for each in lab.machines)
     assert "`./hardway start -s paper` starts it" in capsys.readouterr().out
     power.start(lab.stack)
     assert engine.statuses() == {"running"}
@@ -152,3 +156,36 @@ def test_a_lab_whose_rewind_is_not_finished_is_neither_started_nor_changed(lab: 
     ):
         assert refusal(command).endswith("`./hardway rewind -s paper before`.")
     assert engine.asked == []
+
+
+def leases_of(monkeypatch: pytest.MonkeyPatch, *leases: dict[str, object]) -> list[dict[str, object]]:
+    """The API has these leases; what is written to it is returned."""
+    written: list[dict[str, object]] = []
+
+    def kubectl(
+        self: Cluster, *arguments: str, stdin: str | None = None, seconds: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        if stdin is not None:
+            written.append(json.loads(stdin))
+        return subprocess.CompletedProcess(arguments, 0, json.dumps({"items": leases}), "")
+
+    monkeypatch.setattr(Cluster, "kubectl", kubectl)
+    return written
+
+
+def test_only_leases_from_before_the_stop_are_released(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it Services have no pods for 15 s; with the others there would be two leaders."""
+    since = datetime(2026, 11, 29, 12, 0, 0, tzinfo=UTC)
+
+    def lease(name: str, renewed: str, holder: str) -> dict[str, object]:
+        spec = {"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": 15}
+        return {"metadata": {"name": name, "resourceVersion": "7"}, "spec": spec}
+
+    old = lease("kube-controller-manager", "2026-11-29T11:59:59.000000Z", "controller-0_a")
+    new = lease("kube-scheduler", "2026-11-29T12:00:01.000000Z", "controller-0_b")
+    free = lease("another", "2026-11-29T11:00:00.000000Z", "")
+    written = leases_of(monkeypatch, old, new, free)
+    power.release_leases(lab, since)
+    (released,) = written
+    assert released["metadata"] == {"name": "kube-controller-manager", "resourceVersion": "7"}
+    assert released["spec"]["holderIdentity"] == ""  # type: ignore[index]

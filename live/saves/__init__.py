@@ -1,0 +1,1 @@
+"""Saves of a whole lab, and the way back to them: `./hardway save`, `saves` and `rewind`."""
