@@ -16,6 +16,7 @@ from components.unfinished_updates import UnfinishedUpdates
 from components.version_guard import version_guard
 UnfinishedUpdates(Path("unfinished.json")).run_again()
 lab = SimpleNamespace(
+    name="engine-test-without-a-record",
     artifacts=SimpleNamespace(versions={{"kubernetes": {version!r}, "etcd": "3.6.14"}}),
     settings=SimpleNamespace(bootstrap="hard-way"),
 )
