@@ -5,9 +5,10 @@ import signal
 import subprocess
 from pathlib import Path
 
+import asyncssh
 import pytest
 
-from components.substrates.existing import entry
+from components.substrates.existing import entry, free
 
 STACK, MACHINE = "entry", "node-0"
 MARK = f"{STACK} SHA256:{'a' * 43} {MACHINE}"
@@ -19,7 +20,7 @@ THEIRS = "# two keys\nssh-ed25519 AAAB jane@desk\nssh-rsa AAAC jane@home, and no
 # Users that every Debian has; their homes are below the scratch directory.
 USER, OTHER = "root", "nobody"
 PROGRAMS = {
-    "getent": 'echo "$2:x:0:0::$SCRATCH/home/$2:/bin/bash"',
+    "getent": 'user=${2:-root}; echo "$user:x:0:0::$SCRATCH/home/$user:/bin/bash"',
     "visudo": ":",
     "systemctl": ":",
 }
@@ -263,3 +264,23 @@ def test_the_mark_that_a_lab_writes_is_one() -> None:
     assert entry.is_mark(MARK) and entry.is_mark(ANOTHER)
     # It could be another machine's; see MARK beside it.
     assert not any(map(entry.is_mark, set(DAMAGED) - {CUT_SHORT}))
+
+
+def test_a_host_that_is_freed_shows_the_lab_behind_a_rotated_key(host: Scratch) -> None:
+    """A lab whose state is lost after a rotation: its keys would stay, or another lab's go."""
+    key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
+    ours, others = f"{key} hardway-{STACK}:SHA256:{'a' * 43}", f"{key} hardway-{STACK}-two:SHA256:{'b' * 43}"
+    lines = [ours, f"restrict,port-forwarding {ours}", others, f"{key} hardway-{STACK}"]
+    host.keys().write_text("\n".join([*lines, ""]))
+    done = subprocess.run(
+        ["bash", "-c", f"stack={STACK}\n{free._LOOK}"],
+        env={"PATH": f"{host.root}/bin:{os.environ['PATH']}", "SCRATCH": str(host.root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    shown = [line.removeprefix("line ") for line in done.stdout.splitlines() if line.startswith("line ")]
+    assert shown == [ours, lines[1], lines[3]]
+    found = free.Traces(mark="", lines=tuple(shown), files=()).fingerprints
+    assert found[f"SHA256:{'a' * 43}"] == f"{ours}\n{lines[1]}"
+    assert len(found) == 2 and lines[3] in found.values()
