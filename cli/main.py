@@ -28,8 +28,7 @@ _SECTIONS: Mapping[str, Sequence[click.Command]] = {
     "The lab": (setup, up, preview, policy, destroy, env),
     "Access": (kubectl, ssh, logs, kubeconfig),
     "Operations": (status, certs, rotate, upgrade, drift, repair, snapshot, restore, replace, drill, search, cis),
-    "Stop and rewind": (stop, start),
-    "Saves": (save, saves, rewind),
+    "Stop and rewind": (stop, start, save, saves, rewind),
     "Existing hosts": (trust, free),
     "The project": (explain, pins, bench, compare, completion),
 }
