@@ -495,8 +495,10 @@ program_of() { sed -n 's/^ExecStart=-\?\([^ ]*\).*/\1/p' "$UNIT_DIRECTORY/$1" 2>
 # What a unit's behaviour comes from; compared with what it was started from, not with what this run wrote: a run that
 # was killed between writing and restarting is finished by the next.
 fingerprint() {
-  local path files=() links=()
-  for path in $(program_of "$1") ${watched[$1]}; do
+  local path program files=() links=()
+  # Not by program_of: `./hardway drift` runs this function alone.
+  program=$(sed -n 's/^ExecStart=-\?\([^ ]*\).*/\1/p' "$UNIT_DIRECTORY/$1" 2>/dev/null || true)
+  for path in $program ${watched[$1]}; do
     if [ -L "$path" ]; then links+=("$path"); elif [[ $path != /*bin/* ]]; then files+=("$path"); fi
   done
   {

@@ -22,7 +22,7 @@ from live.drift import run as drifts
 from live.drift.compare import Difference
 from live.drift.look import Entry, Found, UnitState
 from live.drift.recorded import File, Program, Recorded, Setting, Step, Unit
-from toolchain import operations, prepare
+from toolchain import operations, paths, prepare
 from toolchain.errors import ToolchainError
 
 SHA = "a" * 64
@@ -330,6 +330,27 @@ def test_units_are_compared_with_what_a_step_noted(tmp_path: Path) -> None:
     assert state.changed(reloads=True) == START
     assert (state.same_as_started, state.enabled) == (False, "enabled")
     assert found.units["b.service"].same_as_started is None
+
+
+def test_the_functions_of_the_library_need_no_others(tmp_path: Path) -> None:
+    """Alone, as on a machine that is looked at, they say the same as in a step."""
+    (tmp_path / "x.service").write_text(f"[Service]\nExecStart={tmp_path}/bin/x --flag\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "x").symlink_to("/opt/x-1/x")
+    library = paths.checkout() / "components" / "step.sh"
+    asked = f"UNIT_DIRECTORY={tmp_path}; declare -A watched=([x.service]='') reread=([x.service]={tmp_path}/x.service)"
+    said = [
+        subprocess.run(
+            ["bash", "-euc", f"{before}\n{asked}\nfingerprint x.service\nlast_read x.service"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        for before in (f". {library}", "\n".join(look._functions(library.read_text())))
+    ]
+    assert said[0].stdout == said[1].stdout
+    assert said[1].stderr == ""
 
 
 def test_the_functions_come_from_the_library_of_the_lab() -> None:
