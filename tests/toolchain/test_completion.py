@@ -45,7 +45,7 @@ def completed(path: str, *words: str) -> list[str]:
 
 
 def test_bash_completes_commands_options_stacks_and_machines(path: str) -> None:
-    assert completed(path, "hardway", "re") == ["repair", "replace", "restore"]
+    assert completed(path, "hardway", "re") == ["repair", "replace", "restore", "rewind"]
     assert "kubectl-line" not in completed(path, "hardway", "kube")
     assert "--json" in completed(path, "hardway", "status", "--")
     assert {"dev", "droplets"} <= set(completed(path, "hardway", "status", "-s", "d"))
