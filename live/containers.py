@@ -124,13 +124,7 @@ class Containers:
             ToolchainError: with what failed.
         """
         self.unpause(containers)
-        workers = [(machine.pod_cidr, machine.address) for machine in self._cluster.machines if machine.pod_cidr]
-        machines = [machine.name for machine in self._cluster.machines]
-        unit = self.stack.traits.load_operations().boot_unit(self.stack.name, self.engine, machines, workers)
-        for line in unit.splitlines():
-            if not line.startswith("ExecStart="):
-                continue
-            words = shlex.split(line.removeprefix("ExecStart="))
+        for words in boot_commands(self._cluster):
             if words[1:3] == [self.engine, "start"]:
                 self._each("start", containers=containers, seconds=_SECONDS)
             else:
@@ -204,6 +198,17 @@ class Containers:
             shown = shlex.join(command[:4])
             raise ToolchainError(f"`{shown}` ended with status {done.returncode}: {done.stderr.strip()}")
         return done.stdout
+
+
+def boot_commands(cluster: Cluster) -> Iterator[list[str]]:
+    """The commands of the host's unit of the lab, in their order."""
+    stack = cluster.stack
+    workers = [(machine.pod_cidr, machine.address) for machine in cluster.machines if machine.pod_cidr]
+    machines = [machine.name for machine in cluster.machines]
+    unit = stack.traits.load_operations().boot_unit(stack.name, stack.engine, machines, workers)
+    for line in unit.splitlines():
+        if line.startswith("ExecStart="):
+            yield shlex.split(line.removeprefix("ExecStart="))
 
 
 def _differences(names: Mapping[str, str], labelled: set[str]) -> Iterator[str]:

@@ -3,18 +3,16 @@
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from config import settings_file
 from config.rotations import SUBJECTS, WITH_KUBEADM, Rotation, Rotations
 from config.whole_file import write_whole
-from live import cluster, status
+from live import cluster
 from live.bring_up import bring_up
-from live.cluster import Cluster
-from live.status.api import node_problems
-from live.status.machines import machine_problems
+from live.status import check_health
 from toolchain import operations, prepare
 from toolchain import stack as stacks
 from toolchain.errors import ToolchainError
@@ -50,10 +48,10 @@ def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool) -> int:
                 return code
         else:
             targets = new_targets(stack, subjects)
-            check_health(cluster.find(stack))
+            check_health(cluster.find(stack), "Keys are rotated")
             write_whole(stack.directory / _RECORD, json.dumps(targets).encode(), mode=0o600)
         while pending := _pending(stack, targets):
-            check_health(cluster.find(stack))
+            check_health(cluster.find(stack), "Keys are rotated")
             stack = advanced(stack, pending)
             print(f"\nStage: {_said(stack, pending)}", flush=True)
             started = time.monotonic()
@@ -134,36 +132,6 @@ def new_targets(stack: Stack, subjects: Sequence[str]) -> dict[str, int]:
         raise ToolchainError(f"No rotation is under way. Name what to rotate: {', '.join(SUBJECTS)}.")
     rotations = _rotations(stack)
     return {subject: rotations[subject].count + 1 for subject in SUBJECTS if subject in subjects}
-
-
-def check_health(lab: Cluster) -> None:
-    """See that each machine, member, API server and Node works: a stage restarts them one after the other.
-
-    Raises:
-        ToolchainError: with all that does not.
-    """
-    if found := list(_unhealthy(lab, status.gather(lab))):
-        raise ToolchainError(
-            "Keys are rotated only while the whole lab works; nothing was changed.\n"
-            + "".join(f"  {each}\n" for each in found)
-            + f"Repair that (`./hardway status -s {lab.stack.name}`), then run this again."
-        )
-
-
-def _unhealthy(lab: Cluster, found: status.Status) -> Iterator[str]:
-    yield from machine_problems(found.machines)
-    reached = {machine.name for machine in found.machines if machine.reached}
-    yield from (
-        f"the etcd member on {each.machine or each.name} is not healthy"
-        for each in found.etcd
-        if not each.healthy and (each.machine is None or each.machine in reached)
-    )
-    yield from (
-        f"the API server on {each.machine} is not ready"
-        for each in found.api_servers
-        if not each.ready and each.machine in reached
-    )
-    yield from node_problems(lab, found.nodes)
 
 
 def advanced(stack: Stack, subjects: list[str], *, read: bool = True) -> Stack:

@@ -12,17 +12,16 @@ from config import settings_file, upgrade_record, version_changes
 from config.machines import Role
 from config.upgrade_record import UpgradeRecord
 from config.versions import pins
-from live import answers, cluster, running_versions, status
+from live import cluster, running_versions
 from live import snapshot as snapshots
+from live.bring_up import bring_up
 from live.cluster import Cluster
 from live.running_versions import Running
-from live.status.api import node_problems
-from live.status.machines import machine_problems
-from toolchain import access, operations, prepare, state
+from live.status import check_health
+from toolchain import operations, state
 from toolchain import stack as stacks
 from toolchain import version_changes as in_state
 from toolchain.errors import ToolchainError
-from toolchain.progress import Report
 from toolchain.recovery import recorded
 from toolchain.stack import Stack
 
@@ -81,7 +80,7 @@ def upgrade(stack: Stack, words: Sequence[str], *, preview: bool) -> int:
         show(plan(lab, running, targets))
         if preview:
             return 0
-        check_health(lab)
+        check_health(lab, "A lab is upgraded")
         taken = snapshots.take(lab, None)
         oldest = {product: min(before[product], key=version_changes.numbers) for product in targets}
         record = UpgradeRecord(before=oldest, after=targets, snapshot=str(taken))
@@ -193,28 +192,6 @@ def show(changes: Sequence[Change]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), flush=True)
 
 
-def check_health(lab: Cluster) -> None:
-    """See that the whole lab works: an upgrade restarts one part after the other.
-
-    Raises:
-        ToolchainError: with all that does not.
-    """
-    found = status.gather(lab)
-    # A certificate that is due for renewal is renewed by the `up` of the upgrade.
-    problems = [
-        *machine_problems(found.machines),
-        *(f"the etcd member on {each.machine or each.name} is not healthy" for each in found.etcd if not each.healthy),
-        *(f"the API server on {each.machine} is not ready" for each in found.api_servers if not each.ready),
-        *node_problems(lab, found.nodes),
-    ]
-    if problems:
-        raise ToolchainError(
-            "A lab is upgraded only while all of it works; nothing was changed.\n"
-            + "".join(f"  {each}\n" for each in problems)
-            + f"Repair that (`./hardway status -s {lab.stack.name}`), then run this again."
-        )
-
-
 def newer_workers(running: Sequence[Running], record: UpgradeRecord) -> list[str]:
     """The workers that return before the control plane does: no kubelet may be newer than the API server."""
     wanted = record.before.get("kubernetes")
@@ -229,9 +206,10 @@ def newer_workers(running: Sequence[Running], record: UpgradeRecord) -> list[str
 
 def _carry_out(stack: Stack, record: UpgradeRecord, workers_first: Sequence[str] = ()) -> int:
     started = time.monotonic()
-    groups: list[tuple[str, ...]] = [group for group in GROUPS if set(group) & set(record.wanted)]
     # Which groups were reached, a return need not know.
-    groups = [tuple(record.wanted)] if record.returning else groups
+    groups: list[tuple[str, ...]] = (
+        [tuple(record.wanted)] if record.returning else [group for group in GROUPS if set(group) & set(record.wanted)]
+    )
     for done, group in enumerate(groups, start=1):
         # Those that come later keep the version that they have.
         now = {product for each in groups[:done] for product in each}
@@ -240,8 +218,10 @@ def _carry_out(stack: Stack, record: UpgradeRecord, workers_first: Sequence[str]
         stack = stacks.read(stack.name)
         print(f"\n{_listed({product: settings[product] for product in group if product in settings})}", flush=True)
         try:
-            code = _up(stack, [*map(_target, workers_first)]) if workers_first and "kubernetes" in group else 0
-            code = code or _up(stack)
+            code = 0
+            if workers_first and "kubernetes" in group:
+                code = bring_up(stack, options=[*map(_target, workers_first)]).code
+            code = code or bring_up(stack).code
         except ToolchainError as error:
             raise ToolchainError(f"{error}\n\n{_unfinished(stack, record)}\n{_advice(stack)}") from None
         if code:
@@ -280,14 +260,3 @@ def _advice(stack: Stack) -> str:
 
 def _listed(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{product} {version}" for product, version in versions.items())
-
-
-def _up(stack: Stack, options: Sequence[str] = ()) -> int:
-    operations.check_settings(stack)
-    with Report() as report:
-        workshop = prepare.everything(report, stack)
-    if code := operations.up(workshop, stack, options=options):
-        return code
-    access.write(stack, operations.outputs(workshop, stack))
-    answers.check(cluster.find(stack))
-    return 0

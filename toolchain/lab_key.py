@@ -1,7 +1,5 @@
 """The SSH key of a lab, by which it is known whose the lab is, as Pulumi's state and the lab's files have it."""
 
-import base64
-import hashlib
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -50,9 +48,3 @@ def of_files(stack: Stack) -> str:
     if done.returncode != 0:
         raise ToolchainError(f"The lab's key {file} cannot be read: {done.stderr.strip()}")
     return " ".join(done.stdout.split()[:2])
-
-
-def fingerprint(key: str) -> str:
-    """The fingerprint of a public key, as the records of the Pulumi host have it."""
-    blob = base64.b64decode(key.split()[1])
-    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")

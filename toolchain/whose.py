@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from config.fingerprint import fingerprint
 from toolchain import lab_key
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
@@ -86,14 +87,14 @@ def check_before_destroy(deployment: Mapping[str, Any], stack: Stack) -> None:
 def check_own(stack: Stack) -> None:
     """Refuse to stop, start or rewind containers that the lab's own key does not open.
 
-    Needs no state: whoever has recreated the lab from another one has given its machines another key.
+    Needs no state: a lab that was recreated from another state has another key on its machines.
 
     Raises:
         ToolchainError: the lab of this name is another's.
     """
     key = lab_key.of_files(stack)
     try:
-        if (_RECORDS / stack.name).read_text().split()[:1] == [lab_key.fingerprint(key)]:
+        if (_RECORDS / stack.name).read_text().split()[:1] == [fingerprint(key)]:
             return
     except OSError:
         pass

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from live.cluster import Cluster, LiveMachine
+from live.containers import boot_commands
 from toolchain.command import ask
 from toolchain.errors import ToolchainError
 
@@ -32,13 +33,8 @@ class Engine:
 
     def boot(self) -> None:
         """What the host's unit of the lab does at boot: start every machine, set the routes to the pods."""
-        workers = [(machine.pod_cidr, machine.address) for machine in self._cluster.machines if machine.pod_cidr]
-        stack = self._cluster.stack
-        machines = [machine.name for machine in self._cluster.machines]
-        unit = stack.traits.load_operations().boot_unit(stack.name, self.name, machines, workers)
-        for line in unit.splitlines():
-            if line.startswith("ExecStart="):
-                self._run(*shlex.split(line.removeprefix("ExecStart=")))
+        for words in boot_commands(self._cluster):
+            self._run(*words)
 
     def restart(self) -> None:
         """Restart the engine, and have the lab's machines started again as at boot.

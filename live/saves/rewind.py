@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from config.fingerprint import fingerprint
 from config.whole_file import write_whole
 from live import cluster, nodes, power
 from live.containers import Container, Containers, check_engine
@@ -112,7 +113,7 @@ def _of_others(stack: Stack, save: Save, found: Sequence[Container]) -> Iterator
         )
     if save.stack != stack.name:
         yield f"it is of the lab {save.stack}"
-    if save.lab != lab_key.fingerprint(lab_key.of_files(stack)):
+    if save.lab != fingerprint(lab_key.of_files(stack)):
         yield "it is of another lab of this name, with another key: the lab was destroyed and created again since"
     if save.engine != stack.engine:
         yield f"it is of a lab on {save.engine}, and this one is on {stack.engine}"

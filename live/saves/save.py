@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from config.fingerprint import fingerprint
 from live import answers, cluster
 from live.cluster import Cluster
 from live.containers import Container, Containers, check_engine
@@ -165,7 +166,7 @@ def _write(
         name=name,
         stack=stack.name,
         time=f"{taken:%Y-%m-%dT%H:%M:%SZ}",
-        lab=lab_key.fingerprint(lab_key.of_files(stack)),
+        lab=fingerprint(lab_key.of_files(stack)),
         engine=stack.engine,
         kubernetes=stack.kubernetes,
         program=store.program(),

@@ -5,7 +5,7 @@ A field without an answer is null (or an empty list), and `problems` says why.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ from live.status.api import (
     dns_problems,
     dns_status,
     lease_status,
+    node_problems,
     node_status,
     object_problems,
     objects_seen,
@@ -50,6 +51,7 @@ from live.status.etcd import (
 )
 from live.status.machines import MachineStatus, machine_problems, machine_status
 from toolchain import access
+from toolchain.errors import ToolchainError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,43 @@ def gather(cluster: Cluster) -> Status:
     return judge(
         cluster, probes, endpoint_says=said, certificates=certificates, firewall_here=here, now=datetime.now(UTC)
     )
+
+
+def check_health(cluster: Cluster, doing: str) -> None:
+    """See that each machine, member, API server and Node works: what follows restarts them one after the other.
+
+    A certificate that is due for renewal is none of this: the next `up` renews it.
+
+    Args:
+        cluster: the lab.
+        doing: what is done only then: "Keys are rotated".
+
+    Raises:
+        ToolchainError: with all that does not work.
+    """
+    if found := list(_does_not_work(cluster, gather(cluster))):
+        raise ToolchainError(
+            f"{doing} only while the whole lab works; nothing was changed.\n"
+            + "".join(f"  {each}\n" for each in found)
+            + f"Repair that (`./hardway status -s {cluster.stack.name}`), then run this again."
+        )
+
+
+def _does_not_work(cluster: Cluster, found: Status) -> Iterator[str]:
+    yield from machine_problems(found.machines)
+    # Of a machine that does not answer that alone is said.
+    reached = {machine.name for machine in found.machines if machine.reached}
+    yield from (
+        f"the etcd member on {each.machine or each.name} is not healthy"
+        for each in found.etcd
+        if not each.healthy and (each.machine is None or each.machine in reached)
+    )
+    yield from (
+        f"the API server on {each.machine} is not ready"
+        for each in found.api_servers
+        if not each.ready and each.machine in reached
+    )
+    yield from node_problems(cluster, found.nodes)
 
 
 def _ask_what_depends(cluster: Cluster, probes: Sequence[Probe]) -> list[Probe]:

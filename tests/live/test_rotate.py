@@ -59,7 +59,7 @@ class Lab:
             raise KilledError
         return Ended(code=self.code, seconds=(0, 0, 0))
 
-    def check(self, _: object) -> None:
+    def check(self, *_: object) -> None:
         if self.problems:
             raise ToolchainError("\n".join(self.problems))
 

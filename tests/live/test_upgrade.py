@@ -12,6 +12,7 @@ from config.machines import Role
 from config.settings import readable, versions_of
 from config.upgrade_record import UpgradeRecord
 from live import cluster, running_versions, snapshot, upgrade
+from live.bring_up import Ended
 from live.cluster import Cluster, LiveMachine
 from live.running_versions import Running
 from toolchain import operations, paths, version_changes
@@ -30,6 +31,10 @@ PROGRAMS = {
 
 class KilledError(Exception):
     """What ends a run in the middle."""
+
+
+def ended(code: int) -> Ended:
+    return Ended(code=code, seconds=(0, 0, 0))
 
 
 class Lab:
@@ -77,7 +82,7 @@ class Lab:
             ),
         ]
 
-    def up(self, stack: Stack, options: tuple[str, ...] = ()) -> int:
+    def up(self, stack: Stack, options: tuple[str, ...] = ()) -> Ended:
         assert stack.versions is not None
         self.ups.append(" ".join([stack.versions["kubernetes"], *options]))
         if self.killed:
@@ -85,14 +90,14 @@ class Lab:
         self.state["kubernetes"].add(stack.versions["kubernetes"])
         for machine in PROGRAMS:
             if machine == self.fails_at:
-                return 255
+                return ended(255)
             if not options or any(machine in option for option in options):
                 self.runs[machine] = stack.versions["kubernetes"]
         if not options:
             self.state["kubernetes"] = {stack.versions["kubernetes"]}
-        return 0
+        return ended(0)
 
-    def check(self, _: object) -> None:
+    def check(self, *_: object) -> None:
         if self.problems:
             raise ToolchainError("\n".join(self.problems))
 
@@ -116,7 +121,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(upgrade, "recorded", lambda *_: {})
     monkeypatch.setattr(version_changes, "running", lambda _: {key: set(each) for key, each in made.state.items()})
     monkeypatch.setattr(upgrade, "check_health", made.check)
-    monkeypatch.setattr(upgrade, "_up", made.up)
+    monkeypatch.setattr(upgrade, "bring_up", made.up)
     monkeypatch.setattr(stacks, "read", lambda _: made.stack)
     return made
 
@@ -164,12 +169,12 @@ def test_the_settings_file_alone_says_it_too(lab: Lab) -> None:
 def test_one_group_of_products_changes_after_the_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def up(stack: Stack, options: tuple[str, ...] = ()) -> int:
+    def up(stack: Stack, options: tuple[str, ...] = ()) -> Ended:
         assert stack.versions is not None
         seen.append((stack.versions["etcd"], stack.versions["kubernetes"], stack.versions["containerd"]))
-        return 0
+        return ended(0)
 
-    monkeypatch.setattr(upgrade, "_up", up)
+    monkeypatch.setattr(upgrade, "bring_up", up)
     lab.state = {"etcd": {"3.6.13"}, "kubernetes": {OLD}, "containerd": {"2.3.3"}}
     assert run(lab, "etcd=3.6.14", NEW, "containerd=2.3.4") == 0
     assert seen == [("3.6.14", OLD, "2.3.3"), ("3.6.14", NEW, "2.3.3"), ("3.6.14", NEW, "2.3.4")]

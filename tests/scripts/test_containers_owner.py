@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from components.substrates.containers.owner import IDENTITY, REMOVES, fingerprint, of_owner, owners_interpreter
+from components.substrates.containers.owner import IDENTITY, REMOVES, of_owner, owners_interpreter
 from components.substrates.containers.substrate import delete_container
+from config.fingerprint import fingerprint
 from toolchain import paths
 from unit.mocked_engine import Run
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from components.substrates.containers.owner import IDENTITY, REMOVES, fingerprint, owners_interpreter
+from components.substrates.containers.owner import IDENTITY, REMOVES, owners_interpreter
 from components.substrates.containers.quorum import check_removal, give_up_quorum, keep_quorum
 from components.substrates.containers.substrate import delete_container
 from components.substrates.pulumi_host import AS_ROOT, script
+from config.fingerprint import fingerprint
 from config.machine_paths import LIBRARY
 from lab.shipped import lab_of
 from unit.mocked_engine import Run, run_program

@@ -6,9 +6,10 @@ from typing import Any
 import asyncssh
 import pytest
 
-from components.substrates.containers.owner import fingerprint, identity
+from components.substrates.containers.owner import identity
 from components.substrates.existing import entry, lab_keys, plan
 from config import substrates
+from config.fingerprint import fingerprint
 from config.lab import parse
 from config.problems import ConfigError
 from lab.shipped import lab_of

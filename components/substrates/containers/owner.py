@@ -10,9 +10,6 @@ containers.
 """
 
 import argparse
-import base64
-import binascii
-import hashlib
 import io
 import shutil
 import subprocess
@@ -28,6 +25,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).parents[3]))
     sys.dont_write_bytecode = True
 
+from config.fingerprint import fingerprint
 from config.ssh_comment import identity_of
 from config.whole_file import write_whole
 
@@ -136,18 +134,6 @@ def main() -> int:
     if args.take and not found:
         take(lab)
     return 1 if found else 0
-
-
-def fingerprint(key: str) -> str:
-    """The fingerprint of a public key, as ssh-keygen and the tls provider write it; empty for what is no key."""
-    words = key.split()
-    if len(words) < 2 or not words[0].startswith(("ssh-", "ecdsa-", "sk-")):
-        return ""
-    try:
-        blob = base64.b64decode(words[1], validate=True)
-    except binascii.Error:
-        return ""
-    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def identity(line: str) -> str:

@@ -26,11 +26,12 @@ from components.machine import Machine
 from components.quorum import quorum_guard
 from components.rotation_record import rotation_record
 from components.ssh_keys import SshKeys
-from components.substrates.containers.owner import IDENTITY, RECORDS, REMOVES, fingerprint, of_owner, owners_interpreter
+from components.substrates.containers.owner import IDENTITY, RECORDS, REMOVES, of_owner, owners_interpreter
 from components.substrates.containers.quorum import UNLOCKED, check_removal, give_up_quorum, keep_quorum, states
 from components.substrates.pulumi_host import AS_ROOT, host_routes, script
 from components.systemd import oneshot_unit
 from components.version_guard import version_guard
+from config.fingerprint import fingerprint
 from config.lab import Lab
 from config.machines import MachineSpec
 
