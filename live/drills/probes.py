@@ -28,6 +28,7 @@ _CONFIG_MAPS = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces"
 _ENDPOINTS = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes"
 _READ_BACK_SECONDS = 30
+_DELETED_AT_ONCE = 200
 
 
 class Probe(Background):
@@ -124,7 +125,11 @@ class ApiWriter(Probe):
             for item in found
             if item["metadata"]["name"] == f"{self._run}-{item['data']['number']}"
         }
-        self._api.send("DELETE", mine, seconds=_READ_BACK_SECONDS)
+        # The API server deletes one after the other: a long run has more than it deletes within one request's time.
+        while self._api.send("DELETE", f"{mine}&limit={_DELETED_AT_ONCE}", seconds=_READ_BACK_SECONDS)["metadata"].get(
+            "continue"
+        ):
+            pass
         return sorted(self.acknowledged - there, key=int)
 
 
