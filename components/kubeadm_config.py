@@ -14,6 +14,7 @@ import yaml
 
 from components.container_runtime import CONTAINERD_SOCKET
 from components.control_plane import AUDIT_FLAGS, AUDIT_LOGS, AUDIT_POLICY, LEASE_RETRY
+from components.etcd import SNAPSHOT_COUNT
 from components.kube_proxy import SHARED_CONNTRACK
 from components.kubelet import RESOLV_CONF, SHARED_KERNEL
 from components.machine import Machine
@@ -135,7 +136,13 @@ def cluster_configuration(
         "scheduler": {"extraArgs": _arguments({**retries, **no_profiling, **extra_flags.get("kube-scheduler", {})})},
         # The versions that the lab pins, which the mirror has the images of.
         "dns": {"imageRepository": f"{dns.registry}/{dns.repository.rpartition('/')[0]}", "imageTag": dns.tag},
-        "etcd": {"local": {"dataDir": "/var/lib/etcd", "imageTag": etcd.tag}},
+        "etcd": {
+            "local": {
+                "dataDir": "/var/lib/etcd",
+                "imageTag": etcd.tag,
+                "extraArgs": _arguments({"snapshot-count": SNAPSHOT_COUNT}),
+            }
+        },
         "encryptionAlgorithm": pki.algorithm,
         "certificateValidityPeriod": f"{pki.validity_hours}h0m0s",
         "caCertificateValidityPeriod": f"{pki.ca_validity_hours}h0m0s",

@@ -172,6 +172,7 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("data-dir", "wal-dir"), "snapshots, restores and the removal of a member know this directory"),
         "feature-gates": "the lab needs InitialCorruptCheck: a member whose data differ must not serve",
         "force-new-cluster": "it makes a cluster of one member, and forgets the others",
+        "snapshot-count": "with more, members that start again after another was replaced may have the old voters",
         **dict.fromkeys(
             (
                 "discovery",
