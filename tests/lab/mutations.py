@@ -89,6 +89,10 @@ def _mutations(machine: Recorded) -> Iterator[Mutation]:
     for path in machine.programs:
         for action, script in _PROGRAM_ACTIONS.items():
             yield _mutation(machine, action, script.format(path), "program", path, {path}, _readers(machine, path))
+        if (program := machine.programs[path]).is_packed:
+            # Beside it first: it may be running.
+            script = "cp -p {0} {0}.other && echo >>{0}.other && mv -f {0}.other {0}".format(quote(program.target))
+            yield _mutation(machine, "changed member", script, "program", path, {path}, _readers(machine, path))
     for name, unit in machine.units.items():
         yield from _unit_mutations(machine, name, unit)
     for path in machine.links:
