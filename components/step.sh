@@ -174,8 +174,12 @@ file() {
   parents "$1"
   own file "$1"
   install -m "$2" -o "$3" -g "$3" /dev/stdin "$new"
-  if [ -f "$1" ] && [ ! -L "$1" ] && cmp -s "$new" "$1" && [ "$(stat -c '%a %U' "$new")" = "$(stat -c '%a %U' "$1")" ]
-  then
+  if [ -f "$1" ] && [ ! -L "$1" ] && cmp -s "$new" "$1"; then
+    # In place: a unit's file with a new time is a changed one to systemd. The mode is last: chown clears bits of it.
+    if [ "$(stat -c '%a %u:%g' "$new")" != "$(stat -c '%a %u:%g' "$1")" ]; then
+      chown --reference="$new" "$1"
+      chmod "$2" "$1"
+    fi
     rm "$new"
   else
     case $1 in "$UNIT_DIRECTORY"/*) keep_earlier "$1" ;; esac
@@ -212,12 +216,17 @@ clock_after() {
 # user NAME HOME: a system user without a login.
 user() {
   if [ -n "${owned[user $1]+set}" ] || ! id -u "$1" >/dev/null 2>&1; then own user "$1"; fi
-  id -u "$1" >/dev/null 2>&1 || useradd --system --home-dir "$2" --no-create-home --shell /usr/sbin/nologin "$1"
+  ! id -u "$1" >/dev/null 2>&1 || return 0
+  # A user that was removed by hand: its group, and what its programs keep, may still be there.
+  local options=() id
+  ! getent group "$1" >/dev/null || options+=(--gid "$1")
+  if id=$(stat -c %u "$2" 2>/dev/null) && [ "$id" != 0 ] && ! getent passwd "$id" >/dev/null; then options+=(--uid "$id"); fi
+  useradd --system "${options[@]}" --home-dir "$2" --no-create-home --shell /usr/sbin/nologin "$1"
 }
 
 # packages NAME...: Debian packages; those that were missing go again with the step, and so does what came with them.
 packages() {
-  local name line missing=()
+  local name line missing=() absent=()
   for line in "${manifest[@]}"; do
     case $line in "dependency "*) own dependency "${line#* }" ;; esac
   done
@@ -229,6 +238,10 @@ packages() {
   export DEBIAN_FRONTEND=noninteractive
   # What a killed run has left unfinished prevents the installation of every package.
   dpkg --configure -a >/dev/null 2>&1 || true
+  # What was only not configured is installed now: no package source is needed for it.
+  for name in "${missing[@]}"; do installed "$name" || absent+=("$name"); done
+  missing=("${absent[@]}")
+  [ ${#missing[@]} -gt 0 ] || return 0
   # A broken package source of another owner prevents only packages from it.
   local outdated=
   apt_get update || outdated=$(tail -n 20 "$step/packages.log")

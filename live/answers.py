@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from live.api import ask_api
 from live.cluster import Cluster, LiveMachine
 from live.probe import probe, unit_questions
 from live.status.api import node_problems, node_status
-from live.status.endpoint import ask_api, ask_endpoint
+from live.status.endpoint import ask_endpoint
 from live.status.machines import MachineStatus, machine_problems, machine_status
 from toolchain.errors import ToolchainError
 

@@ -146,12 +146,8 @@ def unit_problems(unit: Unit, state: UnitState | None, found: Found, wrong: Coll
         problems["stale"] = "a repair was interrupted before it restarted this unit"
     if known.get("ActiveState") != "active":
         problems["stopped"] = f"does not run ({known.get('ActiveState')})"
-    # Without its file a unit is not enabled, and the file is named.
-    if (
-        unit.enabled
-        and state.enabled != "enabled"
-        and all(path in found.files or path in found.links for path in unit.own)
-    ):
+    # Without its file a unit is not enabled, nor is one whose file is a link: the file is named.
+    if unit.enabled and state.enabled != "enabled" and all(_is_in_place(path, found) for path in unit.own):
         problems["disabled"] = f"not enabled ({state.enabled or 'no unit file'})"
     if not problems and not unit.reads.intersection(wrong):
         changed = max((found.files[path].changed for path in unit.reads if path in found.files), default=0.0)
@@ -163,6 +159,10 @@ def unit_problems(unit: Unit, state: UnitState | None, found: Found, wrong: Coll
         elif state.same_as_started and changed > state.changed(reloads=bool(unit.reloads_on)) > noted:
             problems["stale"] = "its files have changed on disk since it was started"
     return problems
+
+
+def _is_in_place(path: str, found: Found) -> bool:
+    return path in found.links or (path in found.files and found.files[path].kind.startswith("regular"))
 
 
 def _host_table(recorded: Recorded, found: Found) -> Iterator[_Row]:

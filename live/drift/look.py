@@ -204,9 +204,10 @@ def parse(lines: list[str]) -> Found:
                     found.units[value] = unit
             case ["enabled", name, state] if name in found.units:
                 found.units[name].enabled = state
-            case ["started", name, same, started] if name in found.units:
+            case ["started", name, same] if name in found.units:
                 found.units[name].same_as_started = same == "yes"
-                found.units[name].started = float(started or 0)
+            case ["noted", path, time] if (name := Path(path).name.removesuffix(".read")) in found.units:
+                found.units[name].started = max(found.units[name].started, float(time))
             case ["due", name] if name in found.units:
                 found.units[name].due = True
             case ["sysctl" | "package" as kind, name, value]:

@@ -8,7 +8,7 @@ export LC_ALL=C
 UNIT_DIRECTORY=/etc/systemd/system
 HARDWAY=/var/lib/hardway
 declare -A watched=() reread=() step_of=()
-paths=() hashed=() units=() sysctls=() packages=() modules=() users=() links=() archives=() due=() routes='' hosts='' swap='' table=''
+paths=() hashed=() units=() sysctls=() packages=() modules=() users=() links=() archives=() due=() notes=() routes='' hosts='' swap='' table=''
 
 while read -r kind first rest; do
   case $kind in
@@ -55,25 +55,29 @@ exec {hashes}< <([ ${#regular[@]} = 0 ] || sha256 "${regular[@]}")
 exec {members}< <(for words in "${archives[@]}"; do read_members $words; done)
 
 [ ${#paths[@]} = 0 ] || stat -c $'path\t%n\t%F\t%a\t%U\t%G\t%.9Z\t%i:%s:%.9Z' -- "${paths[@]}" 2>/dev/null
-for path in "${links[@]}"; do
-  if [ -L "$path" ]; then printf 'link\t%s\t%s\n' "$path" "$(readlink -- "$path")"
-  elif [ -e "$path" ]; then printf 'link\t%s\t\n' "$path"; fi
-done
+# What is no link has an empty target.
+[ ${#links[@]} = 0 ] || find "${links[@]}" -maxdepth 0 -printf 'link\t%p\t%l\n' 2>/dev/null
 
 if [ ${#units[@]} -gt 0 ]; then
   systemctl show --timestamp=us+utc -p Id,LoadState,ActiveState,NeedDaemonReload \
     -p StateChangeTimestamp,ActiveEnterTimestamp,ExecMainStartTimestamp "${units[@]}" | sed 's/^/unit\t/; s/=/\t/'
-  for unit in "${units[@]}"; do
-    # Of the disk: what systemd remembers may be older than `enable --no-reload`.
-    printf 'enabled\t%s\t%s\n' "$unit" "$(systemctl is-enabled "$unit" 2>/dev/null)"
+  # Of the disk: what systemd remembers may be older than `enable --no-reload`. One line for each, but for those of which
+  # it only says on standard error that they have no file.
+  mapfile -t enabled < <(systemctl is-enabled "${units[@]}" 2>/dev/null)
+  for index in "${!units[@]}"; do
+    unit=${units[index]}
+    if [ ${#enabled[@]} = ${#units[@]} ]; then printf 'enabled\t%s\t%s\n' "$unit" "${enabled[index]}"
+    else printf 'enabled\t%s\t%s\n' "$unit" "$(systemctl is-enabled "$unit" 2>/dev/null)"; fi
     [ -n "${step_of[$unit]}" ] || continue
     started=$HARDWAY/steps/${step_of[$unit]}/started/$unit
+    notes+=("$started" "$started.read")
+    { noted=$(<"$started"); noted_read=$(<"$started.read"); } 2>/dev/null
     same=no
-    [ "$(fingerprint "$unit" 2>/dev/null)" != "$(cat "$started" 2>/dev/null)" ] ||
-      [ "$(last_read "$unit" 2>/dev/null)" != "$(cat "$started.read" 2>/dev/null)" ] || same=yes
-    printf 'started\t%s\t%s\t%s\n' "$unit" $same \
-      "$(stat -c %.9Y "$started" "$started.read" 2>/dev/null | sort -n | tail -n 1)"
+    [ "$(fingerprint "$unit" 2>/dev/null)" != "$noted" ] ||
+      [ "$(last_read "$unit" 2>/dev/null)" != "$noted_read" ] || same=yes
+    printf 'started\t%s\t%s\n' "$unit" $same
   done
+  [ ${#notes[@]} = 0 ] || stat -c $'noted\t%n\t%.9Y' -- "${notes[@]}" 2>/dev/null
 fi
 
 # A repair notes what it still has to restart.
@@ -81,7 +85,7 @@ for words in "${due[@]}"; do
   [ ! -e "$HARDWAY/steps/${words#* }/due/${words%% *}" ] || printf 'due\t%s\n' "${words%% *}"
 done
 for name in "${sysctls[@]}"; do
-  value=$(cat "/proc/sys/${name//.//}" 2>/dev/null) && printf 'sysctl\t%s\t%s\n' "$name" "$value"
+  { value=$(<"/proc/sys/${name//.//}"); } 2>/dev/null && printf 'sysctl\t%s\t%s\n' "$name" "$value"
 done
 [ ${#packages[@]} = 0 ] || dpkg-query -W -f 'package\t${Package}\t${db:Status-Status}\n' "${packages[@]}" 2>/dev/null
 for name in "${modules[@]}"; do

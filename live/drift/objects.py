@@ -6,11 +6,11 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from live.api import ask_api
 from live.cluster import Cluster
 from live.drift import nodes
 from live.drift.compare import API, Difference
 from live.drift.recorded import Recorded, Setting
-from live.status.endpoint import ask_api
 
 _SECONDS = 30
 # Of `kubectl diff`: each object is a file of this name, in two directories.

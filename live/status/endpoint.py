@@ -3,10 +3,10 @@
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from subprocess import TimeoutExpired
 from urllib.parse import urlsplit
 
 from config import health
+from live.api import ask_api
 from live.cluster import Cluster
 from live.probe import Probe
 
@@ -95,21 +95,3 @@ def ask_endpoint(cluster: Cluster) -> str:
     """What the endpoint says of itself: "ok", or why it is not ready."""
     said, why = ask_api(cluster, "--raw", health.API_READY)
     return why or said.strip()
-
-
-def ask_api(cluster: Cluster, *what: str) -> tuple[str, str]:
-    """What `kubectl get` prints through the endpoint; or nothing, and why it failed.
-
-    Args:
-        cluster: the lab.
-        what: its arguments.
-    """
-    seconds = 5
-    try:
-        request = f"--request-timeout={cluster.allowed(seconds):.0f}s"
-        done = cluster.kubectl("get", *what, request, seconds=2 * seconds)
-    except TimeoutExpired:
-        return "", f"no answer within {cluster.allowed(2 * seconds):.0f} s"
-    if done.returncode == 0:
-        return done.stdout, ""
-    return "", (done.stderr.strip().splitlines() or ["kubectl failed"])[-1]

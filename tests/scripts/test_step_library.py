@@ -157,6 +157,24 @@ def test_file_changed_by_hand_is_restored(machine: Machine, change: str) -> None
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("change", ["mode", "user", "group"])
+def test_mode_and_owner_are_restored_in_place(machine: Machine, change: str) -> None:
+    """A group that was not compared; a unit's file that systemd took as changed, since it was another file."""
+    script = here("c.txt", "hello", "0640")
+    machine.done(script)
+    path = machine.root / "c.txt"
+    before = path.stat()
+    if change == "mode":
+        path.chmod(0o4666)
+    else:
+        os.chown(path, 1 if change == "user" else -1, 1 if change == "group" else -1)
+    machine.done(script)
+    after = path.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def test_an_undo_leaves_nothing_behind_however_often_the_step_ran(machine: Machine) -> None:
     before = machine.picture()
     script = here("a/b/c/d.txt", "x") + "\n" + here("a/e.txt", "y")
@@ -887,6 +905,34 @@ def test_a_package_is_missing_only_where_dpkg_says_so(machine: Machine, says: st
     assert done.stdout.strip() == answer
     assert (done.returncode == 0) == bool(answer)
     assert answer or "does not tell whether curl is installed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("group", "owner", "options"),
+    [(2, 0, ""), (0, 0, "--gid etcd "), (0, 998, "--gid etcd --uid 998 ")],
+    ids=["new", "its group is left", "its group and its data are left"],
+)
+def test_a_user_that_was_removed_gets_its_files_again(machine: Machine, group: int, owner: int, options: str) -> None:
+    """useradd failed since the group was there, or chose another number than the data's owner has."""
+    program(machine, "id", "exit 1")
+    program(machine, "stat", f"echo {owner}")
+    program(machine, "getent", f"[ $1 = group ] && exit {group}; exit 2")
+    program(machine, "useradd", 'echo "useradd $*"')
+    said = machine.step('user etcd "$R"')
+    assert said.stdout.strip() == (
+        f"useradd --system {options}--home-dir {machine.root} --no-create-home --shell /usr/sbin/nologin etcd"
+    )
+
+
+def test_a_package_that_was_only_not_configured_needs_no_source(machine: Machine) -> None:
+    """A machine without a package source, on which dpkg was killed."""
+    program(
+        machine, "dpkg-query", 'if [ -e "$R/done" ]; then echo install ok installed; else echo install ok unpacked; fi'
+    )
+    program(machine, "dpkg", ': >"$R/done"')
+    program(machine, "apt-get", 'echo "$*" >>"$R/apt"; exit 1')
+    machine.done("packages curl")
+    assert not (machine.root / "apt").exists()
 
 
 @pytest.mark.parametrize(
