@@ -31,6 +31,7 @@ class Work:
         step: which.
         differences: what it puts back.
         before: shell lines before the step's first one; `$step` is the step's directory on the machine.
+        repaired_later: units of the machine that a later step repairs: this one does not wait for them.
         restarts, reloads: units.
         restarts_itself: units that no step starts, but the program that made them.
     """
@@ -38,6 +39,7 @@ class Work:
     step: Step
     differences: list[Difference] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
+    repaired_later: list[str] = field(default_factory=list)
     restarts: list[str] = field(default_factory=list)
     reloads: list[str] = field(default_factory=list)
     restarts_itself: list[str] = field(default_factory=list)
@@ -45,7 +47,8 @@ class Work:
     @property
     def script(self) -> str:
         """The step's script with these lines in it."""
-        notes = [f'rm -f "$step/started/{unit}"' for unit in self.restarts]
+        notes = [f"repaired_later={quote(' '.join(self.repaired_later))}"] if self.repaired_later else []
+        notes += [f'rm -f "$step/started/{unit}"' for unit in self.restarts]
         notes += [f'rm -f "$step/started/{unit}.read"' for unit in self.reloads]
         # Nothing else tells the next run of a restart that this one did not reach.
         notes += [f'install -d "$step/due"; touch "$step/due/{unit}"' for unit in self.restarts_itself]
@@ -80,7 +83,12 @@ def plan(
             units = restarts if how == "restart" else other.reloads
             if name not in units:
                 units.append(name)
-    return [works[step.urn] for step in steps if step.urn in works], left
+    ordered = [works[step.urn] for step in steps if step.urn in works]
+    for number, work in enumerate(ordered):
+        later = {each.step.urn for each in ordered[number + 1 :]}
+        there = recorded[work.step.machine].units
+        work.repaired_later = [name for name, unit in there.items() if unit.step in later]
+    return ordered, left
 
 
 def _before(machine: Recorded, difference: Difference) -> Iterator[str]:
@@ -165,8 +173,23 @@ class Outcome:
 
 
 def run(cluster: Cluster, works: Sequence[Work]) -> Outcome:
-    """Run the steps, and say what each did; a machine that is not reached any more gets no further step."""
+    """Run the steps, and say what each did; a machine that is not reached any more gets no further step.
+
+    A step may wait for what a later one repairs, as a restart of etcd for the members on other machines. So the steps
+    that failed are run once more if a later one has succeeded.
+    """
     outcome = Outcome()
+    again = _run_each(cluster, works, outcome)
+    if again:
+        outcome.failed.clear()
+        _run_each(cluster, again, outcome)
+    return outcome
+
+
+def _run_each(cluster: Cluster, works: Sequence[Work], outcome: Outcome) -> list[Work]:
+    """The steps that failed, if a later one has succeeded."""
+    failed: list[Work] = []
+    again: list[Work] = []
     for work in works:
         step = work.step
         what = [f"{each.kind} {each.name}" for each in work.differences]
@@ -176,14 +199,16 @@ def run(cluster: Cluster, works: Sequence[Work]) -> Outcome:
                 what += [f"restarted {unit}" for unit in (*work.restarts, *work.restarts_itself)]
                 what += [f"reloaded {unit}" for unit in work.reloads]
                 print(f"{step.machine}: {'; '.join(what)}", flush=True)
+                again = list(failed)
                 continue
             if status != _NOT_REACHED:
                 outcome.failed.append(f"step {step.name} on {step.machine} failed: {said or f'exit status {status}'}")
+                failed.append(work)
                 continue
             outcome.lost[step.machine] = (said.splitlines() or ["ssh ended with status 255"])[-1].rstrip(".")
         what = what or [f"restart of {unit}" for unit in (*work.restarts, *work.restarts_itself, *work.reloads)]
         outcome.left.setdefault(step.machine, []).extend(what)
-    return outcome
+    return again
 
 
 def _run_step(cluster: Cluster, work: Work) -> tuple[int, str]:

@@ -670,6 +670,41 @@ def test_steps_run_in_the_order_of_the_state_and_a_container_is_left() -> None:
     assert [each.name for each in left] == ["c"]
 
 
+def test_a_step_does_not_wait_for_what_a_later_one_repairs() -> None:
+    """A restart of etcd that waits in vain for an API server without its key, which comes after it."""
+    wrong = [
+        Difference(machine="worker-0", kind="sysctl", name="a", problems={}, step="s0"),
+        Difference(machine="worker-0", kind="file", name="/etc/x/key", problems={"missing": "missing"}, step="s1"),
+    ]
+    first, last = repair.plan(STEPS, {"worker-0": machine()}, wrong)[0]
+    assert set(first.repaired_later) >= {"x.service"} and last.repaired_later == []
+    assert f"begin host\nrepaired_later='{' '.join(first.repaired_later)}'\n" in first.script
+    assert "repaired_later" not in last.script
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+def test_a_step_that_fails_runs_once_more_after_a_later_one_has_succeeded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recovers: bool
+) -> None:
+    """A member of etcd that waits for another one, whose files are repaired after it."""
+    wrong = [
+        Difference(machine="worker-0", kind="sysctl", name="a", problems={}, step="s0"),
+        Difference(machine="worker-0", kind="host table", name="/etc/hosts", problems={}, step="s2"),
+    ]
+    works, _ = repair.plan(STEPS, {"worker-0": machine()}, wrong)
+    ran: list[str] = []
+
+    def ssh(_: Cluster, machine: Any, script: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        ran.append(script.split()[4])
+        failed = ran[-1] == "host" and not (recovers and "neighbours" in ran)
+        return subprocess.CompletedProcess([], int(failed), "", "the reason\n")
+
+    monkeypatch.setattr(Cluster, "ssh", ssh)
+    said = repair.run(cluster(tmp_path), works).lines()
+    assert ran == ["host", "neighbours", "host"]
+    assert said == ([] if recovers else ["step host on worker-0 failed: the reason"])
+
+
 def test_a_missing_node_restarts_the_kubelet_that_registers_it() -> None:
     node = Difference(machine="API", kind="node", name="worker-0", problems={"missing": "missing"}, step="s2")
     works, _ = repair.plan(STEPS, {"worker-0": machine()}, [node])

@@ -549,10 +549,16 @@ NOTES = 'systemctl() { echo "$*" >>"$NOTED"; }\ncurl() { :; }'
             "take_turn etcd.service\nexit 1",
             ["stop kube-apiserver.service", "start --no-block kube-apiserver.service"],
         ),
+        (
+            3,
+            "repaired_later='nginx.service kube-apiserver.service'\ncurl() { return 7; }\n"
+            "take_turn etcd.service\nsystemctl restart etcd.service\ngive_turn",
+            ["stop kube-apiserver.service", "restart etcd.service", "start --no-block kube-apiserver.service"],
+        ),
         (3, "take_turn kube-apiserver.service\ngive_turn", []),
         (1, "take_turn etcd.service\ngive_turn", []),
     ],
-    ids=["etcd restarts", "the script fails", "another unit restarts", "a single member"],
+    ids=["etcd restarts", "the script fails", "a later step repairs it", "another unit restarts", "a single member"],
 )
 def test_the_api_server_is_stopped_while_its_member_restarts(
     machine: EtcdMachine, members: int, script: str, expected: list[str]
