@@ -49,7 +49,7 @@ def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
     operations = [each for each in state.get("pending_operations") or [] if each.get("type") == "creating"]
     pending = list(_named(each["resource"] for each in operations))
     known = list(_named(resources))
-    fingerprint = lab_key.output_of(resources, "publicKeyFingerprintSha256")
+    fingerprint = lab_key.output_of(resources, lab_key.FINGERPRINT)
     # Before the first of Google's resources there is nothing that a run could have left.
     if not fingerprint or not (known or pending):
         return []

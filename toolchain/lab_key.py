@@ -1,4 +1,8 @@
-"""The SSH key of a lab, by which it is known whose the lab is, as Pulumi's state and the lab's files have it."""
+"""The SSH key of a lab, by which it is known whose the lab is, as Pulumi's state and the lab's files have it.
+
+The state has the lab's first key, which stays its identity; the files have the key that opens the machines now. They
+differ after a rotation of the key (components/ssh_keys.py).
+"""
 
 import subprocess
 import sys
@@ -12,6 +16,8 @@ from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
 _KEY = "::machines-ssh"
+FINGERPRINT = "publicKeyFingerprintSha256"
+"""The output that is a lab's identity, also after a rotation of its key."""
 
 
 def owner_program(substrate: str) -> Path:
@@ -29,7 +35,7 @@ def output_of(resources: Iterable[Mapping[str, Any]], output: str) -> str:
 
     Args:
         resources: of the state, as `pulumi stack export` has them.
-        output: publicKeyOpenssh or publicKeyFingerprintSha256.
+        output: publicKeyOpenssh or `FINGERPRINT`.
     """
     for resource in resources:
         if str(resource["urn"]).endswith(_KEY):
@@ -38,7 +44,7 @@ def output_of(resources: Iterable[Mapping[str, Any]], output: str) -> str:
 
 
 def of_files(stack: Stack) -> str:
-    """The lab's public key, of the private one beside its kubeconfig: any backend has made that.
+    """The public key that opens the machines now, of the private one beside the kubeconfig: any backend has made that.
 
     Raises:
         ToolchainError: it cannot be read.

@@ -78,7 +78,7 @@ def remove(deployment: Mapping[str, Any], stack: Stack) -> list[str]:
 
 def _check_owner(uri: str, resources: Sequence[Mapping[str, Any]], stack: Stack) -> None:
     """Refuse what is another lab's by its record; mark a lab that was made before there were records."""
-    key = lab_key.output_of(resources, "publicKeyFingerprintSha256")
+    key = lab_key.output_of(resources, lab_key.FINGERPRINT)
     if not key:
         return
     whose = ("--uri", uri, "--lab", stack.name, "--key", key)

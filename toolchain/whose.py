@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from config.fingerprint import fingerprint
-from toolchain import lab_key
+from toolchain import lab_key, state
 from toolchain.errors import ToolchainError
+from toolchain.recovery import recorded
 from toolchain.stack import Stack
 
 # As that program writes them: the identity first.
@@ -50,7 +51,7 @@ def check_before_up(deployment: Mapping[str, Any], stack: Stack) -> None:
     # With nothing made yet the preflight has it in its report.
     if not stack.traits.on_engine or not _has(deployment, _NETWORK) or _is_recorded(deployment, stack):
         return
-    if anothers := _anothers(stack, _key(deployment), take=True):
+    if anothers := _anothers(stack, _key(deployment), "--take"):
         raise ToolchainError(f"{anothers}\nNothing was changed.")
 
 
@@ -70,7 +71,7 @@ def check_before_destroy(deployment: Mapping[str, Any], stack: Stack) -> None:
         return
     # A record that was lost is written again: the scripts remove what it says is theirs.
     is_marked = _has(deployment, _NETWORK) and _spares_others(deployment)
-    anothers = _anothers(stack, _key(deployment), take=is_marked)
+    anothers = _anothers(stack, _key(deployment), *(["--take"] if is_marked else []))
     if not anothers:
         return
     if not _key(deployment):
@@ -87,19 +88,27 @@ def check_before_destroy(deployment: Mapping[str, Any], stack: Stack) -> None:
 def check_own(stack: Stack) -> None:
     """Refuse to stop, start or rewind containers that the lab's own key does not open.
 
-    Needs no state: a lab that was recreated from another state has another key on its machines.
+    Needs no state: a lab that was recreated from another state has another key on its machines. After a rotation the
+    record still has the first key; a state in files says which that is, and else the containers are asked for the key
+    that opens them.
 
     Raises:
         ToolchainError: the lab of this name is another's.
     """
     key = lab_key.of_files(stack)
     try:
-        if (_RECORDS / stack.name).read_text().split()[:1] == [fingerprint(key)]:
-            return
+        owner = (_RECORDS / stack.name).read_text().split()[:1]
     except OSError:
-        pass
-    if anothers := _anothers(stack, key, take=False):
+        owner = []
+    if owner == [fingerprint(key)] or (owner and owner == [_identity_in_files(stack)]):
+        return
+    if anothers := _anothers(stack, key, "--in-use"):
         raise ToolchainError(f"{anothers}\nNothing was changed.")
+
+
+def _identity_in_files(stack: Stack) -> str:
+    """The fingerprint of the lab's first key in a state that is in files; empty where there is none."""
+    return lab_key.output_of(recorded(state.directory(), stack).get("resources") or [], lab_key.FINGERPRINT)
 
 
 def _check_machines_of(stack: Stack) -> None:
@@ -116,16 +125,16 @@ def _not_in_the_state(stack: Stack, anothers: str) -> str:
 
 def _is_recorded(deployment: Mapping[str, Any], stack: Stack) -> bool:
     """Whether the record of the Pulumi host says that the lab is that of the state: then no container need be asked."""
-    identity = lab_key.output_of(_resources(deployment), "publicKeyFingerprintSha256")
+    identity = lab_key.output_of(_resources(deployment), lab_key.FINGERPRINT)
     try:
         return bool(identity) and (_RECORDS / stack.name).read_text().split()[:1] == [identity]
     except (OSError, ValueError):
         return False
 
 
-def _anothers(stack: Stack, key: str, *, take: bool) -> str:
+def _anothers(stack: Stack, key: str, *more: str) -> str:
     """What on the Pulumi host has the lab's name and is not the lab's, in words; nothing where all of it is."""
-    words = ("--begun", "--lab", stack.name, "--engine", stack.engine, "--key", key, *(["--take"] if take else []))
+    words = ("--begun", "--lab", stack.name, "--engine", stack.engine, "--key", key, *more)
     done = lab_key.ask_owner("containers", *words)
     if done.returncode == 0:
         return ""

@@ -14,15 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from config.fingerprint import fingerprint
 from config.whole_file import write_whole
 from live import cluster, nodes, power
 from live.containers import Container, Containers, check_engine
 from live.saves import store, trees
-from live.saves.save import RESERVE, ROOT, disk_problems, lab_files, secrets_of
+from live.saves.save import RESERVE, ROOT, disk_problems, identity_of, lab_files, secrets_of
 from live.saves.store import Save, Tree
 from live.waiting import still_missing
-from toolchain import halted, lab_key, operations, prepare
+from toolchain import halted, operations, prepare
 from toolchain import stack as stacks
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
@@ -100,7 +99,7 @@ def find_problems(workshop: Workshop, stack: Stack, save: Save, found: Sequence[
         exported = threads.submit(operations.export_state, workshop, stack)
         problems = [*_of_others(stack, save, found), *store.problems(stack, save.name)]
         state = json.loads(exported.result())
-    return [*problems, *_of_secrets(save, state), *(() if problems else _room(stack, save, found))]
+    return [*problems, *_of_state(save, state), *(() if problems else _room(stack, save, found))]
 
 
 def _of_others(stack: Stack, save: Save, found: Sequence[Container]) -> Iterator[str]:
@@ -113,8 +112,6 @@ def _of_others(stack: Stack, save: Save, found: Sequence[Container]) -> Iterator
         )
     if save.stack != stack.name:
         yield f"it is of the lab {save.stack}"
-    if save.lab != fingerprint(lab_key.of_files(stack)):
-        yield "it is of another lab of this name, with another key: the lab was destroyed and created again since"
     if save.engine != stack.engine:
         yield f"it is of a lab on {save.engine}, and this one is on {stack.engine}"
     yield from disk_problems(found)
@@ -133,7 +130,9 @@ def _of_others(stack: Stack, save: Save, found: Sequence[Container]) -> Iterator
     yield from (f"{name} was removed after the save, with its disk" for name in before if name not in names)
 
 
-def _of_secrets(save: Save, exported: Mapping[str, Any]) -> Iterator[str]:
+def _of_state(save: Save, exported: Mapping[str, Any]) -> Iterator[str]:
+    if save.lab != identity_of(exported):
+        yield "it is of another lab of this name, with another key: the lab was destroyed and created again since"
     if dict(save.secrets) != dict(secrets_of(exported)):
         yield "the state in it is encrypted with another passphrase or secrets provider than the lab's state now"
 

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from config.fingerprint import fingerprint
 from live import answers, cluster
 from live.cluster import Cluster
 from live.containers import Container, Containers, check_engine
@@ -57,9 +56,11 @@ def save(stack: Stack, name: str) -> Save:
     with operations.without_pulumi(stack, _COMMAND), Report() as report:
         containers = Containers(lab)
         with report.part("checks"):
-            # What a killed save has left.
-            containers.unpause(containers.find())
             found = containers.find()
+            # What a killed save has left.
+            if any(each.status == "paused" for each in found):
+                containers.unpause(found)
+                found = containers.find()
             workshop = prepare.for_preview(report, stack)
             state = operations.export_state(workshop, stack)
             draft = store.new_draft(stack)
@@ -166,7 +167,7 @@ def _write(
         name=name,
         stack=stack.name,
         time=f"{taken:%Y-%m-%dT%H:%M:%SZ}",
-        lab=fingerprint(lab_key.of_files(stack)),
+        lab=identity_of(json.loads(state)),
         engine=stack.engine,
         kubernetes=stack.kubernetes,
         program=store.program(),
@@ -198,6 +199,11 @@ def lab_files(stack: Stack) -> list[Path]:
         for file in sorted(stack.directory.iterdir())
         if file.is_file() and not file.name.startswith(".") and file.name not in (*halted.MARKS, "kubectl")
     ]
+
+
+def identity_of(exported: Mapping[str, Any]) -> str:
+    """Which lab a state is of: a rotation of its keys changes that as little as the save of another time."""
+    return lab_key.output_of(exported["deployment"].get("resources") or [], lab_key.FINGERPRINT)
 
 
 def secrets_of(exported: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -23,11 +23,13 @@ from live.cluster import Cluster
 from live.containers import Containers
 from live.saves import listing, rewind, save, store, trees
 from live.status import endpoint
-from toolchain import command, halted, lab_key, operations, paths, prepare
+from toolchain import command, halted, operations, paths, prepare
 from toolchain import stack as stacks
 from toolchain.errors import ToolchainError
 
 SECRET = "the lab's own key"
+KEY = {"urn": "urn::machines-ssh", "outputs": {"publicKeyFingerprintSha256": "SHA256:first"}}
+BEFORE = {"urn": "before"}
 SALT = {"type": "passphrase", "state": {"salt": "v1:abc"}}
 
 
@@ -42,7 +44,10 @@ class Lab:
         self.cluster = found
         self.stack = found.stack
         self.engine = engine
-        self.state: dict[str, Any] = {"version": 3, "deployment": {"secrets_providers": SALT, "resources": ["before"]}}
+        self.state: dict[str, Any] = {
+            "version": 3,
+            "deployment": {"secrets_providers": SALT, "resources": [KEY, BEFORE]},
+        }
         self.killed_at = ""
         for machine in found.machines:
             (engine.upper(machine.name) / "disk").write_text("before")
@@ -61,7 +66,7 @@ class Lab:
             (self.engine.upper(machine.name) / "disk").write_text("after")
             (self.engine.upper(machine.name) / "new").write_text("after")
             (self.engine.volume(machine.name) / "image").unlink()
-        self.state["deployment"] = {"secrets_providers": SALT, "resources": ["after"]}
+        self.state["deployment"] = {"secrets_providers": SALT, "resources": [KEY, {"urn": "after"}]}
         self.stack.settings_file.write_text("config: after\n")
         (self.stack.directory / "kubeconfig").write_text("after")
         (self.stack.directory / "unfinished.json").write_text("{}")
@@ -111,7 +116,6 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(prepare, "for_preview", lambda *_: None)
     monkeypatch.setattr(operations, "export_state", made.export)
     monkeypatch.setattr(operations, "import_state", made.import_)
-    monkeypatch.setattr(lab_key, "of_files", lambda stack: f"ssh-ed25519 {'QUJD'}")
     monkeypatch.setattr(endpoint, "ask_endpoint", lambda lab: "ok")
     monkeypatch.setattr(nodes, "wait_until_heard", lambda *_, **__: {})
     monkeypatch.setattr(power, "dns_problem", lambda lab: "")
@@ -274,9 +278,19 @@ def test_a_rewind_is_refused_before_anything_is_changed(lab: Lab, change: Callab
     assert halted.rewinding(lab.stack) is None
 
 
-def test_another_lab_of_the_same_name_is_refused(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lab_is_rewound_to_before_a_rotation_of_its_key(lab: Lab) -> None:
+    """A lab that is another's for itself, once another key opens it."""
     lab.save()
-    monkeypatch.setattr(lab_key, "of_files", lambda stack: "ssh-ed25519 REVG")
+    before = lab.told()
+    (lab.stack.directory / "ssh_key").write_text("a later key")
+    lab.rewind()
+    assert lab.told() == before
+
+
+def test_another_lab_of_the_same_name_is_refused(lab: Lab) -> None:
+    lab.save()
+    other = KEY | {"outputs": {"publicKeyFingerprintSha256": "SHA256:other"}}
+    lab.state["deployment"] = {"secrets_providers": SALT, "resources": [other]}
     assert "it is of another lab of this name, with another key" in refusal(lab.rewind)
 
 

@@ -120,6 +120,10 @@ def test_a_rotated_key_is_that_of_the_lab_whose_first_key_is_behind_it(host: Hos
     host.has_lab(f"{THEIRS} hardway-dev:{fingerprint(MINE)}")
     assert host.ask(MINE, "--begun") == ""
     assert fingerprint(MINE) in host.ask(THEIRS, "--begun")
+    # Who has the key that opens the machines now may stop and start them.
+    assert host.ask(THEIRS, "--begun", "--in-use") == ""
+    third = f"ssh-ed25519 {b64encode(b'a third key').decode()}"
+    assert fingerprint(MINE) in host.ask(third, "--begun", "--in-use")
 
 
 def test_a_free_name_is_taken(host: Host) -> None:

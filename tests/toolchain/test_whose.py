@@ -77,6 +77,27 @@ def test_the_record_is_enough(host: Path) -> None:
         check(state(OLD), STACK)
 
 
+@pytest.mark.parametrize("backend", ["files", "another", "of another lab"])
+def test_a_lab_whose_key_was_rotated_is_its_own(host: Path, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    """`stop`, `start`, `save` and `rewind` that refuse a lab as another's, because its record has its first key."""
+    later = f"ssh-ed25519 {b64encode(b'a later key').decode()}"
+    (host / "records").mkdir()
+    (host / "records" / "dev").write_text(f"{IDENTITY} podman /here\n")
+    monkeypatch.setattr(lab_key, "of_files", lambda _: later)
+    known = state(NEW) if backend == "files" else {"deployment": {}}
+    monkeypatch.setattr(whose, "recorded", lambda *_: known["deployment"])
+    opens = "ssh-ed25519 QUJD" if backend == "of another lab" else later
+    keys = host / "authorized_keys"
+    keys.write_text(f"{opens} hardway-dev:{IDENTITY}\n")
+    podman = host / "bin" / "podman"
+    podman.write_text(podman.read_text().replace("inspect)", f"cp) tar -c -C {host} authorized_keys ;; inspect)"))
+    if backend == "of another lab":
+        with pytest.raises(ToolchainError, match=r"(?s)hardway-dev is another lab.*Nothing was changed"):
+            whose.check_own(STACK)
+    else:
+        whose.check_own(STACK)
+
+
 def test_a_record_that_was_lost_is_written_again(host: Path) -> None:
     (host / "bin" / "podman").write_text("#!/bin/sh\n[ $1 = network ] && echo hardway-dev || true\n")
     whose.check_before_up(state(NEW), STACK)

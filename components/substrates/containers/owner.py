@@ -56,6 +56,7 @@ class Lab:
         key: its public SSH key, as OpenSSH writes it; empty where the state has none.
         containers: the names that its machines have, or will have.
         begun: whether the state says that its preflight has passed before.
+        in_use: whether the key is the one that opens the machines now, which after a rotation is not the first.
         records: the directory of the records.
     """
 
@@ -64,6 +65,7 @@ class Lab:
     key: str
     containers: tuple[str, ...] = ()
     begun: bool = False
+    in_use: bool = False
     records: Path = Path(RECORDS)
 
     @property
@@ -122,9 +124,12 @@ def main() -> int:
     parser.add_argument("--key", default="")
     parser.add_argument("--take", action="store_true", help="record that the name is this lab's, where it is")
     parser.add_argument("--begun", action="store_true")
+    parser.add_argument("--in-use", action="store_true", help="the key is that which opens the machines now")
     parser.add_argument("--records", type=Path, default=Path(RECORDS))
     args = parser.parse_args()
-    lab = Lab(name=args.lab, engine=args.engine, key=args.key, begun=args.begun, records=args.records)
+    lab = Lab(
+        name=args.lab, engine=args.engine, key=args.key, begun=args.begun, in_use=args.in_use, records=args.records
+    )
     try:
         found = list(problems(lab))
     except UnknownError as error:
@@ -160,7 +165,7 @@ def problems(lab: Lab) -> Iterator[str]:
             yield _refusal(lab, theirs, record.identity, record)
             return
     found = _found(lab, lab.engine)
-    keys = {name: _keys_of(lab.engine, name) for name in found.containers}
+    keys = {name: _keys_of(lab.engine, name, in_use=lab.in_use) for name in found.containers}
     others = sorted({identities[0] for identities in keys.values() if identities and mine not in identities})
     if others:
         yield _refusal(lab, found, " and ".join(others), record)
@@ -249,8 +254,14 @@ def _found(lab: Lab, engine: str) -> Found:
     return Found(engine, tuple(sorted({*labelled.split(), *named})), network=lab.prefix in networks)
 
 
-def _keys_of(engine: str, container: str) -> list[str]:
-    """The identities of the keys that open a container, which need not run; none where it has no such file."""
+def _keys_of(engine: str, container: str, *, in_use: bool = False) -> list[str]:
+    """The identities of the keys that open a container, which need not run; none where it has no such file.
+
+    Args:
+        engine: which.
+        container: its name.
+        in_use: also the fingerprints of the keys themselves.
+    """
     copied = subprocess.run([engine, "cp", f"{container}:{_KEYS}", "-"], capture_output=True, check=False, timeout=60)
     if copied.returncode != 0:
         return []
@@ -260,7 +271,8 @@ def _keys_of(engine: str, container: str) -> list[str]:
             text = "".join(file.read().decode(errors="replace") for file in files if file)
     except tarfile.TarError:
         return []
-    return [found for line in text.splitlines() if (found := identity(line))]
+    lines = text.splitlines()
+    return [found for found in (*map(identity, lines), *(map(fingerprint, lines) if in_use else ())) if found]
 
 
 def _status(engine: str, container: str) -> str:

@@ -145,7 +145,8 @@ def test_every_key_is_rotated_and_the_old_ones_are_refused(cluster: Cluster, tmp
         "key-1.1"
     }
     assert len({row["issuer_key"] for row in certs()[1] if row["subject"].endswith("CN=kubernetes-ca")}) == 1
-    for command in ("drift", "status"):
+    # The record of the Pulumi host has the lab's first key, which opens no machine now.
+    for command in ("stop", "start", "drift", "status"):
         said = toolchain(command)
         assert said.code == 0, said.output
     up = toolchain("up")
