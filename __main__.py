@@ -10,7 +10,7 @@ from components.ssh import ssh_config
 from components.substrate import create_substrate
 from components.unfinished_updates import UnfinishedUpdates
 from config import lab as config
-from config.problems import ConfigError
+from config.errors import UserError
 
 
 def build(lab: config.Lab) -> None:
@@ -47,6 +47,6 @@ def build(lab: config.Lab) -> None:
 language_host.end_quietly_when_cancelled()
 try:
     build(config.load())
-except ConfigError as error:
+except UserError as error:
     # The report as it is, without a traceback: the program is fine.
     raise pulumi.RunError(str(error)) from None

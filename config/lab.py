@@ -23,6 +23,7 @@ from config import (
     machine_database,
     machine_images,
     paths,
+    rewind_mark,
     rotations,
     trust,
 )
@@ -116,7 +117,9 @@ def load() -> Lab:
 
     Raises:
         ConfigError: with all that is wrong.
+        UserError: a rewind of the lab is not finished.
     """
+    rewind_mark.check(pulumi.get_stack())
     document = _value("lab", {})
     known = [
         Problem((key,), "unknown key", f"the lab's keys stand below {PROJECT}:lab")

@@ -4,30 +4,18 @@ Commands that need a running lab then say what to run, instead of waiting for ma
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 
+from config import rewind_mark
+from config.rewind_mark import Rewinding
 from config.whole_file import write_whole
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
 _STOPPED = "stopped"
-_REWINDING = ".rewinding"
-MARKS = (_STOPPED, _REWINDING)
+MARKS = (_STOPPED, rewind_mark.NAME)
 """The names of their files."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rewinding:
-    """A rewind that has begun to change the lab.
-
-    Args:
-        save: the name of the save.
-        since: when it began.
-    """
-
-    save: str
-    since: str
 
 
 def stopped_since(stack: Stack) -> str:
@@ -51,25 +39,18 @@ def mark_started(stack: Stack) -> None:
 
 def rewinding(stack: Stack) -> Rewinding | None:
     """The rewind that is not finished, if there is one."""
-    file = stack.directory / _REWINDING
-    try:
-        return Rewinding(**json.loads(file.read_text()))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError):
-        # It is written whole: whatever damaged it, the mark is there.
-        return Rewinding(save="NAME", since="unknown")
+    return rewind_mark.read(stack.directory)
 
 
 def mark_rewinding(stack: Stack, save: str) -> None:
     """Note that a rewind begins to change the lab."""
     content = asdict(Rewinding(save=save, since=_now()))
-    write_whole(stack.directory / _REWINDING, json.dumps(content) + "\n", sync=True)
+    write_whole(stack.directory / rewind_mark.NAME, json.dumps(content) + "\n", sync=True)
 
 
 def mark_rewound(stack: Stack) -> None:
     """Remove that note."""
-    (stack.directory / _REWINDING).unlink(missing_ok=True)
+    (stack.directory / rewind_mark.NAME).unlink(missing_ok=True)
 
 
 def check_rewound(stack: Stack) -> None:
@@ -77,11 +58,7 @@ def check_rewound(stack: Stack) -> None:
     ToolchainError: a rewind is not finished: the machines and the state are of different times.
     """
     if begun := rewinding(stack):
-        raise ToolchainError(
-            f"A rewind of the lab {stack.name}, begun at {begun.since}, is not finished: its machines and its state "
-            "may be of different times. Nothing was changed. Finish it: "
-            f"`./hardway rewind -s {stack.name} {begun.save}`."
-        )
+        raise ToolchainError(rewind_mark.refusal(stack.name, begun))
 
 
 def check_runs(stack: Stack) -> None:

@@ -95,6 +95,11 @@ def test_the_same_settings_pass(settings: dict[str, str]) -> None:
             of(bootstrap="kubeadm", kubeadm={"authorities": "kubeadm"}),
             "lab.kubeadm.authorities is kubeadm, and the lab was made with stack",
         ),
+        (
+            KUBEADM,
+            of(bootstrap="kubeadm", network={"max_pods": 50}),
+            "lab.network.max_pods is 50, and the lab was made with 110",
+        ),
         ({"network.pod_network": "other"}, {}, "lab.network.pod_network is routes, and the lab was made with other"),
     ],
 )

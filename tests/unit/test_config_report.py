@@ -1,15 +1,18 @@
 """Bad input: each kind is reported with its key, what is wrong and what would be right, all of it in one report."""
 
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pulumi
 import pytest
 
+from config import paths, rewind_mark
 from config.lab import Lab, load, parse
 from config.problems import ConfigError, Problem
 from lab.shipped import AS_SHIPPED, lab_of, shipped_stacks
-from unit.mocked_engine import run
+from unit.mocked_engine import run, run_program
 
 
 def problems(lab: Any, stack: str = "dev") -> tuple[Problem, ...]:
@@ -479,6 +482,24 @@ def load_with(config: dict[str, str]) -> list[Lab | ConfigError]:
 
     run(program, stack="dev")
     return seen
+
+
+def test_plain_pulumi_refuses_a_lab_whose_rewind_is_not_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pulumi up` between the disks of a save and its state: it would change machines by a state of another time."""
+    monkeypatch.setattr(paths, "state", lambda: tmp_path)
+    (tmp_path / "dev").mkdir()
+    mark = tmp_path / "dev" / rewind_mark.NAME
+    for content, command in (
+        ('{"save": "good", "since": "2026-11-29"}', "./hardway rewind -s dev good"),
+        ("{", "./hardway rewind -s dev NAME"),
+    ):
+        mark.write_text(content)
+        with pytest.raises(pulumi.RunError, match=re.escape(f"`{command}`")):
+            run_program("dev", {})
+    mark.unlink()
+    assert run_program("dev", {}).resources
 
 
 def test_a_key_beside_lab_is_unknown() -> None:
