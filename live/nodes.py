@@ -61,10 +61,10 @@ def names_in_api(cluster: Cluster, *, seconds: float) -> set[str]:
 
 
 def _missing(cluster: Cluster, names: Collection[str], since: datetime) -> dict[str, str]:
-    nodes = {item["metadata"]["name"]: item for item in _get(cluster, "nodes") or []}
-    leases = {
-        item["metadata"]["name"]: item for item in _get(cluster, "leases", "--namespace", "kube-node-lease") or []
-    }
+    # In one call: each takes a tenth of a second of a processor, which machines that start need themselves.
+    items = _get(cluster, "nodes,leases", "--namespace", "kube-node-lease") or []
+    nodes = {item["metadata"]["name"]: item for item in items if item["kind"] == "Node"}
+    leases = {item["metadata"]["name"]: item for item in items if item["kind"] == "Lease"}
     found = {name: _lacks(nodes.get(name), leases.get(name), since) for name in names}
     return {name: what for name, what in found.items() if what}
 

@@ -14,7 +14,7 @@ from small_lab import cluster, own_backend
 
 from live import answers, nodes, power
 from live import cluster as clusters
-from live.cluster import Cluster
+from live.cluster import Cluster, LiveMachine
 from live.containers import Containers
 from live.status import endpoint
 from toolchain import access, halted, operations, paths
@@ -189,3 +189,55 @@ def test_only_leases_from_before_the_stop_are_released(lab: Cluster, monkeypatch
     (released,) = written
     assert released["metadata"] == {"name": "kube-controller-manager", "resourceVersion": "7"}
     assert released["spec"]["holderIdentity"] == ""  # type: ignore[index]
+
+
+def test_dns_is_asked_until_it_answers_in_one_login(
+    lab: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login for each query, or an answer that is not the API's address and counts."""
+    monkeypatch.undo()
+    dig, api = tmp_path / "dig", lab.stack.network.api_service
+    # The first answer is none, the second one is old.
+    dig.write_text(
+        f"#!/bin/bash\necho x >>{tmp_path}/asked\n"
+        f"case $(wc -l <{tmp_path}/asked) in 1) ;; 2) echo 10.9.9.9 ;; *) echo {api} ;; esac\n"
+    )
+    dig.chmod(0o755)
+    logins: list[str] = []
+
+    def ssh(_: Cluster, machine: LiveMachine, script: str, **__: object) -> subprocess.CompletedProcess[str]:
+        logins.append(machine.name)
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        return subprocess.run(
+            ["bash", "-c", script], env={"PATH": path}, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    monkeypatch.setattr(Cluster, "ssh", ssh)
+    assert power.dns_problem(lab) == ""
+    assert logins == ["worker-0"] and len((tmp_path / "asked").read_text().splitlines()) == 3
+    dig.write_text("#!/bin/sh\necho 10.9.9.9\n")
+    monkeypatch.setattr(power, "_DNS_SECONDS", 0)
+    assert power.dns_problem(lab).endswith("does not resolve kubernetes.default.svc.cluster.local: 10.9.9.9")
+
+
+def test_nodes_and_leases_are_asked_in_one_call(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Node whose condition is from before the stop, and counts."""
+    monkeypatch.undo()
+    name, since = "worker-0", datetime(2026, 11, 29, 9, 0, tzinfo=UTC)
+    node = {
+        "kind": "Node",
+        "metadata": {"name": name},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    }
+    lease = {"kind": "Lease", "metadata": {"name": name}, "spec": {"renewTime": "2026-11-29T08:59:00.000000Z"}}
+    asked: list[tuple[str, ...]] = []
+
+    def kubectl(_: Cluster, *words: str, **__: object) -> subprocess.CompletedProcess[str]:
+        asked.append(words[:4])
+        return subprocess.CompletedProcess([], 0, json.dumps({"items": [node, lease]}), "")
+
+    monkeypatch.setattr(Cluster, "kubectl", kubectl)
+    assert nodes.wait_until_heard(lab, [name], since=since, seconds=0) == {name: "its kubelet has not been heard"}
+    lease["spec"] = {"renewTime": "2026-11-29T09:01:00.000000Z"}
+    assert nodes.wait_until_heard(lab, [name], since=since, seconds=0) == {}
+    assert set(asked) == {("get", "nodes,leases", "--namespace", "kube-node-lease")}
