@@ -92,13 +92,13 @@ check: .venv-dev  ## lint and the unit tests, in about a minute
 	$(PYTHON) -m pytest --quiet -p tests.side_by_side --numprocesses 2 --no-loadscope-reorder tests/unit; \
 	tests=$$?; wait $$lint && exit $$tests
 
-PYTEST := $(PYTHON) -m pytest --verbose --durations=60 -p tests.side_by_side --numprocesses 2 --no-loadscope-reorder
+PYTEST := $(PYTHON) -m pytest --verbose --durations=60 -p tests.side_by_side --numprocesses 3 --no-loadscope-reorder
 
-# One run of pytest in two processes (see tests/side_by_side.py), the labs on the host's network first: they take longest.
+# One run of pytest in three processes, which tests/side_by_side.py describes; each has its labs in this order.
 # What only some labs have takes minutes where it is built: here it says how far it is.
 test: lint  ## lint, then the tests: unit, scripts, tool chain, live, engine, and real labs of each kind
 	@$(HARDWAY) --stack kubeadm-calico-test setup
-	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTEST) -m "not long" tests/labs/machines tests/labs/droplets tests/labs/dev tests/labs/kubeadm tests/labs/calico tests/labs/ha tests/labs/new_substrate tests/labs/upstream tests/labs/docker tests/labs/debian13 tests/engine tests/toolchain tests/live tests/scripts tests/unit
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTEST) -m "not long" tests/labs/machines tests/labs/droplets tests/labs/dev tests/labs/calico tests/labs/new_substrate tests/labs/upstream tests/labs/docker tests/labs/debian13 tests/labs/kubeadm tests/labs/ha tests/engine tests/toolchain tests/live tests/scripts tests/unit
 
 # What takes minutes: kubeadm with Calico, recovery, drills, 100 faults by chance (HARDWAY_SEED, HARDWAY_FAULTS).
 test-long: .venv-dev  ## further labs, for a run by hand before a release

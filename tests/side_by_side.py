@@ -1,10 +1,13 @@
-"""What runs beside what: two processes, as many as the smallest machine for these tests has processors.
+"""What runs beside what: three processes, one more than the smallest machine for these tests has processors, since the
+tests of a lab wait for a good part of their time.
 
-One has most labs on the host's own network, one after the other. The other has two of these labs, so that both end at
-about the same time, then the labs whose host is a few namespaces, and the tests of the tool chain and the engine,
-likewise one after the other: what they make has fixed names. The unit tests and those of scripts, a file at a time, are
-for whichever has nothing to do. The files with tests of every shape of lab are one group: it takes half a second to run
-the program for a shape, and each process does so for itself.
+Two have the labs, one after the other, so that both end at about the same time; the third has the tests of the engine,
+of the tool chain and of what is done with a running lab, likewise one after the other: what all these make has fixed
+names. The unit tests and those of scripts, a file at a time, are for whichever has nothing to do. The files with tests
+of every shape of lab are one group: it takes half a second to run the program for a shape, and each process does so for
+itself.
+
+The drills of `ha`, which have bars, come late in their process: the third is at the unit tests by then.
 
 Its own scheduler, since marks for groups (`--dist loadgroup`) have no effect with pytest 9.2 and pytest-xdist 3.8.
 """
@@ -18,9 +21,9 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-_FIRST = ("machines", "droplets", "dev", "kubeadm_calico", "kubeadm", "ha")
+_FIRST = ("machines", "droplets", "dev", "kubeadm_calico")
 """The labs of the first process."""
-_LONG = ("first", "second")
+_LONG = ("first", "second", "third")
 """The groups of which one process has all."""
 _CHECKOUT = Path(__file__).parents[1]
 # A fixture or the list of tests/unit/conftest.py.
@@ -51,7 +54,9 @@ def group(nodeid: str) -> str:
     file = PurePath(nodeid.partition("::")[0])
     if file.parts[1] in ("unit", "scripts"):
         return "shapes" if _has_every_shape(file) else str(file)
-    return "first" if file.parts[1:2] == ("labs",) and file.parts[2] in _FIRST else "second"
+    if file.parts[1] != "labs":
+        return "third"
+    return "first" if file.parts[2] in _FIRST else "second"
 
 
 @cache
@@ -61,5 +66,5 @@ def _has_every_shape(file: PurePath) -> bool:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SideBySide:
-    """For `pytest --numprocesses 2`."""
+    """For `pytest --numprocesses 3`; with fewer, one after the other has several of the long groups."""
     return SideBySide(config, log)

@@ -26,18 +26,18 @@ class Process:
 
 
 class Config:
-    """What the scheduler reads of `pytest --numprocesses 2 --no-loadscope-reorder`."""
+    """What the scheduler reads of `pytest --numprocesses 3 --no-loadscope-reorder`."""
 
     option = SimpleNamespace(loadscopereorder=False)
 
     def getvalue(self, _: str) -> list[str]:
-        return ["2*popen"]
+        return ["3*popen"]
 
 
-def scheduled(tests: list[str]) -> tuple[Any, Process, Process]:
-    """A scheduler that has given its two processes their first group."""
+def scheduled(tests: list[str]) -> tuple[Any, Process, Process, Process]:
+    """A scheduler that has given its three processes their first group."""
     scheduler: Any = SideBySide(Config())
-    processes = Process(), Process()
+    processes = Process(), Process(), Process()
     for process in processes:
         scheduler.add_node(process)
         scheduler.add_node_collection(process, tests)
@@ -48,6 +48,7 @@ def scheduled(tests: list[str]) -> tuple[Any, Process, Process]:
 def test_every_lab_is_of_one_process() -> None:
     labs = [each.name for each in (_CHECKOUT / "tests" / "labs").iterdir() if (each / "conftest.py").is_file()]
     assert {group(f"tests/labs/{lab}/test_a.py::test_a") for lab in labs} == {"first", "second"}
+    assert {group(f"tests/{each}/test_a.py::test_a") for each in ("engine", "toolchain", "live")} == {"third"}
     assert group("tests/unit/test_a.py::test_a") == "tests/unit/test_a.py"
 
 
@@ -62,18 +63,20 @@ def test_files_with_tests_of_every_shape_are_one_group() -> None:
 
 
 def test_the_smallest_file_waits_for_the_last_test_of_a_lab() -> None:
-    labs = [f"tests/labs/ha/test_lab.py::test_{number}" for number in range(3)]
+    labs = [f"tests/labs/dev/test_lab.py::test_{number}" for number in range(3)]
+    others = [f"tests/labs/ha/test_lab.py::test_{number}" for number in range(4)]
     engine = [f"tests/engine/test_engine.py::test_{number}" for number in range(3)]
     large = [f"tests/unit/test_large.py::test_{number}" for number in range(9)]
     other = [f"tests/unit/test_other.py::test_{number}" for number in range(8)]
     small = [f"tests/unit/test_small.py::test_{number}" for number in range(3)]
-    tests = [*labs, *engine, *large, *other, *small]
-    scheduler, first, second = scheduled(tests)
+    tests = [*labs, *others, *engine, *large, *other, *small]
+    scheduler, first, second, third = scheduled(tests)
 
     scheduler.mark_test_complete(first, tests.index(labs[0]))
     waiting = [tests[index] for index in first.given]
     for done in (*engine, *other):
-        scheduler.mark_test_complete(second, tests.index(done))
+        scheduler.mark_test_complete(third, tests.index(done))
 
     assert waiting == [*labs, *small]
-    assert {tests[index] for index in second.given} >= {*other, *large}
+    assert [tests[index] for index in second.given] == others
+    assert {tests[index] for index in third.given} >= {*other, *large}
