@@ -1,15 +1,13 @@
 """kill -9 of commands at random moments: the next run of the same finishes, with nothing repaired by hand.
 
-HARDWAY_KILLS says how many kills (3; 40 in the long form), HARDWAY_SEED which moments (others every time; the seed is
-printed).
+HARDWAY_KILLS says how many kills (40), HARDWAY_SEED which moments (others every time; the seed is printed). Every run
+kills the `up` and the `destroy` of the lab that all tests share (test_killed_up, test_destroy).
 """
 
 import os
 import random
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,11 +19,9 @@ from lab.polling import eventually, said
 from lab.session import Show
 from lab.settings_file import lab_settings
 from labs.ha.conftest import STACK
-from labs.ha.kills import LARGER, Killed, Killer, check_gone, check_whole
+from labs.ha.kills import LARGER, SEED, SMALLER, Killed, Killer, check_whole
 
-KILLS = os.environ.get("HARDWAY_KILLS")
-SEED = int(os.environ.get("HARDWAY_SEED", str(random.SystemRandom().randrange(10**6))))
-SMALLER = {"controllers": 3, "workers": 2}
+KILLS = int(os.environ.get("HARDWAY_KILLS", "40"))
 
 
 @pytest.fixture(autouse=True)
@@ -35,31 +31,10 @@ def empty_stack(show: Show) -> Iterator[None]:
         yield
 
 
-def test_every_run_that_was_killed_is_finished_by_the_next(show: Show) -> None:
-    """What it would catch: machines twice or half made, a member that is in the list and nowhere else, stale locks."""
-    killer, kills = Killer(chance=random.Random(SEED)), int(KILLS or 3)
-    show(f"\n{kills} kills, HARDWAY_SEED={SEED}\n")
-    for number in range(kills):
-        kind = ("up", "scale", "destroy")[number % 3]
-        # A destroy follows a scale-up: of all that was made.
-        with lab_settings(STACK, **LARGER) if kind != "up" else nullcontext():
-            command = "destroy" if kind == "destroy" else "up"
-            killed = killer.kill(kind, partial(_start, command), partial(_back_to_before, kind))
-            started = time.monotonic()
-            finished = _start(command).wait()
-            seconds = time.monotonic() - started
-            show(f"kill {number + 1} of {kills}: {kind}, {killed}; the next finished in {seconds:.1f} s\n")
-            assert finished.code == 0, finished.output
-            settings = session.settings_of(STACK)
-            check_gone(settings) if command == "destroy" else check_whole(settings, finished)
-    if kills % 3 != 0:
-        _run("destroy")
-
-
 @pytest.mark.long
 def test_every_killed_run_ends_in_a_healthy_lab_by_the_next(show: Show, tmp_path: Path) -> None:
     """An up, a scaling, a replacement or a restore after whose kill the lab needs a hand, or has lost a write."""
-    runs, kills = KilledRuns(show, tmp_path), int(KILLS or 40)
+    runs, kills = KilledRuns(show, tmp_path), KILLS
     show(f"\n{kills} kills, HARDWAY_SEED={SEED}\n")
     for number in range(kills):
         runs.one(number)
@@ -156,12 +131,6 @@ class KilledRuns:
             f"{number + 1:3} {what:25} {size} {killed.after:6.1f} s {killed.done:4} done  "
             f"next run {seconds:6.1f} s  {end}  | {killed.last[:60]}\n"
         )
-
-
-def _back_to_before(kind: str) -> None:
-    before = {"up": "destroy", "scale": "up", "destroy": "up"}[kind]
-    with lab_settings(STACK, **(SMALLER if kind == "scale" else {})):
-        _run(before)
 
 
 def _start(*words: str) -> Started:
