@@ -23,6 +23,7 @@ STACK = "ha-test"
 # What makes labs of its own on this stack comes before the lab that the others share.
 _ORDER = (
     "test_interrupted",
+    "test_upgrade",
     "test_killed_up",
     "test_scale",
     "test_replace",
