@@ -1,9 +1,13 @@
 """Changes to a running lab, chosen by a seed: each with the one line by which `drift` must name it."""
 
+import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from shlex import quote
+from typing import Any
+
+import yaml
 
 from config.machine_paths import HOSTS_UNIT, POD_NETWORK_UNIT, POD_ROUTES
 from live.drift.look import text_of
@@ -27,6 +31,8 @@ _FILE_ACTIONS = {
     "remove": "rm {0}",
     "link": "cp -p {0} {0}.aside && ln -sfn {0}.aside {0}",
 }
+_DIRECTORY_ACTIONS = {"chmod a directory": "chmod 0751 {0}", "group of a directory": "chgrp daemon {0}"}
+_CHANGES_METADATA = ("chmod", "group", "user")
 _PROGRAM_ACTIONS = {
     "other program": "ln -sfn /bin/false {0}",
     "copied program": "cp --remove-destination $(readlink -f {0}) {0}",
@@ -43,8 +49,10 @@ class Mutation:
         machine: where its script runs.
         script: shell lines.
         named: machine, kind and name in the report.
+        also_named: what differs with it.
         claims: what no other mutation may change at the same time.
         restarts: the units that a repair restarts.
+        restarts_on: on which machine; the same one if empty.
     """
 
     action: str
@@ -53,12 +61,21 @@ class Mutation:
     named: tuple[str, str, str]
     claims: frozenset[str]
     restarts: frozenset[str] = frozenset()
+    restarts_on: str = ""
+    also_named: frozenset[tuple[str, str, str]] = frozenset()
 
 
-def choose(machines: Mapping[str, Recorded], seed: int, number: int) -> list[Mutation]:
-    """So many mutations that do not touch each other, of as many kinds as there are."""
+_LAST = ("touched unit file", "host name")
+"""A kubelet that starts by another host name makes another Node; other changes have systemd read its units again."""
+
+
+def choose(
+    machines: Mapping[str, Recorded], seed: int, number: int, *, without: Collection[str] = ()
+) -> list[Mutation]:
+    """So many mutations that do not touch each other, of as many kinds as there are, but for some."""
     chance = random.Random(seed)
-    every = [mutation for machine in machines.values() for mutation in _mutations(machine)]
+    found = (mutation for machine in machines.values() for mutation in _mutations(machine))
+    every = [mutation for mutation in found if mutation.action not in without]
     by_action: dict[str, list[Mutation]] = {}
     for mutation in every:
         by_action.setdefault(mutation.action, []).append(mutation)
@@ -77,14 +94,14 @@ def choose(machines: Mapping[str, Recorded], seed: int, number: int) -> list[Mut
                     claimed |= claims
                     chosen.append(mutation)
                     break
-    # A kubelet that starts by another host name makes another Node.
-    return sorted(chosen, key=lambda mutation: mutation.action == "host name")
+    return sorted(chosen, key=lambda mutation: mutation.action in _LAST)
 
 
 def _mutations(machine: Recorded) -> Iterator[Mutation]:
     for path, file in machine.files.items():
-        for action, script in _FILE_ACTIONS.items() if file.content is not None else ():
-            restarts = frozenset() if action in ("chmod", "group", "user") else _readers(machine, path)
+        for action, script in (_DIRECTORY_ACTIONS if file.content is None else _FILE_ACTIONS).items():
+            changes_content = file.content is not None and action not in _CHANGES_METADATA
+            restarts = _readers(machine, path) if changes_content else frozenset()
             yield _mutation(machine, action, script.format(quote(path)), "file", path, {path}, restarts)
     for path in machine.programs:
         for action, script in _PROGRAM_ACTIONS.items():
@@ -97,6 +114,11 @@ def _mutations(machine: Recorded) -> Iterator[Mutation]:
         yield from _unit_mutations(machine, name, unit)
     for path in machine.links:
         yield _mutation(machine, "target", f"ln -sfn /dev/null {path}", "link", path, {path})
+        yield _mutation(machine, "no link", f"rm {path}", "link", path, {path})
+    if "curl" in machine.packages:
+        # As dpkg leaves it when it is killed. Nothing has to be downloaded, and the package has no script of its own.
+        script = "sed -i '/^Package: curl$/,/^$/s/^Status: .*/Status: install ok unpacked/' /var/lib/dpkg/status"
+        yield _mutation(machine, "unconfigured package", script, "package", "curl", {"curl"})
     for name in machine.sysctls:
         yield _mutation(machine, "sysctl", f"sysctl -qw {name}=0", "sysctl", name, {name})
     for line in text_of(machine, POD_ROUTES).splitlines():
@@ -111,6 +133,14 @@ def _mutations(machine: Recorded) -> Iterator[Mutation]:
         rule = "nft add rule ip hardway forward ip saddr 192.0.2.1 drop"
         claims = {"/etc/hardway/masquerade.nft", POD_NETWORK_UNIT}
         yield _mutation(machine, "rules", rule, "rules", "table ip hardway", claims)
+    for name in machine.users:
+        # Its files have no other owner meanwhile: the group of its name stays.
+        kept = f"/etc/passwd.{name}"
+        script = f"cp -p /etc/passwd {kept}; grep -v '^{name}:' {kept} >/etc/passwd"
+        owned = {path for path, file in machine.files.items() if file.owner == name}
+        claims = {*owned, *(unit for path in owned for unit in _readers(machine, path))}
+        mutation = _mutation(machine, "no user", script, "user", name, {name, *claims})
+        yield replace(mutation, also_named=frozenset((machine.name, "file", path) for path in owned))
     yield _mutation(machine, "host name", "hostname other", "host name", machine.name, {"host name"})
     yield from _api_mutations(machine)
 
@@ -145,6 +175,11 @@ def _unit_mutations(machine: Recorded, name: str, unit: Unit) -> Iterator[Mutati
     if name in _CARRIES_OTHERS or not unit.by_step:
         return
     yield _mutation(machine, "stop", f"systemctl stop {name}", "unit", name, claims, frozenset({name}))
+    if (file := f"/etc/systemd/system/{name}") in machine.files:
+        yield _mutation(machine, "touched unit file", f"touch {file}", "unit", name, claims, frozenset({name}))
+    else:
+        # It runs on: a repair unmasks it, and restarts nothing.
+        yield _mutation(machine, "mask", f"systemctl -q mask {name}", "unit", name, claims)
     if unit.watches:
         path = unit.watches[0]
         script = f"cp -a {path} /tmp/kept && echo >>{path} && systemctl restart {name} && cp -a /tmp/kept {path}"
@@ -152,32 +187,53 @@ def _unit_mutations(machine: Recorded, name: str, unit: Unit) -> Iterator[Mutati
 
 
 def _api_mutations(machine: Recorded) -> Iterator[Mutation]:
-    def mutation(action: str, script: str, kind: str, name: str) -> Mutation:
+    def mutation(action: str, script: str, kind: str, name: str, *claims: str) -> Mutation:
         return Mutation(
             action=action,
             machine=machine.name,
             script=f"{_KUBECTL} {script} >/dev/null",
             named=("API", kind, name),
             # It is asked by this file.
-            claims=frozenset({name, "/etc/kubernetes/admin.conf", "/usr/local/bin/kubectl"}),
+            claims=frozenset({name, "/etc/kubernetes/admin.conf", "/usr/local/bin/kubectl", *claims}),
         )
 
-    if "/etc/kubernetes/manifests/dns.yaml" not in machine.objects:
-        return
-    kube_system = "-n kube-system"
-    yield mutation(
-        "scaled",
-        f"{kube_system} scale deployment coredns --replicas=1",
-        "object",
-        "apps.v1.Deployment.kube-system.coredns",
-    )
-    yield mutation(
-        "object gone",
-        "delete clusterrolebinding system:coredns",
-        "object",
-        "rbac.authorization.k8s.io.v1.ClusterRoleBinding..system:coredns",
-    )
-    yield from (mutation("label", f"label node {node} hardway/worker-", "node", node) for node in machine.nodes)
+    for path, applied in machine.objects.items():
+        for document in yaml.safe_load_all(applied.value):
+            for action, script in _object_changes(document):
+                namespace = document["metadata"].get("namespace", "")
+                words = f"-n {namespace} {script}" if namespace else script
+                # The step that applies the objects reads this file.
+                yield mutation(action, words, "object", _name_of(document), path)
+    for node in machine.nodes:
+        yield mutation("label", f"label node {node} hardway/worker-", "node", node)
+        gone = mutation("no node", f"delete node {node}", "node", node)
+        yield replace(gone, restarts=frozenset({"kubelet.service"}), restarts_on=node)
+
+
+def _name_of(document: Mapping[str, Any]) -> str:
+    """As `kubectl diff` names it."""
+    group, _, version = document["apiVersion"].rpartition("/")
+    metadata = document["metadata"]
+    start = f"{group}.{version}" if group else version
+    return f"{start}.{document['kind']}.{metadata.get('namespace', '')}.{metadata['name']}"
+
+
+def _object_changes(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Action and the words of kubectl, for objects that the lab can do without until they are repaired."""
+    kind, name = document["kind"], document["metadata"]["name"]
+    match kind:
+        case "Deployment":
+            yield "scaled", f"scale deployment {name} --replicas=1"
+        case "ClusterRoleBinding" | "RoleBinding":
+            yield "object gone", f"delete {kind} {name}"
+        case "ClusterRole" | "Role":
+            yield (
+                "no rules",
+                f"""patch {kind} {name} --type=json -p '[{{"op":"replace","path":"/rules","value":[]}}]'""",
+            )
+        case "ConfigMap":
+            data = {key: f"{text}# changed\n" for key, text in document["data"].items()}
+            yield "other data", f"patch {kind} {name} --type=merge -p {quote(json.dumps({'data': data}))}"
 
 
 def scripts(chosen: Sequence[Mutation]) -> dict[str, str]:
