@@ -153,7 +153,8 @@ serves_new_certificate() {
 }
 
 # control_plane_flags FILE [upload]: have the static pods of the control plane run with the settings in FILE, where these
-# have changed; on one controller at a time. With `upload` the cluster is told, too: then machines that join get them.
+# have changed; on one controller at a time. Where one does not serve, the controllers that wait are not changed. With
+# `upload` the cluster is told, too: then machines that join get them.
 control_plane_flags() {
   [ "$(sha256 "$1")" != "$(cat "$CONTROL_PLANE_MADE" 2>/dev/null)" ] || return 0
   local program said
@@ -165,8 +166,10 @@ control_plane_flags() {
   kubeadm init phase control-plane all --config "$1" >"$KUBEADM_LOG" 2>&1 ||
     die "kubeadm cannot make the manifests of the control plane on $(hostname): $(tail -n 5 "$KUBEADM_LOG")"
   for program in "${!static_pod_serves[@]}"; do
-    said=$(await 120 "as_in_manifest $program && ${static_pod_serves[$program]}") ||
+    said=$(await 120 "as_in_manifest $program && ${static_pod_serves[$program]}") || {
+      turn_failed "$program on $(hostname) does not serve with its new flags"
       die "$program on $(hostname) does not serve with its new flags within $((120 * TIMEOUT_FACTOR)) s: $said"$'\n'"$(pod_log "$program")"
+    }
   done
   if [ "${2:-}" = upload ]; then
     said=$(await 60 "kubeadm init phase upload-config kubeadm --config '$1'") ||

@@ -22,6 +22,7 @@ STAND_IN = """
 await() {{ eval "$2"; }}
 take_turn() {{ echo "turn $*" >>{log}; }}
 give_turn() {{ echo "turn ends" >>{log}; }}
+turn_failed() {{ echo "turn failed: ${{1% on *}}" >>{log}; }}
 kubeadm() {{ local words="$*"; echo "kubeadm ${{words%% --config*}}" >>{log}; }}
 curl() {{ [ ! -e {root}/broken ]; }}
 as_in_manifest() {{ :; }}
@@ -99,6 +100,7 @@ def test_flags_with_which_a_program_does_not_serve_are_no_success_and_can_be_tak
     assert "does not serve with its new flags within 120 s" in done.stderr
     assert "unknown flag" in done.stderr
     assert "kubeadm init phase upload-config kubeadm" not in controller.did, "machines that join must not get them"
+    assert any(line.startswith("turn failed: kube-") for line in controller.did), "the next controller would break, too"
     # The settings as they were: the manifests have the others by now.
     (controller.root / "broken").unlink()
     controller.settings.write_text("a")

@@ -13,6 +13,8 @@ from labs.kubeadm.conftest import STACK, live
 pytestmark = pytest.mark.long
 
 _PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
+# A leader exits where the API server of its machine is away for longer than its lease's deadline, as upstream has it.
+_LEADERS = {"kube-controller-manager", "kube-scheduler"}
 _FLAGS = {"kube-apiserver": {"max-requests-inflight": 500}, "kubelet": {"v": 3}}
 
 
@@ -31,12 +33,16 @@ def _flags(cluster: Cluster, show: Show) -> Iterator[None]:
 def test_a_flag_restarts_its_program_alone(cluster: Cluster, show: Show) -> None:
     controllers = [each.name for each in cluster.settings.with_role(Role.CONTROLLER)]
     before = {name: _starts(cluster, name) for name in controllers}
+    manifests = {name: _manifests(cluster, name) for name in controllers}
     pod = cluster.ssh(cluster.workers[0].name, "pgrep -x kube-proxy")
     ran = live("up", show=show)
     assert ran.code == 0, ran.output
     for name in controllers:
         after = _starts(cluster, name)
-        assert {each for each in _PROGRAMS if after[each] != before[name][each]} == {"kube-apiserver", "kubelet"}
+        restarted = {each for each in _PROGRAMS if after[each] != before[name][each]}
+        assert restarted - _LEADERS == {"kube-apiserver", "kubelet"}
+        changed = {file for file, sum_ in _manifests(cluster, name).items() if sum_ != manifests[name][file]}
+        assert changed == {"kube-apiserver.yaml"}
         assert "--max-requests-inflight=500" in _command_line(cluster, name, "kube-apiserver")
     assert "--v=3" in _command_line(cluster, cluster.workers[0].name, "kubelet")
     assert cluster.ssh(cluster.workers[0].name, "pgrep -x kube-proxy") == pod, "a pod was restarted with the kubelet"
@@ -63,6 +69,12 @@ def _starts(cluster: Cluster, machine: str) -> dict[str, str]:
         machine, "".join(f"echo {each} $(ps -o lstart= -p $(pgrep -x {each[:15]}));" for each in _PROGRAMS)
     )
     return dict(line.split(" ", 1) for line in lines.splitlines())
+
+
+def _manifests(cluster: Cluster, machine: str) -> dict[str, str]:
+    """Manifest of a static pod -> its checksum."""
+    lines = cluster.ssh(machine, "cd /etc/kubernetes/manifests && sha256sum *.yaml").splitlines()
+    return {file: checksum for checksum, file in map(str.split, lines)}
 
 
 def _command_line(cluster: Cluster, machine: str, program: str) -> str:
