@@ -2,7 +2,9 @@
 
 import json
 import os
+import socket
 import subprocess
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,6 +31,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     found.stack.directory.mkdir(parents=True)
     (found.stack.directory / "kubeconfig").write_text("server: https://10.0.0.5:6443\n")
     monkeypatch.setattr(clusters, "find", lambda stack, *, halted_too=False: replace(found, stack=stack))
+    monkeypatch.setattr(power, "handshake_problem", lambda lab: "")
     monkeypatch.setattr(endpoint, "ask_endpoint", lambda lab: "ok")
     monkeypatch.setattr(nodes, "wait_until_heard", lambda *_, **__: {})
     monkeypatch.setattr(power, "dns_problem", lambda lab: "")
@@ -189,6 +192,31 @@ def test_only_leases_from_before_the_stop_are_released(lab: Cluster, monkeypatch
     (released,) = written
     assert released["metadata"] == {"name": "kube-controller-manager", "resourceVersion": "7"}
     assert released["spec"]["holderIdentity"] == ""  # type: ignore[index]
+
+
+def test_kubectl_is_not_run_before_the_api_answers_at_all(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that take the processor from the API server while it starts."""
+    monkeypatch.undo()
+    asked: list[str] = []
+
+    def ask(_: Cluster) -> str:
+        asked.append("kubectl")
+        return "ok"
+
+    monkeypatch.setattr(endpoint, "ask_endpoint", ask)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        closed = replace(lab, endpoint=f"https://127.0.0.1:{port}")
+        # As HAProxy does where no API server is ready.
+        closer = threading.Thread(target=lambda: server.accept()[0].close())
+        closer.start()
+        assert power.handshake_problem(closed).startswith("no TLS handshake: ")
+        closer.join()
+    (said,) = power._api(closed)
+    assert said.startswith(f"the API at https://127.0.0.1:{port} does not answer (no TLS handshake: ")
+    assert asked == []
+    monkeypatch.setattr(power, "handshake_problem", lambda lab: "")
+    assert power._api(closed) == [] and asked == ["kubectl"]
 
 
 def test_dns_is_asked_until_it_answers_in_one_login(

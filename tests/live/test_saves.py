@@ -116,6 +116,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(prepare, "for_preview", lambda *_: None)
     monkeypatch.setattr(operations, "export_state", made.export)
     monkeypatch.setattr(operations, "import_state", made.import_)
+    monkeypatch.setattr(power, "handshake_problem", lambda lab: "")
     monkeypatch.setattr(endpoint, "ask_endpoint", lambda lab: "ok")
     monkeypatch.setattr(nodes, "wait_until_heard", lambda *_, **__: {})
     monkeypatch.setattr(power, "dns_problem", lambda lab: "")
