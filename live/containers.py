@@ -9,7 +9,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -106,14 +106,32 @@ class Containers:
         by_name = {str(each["Name"]).lstrip("/"): each for each in described}
         return [_container(machine, by_name[name]) for name, machine in names.items()]
 
-    def stop(self, containers: Sequence[Container], *, seconds: int) -> None:
+    def stop(self, containers: Sequence[Container], *, seconds: Callable[[str], int]) -> None:
         """Stop machines at once: what has not ended by itself after so many seconds is killed.
+
+        Args:
+            containers: which.
+            seconds: of each machine, by its name.
 
         Raises:
             ToolchainError: with those that still run.
         """
         self.unpause(containers)
-        self._each("stop", "-t", str(seconds), containers=containers, seconds=seconds + _SECONDS)
+        groups: dict[int, list[Container]] = {}
+        for each in containers:
+            groups.setdefault(seconds(each.machine), []).append(each)
+
+        def stop(group: tuple[int, list[Container]]) -> str:
+            allowed, members = group
+            try:
+                self._each("stop", "-t", str(allowed), containers=members, seconds=allowed + _SECONDS)
+            except ToolchainError as error:
+                return str(error)
+            return ""
+
+        with ThreadPoolExecutor(max_workers=max(1, len(groups))) as threads:
+            if failed := [each for each in threads.map(stop, groups.items()) if each]:
+                raise ToolchainError("\n".join(failed))
 
     def boot(self, containers: Sequence[Container]) -> None:
         """What the host's unit of the lab does at boot: kernel modules, firewall, machines, routes to pods.

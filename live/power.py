@@ -29,6 +29,8 @@ from toolchain.stack import Stack
 
 _END_SECONDS = 3
 """How long the programs on a machine have to end. What they wrote is on its disk; etcd syncs each write by itself."""
+_CONTROLLER_END_SECONDS = 1
+"""An API server does not end by itself while clients watch objects. Pods that need longer run on workers."""
 _HEALTHY_SECONDS = 120
 _LOOK_EVERY = 0.25
 _DNS_SECONDS = 3
@@ -50,7 +52,13 @@ def stop(stack: Stack) -> None:
         halted.mark_stopped(stack)
         containers.start_at_boot(False)
         with report.part(f"{len(found)} machines stop"):
-            containers.stop(found, seconds=round(lab.allowed(_END_SECONDS)))
+            controllers = {machine.name for machine in lab.with_role(Role.CONTROLLER)}
+            containers.stop(
+                found,
+                seconds=lambda machine: round(
+                    lab.allowed(_CONTROLLER_END_SECONDS if machine in controllers else _END_SECONDS)
+                ),
+            )
     print(f"The lab {stack.name} is stopped. `./hardway start -s {stack.name}` starts it.")
 
 

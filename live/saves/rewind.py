@@ -60,7 +60,7 @@ def rewind(stack: Stack, name: str) -> None:
             halted.mark_rewinding(stack, name)
             with report.part("machines stop"):
                 # Nothing that they would still write is kept.
-                containers.stop(found, seconds=0)
+                containers.stop(found, seconds=lambda _: 0)
                 await_unmounted([each.upper for each in found], seconds=lab.allowed(_UNMOUNT_SECONDS))
             with report.part("disks"):
                 put_back(stack, save, found)

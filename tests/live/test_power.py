@@ -14,6 +14,7 @@ import pytest
 from fake_engine import FakeEngine, installed
 from small_lab import cluster, own_backend
 
+from config.machines import Role
 from live import answers, nodes, power
 from live import cluster as clusters
 from live.cluster import Cluster, LiveMachine
@@ -56,7 +57,9 @@ def test_all_machines_are_stopped_by_id_and_started_again(
 ) -> None:
     power.stop(lab.stack)
     assert engine.statuses() == {"exited"}
-    assert sorted(engine.changes()) == sorted(f"stop -t 3 id-hardway-paper-{each.name}" for each in lab.machines)
+    assert sorted(engine.changes()) == sorted(
+        f"stop -t {1 if Role.CONTROLLER in each.roles else 3} id-hardway-paper-{each.name}" for each in lab.machines
+    )
     assert "`./hardway start -s paper` starts it" in capsys.readouterr().out
     power.start(lab.stack)
     assert engine.statuses() == {"running"}
