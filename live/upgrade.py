@@ -162,7 +162,12 @@ def versions_before(in_state: Mapping[str, set[str]], running: Sequence[Running]
 
 def plan(lab: Cluster, running: Sequence[Running], wanted: Mapping[str, str]) -> list[Change]:
     """What each machine gets, in the order in which it is done."""
-    return [change for group in GROUPS for change in _changes(lab, running, group, wanted)]
+    in_groups = [list(_changes(lab, running, group, wanted)) for group in GROUPS]
+    first = next((number for number, changes in enumerate(in_groups) if changes), None)
+    if first is not None:
+        # By the first `up` that the upgrade runs.
+        in_groups[first] += _dns(lab)
+    return [change for changes in in_groups for change in changes]
 
 
 def _changes(
@@ -178,6 +183,14 @@ def _changes(
             units = f"drain; {units}"
         restarts = units or "nothing: the next pods use it"
         yield Change(machine=machine, product=product, before=version, after=wanted[product], restarts=restarts)
+
+
+def _dns(lab: Cluster) -> Iterator[Change]:
+    """CoreDNS, whose version all labs have in common: the next `up` changes it, after the control plane."""
+    before, after = running_versions.coredns(lab), pins().images["coredns"].tag
+    if before not in {after, running_versions.UNKNOWN}:
+        restarts = "its pods, one after the other"
+        yield Change(machine="(add-on)", product="coredns", before=before, after=after, restarts=restarts)
 
 
 def show(changes: Sequence[Change]) -> None:

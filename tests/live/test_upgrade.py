@@ -11,6 +11,7 @@ from config import settings_file, upgrade_record
 from config.machines import Role
 from config.settings import readable, versions_of
 from config.upgrade_record import UpgradeRecord
+from config.versions import pins
 from live import cluster, running_versions, snapshot, upgrade
 from live.bring_up import Ended
 from live.cluster import Cluster, LiveMachine
@@ -48,6 +49,7 @@ class Lab:
         self.killed = False
         self.problems: list[str] = []
         self.bootstrap = "hard-way"
+        self.dns = pins().images["coredns"].tag
         self.state = {"kubernetes": {OLD}, "etcd": {"3.6.14"}}
         self.runs = {"etcd": "3.6.14", **dict.fromkeys(PROGRAMS, OLD)}
 
@@ -117,6 +119,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(operations, "alone", alone)
     monkeypatch.setattr(cluster, "find", lambda _: made.cluster)
     monkeypatch.setattr(running_versions, "ask", made.running)
+    monkeypatch.setattr(running_versions, "coredns", lambda _: made.dns)
     monkeypatch.setattr(snapshot, "take", lambda *_: tmp_path / "snapshot.db")
     monkeypatch.setattr(upgrade, "recorded", lambda *_: {})
     monkeypatch.setattr(version_changes, "running", lambda _: {key: set(each) for key, each in made.state.items()})
@@ -149,6 +152,41 @@ def test_the_plan_is_shown_before_anything_changes(lab: Lab, capsys: pytest.Capt
         "worker-1      kubernetes  1.35.8  1.36.4  drain; kubelet, kube-proxy",
     ]
     assert lab.ups == [] and lab.file.read_text() == SETTINGS and upgrade_record.read("dev") is None
+
+
+def test_the_dns_is_in_the_plan_after_the_control_plane(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.dns = "v1.14.1"
+    assert run(lab, NEW, preview=True) == 0
+    last = capsys.readouterr().out.splitlines()[-1].split(maxsplit=4)
+    assert last == ["(add-on)", "coredns", "v1.14.1", pins().images["coredns"].tag, "its pods, one after the other"]
+
+
+def test_all_products_are_in_the_plan_in_the_order_of_their_groups(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = {"etcd": "3.6.13", "containerd": "2.3.3", "runc": "1.4.2", "cni-plugins": "1.9.0"}
+    programs = [
+        Running(machine="controller-0", product="etcd", program="etcd", version="3.6.13"),
+        Running(machine="controller-0", product="kubernetes", program="kube-apiserver", version=OLD),
+        Running(machine="worker-0", product="kubernetes", program="kubelet", version=OLD),
+        Running(machine="worker-0", product="containerd", program="containerd", version="2.3.3"),
+        Running(machine="worker-0", product="runc", program="runc", version="1.4.2", is_unit=False),
+        Running(machine="worker-0", product="cni-plugins", program="CNI plugins", version="1.9.0", is_unit=False),
+    ]
+    monkeypatch.setattr(running_versions, "ask", lambda _: programs)
+    lab.state = {"kubernetes": {OLD}, **{product: {version} for product, version in old.items()}}
+    lab.dns = "v1.14.1"
+    new = {product: pins().products[product].default for product in old}
+    assert run(lab, NEW, *(f"{product}={version}" for product, version in new.items()), preview=True) == 0
+    assert [line.split(maxsplit=4) for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["controller-0", "etcd", "3.6.13", new["etcd"], "etcd"],
+        ["(add-on)", "coredns", "v1.14.1", pins().images["coredns"].tag, "its pods, one after the other"],
+        ["controller-0", "kubernetes", OLD, NEW, "kube-apiserver"],
+        ["worker-0", "kubernetes", OLD, NEW, "drain; kubelet"],
+        ["worker-0", "containerd", "2.3.3", new["containerd"], "drain; containerd"],
+        ["worker-0", "runc", "1.4.2", new["runc"], "nothing: the next pods use it"],
+        ["worker-0", "cni-plugins", "1.9.0", new["cni-plugins"], "nothing: the next pods use it"],
+    ]
 
 
 def test_an_upgrade_writes_the_version_and_keeps_no_record(lab: Lab) -> None:
