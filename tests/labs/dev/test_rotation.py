@@ -199,7 +199,9 @@ def _finish(cluster: Cluster) -> None:
     code, rows = certs()
     assert code == 0
     assert len({row["issuer_key"] for row in rows if row["subject"].endswith("CN=kubernetes-ca")}) == 1
-    eventually("a healthy lab", lambda: toolchain("status").code == 0, seconds=30 * cluster.settings.settings.timeout_factor)
+    eventually(
+        "a healthy lab", lambda: toolchain("status").code == 0, seconds=30 * cluster.settings.settings.timeout_factor
+    )
 
 
 @pytest.mark.long
