@@ -1,6 +1,7 @@
 """Load on a lab while it changes: replicas with a budget, a client through the balancer, a writer.
 
 The client and the writer open a connection for each request, as `kubectl` does, and one request follows the other.
+They read the kubeconfig again when it is another file: a rotation of keys writes it.
 """
 
 import base64
@@ -65,7 +66,10 @@ class Load:
         self.figures = Figures()
         self._cluster = cluster
         self._end = threading.Event()
-        self._host, self._context = _client_of(cluster, directory)
+        self._directory = directory
+        self._identity = threading.Lock()
+        self._read = (0, 0)
+        self._client = self._current_client()
         self._threads = [
             threading.Thread(target=self._repeat, args=(each, pause), daemon=True)
             for each, pause in ((self._ask, 0.1), (self._write, 0.05), (self._count, 0.2))
@@ -91,9 +95,18 @@ class Load:
             thread.join(timeout=2 * _SECONDS)
         # A gap that had not ended is one.
         self.figures.gap = max(self.figures.gap, time.monotonic() - self._answered if kind is None else 0.0)
-        there = {item["metadata"]["name"] for item in self._cluster.get("configmaps", "-n", NAMESPACE)["items"]}
-        self.figures.lost = [name for name in self.figures.acknowledged if name not in there]
+        self._read_again(self.figures)
         self._cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+    def begin_again(self) -> Figures:
+        """Begin with new figures; those so far, after their writes are read again."""
+        figures, self.figures = self.figures, Figures()
+        self._read_again(figures)
+        return figures
+
+    def _read_again(self, figures: Figures) -> None:
+        there = {item["metadata"]["name"] for item in self._cluster.get("configmaps", "-n", NAMESPACE)["items"]}
+        figures.lost = [name for name in figures.acknowledged if name not in there]
 
     def _applied(self) -> bool:
         self._cluster.apply(*_objects())
@@ -142,8 +155,18 @@ class Load:
             for pod in json.loads(answer)["items"]
         )
 
+    def _current_client(self) -> tuple[str, ssl.SSLContext]:
+        with self._identity:
+            # It is written beside and renamed.
+            file = (self._cluster.directory / "kubeconfig").stat()
+            if self._read != (file.st_ino, file.st_mtime_ns):
+                self._client = _client_of(self._cluster, self._directory)
+                self._read = (file.st_ino, file.st_mtime_ns)
+            return self._client
+
     def _request(self, method: str, path: str, document: dict[str, Any] | None = None) -> tuple[int, bytes]:
-        connection = http.client.HTTPSConnection(self._host, context=self._context, timeout=_SECONDS)
+        host, context = self._current_client()
+        connection = http.client.HTTPSConnection(host, context=context, timeout=_SECONDS)
         try:
             body = None if document is None else json.dumps(document)
             connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
