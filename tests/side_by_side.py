@@ -1,11 +1,11 @@
 """What runs beside what: three processes, one more than the smallest machine for these tests has processors, since the
 tests of a lab wait for a good part of their time.
 
-Two have the labs, one after the other, so that both end at about the same time; the third has the tests of the engine,
-of the tool chain and of what is done with a running lab, likewise one after the other: what all these make has fixed
-names. The unit tests and those of scripts, a file at a time, are for whichever has nothing to do. The files with tests
-of every shape of lab are one group: it takes half a second to run the program for a shape, and each process does so for
-itself.
+Two have the labs, one after the other, so that both end at about the same time; the third has the tests of the engine
+and of the tool chain, likewise one after the other: what all these make has fixed names. The unit tests, and those of
+scripts and of what is done with a running lab, a file at a time, are for whichever has nothing to do. The files with
+tests of every shape of lab are one group: it takes half a second to run the program for a shape, and each process does
+so for itself.
 
 The drills of `ha`, which have bars, come late in their process: the third is at the unit tests by then.
 
@@ -52,7 +52,7 @@ class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # without types
 def group(nodeid: str) -> str:
     """The group of a test: `tests/labs/dev/test_cluster.py::test_x` is one of the first process."""
     file = PurePath(nodeid.partition("::")[0])
-    if file.parts[1] in ("unit", "scripts"):
+    if file.parts[1] in ("unit", "scripts", "live"):
         return "shapes" if _has_every_shape(file) else str(file)
     if file.parts[1] != "labs":
         return "third"

@@ -48,8 +48,9 @@ def scheduled(tests: list[str]) -> tuple[Any, Process, Process, Process]:
 def test_every_lab_is_of_one_process() -> None:
     labs = [each.name for each in (_CHECKOUT / "tests" / "labs").iterdir() if (each / "conftest.py").is_file()]
     assert {group(f"tests/labs/{lab}/test_a.py::test_a") for lab in labs} == {"first", "second"}
-    assert {group(f"tests/{each}/test_a.py::test_a") for each in ("engine", "toolchain", "live")} == {"third"}
-    assert group("tests/unit/test_a.py::test_a") == "tests/unit/test_a.py"
+    assert {group(f"tests/{each}/test_a.py::test_a") for each in ("engine", "toolchain")} == {"third"}
+    for each in ("unit", "scripts", "live"):
+        assert group(f"tests/{each}/test_a.py::test_a") == f"tests/{each}/test_a.py"
 
 
 def test_files_with_tests_of_every_shape_are_one_group() -> None:
