@@ -48,10 +48,10 @@ def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool) -> int:
                 return code
         else:
             targets = new_targets(stack, subjects)
-            check_health(cluster.find(stack), "Keys are rotated")
-            write_whole(stack.directory / _RECORD, json.dumps(targets).encode(), mode=0o600)
         while pending := _pending(stack, targets):
             check_health(cluster.find(stack), "Keys are rotated")
+            # Of a rotation that begins; then it is as it was.
+            write_whole(stack.directory / _RECORD, json.dumps(targets).encode(), mode=0o600)
             stack = advanced(stack, pending)
             print(f"\nStage: {_said(stack, pending)}", flush=True)
             started = time.monotonic()

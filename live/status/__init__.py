@@ -108,7 +108,8 @@ def gather(cluster: Cluster) -> Status:
 def check_health(cluster: Cluster, doing: str) -> None:
     """See that each machine, member, API server and Node works: what follows restarts them one after the other.
 
-    A certificate that is due for renewal is none of this: the next `up` renews it.
+    A certificate that is due for renewal is none of this: the next `up` renews it. Machines are asked once, and what
+    `gather` asks besides is not: it is done between any two stages of a change.
 
     Args:
         cluster: the lab.
@@ -117,7 +118,7 @@ def check_health(cluster: Cluster, doing: str) -> None:
     Raises:
         ToolchainError: with all that does not work.
     """
-    if found := list(_does_not_work(cluster, gather(cluster))):
+    if found := list(_does_not_work(cluster, probe_all(cluster))):
         raise ToolchainError(
             f"{doing} only while the whole lab works; nothing was changed.\n"
             + "".join(f"  {each}\n" for each in found)
@@ -125,21 +126,24 @@ def check_health(cluster: Cluster, doing: str) -> None:
         )
 
 
-def _does_not_work(cluster: Cluster, found: Status) -> Iterator[str]:
-    yield from machine_problems(found.machines)
+def _does_not_work(cluster: Cluster, probes: Sequence[Probe]) -> Iterator[str]:
+    machines = [machine_status(cluster, probe) for probe in probes]
+    yield from machine_problems(machines)
     # Of a machine that does not answer that alone is said.
-    reached = {machine.name for machine in found.machines if machine.reached}
+    reached = {machine.name for machine in machines if machine.reached}
     yield from (
         f"the etcd member on {each.machine or each.name} is not healthy"
-        for each in found.etcd
+        for each in members(cluster, probes)
         if not each.healthy and (each.machine is None or each.machine in reached)
     )
+    servers = [api_server_status(probe) for probe in probes if Role.CONTROLLER in probe.machine.roles]
     yield from (
         f"the API server on {each.machine} is not ready"
-        for each in found.api_servers
+        for each in servers
         if not each.ready and each.machine in reached
     )
-    yield from node_problems(cluster, found.nodes)
+    _, objects, _ = objects_seen(probes)
+    yield from node_problems(cluster, [node_status(item) for item in objects if item["kind"] == "Node"])
 
 
 def _ask_what_depends(cluster: Cluster, probes: Sequence[Probe]) -> list[Probe]:

@@ -31,6 +31,7 @@ class Lab:
         self.file = directory / "Pulumi.dev.yaml"
         self.file.write_text(SETTINGS)
         self.ups: list[str] = []
+        self.checks = 0
         self.killed_at: int | None = None
         self.problems: list[str] = []
         self.code = 0
@@ -60,6 +61,7 @@ class Lab:
         return Ended(code=self.code, seconds=(0, 0, 0))
 
     def check(self, *_: object) -> None:
+        self.checks += 1
         if self.problems:
             raise ToolchainError("\n".join(self.problems))
 
@@ -89,6 +91,7 @@ def run(lab: Lab, *subjects: str, one_stage: bool = False) -> int:
 def test_each_stage_is_an_up_of_its_own(lab: Lab) -> None:
     assert run(lab, "ca", "leaves") == 0
     assert lab.ups == ["leaves:1 ca:1 trusted", "leaves:1 ca:1 used", "leaves:1 ca:1"]
+    assert lab.checks == 3, "once before each stage"
     assert "# The lab." in lab.file.read_text()
     assert run(lab, "ca") == 0
     assert lab.ups[3:] == ["leaves:1 ca:2 trusted", "leaves:1 ca:2 used", "leaves:1 ca:2"]

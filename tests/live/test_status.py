@@ -27,9 +27,11 @@ from small_lab import (
 
 from config.machines import Role
 from live import probe
+from live import status as status_of_lab
 from live.cluster import Cluster
 from live.probe import Answer, Probe
-from live.status import Status, judge, table
+from live.status import Status, check_health, judge, table
+from toolchain.errors import ToolchainError
 
 
 @pytest.fixture
@@ -379,3 +381,25 @@ class TestProbe:
 
         monkeypatch.setattr(Cluster, "ssh", hung)
         assert probe.probe(lab, lab.machines[0]).missing == "no answer within 20 s"
+
+
+@pytest.mark.parametrize(
+    ("machine", "question", "answer", "problem"),
+    [
+        ("worker-0", "units", ok("active\nfailed\nactive"), "kubelet.service on worker-0 does not run"),
+        ("controller-2", "readyz", ok("Unauthorized\n401"), "the API server on controller-2 is not ready"),
+        ("controller-1", "health", Answer(status=7, out=""), "the etcd member on controller-1 is not healthy"),
+    ],
+)
+def test_a_change_begins_only_while_all_works(
+    lab: Cluster, monkeypatch: pytest.MonkeyPatch, machine: str, question: str, answer: Answer, problem: str
+) -> None:
+    monkeypatch.setattr(status_of_lab, "probe_all", well)
+    check_health(lab, "Keys are rotated")
+    monkeypatch.setattr(status_of_lab, "probe_all", lambda lab: saying(well(lab), machine, question, answer))
+    with pytest.raises(ToolchainError, match="the whole lab works; nothing was changed") as refused:
+        check_health(lab, "Keys are rotated")
+    assert problem in str(refused.value)
+    monkeypatch.setattr(status_of_lab, "probe_all", lambda lab: dead(well(lab), machine))
+    with pytest.raises(ToolchainError, match=f"{machine} does not answer: No route to host"):
+        check_health(lab, "Keys are rotated")
