@@ -152,6 +152,9 @@ def _do(planned: Sequence[Planned], cluster: Cluster, checker: Checker) -> tuple
     finally:
         with undisturbed():
             _remove_namespace(api)
+            if all(verdict.passed for verdict in verdicts):
+                # Of use only to a person who looks for the cause of a violation.
+                shutil.rmtree(place.directory, ignore_errors=True)
     return verdicts, ""
 
 

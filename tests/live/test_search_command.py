@@ -53,6 +53,8 @@ def test_all_that_passes(
 ) -> None:
     done = judged(monkeypatch, lambda planned: Verdict(planned=planned, acknowledged=30))
     assert run("--seed", "7", "--faults", "3", "--json", str(tmp_path / "verdicts.json")) == 0
+    # No history: `destroy` would leave it.
+    assert not (lab.stack.directory / "search").exists()
     assert done == [1, 2, 3]
     said = capsys.readouterr().out
     assert said.count(": ok") == 3
