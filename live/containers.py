@@ -117,21 +117,12 @@ class Containers:
             ToolchainError: with those that still run.
         """
         self.unpause(containers)
-        groups: dict[int, list[Container]] = {}
-        for each in containers:
-            groups.setdefault(seconds(each.machine), []).append(each)
 
-        def stop(group: tuple[int, list[Container]]) -> str:
-            allowed, members = group
-            try:
-                self._each("stop", "-t", str(allowed), containers=members, seconds=allowed + _SECONDS)
-            except ToolchainError as error:
-                return str(error)
-            return ""
+        def stop(container: Container) -> None:
+            allowed = seconds(container.machine)
+            self._run("stop", "-t", str(allowed), container.id, seconds=allowed + _SECONDS)
 
-        with ThreadPoolExecutor(max_workers=max(1, len(groups))) as threads:
-            if failed := [each for each in threads.map(stop, groups.items()) if each]:
-                raise ToolchainError("\n".join(failed))
+        self._at_once(stop, containers)
 
     def boot(self, containers: Sequence[Container]) -> None:
         """What the host's unit of the lab does at boot: kernel modules, firewall, machines, routes to pods.
@@ -190,17 +181,24 @@ class Containers:
 
     def _each(self, *command: str, containers: Sequence[Container], seconds: float) -> None:
         """Run a command of the engine for each container, all at once."""
-        names = {each.id: f"{self._prefix}-{each.machine}" for each in containers}
+        self._at_once(lambda container: self._run(*command, container.id, seconds=seconds), containers)
 
-        def run(container: Container) -> str:
+    def _at_once(self, do: Callable[[Container], object], containers: Sequence[Container]) -> None:
+        """Do something with each container, all at once.
+
+        Raises:
+            ToolchainError: with all that failed.
+        """
+
+        def failure(container: Container) -> str:
             try:
-                self._run(*command, container.id, seconds=seconds)
+                do(container)
             except ToolchainError as error:
-                return f"{names[container.id]}: {error}"
+                return f"{self._prefix}-{container.machine}: {error}"
             return ""
 
         with ThreadPoolExecutor(max_workers=max(1, len(containers))) as threads:
-            failed = [each for each in threads.map(run, containers) if each]
+            failed = [each for each in threads.map(failure, containers) if each]
         if failed:
             raise ToolchainError("\n".join(failed))
 
