@@ -96,11 +96,8 @@ def check_own(stack: Stack) -> None:
         ToolchainError: the lab of this name is another's.
     """
     key = lab_key.of_files(stack)
-    try:
-        owner = (_RECORDS / stack.name).read_text().split()[:1]
-    except OSError:
-        owner = []
-    if owner == [fingerprint(key)] or (owner and owner == [_identity_in_files(stack)]):
+    owner = _owner(stack)
+    if owner and (owner == fingerprint(key) or owner == _identity_in_files(stack)):
         return
     if anothers := _anothers(stack, key, "--in-use"):
         raise ToolchainError(f"{anothers}\nNothing was changed.")
@@ -126,10 +123,15 @@ def _not_in_the_state(stack: Stack, anothers: str) -> str:
 def _is_recorded(deployment: Mapping[str, Any], stack: Stack) -> bool:
     """Whether the record of the Pulumi host says that the lab is that of the state: then no container need be asked."""
     identity = lab_key.output_of(_resources(deployment), lab_key.FINGERPRINT)
+    return bool(identity) and _owner(stack) == identity
+
+
+def _owner(stack: Stack) -> str:
+    """Whose the lab's name is, by the record of the Pulumi host; empty where there is none that can be read."""
     try:
-        return bool(identity) and (_RECORDS / stack.name).read_text().split()[:1] == [identity]
+        return next(iter((_RECORDS / stack.name).read_text().split()), "")
     except (OSError, ValueError):
-        return False
+        return ""
 
 
 def _anothers(stack: Stack, key: str, *more: str) -> str:
