@@ -38,11 +38,6 @@ SEED = int(os.environ.get("HARDWAY_SEED", str(random.SystemRandom().randrange(10
 FAULTS = int(os.environ.get("HARDWAY_FAULTS", "100"))
 _MARK = CHECKOUT / ".state" / STACK / "search.json"
 _MINUTES = 85 * 60
-# What a member says of Raft and of its peers, without its lines on slow requests; and its connections to them.
-_WHY = """journalctl -q -u etcd -n 3000 --no-pager -o cat |
-    grep -v -e 'took too long' -e 'request stats' -e traceutil -e processUnaryRPC | tail -n 40
-curl -s http://127.0.0.1:2381/metrics | grep -E '^etcd_(network_peer|server_)' | grep -v _bucket
-ss -Htno state all '( sport = :2380 or dport = :2380 )'"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +63,6 @@ def searched(
     show(f"\n{count} faults, HARDWAY_SEED={seed}\n")
     words = ("--seed", str(seed), "--faults", str(count), "--json", str(file))
     ran = search(*words, stack=STACK, show=show).wait(seconds=_MINUTES)
-    if ran.code != 0:
-        for member in cluster.settings.etcd_members:
-            show(f"\n{member.name}:\n{cluster.try_ssh(member.name, _WHY).stdout}\n")
     return Searched(count=count, ran=ran, document=json.loads(file.read_text()))
 
 
