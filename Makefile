@@ -12,7 +12,7 @@ export ARGS
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up preview destroy trust free kubectl ssh status snapshot restore replace drill cis env test test-long lint check test-hosts compare bench .venv .venv-dev
+.PHONY: help setup up preview destroy trust free kubectl ssh status snapshot restore replace drill cis env test test-long docs lint check test-hosts compare bench .venv .venv-dev
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -106,6 +106,10 @@ test-long: .venv-dev  ## further labs, for a run by hand before a release
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/labs/kubeadm_calico
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long tests/labs/dev tests/labs/kubeadm tests/labs/ha
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long --capture=no tests/labs/upstream/test_first_run.py
+
+# On the running lab dev: `./hardway up` first. docs/testing.md describes the syntax.
+docs: .venv-dev  ## run the commands on the pages, and record what they print now: [ARGS="--on STACK PAGE..."]
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && PYTHONPATH=.:tests $(PYTHON) -m lab.record_documents $$ARGS
 
 # Emulated: about an hour. The disk stays below HARDWAY_CACHE, or in HARDWAY_HOSTS.
 test-hosts: .venv  ## labs on a virtual machine with Debian 13: cgroup v2, AppArmor, reboot; podman, then Docker

@@ -11,13 +11,13 @@ import pytest
 from config import versions
 
 _CHECKOUT = Path(__file__).parents[2]
-_PAGES = sorted([*_CHECKOUT.glob("*.md"), *(_CHECKOUT / "docs").glob("*.md")])
+_PAGES = sorted([*_CHECKOUT.glob("*.md"), *(_CHECKOUT / "docs").rglob("*.md")])
 _LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)\s]*)\)")
 
 
 def text_of(page: Path) -> str:
     """A page without its code, in which `[x](y)` is no link."""
-    return re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.M | re.S)
+    return re.sub(r"^ *(`{3,}).*?^ *\1$", "", page.read_text(), flags=re.M | re.S)
 
 
 def anchors(page: Path) -> set[str]:
