@@ -127,20 +127,29 @@ class Containers:
     def boot(self, containers: Sequence[Container]) -> None:
         """What the host's unit of the lab does at boot: kernel modules, firewall, machines, routes to pods.
 
-        The machines are started at once. Nothing happens to those that run.
+        Args:
+            containers: the machines that are started, all at once. Nothing happens to those that run.
 
         Raises:
             ToolchainError: with what failed.
         """
-        self.unpause(containers)
         for words in boot_commands(self._cluster):
             if words[1:3] == [self.engine, "start"]:
-                self._each("start", containers=containers, seconds=_SECONDS)
+                self.start(containers)
             else:
                 self._host_boot(words)
 
     def _host_boot(self, words: Sequence[str]) -> None:
         self._checked(words)
+
+    def start(self, containers: Sequence[Container]) -> None:
+        """Start machines at once. Nothing happens to those that run.
+
+        Raises:
+            ToolchainError: with those that were not started.
+        """
+        self.unpause(containers)
+        self._each("start", containers=containers, seconds=_SECONDS)
 
     def unpause(self, containers: Sequence[Container]) -> None:
         """Let machines go on that a killed save has left paused."""

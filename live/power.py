@@ -7,6 +7,7 @@ disks stays. `start` does what the host does at boot, and waits until the lab is
 import json
 import socket
 import ssl
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from shlex import quote
@@ -18,7 +19,7 @@ from config import health
 from config.machines import Role
 from live import answers, cluster, nodes
 from live.cluster import Cluster
-from live.containers import Containers, check_engine
+from live.containers import Container, Containers, check_engine
 from live.programs import LEADERS
 from live.status import endpoint
 from live.waiting import still_missing
@@ -31,6 +32,8 @@ _END_SECONDS = 3
 """How long the programs on a machine have to end. What they wrote is on its disk; etcd syncs each write by itself."""
 _CONTROLLER_END_SECONDS = 1
 """An API server does not end by itself while clients watch objects. Pods that need longer run on workers."""
+_API_SECONDS = 20
+"""How long the workers wait for the API server before they are started all the same."""
 _HEALTHY_SECONDS = 120
 _LOOK_EVERY = 0.25
 _DNS_SECONDS = 3
@@ -111,11 +114,26 @@ def start_machines(stack: Stack) -> tuple[Cluster, list[str]]:
     since = nodes.now()
     with Report() as report:
         with report.part(f"{len(found)} machines start"):
-            containers.boot(found)
+            boot(lab, containers, found)
         containers.start_at_boot(True)
         halted.mark_started(stack)
         with report.part("the lab gets healthy"):
             return lab, unhealthy(lab, since=since)
+
+
+def boot(lab: Cluster, containers: Containers, found: Sequence[Container]) -> None:
+    """Start all machines of a lab: the workers as soon as the API server accepts connections.
+
+    A kubelet that finds no API server tries again after 0.1 s, then after twice that time, and so on: when the API
+    server answers at last, it often waits for several seconds more.
+
+    Raises:
+        ToolchainError: a machine was not started.
+    """
+    workers = {machine.name for machine in lab.with_role(Role.WORKER)}
+    containers.boot([each for each in found if each.machine not in workers])
+    still_missing(lambda: handshake_problem(lab), lab.allowed(_API_SECONDS), every=0.1)
+    containers.start([each for each in found if each.machine in workers])
 
 
 def unhealthy(lab: Cluster, *, since: datetime) -> list[str]:

@@ -66,6 +66,36 @@ def test_all_machines_are_stopped_by_id_and_started_again(
     assert halted.stopped_since(lab.stack) == ""
 
 
+def test_workers_are_started_once_the_api_server_accepts_connections(
+    lab: Cluster, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubelets that find no API server: they try again after longer and longer times."""
+    power.stop(lab.stack)
+    before = len(engine.asked)
+    controllers = [each.name for each in lab.machines if Role.WORKER not in each.roles]
+    started: list[int] = []
+
+    def handshake_problem(_: Cluster) -> str:
+        started.append(sum(line.startswith("start ") for line in engine.asked[before:]))
+        return "" if len(started) >= 2 else "connection refused"
+
+    monkeypatch.setattr(power, "handshake_problem", handshake_problem)
+    power.start(lab.stack)
+    assert started[:2] == [len(controllers)] * 2
+    assert engine.statuses() == {"running"}
+
+
+def test_workers_are_started_where_the_api_server_never_answers(
+    lab: Cluster, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    power.stop(lab.stack)
+    monkeypatch.setattr(power, "_API_SECONDS", 0)
+    monkeypatch.setattr(power, "_HEALTHY_SECONDS", 0)
+    monkeypatch.setattr(power, "handshake_problem", lambda lab: "connection refused")
+    assert "connection refused" in refusal(lambda: power.start(lab.stack))
+    assert engine.statuses() == {"running"}
+
+
 def test_commands_for_a_stopped_lab_say_how_to_start_it(lab: Cluster, engine: FakeEngine) -> None:
     power.stop(lab.stack)
     for command in (lambda: access.read(lab.stack), lambda: access.kubectl(lab.stack, ["get", "nodes"])):
