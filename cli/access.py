@@ -1,9 +1,10 @@
-"""The commands by which a person reaches a lab: kubectl, ssh, logs, kubeconfig."""
+"""The commands by which a person reaches a lab: kubectl, ssh, logs, kubeconfig, pki export."""
 
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
@@ -153,3 +154,25 @@ def kubeconfig(stack: Stack, *, merge: bool) -> None:
         return
     file = files.merge(stack)
     print(f"The context {files.context(stack)} is in {file}, and is the current one: kubectl get nodes")
+
+
+@click.group()
+def pki() -> None:
+    """Copy the lab's certificates and keys: `pki export`."""
+
+
+@stacks.command()
+@click.argument("directory", metavar="DIR", type=stacks.FILE)
+def export(stack: Stack, directory: Path) -> None:
+    """Write certificates, keys, kubeconfigs and the encryption configuration to a new directory.
+
+    In the layout of lab 3: docs/certificates.md.
+    """
+    from live import pki_export
+
+    files = pki_export.export(stack, directory)
+    print(f"{directory} has {len(files)} files, for its owner alone: pki/, configs/, data-encryption/.")
+    print("It contains all keys of the lab: protect it like a key.")
+
+
+pki.add_command(export)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from cli import stacks
-from cli.access import kubeconfig, kubectl, kubectl_line, logs, ssh
+from cli.access import kubeconfig, kubectl, kubectl_line, logs, pki, ssh
 from cli.completion import completion
 from cli.development import bench, compare, pins
 from cli.explain import explain
@@ -26,7 +26,7 @@ FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 _SECTIONS: Mapping[str, Sequence[click.Command]] = {
     "The lab": (setup, up, preview, policy, destroy, env),
-    "Access": (kubectl, ssh, logs, kubeconfig),
+    "Access": (kubectl, ssh, logs, kubeconfig, pki),
     "Operations": (status, certs, rotate, upgrade, drift, repair, snapshot, restore, replace, drill, search, cis),
     "Stop and rewind": (stop, start, save, saves, rewind),
     "Existing hosts": (trust, free),

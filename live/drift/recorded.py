@@ -177,7 +177,7 @@ def steps(deployment: Mapping[str, Any]) -> list[Step]:
     for resource in deployment.get("deployment", {}).get("resources", []):
         if resource["type"] != "command:remote:Command" or resource.get("delete"):
             continue
-        sent = _plain(resource.get("inputs", {}).get("stdin"))
+        sent = plain(resource.get("inputs", {}).get("stdin"))
         title = _TITLE.match(sent.removeprefix(_OPENING)) if sent.startswith(_OPENING) else None
         if title:
             found.append(Step(urn=resource["urn"], machine=title[2], name=title[1], script=sent))
@@ -192,7 +192,8 @@ def read(found: list[Step]) -> dict[str, Recorded]:
     return machines
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """The text of a property in a state with its secrets in clear; empty where it is no text."""
     if isinstance(value, dict) and _SECRET in value:
         value = json.loads(value["plaintext"])
     return value if isinstance(value, str) else ""

@@ -3,14 +3,17 @@
 import base64
 import socket
 import ssl
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from lab import tls
 from lab.cluster import Cluster
+from lab.commands import live
 
 _API, _ETCD, _PEERS, _KUBELET = 6443, 2379, 2380, 10250
 
@@ -138,3 +141,34 @@ def _private_file(factory: pytest.TempPathFactory, pem: bytes) -> Path:
     file.touch(mode=0o600)
     file.write_bytes(pem)
     return file
+
+
+def test_exported_files_are_the_labs_own_and_fit_together(cluster: Cluster, tmp_path: Path) -> None:
+    """A certificate with another key, or of another CA; another kubeconfig; keys that others may read."""
+    made = tmp_path / "pki-of-the-lab"
+    ran = live("pki", "export", str(made))
+    assert ran.code == 0, ran.output
+    assert {path.stat().st_mode & 0o077 for path in (made, *made.rglob("*"))} == {0}
+    pki = made / "pki"
+    for ca, leaves in {
+        "ca/ca.pem": ["admin/admin", "api/kubernetes", "clients/worker-0", "scheduler/kube-scheduler"],
+        "etcd/etcd-ca.pem": [f"etcd/{cluster.controller.name}", "api/apiserver-etcd-client"],
+        "front-proxy/front-proxy-ca.pem": ["front-proxy/front-proxy-client"],
+    }.items():
+        files = [str(pki / f"{leaf}.pem") for leaf in leaves]
+        verified = subprocess.run(["openssl", "verify", "-CAfile", pki / ca, *files], capture_output=True, text=True)
+        assert verified.stdout.count(": OK\n") == len(leaves), verified
+        for leaf in leaves:
+            public = x509.load_pem_x509_certificate((pki / f"{leaf}.pem").read_bytes()).public_key()
+            key = serialization.load_pem_private_key((pki / f"{leaf}-key.pem").read_bytes(), None)
+            assert key.public_key() == public, leaf
+    assert served(cluster) == (pki / "api/kubernetes.pem").read_text().strip()
+    admin = made / "configs/admin/admin.kubeconfig"
+    assert admin.read_text() == (cluster.directory / "kubeconfig").read_text()
+    again = live("pki", "export", str(made))
+    assert again.code == 1 and f"{made} exists." in again.output, again.output
+
+
+def served(cluster: Cluster) -> str:
+    """The certificate that the API server has, PEM."""
+    return ssl.get_server_certificate((str(cluster.controller.address), _API)).strip()
