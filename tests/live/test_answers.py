@@ -42,8 +42,8 @@ esac
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
-    monkeypatch.setattr(answers, "_SECONDS", 2)
-    monkeypatch.setattr(probe, "_ALL_SECONDS", 3)
+    # What is wrong stays so, and is asked once.
+    monkeypatch.setattr(answers, "_SECONDS", 0)
     found = cluster(tmp_path, controllers=1)
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -75,6 +75,7 @@ def test_a_lab_that_answers_and_runs(lab: Cluster) -> None:
 
 
 def test_an_api_server_that_is_restarting_is_waited_for(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "_SECONDS", 60)
     monkeypatch.setenv("FAILS", "2")
     answers.check(lab)
 
@@ -91,7 +92,9 @@ def test_machines_that_are_gone_are_named(lab: Cluster, monkeypatch: pytest.Monk
 
 
 def test_a_machine_that_hangs_has_a_deadline(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_ALL_SECONDS", 3)
     monkeypatch.setenv("HANGS", "worker-0")
+    # Others may be late, too, on a busy host.
     assert "worker-0 (no answer within 3 s)" in refusal(lab)
 
 
