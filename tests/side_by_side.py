@@ -21,7 +21,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-_FIRST = ("machines", "droplets", "dev", "kubeadm_calico")
+_FIRST = ("machines", "droplets", "dev")
 """The labs of the first process."""
 _LONG = ("first", "second", "third")
 """The groups of which one process has all."""

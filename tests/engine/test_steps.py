@@ -285,6 +285,7 @@ def test_a_step_that_failed_midway_is_completed(lab: StepLab) -> None:
     assert lab.project.resources()["command:remote:Command::half"]["outputs"]["stdout"] == "plain text"
 
 
+@pytest.mark.long
 def test_old_flags_that_are_put_back_after_a_failed_update_are_applied(lab: StepLab) -> None:
     """The engine keeps the old inputs, and finds no change; the unit runs on with the bad flags."""
     ready = "systemctl show -P ExecStart flags.service | grep -q -e --port=1"
@@ -302,7 +303,7 @@ def test_old_flags_that_are_put_back_after_a_failed_update_are_applied(lab: Step
     assert "unchanged" in lab.up().output.partition("Resources:")[2].split("\n")[1]
 
 
-@pytest.mark.parametrize("parallel", ["64", "1"])
+@pytest.mark.parametrize("parallel", ["64", pytest.param("1", marks=pytest.mark.long)])
 def test_a_step_that_plain_pulumi_replaces_stays_on_its_machine(lab: StepLab, parallel: str) -> None:
     """The engine creates the new resource, and then runs the deletion of the old one."""
     lab.has(FIRST, SECOND)

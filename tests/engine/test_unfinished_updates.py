@@ -112,6 +112,7 @@ def test_an_update_that_succeeds_leaves_nothing(lab: Lab) -> None:
     assert _unchanged(lab.up()[0])
 
 
+@pytest.mark.long
 def test_a_record_that_is_lost_or_torn_costs_one_more_run(lab: Lab) -> None:
     lab.wants("exit 1")
     lab.up(ok=False)

@@ -76,6 +76,7 @@ def test_bad_snapshot_is_refused_and_nothing_is_changed(
     assert cluster.unit_starts(cluster.controller.name, *units) == before
 
 
+@pytest.mark.long
 def test_saved_data_are_restored_after_all_members_lost_theirs(
     workload: Workload, snapshot: Path, tmp_path: Path
 ) -> None:

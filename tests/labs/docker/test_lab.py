@@ -118,6 +118,7 @@ def test_the_lab_works_again_after_the_daemons_restart(host: DockerHost, up: str
     assert len(re.findall(f"--comment {PREFIX} ", rules(host))) == 4
 
 
+@pytest.mark.long
 def test_a_worker_is_replaced(host: DockerHost, up: str, settings: config.Lab) -> None:
     before = host.run("docker", "inspect", "-f", "{{.Id}}", f"{PREFIX}-worker-0")
     host.python(*HARDWAY, "replace", "worker-0")

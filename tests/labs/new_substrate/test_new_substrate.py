@@ -110,6 +110,7 @@ def _hardway(project: Path, show: Show, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_a_lab_comes_up_on_a_substrate_of_one_folder_and_one_row(project: Path, show: Show) -> None:
     assert os.geteuid() == 0, "this test makes privileged containers: run it as root"
     with _containers():
