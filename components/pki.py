@@ -122,7 +122,11 @@ class CertificateAuthority:
             private_key_pem=key.private_key_pem,
             is_ca_certificate=True,
             set_subject_key_id=True,
-            subject=tls.SelfSignedCertSubjectArgs(common_name=common_name, organization="Kubernetes The Hard Way"),
+            subject=tls.SelfSignedCertSubjectArgs(
+                common_name=common_name,
+                organization="Kubernetes The Hard Way",
+                **self._settings.subject.model_dump(exclude_none=True),
+            ),
             allowed_uses=["cert_signing", "crl_signing", "digital_signature"],
             validity_period_hours=self._settings.ca_validity_hours,
             early_renewal_hours=min(self._settings.early_renewal_hours, self._settings.ca_validity_hours - 1),
@@ -145,7 +149,11 @@ class CertificateAuthority:
         request = tls.CertRequest(
             name,
             private_key_pem=key.private_key_pem,
-            subject=tls.CertRequestSubjectArgs(common_name=common_name, organization=organization),
+            subject=tls.CertRequestSubjectArgs(
+                common_name=common_name,
+                organization=organization,
+                **self._settings.subject.model_dump(exclude_none=True),
+            ),
             dns_names=list(dns_names) or None,
             ip_addresses=list(ip_addresses) or None,
             opts=self._opts,
@@ -384,7 +392,7 @@ def self_signed(
     certificate = tls.SelfSignedCert(
         name,
         private_key_pem=key.private_key_pem,
-        subject=tls.SelfSignedCertSubjectArgs(common_name=domain),
+        subject=tls.SelfSignedCertSubjectArgs(common_name=domain, **settings.subject.model_dump(exclude_none=True)),
         dns_names=[domain],
         allowed_uses=["digital_signature", "key_encipherment", *SERVER],
         set_subject_key_id=True,

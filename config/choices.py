@@ -28,6 +28,8 @@ def choices_of(settings: LabSettings) -> dict[str, str]:
             "load_balancing.domain": settings.load_balancing.domain or "none",
             "pki.algorithm": settings.pki.algorithm,
         }
+    # The subject of a CA is in all that it has issued, and another one is another CA.
+    chosen |= {f"pki.subject.{key}": value for key, value in settings.pki.subject.model_dump().items() if value}
     if network.pod_network != "routes":
         chosen["network.pod_network"] = network.pod_network
         chosen["calico.datastore"] = settings.calico.datastore

@@ -63,6 +63,22 @@ class Network(Settings):
         return self.services[10]
 
 
+SubjectField = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .'()-]*$", max_length=64)]
+
+
+class SubjectSettings(Settings):
+    """What the subject of each certificate has besides CN and O, by which Kubernetes knows users and groups."""
+
+    country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")] | None = None
+    """C, of ISO 3166."""
+    province: SubjectField | None = None
+    """ST."""
+    locality: SubjectField | None = None
+    """L."""
+    organizational_unit: SubjectField | None = None
+    """OU."""
+
+
 class PkiSettings(Settings):
     """Keys and validity of the certificates; hours."""
 
@@ -71,6 +87,7 @@ class PkiSettings(Settings):
     validity_hours: Annotated[WholeNumber, Field(ge=1, le=_CENTURY)] = 365 * 24
     early_renewal_hours: Annotated[WholeNumber, Field(ge=0, le=_CENTURY)] = 30 * 24
     """An `up` that runs this long before a certificate ends renews it."""
+    subject: SubjectSettings = SubjectSettings()
 
 
 class LoadBalancing(Settings):

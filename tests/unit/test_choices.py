@@ -53,7 +53,12 @@ def test_what_is_written_can_be_read(in_state: Callable[[dict[str, str]], dict[s
     assert made.made_with(in_state(KUBEADM)) == KUBEADM
 
 
-_OTHERS = [({}, KUBEADM), (KUBEADM, {}), (KUBEADM, of(bootstrap="kubeadm", network={"services": "10.99.0.0/24"}))]
+_OTHERS = [
+    ({}, KUBEADM),
+    (KUBEADM, {}),
+    (KUBEADM, of(bootstrap="kubeadm", network={"services": "10.99.0.0/24"})),
+    ({}, of(pki={"subject": {"country": "GB"}})),
+]
 
 
 @pytest.mark.parametrize("insist", ["", "yes"])

@@ -142,6 +142,12 @@ SINGLE: dict[str, tuple[Any, str, str, str]] = {
         "",
     ),
     "unknown algorithm": ({"pki": {"algorithm": "RSA-1024"}}, "lab.pki.algorithm", "'RSA-2048'", ""),
+    "country in full": (
+        {"pki": {"subject": {"country": "England"}}},
+        "lab.pki.subject.country",
+        "",
+        "",
+    ),
     "unknown encryption": ({"encryption": "aesgcm"}, "lab.encryption", "'secretbox' or 'aescbc'", ""),
     "unknown kube-proxy mode": (network(kube_proxy_mode="ipvs"), "lab.network.kube_proxy_mode", "'nftables'", ""),
     "no map where one must be": ({"network": 5}, "lab.network", "no map (5)", "write its keys below it"),

@@ -6,6 +6,7 @@ import pytest
 
 from config.lab import parse
 from lab.shipped import lab_of
+from unit.conftest import program
 from unit.mocked_engine import Run, run_program
 
 REQUEST = "tls:index/certRequest:CertRequest"
@@ -180,3 +181,15 @@ def test_no_common_name_is_longer_than_a_certificate_may_say() -> None:
     parse("dev", {"workers": [longest]})
     request = run_program("dev", {"workers": [longest]}).named(f"pki-kubelet-{longest['name']}", REQUEST)
     assert len(request.inputs["subject"]["commonName"]) <= 64
+
+
+def test_each_subject_has_the_fields_of_the_settings() -> None:
+    """A CA, or the balancer's own certificate, without them; CN and O, by which Kubernetes knows users, changed."""
+    made = program("droplets")
+    fields = {"country": "GB", "province": "England", "locality": "London"}
+    fields["organizationalUnit"] = "Kubernetes The Hard Way"
+    subjects = [each.inputs["subject"] for each in made.of_type(REQUEST, AUTHORITY)]
+    assert len(subjects) > 15
+    assert all(fields.items() <= subject.items() for subject in subjects)
+    kubelet = made.named("pki-kubelet-worker-0", REQUEST).inputs["subject"]
+    assert kubelet == fields | {"commonName": "system:node:worker-0", "organization": "system:nodes"}

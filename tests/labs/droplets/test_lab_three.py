@@ -27,9 +27,27 @@ def test_calico_keeps_its_data_in_etcd_under_a_name_of_its_own(cluster: Cluster)
     assert ours in keys, keys
     assert cluster.get("customresourcedefinitions")["items"] == []
     subject = cluster.ssh(cluster.workers[0].name, "openssl x509 -noout -subject -in /etc/calico/pki/etcd-client.crt")
-    assert subject.split("=", 1)[1].replace(" ", "").strip() == "CN=calico-etcd-client"
+    assert subject.replace(" ", "").strip().endswith("CN=calico-etcd-client")
     pools = json.loads(cluster.ssh(controller, "calicoctl get ippools -o json"))
     assert [pool["spec"]["cidr"] for pool in pools["items"]] == [str(worker.pod_cidr) for worker in cluster.workers]
+
+
+def test_certificates_and_encryption_are_as_the_author_has_them(cluster: Cluster) -> None:
+    """Settings of a stack that reach the files of the program, and not the machines."""
+    controller = cluster.controller.name
+    shown = cluster.ssh(controller, "openssl x509 -noout -text -in /etc/kubernetes/pki/kube-apiserver.crt")
+    assert "Public-Key: (2048 bit)" in shown and "rsaEncryption" in shown
+    for line in (each.strip() for each in shown.splitlines() if "Issuer:" in each or "Subject:" in each):
+        said = line.replace(" ", "")
+        assert all(f"{field}," in said for field in ("C=GB", "ST=England", "L=London", "OU=KubernetesTheHardWay")), line
+    cluster.kubectl("create", "secret", "generic", "kept", "--from-literal=word=plain-text")
+    try:
+        stored = cluster.ssh(
+            controller, f"{_ETCDCTL} get --print-value-only /registry/secrets/default/kept | head -c 24"
+        )
+    finally:
+        cluster.kubectl("delete", "secret", "kept")
+    assert stored.startswith("k8s:enc:aescbc:v1:key"), stored
 
 
 def test_a_dnsutils_pod_looks_up_kubernetes(workload: Workload) -> None:
