@@ -10,6 +10,7 @@ from lab.polling import eventually
 from lab.workload import NAMESPACE, Workload, image
 
 _ETCDCTL = ". /etc/etcd/etcdctl.env && etcdctl"
+_KEPT = "/registry/secrets/default/kept"
 
 
 def test_anonymous_clients_may_request_healthz_by_the_domain(cluster: Cluster) -> None:
@@ -42,9 +43,7 @@ def test_certificates_and_encryption_are_as_the_author_has_them(cluster: Cluster
         assert all(f"{field}," in said for field in ("C=GB", "ST=England", "L=London", "OU=KubernetesTheHardWay")), line
     cluster.kubectl("create", "secret", "generic", "kept", "--from-literal=word=plain-text")
     try:
-        stored = cluster.ssh(
-            controller, f"{_ETCDCTL} get --print-value-only /registry/secrets/default/kept | head -c 24"
-        )
+        stored = cluster.ssh(controller, f"{_ETCDCTL} get --print-value-only {_KEPT} | head -c 24")
     finally:
         cluster.kubectl("delete", "secret", "kept")
     assert stored.startswith("k8s:enc:aescbc:v1:key"), stored
