@@ -12,6 +12,7 @@ from live.cluster import Cluster
 from live.drift import all_machines, containers, nodes, objects, recorded
 from live.drift import repair as repairing
 from live.drift.compare import API, Difference, compare
+from live.waiting import still_missing
 from toolchain import operations, prepare
 from toolchain.progress import Report
 from toolchain.stack import Stack
@@ -88,6 +89,38 @@ def repair(stack: Stack, machines: Sequence[str]) -> int:
     if after.differences or others or not outcome.lost:
         print("\n".join(lines(replace(after, not_asked=others))))
     return after.exit_code or (FOUND if outcome.lines() else NONE)
+
+
+def put_back(lab: Cluster, deployment: Mapping[str, Any], *, seconds: float) -> Drift:
+    """Put back all that differs, and compare until nothing differs or the deadline is over.
+
+    What could not be asked at first, as an API that the repair itself starts again, is asked again.
+
+    Args:
+        lab: no other run is at work on it.
+        deployment: its state, as `state_of` reads it.
+        seconds: the deadline, before the lab's `timeout_factor`.
+
+    Returns:
+        What is left.
+    """
+    deployment = state_of(lab.stack)
+    steps = recorded.steps(deployment)
+    said = recorded.read(steps)
+
+    found = _find(lab, deployment, steps)
+
+    def left() -> Drift | None:
+        nonlocal found
+        works, others = repairing.plan(steps, said, found.differences)
+        repairing.run(lab, works)
+        nodes.repair(lab, nodes.expected(lab, said), others)
+        found = _find(lab, deployment, steps)
+        return found if found.exit_code != NONE else None
+
+    if found.exit_code != NONE:
+        still_missing(left, lab.allowed(seconds))
+    return found
 
 
 def _only(drift: Drift, machines: Sequence[str]) -> Drift:

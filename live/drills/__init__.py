@@ -24,6 +24,7 @@ from live.drills.faults import check_packet_filter
 from live.drills.probes import ETCD_PREFIX, OWN_MEMBER
 from live.drills.run import Outcome, undisturbed
 from live.drills.workload import Workload
+from live.lessons import record
 from toolchain import operations
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
@@ -47,6 +48,7 @@ def main(stack: Stack, names: Sequence[str], json_file: Path | None = None) -> i
             touched then.
     """
     chosen = catalogue.choose(names)
+    record.refuse(stack, "A drill")
     cluster = live_cluster.find(stack)
     drills, lacking = catalogue.split(chosen, cluster)
     refuse(cluster, names, lacking)

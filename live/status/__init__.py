@@ -118,12 +118,17 @@ def check_health(cluster: Cluster, doing: str) -> None:
     Raises:
         ToolchainError: with all that does not work.
     """
-    if found := list(_does_not_work(cluster, probe_all(cluster))):
+    if found := not_working(cluster):
         raise ToolchainError(
             f"{doing} only while the whole lab works; nothing was changed.\n"
             + "".join(f"  {each}\n" for each in found)
             + f"Repair that (`./hardway status -s {cluster.stack.name}`), then run this again."
         )
+
+
+def not_working(cluster: Cluster) -> list[str]:
+    """The machines, members, API servers and Nodes that do not work, each in one sentence."""
+    return list(_does_not_work(cluster, probe_all(cluster)))
 
 
 def _does_not_work(cluster: Cluster, probes: Sequence[Probe]) -> Iterator[str]:

@@ -32,6 +32,7 @@ _ORDER = (
     "test_stop",
     "test_status",
     "test_drift",
+    "test_lessons",
     "test_snapshots",
     "test_rewind",
     "test_drain",
