@@ -19,6 +19,7 @@ from components.dns import Dns, DnsArgs
 from components.encryption import Encryption
 from components.etcd import Etcd, EtcdArgs, EtcdMembership
 from components.etcd_snapshots import EtcdSnapshots
+from components.machine import Machine
 from components.nodes import NodeRegistration, RemovedWorkers
 from components.pki import Pki, PkiArgs
 from components.readiness import Readiness, ReadinessArgs
@@ -98,6 +99,7 @@ def hard_way(site: Site) -> Cluster:
         after(control_plane, *entrance),
     )
     nodes: list[pulumi.Resource] = []
+    kubelets: list[tuple[Machine, pulumi.Resource]] = []
     calico = calico_args(site, pki.calico, controllers[0], workers, etcd.endpoints)
     in_cluster = [Calico("calico", calico, after(control_plane, *entrance, removed_workers))] if calico else []
 
@@ -148,16 +150,17 @@ def hard_way(site: Site) -> Cluster:
             f"{worker.name}-registration", worker, controllers[0], after(node.kubelet, *network), was_child_of=node
         )
         nodes += [runtime, registration]
+        kubelets.append((worker, node.kubelet))
     rotation_steps: list[pulumi.Resource] = []
     if lab.rotations:
         args = RotationArgs(
             rotations=lab.rotations,
             controller=controllers[0],
-            workers=workers,
+            workers=kubelets,
             service_accounts=pki.service_accounts.public,
             provider=lab.settings.encryption,
         )
-        rotation_steps = RotationSteps("rotations", args, after(control_plane, *entrance, dns, *nodes)).steps
+        rotation_steps = RotationSteps("rotations", args, after(control_plane, *entrance, dns)).steps
     readiness = Readiness(
         "readiness",
         ReadinessArgs(

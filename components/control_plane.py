@@ -118,6 +118,7 @@ class ControlPlane(Component):
             certificate=f"{_PKI}/apiserver-etcd-client.crt",
             key=f"{_PKI}/apiserver-etcd-client.key",
         )
+        restart_member, end_turn = args.etcd.restart_of(controller)
         Step(
             f"{name}-{controller.name}",
             StepArgs(
@@ -127,7 +128,7 @@ class ControlPlane(Component):
                 fetches=[*fetch_kubernetes(args.artifacts, controller.arch, *_PROGRAMS), *etcd_programs],
                 files=[*apiserver, *manager, *scheduler, health, admin, *etcd_client],
                 # Controllers restart one after the other.
-                before_start=f"{_LINK_ADMIN}\n{USE_ETCD}",
+                before_start="\n".join(filter(None, [_LINK_ADMIN, USE_ETCD, restart_member])),
                 units=[
                     _unit(
                         "kube-apiserver",
@@ -167,6 +168,7 @@ class ControlPlane(Component):
                         stage=2,
                     ),
                 ],
+                run=end_turn,
             ),
             self.child(),
         )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 import pulumi
 from pulumi_command import local
@@ -24,6 +25,7 @@ from components.systemd import Flags, systemd_unit
 from components.tls_settings import CIPHER_SUITES
 from config.artifacts import ArtifactSource
 from config.machine_paths import LEFT_ASIDE, LIBRARY, USE_ETCD
+from config.machines import Role
 from config.ports import CLIENT_PORT, PEER_PORT
 
 _PKI = "/etc/etcd/pki"
@@ -107,7 +109,9 @@ class Etcd(Component):
                             timeout_factor=member.timeout_factor,
                         ),
                     ],
-                    before_start=initial.apply(partial(join, member, args.members)),
+                    before_start=pulumi.Output.concat(
+                        initial.apply(partial(join, member, args.members)), self._put_off(member)
+                    ),
                     units=[
                         Unit(
                             name="etcd.service",
@@ -145,6 +149,19 @@ class Etcd(Component):
                 self.child(*started),
             )
         self.register_outputs({})
+
+    def _put_off(self, member: Machine) -> str:
+        """The shell line after which the member's restart may be left to the step of the control plane."""
+        return f"\nmay_put_off {quote(self._args.pki.etcd_keys)}" if member.has(Role.CONTROLLER) else ""
+
+    def restart_of(self, machine: Machine) -> tuple[str, str]:
+        """The shell lines of the control plane's step before its units start, and after they serve.
+
+        Where both get new keys, the member here restarts in the turn of the API server: once, and that once, too.
+        """
+        if machine.name not in {member.name for member in self._args.members}:
+            return "", ""
+        return f"restart_member '{_SERVES}'", f"end_member_turn {quote(self._args.pki.etcd_keys)}"
 
     def endpoints_for(self, machine: Machine) -> list[str]:
         """The members that a client on a machine is to ask: the machine's own, else all.

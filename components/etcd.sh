@@ -182,6 +182,7 @@ leaves() {
 # time. It is a lock in etcd, which is released when its holder dies. If etcd gives no lock, only units that do not
 # serve are restarted: nothing can be lost by that, and it may repair etcd.
 take_turn() {
+  [ -z "${turn_kept-}" ] || return 0
   local end=$((SECONDS + 300 * TIMEOUT_FACTOR)) no_answer=$((SECONDS + 60 * TIMEOUT_FACTOR)) why failed
   failed_before=$(ctl get --print-value-only "$TURN_FAILED" 2>/dev/null) || true
   why=$(mktemp)
@@ -208,6 +209,52 @@ take_turn() {
       stop_api_server
       ;;
   esac
+}
+
+# Where the API server here gets new keys with its member, both restart in one turn: the API server would otherwise stop
+# for its member, and restart once more in a turn of its own. The step of etcd comes first. It writes its files and leaves
+# the restart to the step of the control plane, which has the same KEYS in its script, so that it follows in the same `up`,
+# or in the next if this one is killed.
+
+# may_put_off KEYS: in the step of etcd, before its unit starts: which keys the member gets.
+may_put_off() { MEMBER_KEYS=$1; }
+
+# put_off UNIT: whether the control plane here had other keys when its step last succeeded, so that its step follows. A
+# member that does not serve is restarted at once. So is one that gets another version: this step has the one before.
+put_off() {
+  local control_plane=$HARDWAY/steps/control-plane
+  [ "$1" = etcd.service ] && [ -n "${MEMBER_KEYS-}" ] && [ -e "$control_plane/member-keys" ] || return 1
+  [ "$MEMBER_KEYS" != "$(cat "$control_plane/member-keys")" ] || return 1
+  [ -z "$(find "${step:?}/earlier" -type l -print -quit 2>/dev/null)" ] && any_serves "$1" || return 1
+  fit "$1"
+  fingerprint "$1" >"$step/put-off"
+}
+
+# restart_member MEANS: in the step of the control plane, before its units start: restart the member here if its step has
+# put that off. The turn ends with `end_member_turn`, and the API server is started by the step meanwhile.
+restart_member() {
+  local of_etcd=$HARDWAY/steps/etcd
+  [ -e "$of_etcd/put-off" ] || return 0
+  if ! cmp -s "$of_etcd/put-off" "$of_etcd/started/etcd.service"; then
+    ready etcd.service 60 "$1" member_is_healthy
+    take_turn etcd.service
+    ! outdated etcd.service || systemctl daemon-reload
+    systemctl reset-failed etcd.service 2>/dev/null || true
+    note_runs etcd.service
+    systemctl restart --no-block etcd.service
+    serving etcd.service
+    cp "$of_etcd/put-off" "$of_etcd/started/etcd.service"
+    turn_kept=yes
+  fi
+  rm -f "$of_etcd/put-off"
+}
+
+# end_member_turn KEYS: after all units of the control plane serve.
+end_member_turn() {
+  turn_kept=
+  give_turn
+  printf '%s\n' "$1" >"$step/member-keys.new"
+  mv "$step/member-keys.new" "$step/member-keys"
 }
 
 # turn_failed WHY: the machines that wait for the turn are not changed.
@@ -268,6 +315,7 @@ ask_for_turn() {
 }
 
 give_turn() {
+  [ -z "${turn_kept-}" ] || return 0
   start_api_server
   [ -n "${turn_PID:-}" ] || return 0
   [ -z "${failed_before-}" ] || ctl del "$TURN_FAILED" >/dev/null 2>&1 || true

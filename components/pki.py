@@ -225,11 +225,13 @@ class Pki(Component):
         calico: who Calico is, where it is the pod network; else None.
         load_balancer: the self-signed one of the lab's domain, where TLS is terminated; else None.
         service_accounts: the key that signs service account tokens, and the public keys that verify them.
+        etcd_keys: how far the rotations of the keys are that etcd and its clients have.
     """
 
     def __init__(self, name: str, args: PkiArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("Pki", name, opts)
         leaves = args.rotations["leaves"].active
+        self.etcd_keys = ", ".join(f"{subject} {args.rotations[subject]}" for subject in ("etcd-ca", "leaves"))
         self.kubernetes, self.etcd, self.front_proxy = (
             CertificateAuthority(
                 f"{name}-{common_name}",

@@ -27,20 +27,22 @@ class RotationArgs:
     """Args:
     rotations: how far they are.
     controller: whose kubectl asks the API.
-    workers: whose pods have tokens.
+    workers: whose pods have tokens; each with what its kubelet runs after.
     service_accounts: the public keys of tokens, PEM; the one that signs first.
     provider: the encryption of Secrets.
     """
 
     rotations: Rotations
     controller: Machine
-    workers: Sequence[Machine]
+    workers: Sequence[tuple[Machine, pulumi.Resource]]
     service_accounts: pulumi.Output[str]
     provider: str
 
 
 class RotationSteps(Component):
-    """The steps of the stages that are under way, after everything that has new files.
+    """The steps of the stages that are under way, after the control plane has its new files.
+
+    Workers restart at the same time: only new tokens in pods wait for the kubelet that requests them.
 
     Attributes:
         steps: what the lab's readiness comes after.
@@ -59,8 +61,8 @@ class RotationSteps(Component):
             key = args.service_accounts.apply(lambda known: f" <<'{_END}'\n{known.rstrip()}\n{_END}")
             renewal = pulumi.Output.concat("renew_token_secrets", key)
             self._step(f"{name}-token-secrets", args.controller, renewal)
-            for worker in args.workers:
-                self._step(f"{name}-tokens-{worker.name}", worker, pulumi.Output.concat("renew_tokens", key))
+            for worker, kubelet in args.workers:
+                self._step(f"{name}-tokens-{worker.name}", worker, pulumi.Output.concat("renew_tokens", key), kubelet)
         if ca.count and ca.stage != USED:
             # When the new CA comes, and when the old one goes.
             self._step(f"{name}-pods", args.controller, f"# CA {ca}\nrestart_cluster_pods {_PKI}/ca.crt")
@@ -71,7 +73,7 @@ class RotationSteps(Component):
             self._step(f"{name}-client-cas", args.controller, f"# {said}\nforget_client_cas {files}")
         self.register_outputs({})
 
-    def _step(self, name: str, machine: Machine, run: pulumi.Input[str]) -> None:
+    def _step(self, name: str, machine: Machine, run: pulumi.Input[str], *after: pulumi.Resource) -> None:
         functions = Path(__file__).with_name("rotations.sh").read_text()
         script = pulumi.Output.concat(f"{functions}{_API}\n", run)
-        self.steps.append(Step(name, StepArgs(machine=machine, name=name, run=script), self.child()))
+        self.steps.append(Step(name, StepArgs(machine=machine, name=name, run=script), self.child(*after)))

@@ -523,9 +523,11 @@ fingerprint() {
 
 # take_turn UNIT..., give_turn: what surrounds the restart of units that run. turn_failed WHY: one of them does not serve.
 # Steps whose units must not restart on two machines at once bring their own (etcd.sh, worker_turns.sh).
+# put_off UNIT: whether a later step restarts it, although it changed.
 take_turn() { :; }
 give_turn() { :; }
 turn_failed() { :; }
+put_off() { return 1; }
 
 # any_serves UNIT...: whether the check of one of them succeeds; a unit without a check counts as serving.
 any_serves() {
@@ -550,6 +552,7 @@ start() {
   for unit in "${units[@]}"; do
     if ! systemctl -q is-active "$unit" || [ "$(fingerprint "$unit")" != "$(cat "$step/started/$unit" 2>/dev/null)" ]
     then
+      ! put_off "$unit" || continue
       restart+=("$unit")
     elif [ "$(last_read "$unit")" != "$(cat "$step/started/$unit.read" 2>/dev/null)" ]; then
       reload+=("$unit")

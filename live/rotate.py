@@ -50,8 +50,7 @@ def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool) -> int:
             targets = new_targets(stack, subjects)
         while pending := _pending(stack, targets):
             check_health(cluster.find(stack), "Keys are rotated")
-            # Of a rotation that begins; then it is as it was.
-            write_whole(stack.directory / _RECORD, json.dumps(targets).encode(), mode=0o600)
+            _note(stack, targets)
             stack = advanced(stack, pending)
             print(f"\nStage: {_said(stack, pending)}", flush=True)
             started = time.monotonic()
@@ -88,11 +87,7 @@ def preview(stack: Stack, subjects: Sequence[str]) -> int:
 def begun(stack: Stack) -> dict[str, int]:
     """Subject -> the number of its rotations at the end, of a rotation that is not finished; empty if there is none."""
     rotations = _rotations(stack)
-    try:
-        known: dict[str, int] = json.loads((stack.directory / _RECORD).read_text())
-    except (OSError, ValueError):
-        # A file that a full disk has cut short was written before anything was changed.
-        known = {}
+    known = _noted(stack)
     return {
         subject: known.get(subject, rotations[subject].count)
         for subject in SUBJECTS
@@ -139,6 +134,21 @@ def advanced(stack: Stack, subjects: list[str], *, read: bool = True) -> Stack:
     rotations = _rotations(stack).advanced(subjects)
     settings_file.write_rotations(stack.settings_file, stack.project, rotations)
     return stacks.read(stack.name) if read else replace(stack, rotations=rotations)
+
+
+def _note(stack: Stack, targets: Mapping[str, int]) -> None:
+    """Write the record, once: from the second stage on it is there."""
+    if _noted(stack) != targets:
+        write_whole(stack.directory / _RECORD, json.dumps(targets).encode(), mode=0o600)
+
+
+def _noted(stack: Stack) -> dict[str, int]:
+    try:
+        noted: dict[str, int] = json.loads((stack.directory / _RECORD).read_text())
+    except (OSError, ValueError):
+        # A file that a full disk has cut short was written before anything was changed.
+        return {}
+    return noted
 
 
 def _rotations(stack: Stack) -> Rotations:

@@ -31,6 +31,7 @@ class Lab:
         self.file = directory / "Pulumi.dev.yaml"
         self.file.write_text(SETTINGS)
         self.ups: list[str] = []
+        self.records: set[int] = set()
         self.checks = 0
         self.killed_at: int | None = None
         self.problems: list[str] = []
@@ -56,6 +57,8 @@ class Lab:
 
     def up(self, stack: Stack) -> Ended:
         self.ups.append(" ".join(f"{key}:{each}" for key, each in stack.rotations.written().items()))  # type: ignore[union-attr]
+        if (record := stack.directory / "rotation.json").exists():
+            self.records.add(record.stat().st_ino)
         if self.killed_at == len(self.ups):
             raise KilledError
         return Ended(code=self.code, seconds=(0, 0, 0))
@@ -92,6 +95,7 @@ def test_each_stage_is_an_up_of_its_own(lab: Lab) -> None:
     assert run(lab, "ca", "leaves") == 0
     assert lab.ups == ["leaves:1 ca:1 trusted", "leaves:1 ca:1 used", "leaves:1 ca:1"]
     assert lab.checks == 3, "once before each stage"
+    assert len(lab.records) == 1, "the record is written once"
     assert "# The lab." in lab.file.read_text()
     assert run(lab, "ca") == 0
     assert lab.ups[3:] == ["leaves:1 ca:2 trusted", "leaves:1 ca:2 used", "leaves:1 ca:2"]

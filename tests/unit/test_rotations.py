@@ -1,6 +1,7 @@
 """Rotations of keys: the stages, what the program makes at each, and what a stage that is left out is refused with."""
 
 import base64
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,34 @@ def test_at_the_end_nothing_of_the_old_cas_is_left(done: Run) -> None:
 def test_every_member_of_etcd_trusts_both_cas_while_they_change(trusted: Run, used: Run) -> None:
     for run in (trusted, used):
         assert len(run.file("etcd-controller-0", "/etc/etcd/pki/ca.crt").splitlines()) == 2
+
+
+def test_member_and_control_plane_are_told_the_same_keys(trusted: Run, used: Run, done: Run) -> None:
+    """The step of etcd leaves a restart to the one of the control plane: its script has changed for the same reason."""
+    seen = []
+    for run in (dev(), dev(leaves="1"), trusted, used, done):
+        words = run.script("etcd-controller-0").partition("\nmay_put_off ")[2].splitlines()[0]
+        lines = run.script(CONTROLLER).splitlines()
+        assert lines[-2] == f"end_member_turn {words}", "when all units serve"
+        assert lines.index("restart_member 'a healthy voting member of a cluster with a leader'") < lines.index("start")
+        seen.append(words)
+    assert seen[0] == "'etcd-ca 0, leaves 0'" and "leaves 1'" in seen[1] and len(set(seen)) == len(seen)
+
+
+def test_dedicated_members_restart_in_their_own_step() -> None:
+    run = program("dedicated")
+    for step in run.of_type("command:remote:Command"):
+        assert not re.search(r"^(may_put_off|restart_member|end_member_turn) ", step.script, re.MULTILINE), step.name
+
+
+def test_only_tokens_in_pods_wait_for_workers(used: Run, done: Run) -> None:
+    """Workers restart one after the other: what needs the control plane alone is done meanwhile."""
+    assert "worker-0-node" in used.before(used.named("rotations-tokens-worker-0"))
+    assert "worker-1-node" not in used.before(used.named("rotations-tokens-worker-0"))
+    for run, name in ((used, "rotations-token-secrets"), (done, "rotations-pods"), (done, "rotations-client-cas")):
+        before = run.before(run.named(name))
+        assert CONTROLLER in before and not {each for each in before if each.endswith("-node")}
+        assert name in run.before(run.named("readiness-cluster"))
 
 
 def test_tokens_of_both_keys_are_accepted_while_they_change(trusted: Run, used: Run, done: Run) -> None:
