@@ -220,12 +220,14 @@ take_turn() {
 may_put_off() { MEMBER_KEYS=$1; }
 
 # put_off UNIT: whether the control plane here had other keys when its step last succeeded, so that its step follows. A
-# member that does not serve is restarted at once. So is one that gets another version: this step has the one before.
+# member that does not serve is restarted at once, as is one whose last restart did not finish (or `./hardway repair` wants
+# it), and one that gets another version: this step has the one before.
 put_off() {
   local control_plane=$HARDWAY/steps/control-plane
   [ "$1" = etcd.service ] && [ -n "${MEMBER_KEYS-}" ] && [ -e "$control_plane/member-keys" ] || return 1
+  [ -e "${step:?}/started/$1" ] || return 1
   [ "$MEMBER_KEYS" != "$(cat "$control_plane/member-keys")" ] || return 1
-  [ -z "$(find "${step:?}/earlier" -type l -print -quit 2>/dev/null)" ] && any_serves "$1" || return 1
+  [ -z "$(find "$step/earlier" -type l -print -quit 2>/dev/null)" ] && any_serves "$1" || return 1
   fit "$1"
   fingerprint "$1" >"$step/put-off"
 }

@@ -136,6 +136,12 @@ def test_member_of_another_version_restarts_at_once(controller: Controller) -> N
     assert "restart etcd.service" not in told and "restart kube-apiserver.service" in told
 
 
+def test_member_that_repair_restarts_is_restarted_at_once(controller: Controller) -> None:
+    """No step comes after it: `repair` runs only those with a difference."""
+    done(controller.etcd("new", before='rm "$step/started/etcd.service"'))
+    assert "restart etcd.service" in controller.told()
+
+
 def test_lab_of_an_earlier_version_puts_nothing_off(controller: Controller) -> None:
     (controller.hardway / "steps/control-plane/member-keys").unlink()
     done(controller.etcd("new"))
