@@ -206,6 +206,7 @@ take_turn() {
     *" etcd.service "*)
       wait_for 60 'every other etcd member healthy, before this one restarts' 'ctl endpoint health --cluster'
       leave_leadership
+      renew_elsewhere
       stop_api_server
       ;;
   esac
@@ -274,6 +275,34 @@ leave_leadership() {
   [ -z "$other" ] || ctl move-leader "$other" >/dev/null || true
 }
 
+# renew_elsewhere: have the other members renew the lease of the lock, so that no stream to the member here is open: before
+# it stops, etcd waits 7 s for streams to end. (Those of machines that wait for the turn are to their own members.)
+renew_elsewhere() {
+  local others renewal pid
+  [ -n "${turn_PID:-}" ] && [[ ${turn_key-} == */* ]] || return 0
+  others=$(ctl member list | awk -F ', ' -v own="$(hostname)" \
+    '$2 == "started" && $3 != own && $6 != "true" { printf "%s%s", comma, $5; comma = "," }') || return 0
+  [ -n "$others" ] || return 0
+  # shellcheck source=/dev/null
+  exec {renewal}< <(
+    exec 8>&- 9>&- 2>/dev/null </dev/null
+    . "$ETCD_CLIENT"
+    export ETCDCTL_ENDPOINTS=$others
+    exec setpriv --pdeathsig TERM etcdctl lease keep-alive "${turn_key##*/}"
+  )
+  pid=$!
+  if ! read -r -t $((10 * TIMEOUT_FACTOR)) -u "$renewal" _; then
+    kill -KILL "$pid" 2>/dev/null || true
+    exec {renewal}<&-
+    return 0
+  fi
+  # Not by a signal on which it would release the lock.
+  kill -KILL "$turn_PID"
+  wait "$turn_PID" 2>/dev/null || true
+  exec {turn}<&-
+  turn=$renewal turn_PID=$pid turn_lease=${turn_key##*/}
+}
+
 # stop_api_server, start_api_server: the API server here uses this machine's member alone. While the member restarts, requests
 # to it would wait, and the load balancer detects that only seconds later. A connection that is refused goes to another
 # API server at once. In a cluster of one member there is no other.
@@ -308,10 +337,12 @@ ask_for_turn() {
   exec {turn}< <(
     exec 8>&- 9>&- 2>"$2" </dev/null
     . "$ETCD_CLIENT"
+    # That of another machine may be about to restart: see renew_elsewhere.
+    ! member_is_healthy 2>/dev/null || export ETCDCTL_ENDPOINTS=https://127.0.0.1:2379
     exec setpriv --pdeathsig TERM etcdctl lock --ttl=30 /hardway/turn
   )
-  turn_PID=$!
-  ! read -r -t $(($1 > SECONDS ? $1 - SECONDS : 1)) -u "$turn" || return 0
+  turn_PID=$! turn_lease=
+  ! read -r -t $(($1 > SECONDS ? $1 - SECONDS : 1)) -u "$turn" turn_key || return 0
   give_turn
   return 1
 }
@@ -322,6 +353,7 @@ give_turn() {
   [ -n "${turn_PID:-}" ] || return 0
   [ -z "${failed_before-}" ] || ctl del "$TURN_FAILED" >/dev/null 2>&1 || true
   local pid=$turn_PID end=$((SECONDS + 10 * TIMEOUT_FACTOR))
+  [ -z "${turn_lease-}" ] || ctl lease revoke "$turn_lease" >/dev/null 2>&1 || true
   kill "$pid" 2>/dev/null || true
   # etcdctl releases the lock. If etcd does not answer, the lock expires after 30 s.
   while kill -0 "$pid" 2>/dev/null && [ $SECONDS -lt "$end" ]; do sleep 0.05; done

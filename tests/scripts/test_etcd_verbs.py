@@ -35,7 +35,15 @@ case "${words[*]:0:2}" in
     echo "new$RANDOM, unstarted, , $peer, , ${learner:-false}" >>"$MEMBERS" ;;
   "member remove") sed -i "/^${words[2]},/d" "$MEMBERS" ;;
   "member promote") sed -i "s/^\(${words[2]},.*\), true$/\1, false/" "$MEMBERS" ;;
-  "lock /hardway/turn") [ -e "$MEMBERS.held" ] || echo key; exec sleep 60 ;;
+  "lock /hardway/turn")
+    echo "$ETCDCTL_ENDPOINTS" >"$MEMBERS.asked"
+    [ -e "$MEMBERS.held" ] || echo /hardway/turn/1f
+    exec sleep 60 ;;
+  "lease keep-alive")
+    echo "$ETCDCTL_ENDPOINTS" >"$MEMBERS.renews"
+    [ ! -e "$MEMBERS.lost" ] || exit 1
+    echo kept
+    exec sleep 60 ;;
   "endpoint health") ;;
   "get /hardway/turn-failed") cat "$MEMBERS.failed" 2>/dev/null ;;
   "put /hardway/turn-failed") echo "${words[*]:2}" >"$MEMBERS.failed" ;;
@@ -439,8 +447,36 @@ def test_a_turn_is_a_lock_of_etcd_that_falls_with_its_holder(machine: EtcdMachin
     machine.log.unlink()
     # However the script ends.
     done = machine.run('take_turn etcd.service\necho "$turn_PID"\nkill -9 $$')
-    assert machine.asked() == ["lock /hardway/turn", "endpoint health"]
+    assert machine.asked() == ["lock /hardway/turn", "endpoint health", "lease keep-alive 1f"]
     assert not _lives(int(done.stdout))
+
+
+def test_the_lock_is_asked_for_at_the_own_member(machine: EtcdMachine) -> None:
+    """A member that is to stop waits for the streams of every machine that waits for the turn."""
+    machine.cluster("1 started", "2 started", "3 started")
+    asked = Path(f"{machine.members}.asked")
+    assert machine.run("take_turn kube-apiserver.service\ngive_turn").returncode == 0
+    assert asked.read_text().count("https://10.0.0.") == 3, "it is not healthy: one of the others"
+    (machine.directory / "said").write_text('{"health":"true"}\n')
+    assert machine.run("take_turn kube-apiserver.service\ngive_turn").returncode == 0
+    assert asked.read_text() == "https://127.0.0.1:2379\n"
+
+
+@pytest.mark.parametrize("renewed", [True, False], ids=["another member renews it", "no other member does"])
+def test_the_lock_stays_while_the_own_member_restarts(machine: EtcdMachine, renewed: bool) -> None:
+    machine.cluster("1 started", "2 started", "3 started")
+    if not renewed:
+        Path(f"{machine.members}.lost").touch()
+    done = machine.run(
+        "hostname() { echo a; }\ntake_turn etcd.service\n"
+        'pgrep -P $$ -a\necho "turn $turn_PID"\ngive_turn'
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path(f"{machine.members}.renews").read_text() == "https://10.0.0.2:2379,https://10.0.0.3:2379\n"
+    *holders, turn = done.stdout.splitlines()
+    assert len(holders) == 1 and holders[0].split()[0] == turn.removeprefix("turn "), "one process has the lock"
+    # With the process that was ended the lock would have stayed until it expires.
+    assert machine.asked()[3:] == (["lease revoke 1f"] if renewed else [])
 
 
 def test_a_single_member_gives_turns_too(machine: EtcdMachine) -> None:
