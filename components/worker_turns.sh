@@ -27,7 +27,8 @@ turns() {
   # shellcheck disable=SC2329  # step.sh calls them
   {
     take_turn() { take_worker_turn "$@"; }
-    give_turn() { end_turn ""; }
+    # The step ends it: the kubelet and kube-proxy, which starts after the kubelet, restart in one turn.
+    give_turn() { :; }
     turn_failed() { worker_turn_failed "$@"; }
   }
 }
@@ -74,6 +75,7 @@ value_of() { sed -nE "s|^ {$2}\"$1\": \"(.*)\",?\$|\1|p" "$SAID" | head -n 1; }
 # take_worker_turn UNIT...: before these restart. Where none of them serves, nothing can be lost: no turn is needed.
 take_worker_turn() {
   [ -s "$KUBELET_KUBECONFIG" ] && any_serves "$@" || return 0
+  if [ -n "${has_turn-}" ]; then return 0; fi
   # Without a Node it has no pods.
   request '200|404' 'reading the Node' GET "/api/v1/nodes/$NODE"
   [ "$code" = 200 ] || return 0
@@ -82,6 +84,7 @@ take_worker_turn() {
   [ -e "$step/turn" ] || : >"$step/turn"
   [ -n "$(value_of "$TURN_MARK" 6)" ] || mark_node '"taken"'
   take_lock "$uid"
+  has_turn=yes
   dns_answered=
   ! dns_answers || dns_answered=yes
   [ "$DRAINS" = no ] || ! gets_another_version "$@" || drain

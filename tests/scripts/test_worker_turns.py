@@ -20,7 +20,7 @@ case "$*" in
 esac
 """
 DRAINS = "gets_another_version() { :; }"
-TURN = "take_turn kubelet.service\necho restarted\ngive_turn"
+TURN = "take_turn kubelet.service\necho restarted\nend_turn"
 
 
 class Worker:
@@ -119,7 +119,7 @@ def test_the_first_start_asks_the_api_nothing(worker: Worker) -> None:
 
 
 def test_a_turn_belongs_to_the_node_and_nothing_of_it_stays(worker: Worker) -> None:
-    done = worker.run(f"take_turn kubelet.service\ncat {worker.step}/turn\ngive_turn")
+    done = worker.run(f"take_turn kubelet.service\ncat {worker.step}/turn\nend_turn")
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
     assert worker.is_free
     # The mark is there before the turn, and goes after it: no killed run leaves a turn that nothing tells of.
@@ -130,7 +130,7 @@ def test_a_turn_belongs_to_the_node_and_nothing_of_it_stays(worker: Worker) -> N
 @pytest.mark.parametrize(("at_once", "waits"), [(1, True), (2, False)])
 def test_no_more_workers_than_permitted_are_in_a_turn(worker: Worker, other: Worker, at_once: int, waits: bool) -> None:
     (worker.directory / "hold").touch()
-    hold = f"take_turn kubelet.service\nwhile [ -e {worker.directory}/hold ]; do command sleep 0.05; done\ngive_turn"
+    hold = f"take_turn kubelet.service\nwhile [ -e {worker.directory}/hold ]; do command sleep 0.05; done\nend_turn"
     first = worker.start(hold, at_once=at_once)
     eventually("the first turn", lambda: worker.api.turns, seconds=10)
     assert worker.api.turns["hardway-turn-0"]["metadata"]["ownerReferences"][0]["uid"] == "uid-worker-0"
@@ -261,14 +261,14 @@ def test_a_node_that_is_not_ready_since_the_restart_keeps_the_turn(worker: Worke
     worker.run("take_turn kubelet.service")
     worker.api.node("worker-0", ready=ready)
     worker.api.nodes["worker-0"]["status"]["conditions"][1]["lastHeartbeatTime"] = heard
-    done = worker.run("give_turn")
+    done = worker.run("end_turn")
     assert done.returncode == 1
     assert "the Node worker-0 is not Ready after its units restarted" in done.stderr
     assert "worker-0 is not Ready" in worker.api.turns["hardway-turn-0"]["data"]["failed"]
 
 
 def test_dns_that_answered_before_answers_after_the_turn(worker: Worker) -> None:
-    done = worker.run("take_turn kubelet.service\nDNS_SAYS=\nexport DNS_SAYS\ngive_turn")
+    done = worker.run("take_turn kubelet.service\nDNS_SAYS=\nexport DNS_SAYS\nend_turn")
     assert done.returncode == 1
     assert "DNS does not answer on worker-0" in done.stderr
     worker.environment["DNS_SAYS"] = ""
