@@ -127,6 +127,16 @@ def test_a_turn_belongs_to_the_node_and_nothing_of_it_stays(worker: Worker) -> N
     assert changes == ["worker-0", "configmaps", "hardway-turn-0", "worker-0"]
 
 
+def test_a_workers_units_restart_in_one_turn(worker: Worker) -> None:
+    """kube-proxy starts after the kubelet: with a turn of its own each worker would wait for all others once more."""
+    script = "take_turn kubelet.service\ngive_turn\ntake_turn kube-proxy.service\ngive_turn"
+    assert worker.run(script).returncode == 0
+    assert not worker.is_free
+    assert worker.run(f"{script}\nend_turn").returncode == 0
+    assert worker.is_free
+    assert len([each for each in worker.api.asked if each.startswith("POST")]) == 1
+
+
 @pytest.mark.parametrize(("at_once", "waits"), [(1, True), (2, False)])
 def test_no_more_workers_than_permitted_are_in_a_turn(worker: Worker, other: Worker, at_once: int, waits: bool) -> None:
     (worker.directory / "hold").touch()
