@@ -468,8 +468,7 @@ def test_the_lock_stays_while_the_own_member_restarts(machine: EtcdMachine, rene
     if not renewed:
         Path(f"{machine.members}.lost").touch()
     done = machine.run(
-        "hostname() { echo a; }\ntake_turn etcd.service\n"
-        'pgrep -P $$ -a\necho "turn $turn_PID"\ngive_turn'
+        'hostname() { echo a; }\ntake_turn etcd.service\npgrep -P $$ -a\necho "turn $turn_PID"\ngive_turn'
     )
     assert done.returncode == 0, done.stderr
     assert Path(f"{machine.members}.renews").read_text() == "https://10.0.0.2:2379,https://10.0.0.3:2379\n"
