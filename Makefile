@@ -104,12 +104,12 @@ test: lint  ## lint, then the tests: unit, scripts, tool chain, live, engine, an
 test-long: .venv-dev  ## further labs, for a run by hand before a release
 	@$(HARDWAY) --stack kubeadm-calico-test setup
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/labs/kubeadm_calico
-	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long tests/labs/dev tests/labs/kubeadm tests/labs/ha
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long tests/labs/machines tests/labs/dev tests/labs/new_substrate tests/labs/docker tests/labs/kubeadm tests/labs/ha tests/engine
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long --capture=no tests/labs/upstream/test_first_run.py
 
 # On the running lab dev: `./hardway up` first. docs/testing.md describes the syntax.
-docs: .venv-dev  ## run the commands on the pages, and record what they print now: [ARGS="--on STACK PAGE..."]
-	@variables=$$($(HARDWAY) env) && eval "$$variables" && PYTHONPATH=.:tests $(PYTHON) -m lab.record_documents $$ARGS
+docs: .venv-dev  ## run the commands on the pages, record what they print now, draw the pictures: [ARGS="--on STACK PAGE..."]
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && PYTHONPATH=.:tests $(PYTHON) -m lab.record_documents $$ARGS && PYTHONPATH=.:tests $(PYTHON) -m lab.pictures
 
 # Emulated: about an hour. The disk stays below HARDWAY_CACHE, or in HARDWAY_HOSTS.
 test-hosts: .venv  ## labs on a virtual machine with Debian 13: cgroup v2, AppArmor, reboot; podman, then Docker

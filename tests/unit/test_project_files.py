@@ -61,3 +61,13 @@ def test_the_changelog_begins_with_the_version_of_the_project() -> None:
     first = re.search(r"^## (\S+)", (_CHECKOUT / "CHANGELOG.md").read_text(), re.M)
     assert first is not None
     assert first[1] == pyproject()["project"]["version"]
+
+
+def test_every_long_test_is_in_make_test_long() -> None:
+    """A test that is never run."""
+    makefile = (_CHECKOUT / "Makefile").read_text()
+    (recipe,) = re.findall(r"^test-long:.*\n((?:\t.*\n)+)", makefile, re.M)
+    named = [_CHECKOUT / word for word in recipe.split() if word.startswith("tests/")]
+    marked = [path for path in (_CHECKOUT / "tests").rglob("test_*.py") if "pytest.mark.long" in path.read_text()]
+    left = [path for path in marked if not any(path.is_relative_to(place) for place in named)]
+    assert marked and [path.relative_to(_CHECKOUT) for path in left if path != Path(__file__)] == []
