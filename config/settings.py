@@ -106,6 +106,10 @@ class ContainersSettings(Settings):
     """What the lab runs on already, or what the Pulumi host has, where it is not set: see `container_engine`."""
     image: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.:/@-]*$")] | None = None
     """The node image; the one that the tool chain makes where it is not set."""
+    vcpus: Annotated[WholeNumber, Field(ge=1, le=64)] | None = None
+    """Processors that each machine may use at the most; all of the host's where it is not set."""
+    memory_mib: Annotated[WholeNumber, Field(ge=512, le=1 << 20)] | None = None
+    """Memory that each machine may use at the most, likewise."""
 
 
 class LabSettings(Settings):

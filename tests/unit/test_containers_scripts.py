@@ -38,6 +38,16 @@ def test_with_cgroup_v2_the_engine_sets_no_limit_of_processes(engine: str) -> No
         assert text.replace("  --pids-limit=-1 \\\n", "") == without.replace("  --pids-limit=-1 \\\n", "")
 
 
+@pytest.mark.parametrize("engine", ["podman", "docker"])
+def test_a_machine_has_the_limits_of_the_settings_and_else_none(engine: str) -> None:
+    settings = {"containers": {"engine": engine, "image": "the-image", "vcpus": 2, "memory_mib": 2048}}
+    limited = replace(parse("dev", settings), cgroup_v2=False)
+    text = create_container(limited, PREFIX, limited.machines[0])
+    assert "  --cpus=2 \\\n  --memory=2048m \\\n" in text
+    without = create_container(lab(engine), PREFIX, lab(engine).machines[0])
+    assert "--cpus" not in without and "--memory" not in without
+
+
 @pytest.mark.parametrize(("engine", "other"), [("podman", "docker"), ("docker", "podman")])
 def test_one_engine_is_not_asked_for_the_others_things(engine: str, other: str) -> None:
     asked = re.findall(rf"as_root {other} .*", scripts(lab(engine)))

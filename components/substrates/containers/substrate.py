@@ -11,7 +11,7 @@ cgroup v2 no lab came up before they had a flag more.
 Raises, at `up` and before anything is made: one report of every failed precondition (see preflight.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from shlex import quote
@@ -34,6 +34,7 @@ from components.version_guard import version_guard
 from config.fingerprint import fingerprint
 from config.lab import Lab
 from config.machines import MachineSpec
+from config.settings import ContainersSettings
 
 _PREFLIGHT = Path(__file__).with_name("preflight.py").relative_to(Path(__file__).parents[3])
 _FIREWALL = Path(__file__).with_name("firewall.sh")
@@ -378,6 +379,14 @@ def firewall_script(engine: str, prefix: str) -> str:
     return f"ENGINE={engine} LAB={prefix}\n{_FIREWALL.read_text()}"
 
 
+def _limits(settings: ContainersSettings) -> Iterator[str]:
+    """The flags that limit what a machine may use. Both engines know them."""
+    if settings.vcpus:
+        yield f"--cpus={settings.vcpus}"
+    if settings.memory_mib:
+        yield f"--memory={settings.memory_mib}m"
+
+
 def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
     """The shell lines that make one machine and print its id once sshd answers; keys come on standard input."""
     engine = lab.engine
@@ -396,6 +405,7 @@ def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
         # Likewise: the others keep sending to the old one for up to a minute after a restart.
         f"--mac-address={_mac_address(spec.address)}",
         f"--volume={quote(str(lab.mirror))}:/opt/mirror:ro",
+        *_limits(lab.settings.containers),
     ]
     return script(
         f"container {container}",

@@ -8,6 +8,7 @@ import yaml
 
 from lab.cluster import Cluster
 from lab.commands import CHECKOUT, STACK
+from lab.footprint import PREFIX, podman
 from lab.polling import eventually
 
 
@@ -30,6 +31,17 @@ def test_a_nodes_pod_range_is_the_one_that_is_routed_to_it(cluster: Cluster) -> 
     for worker in cluster.workers:
         conflist = cluster.ssh(worker.name, "cat /etc/cni/net.d/10-bridge.conflist")
         assert f'"subnet": "{ranges[worker.name]}"' in conflist
+
+
+def test_machines_have_the_limits_of_the_settings(cluster: Cluster) -> None:
+    """Settings that the container engine is not told."""
+    limits = podman(
+        "container",
+        "inspect",
+        "--format={{.HostConfig.NanoCpus}} {{.HostConfig.Memory}}",
+        *(f"{PREFIX}-{machine.name}" for machine in cluster.machines),
+    )
+    assert set(limits.splitlines()) == {f"{2 * 10**9} {2048 * 2**20}"}
 
 
 def test_kubelets_are_configured_for_the_clusters_dns(cluster: Cluster) -> None:
