@@ -97,7 +97,8 @@ def steps(measured: MeasuredLab) -> list[StepArgs]:
 
 
 def _images(planned: config.Lab, spec: MachineSpec) -> tuple[str, ...]:
-    others = kubeadm_images(spec) if planned.settings.bootstrap == "kubeadm" else ("coredns",)
+    version = planned.artifacts.versions["kubernetes"]
+    others = kubeadm_images(spec, version) if planned.settings.bootstrap == "kubeadm" else ("coredns",)
     return ("pause", *others)
 
 
@@ -112,10 +113,12 @@ def _write_kubeadm(directory: Path, machine: Machine, planned: config.Lab) -> No
             domains=[],
             network=planned.network,
             pki=planned.settings.pki,
+            version=planned.artifacts.versions["kubernetes"],
+            several=len(planned.with_role(Role.CONTROLLER)) > 1,
             extra_flags={},
         )
         if first
-        else [join_configuration(machine, NAME)]
+        else [join_configuration(machine, NAME, version=planned.artifacts.versions["kubernetes"])]
     )
     (directory / "root" / "root" / "kubeadm.yaml").write_text(yaml_of(documents))
 

@@ -19,6 +19,7 @@ from components.etcd_snapshots import EtcdSnapshots
 from components.kubeadm import Kubeadm, KubeadmArgs, KubeadmNode, KubeadmNodeArgs, kubeadm_images
 from components.kubeadm_external import ExternalArgs
 from components.kubeadm_pki import KubeadmPki, KubeadmPkiArgs
+from components.kubeadm_upgrade import KubeadmUpgrade, KubeadmUpgradeArgs
 from components.nodes import RemovedWorkers
 from components.readiness import Readiness, ReadinessArgs
 from config.machines import Role
@@ -62,6 +63,7 @@ def kubeadm(site: Site) -> Cluster:
         health_proxies=False,
     )
     members = (*controllers, *workers)
+    version = lab.artifacts.versions["kubernetes"]
     endpoints = [f"https://{controller.address}:{CLIENT_PORT}" for controller in controllers]
     calico = calico_args(site, pki.calico, controllers[0], members, endpoints)
     runtimes = {
@@ -70,7 +72,7 @@ def kubeadm(site: Site) -> Cluster:
             ContainerRuntimeArgs(
                 machine=machine,
                 artifacts=lab.artifacts,
-                images=(*kubeadm_images(machine.spec), *(CALICO_IMAGES if calico else ())),
+                images=(*kubeadm_images(machine.spec, version), *(CALICO_IMAGES if calico else ())),
                 bridge=calico is None,
                 at_once=True,
             ),
@@ -103,12 +105,25 @@ def kubeadm(site: Site) -> Cluster:
             endpoint=site.endpoint,
             domains=domains,
             network=lab.network,
+            version=version,
             pki=lab.settings.pki,
             runtimes=runtimes,
             extra_flags=lab.settings.extra_flags,
         ),
         after(*nodes, *entrance),
     )
+    upgraded: list[pulumi.Resource] = []
+    # The packages of apt have one version for all machines at once: no upgrade in turns.
+    if chosen.packages != "apt":
+        upgrade = KubeadmUpgradeArgs(
+            controllers=controllers,
+            workers=workers,
+            cluster=cluster,
+            artifacts=lab.artifacts,
+            network=lab.network,
+            max_unavailable=lab.settings.max_unavailable,
+        )
+        upgraded.append(KubeadmUpgrade("kubeadm-upgrade", upgrade, after(*runtimes.values())))
     EtcdSnapshots("etcd-snapshots", controllers, after(cluster))
     membership = EtcdMembership("etcd-membership", controllers, after(cluster))
     removed_nodes = RemovedWorkers("former-workers", controllers[0], members, after(cluster.made))
@@ -130,7 +145,7 @@ def kubeadm(site: Site) -> Cluster:
             endpoint=site.endpoint,
             network=lab.network,
         ),
-        after(cluster, membership, *host_tables, *network),
+        after(cluster, membership, *host_tables, *network, *upgraded),
     )
     return Cluster(
         ca_certificate=cluster.ca_certificate,

@@ -36,12 +36,13 @@ from config.machine_paths import KUBECTL_CACHE, LEFT_ASIDE, LIBRARY, USE_ETCD
 from config.machines import MachineSpec, Role
 from config.ports import CLIENT_PORT, PORTS
 from config.settings import Network, PkiSettings
-from config.versions import AptRepository, pins
+from config.versions import AptRepository, pins, versioned
 
 PROGRAMS = ("kubelet", "kubeadm", "kubectl")
 _PKI = "/etc/kubernetes/pki"
 _CA_KEYS = {f"{_PKI}/{name}.key" for name in ("ca", "etcd/ca", "front-proxy-ca")}
 _SETTINGS = "/etc/hardway/kubeadm.yaml"
+"""Of the first controller; of the others it says how they join."""
 _REJOIN = "/etc/hardway/kubeadm-join.yaml"
 _CONTROL_PLANE = "/etc/hardway/kubeadm-control-plane.yaml"
 _TOKEN = "/etc/hardway/join-token"
@@ -49,15 +50,23 @@ _ADMISSION_TOKEN = "/etc/hardway/admission-token"
 _VERBS = str(Path(LIBRARY).with_name("kubeadm.sh"))
 _USE = f". {_VERBS}"
 _PACKAGES = str(Path(LIBRARY).with_name("kubeadm_packages.sh"))
+UPGRADE_VERBS = str(Path(LIBRARY).with_name("kubeadm_upgrade.sh"))
+"""On every controller and worker; a step sources it after the library, worker.sh and kubeadm.sh."""
+USE_KUBEADM = _USE
+"""The shell line that brings kubeadm.sh into a script."""
+_FINISHED = "$HARDWAY/steps/node/finished"
 _USE_BOTH = f"{_USE}\n{USE_ETCD}"
 
 _EVERYWHERE = ("kube-proxy", "coredns")
 _STATIC_PODS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+_OF_KUBERNETES = ("kube-proxy", *_STATIC_PODS[1:])
 
 
-def kubeadm_images(machine: MachineSpec) -> tuple[str, ...]:
-    """The images of a machine's pods besides pause, by their names in versions.yaml."""
-    return (*(_STATIC_PODS if Role.CONTROLLER in machine.roles else ()), *_EVERYWHERE)
+def kubeadm_images(machine: MachineSpec, version: str) -> tuple[str, ...]:
+    """The images of a machine's pods besides pause, in a version of Kubernetes, by their names among all images."""
+    default = pins().products["kubernetes"].default
+    names = (*(_STATIC_PODS if Role.CONTROLLER in machine.roles else ()), *_EVERYWHERE)
+    return tuple(versioned(name, version, default) if name in _OF_KUBERNETES else name for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +97,7 @@ class KubeadmArgs:
     endpoint: https://address:6443 of the load balancer.
     domains: names of the API's beside those that kubeadm gives it.
     network: the address ranges.
+    version: of Kubernetes.
     pki: algorithm and validity of what kubeadm issues.
     runtimes: machine name -> its container runtime with its images, which it waits for.
     extra_flags: program -> the user's flags for it.
@@ -100,6 +110,7 @@ class KubeadmArgs:
     endpoint: pulumi.Input[str]
     domains: Sequence[str]
     network: Network
+    version: str
     pki: PkiSettings
     runtimes: Mapping[str, pulumi.Resource]
     extra_flags: Mapping[str, Flags] = field(default_factory=dict)
@@ -118,7 +129,7 @@ class KubeadmNode(Component):
         machine, repository = args.machine, args.repository
         own_kubelet, is_controller = repository is None, machine.has(Role.CONTROLLER)
         units = "/etc/systemd/system/kubelet.service"
-        files = [_verbs(path) for path in ((_VERBS,) if own_kubelet else (_VERBS, _PACKAGES))]
+        files = [_verbs(path) for path in (_VERBS, UPGRADE_VERBS if own_kubelet else _PACKAGES)]
         if own_kubelet:
             files += [
                 File(path=units, content=_KUBELET, mode="0600"),
@@ -145,6 +156,8 @@ class KubeadmNode(Component):
                         f"parents {RESOLV_CONF}",
                         f"own file {RESOLV_CONF}",
                         *([f"data {AUDIT_LOGS}", f"install -d -m 0700 {AUDIT_LOGS}"] if is_controller else []),
+                        # A Node gets another kubelet when it is its turn (kubeadm_upgrade.py).
+                        *([f"[ ! -e {_FINISHED} ] || hold /usr/local/bin/kubelet"] if own_kubelet else []),
                     ]
                 ),
                 fetches=[
@@ -216,6 +229,11 @@ class Kubeadm(Component):
         self.register_outputs({})
 
 
+def control_plane_file(is_first: bool) -> str:
+    """Where a controller has what its static pods are made from."""
+    return _SETTINGS if is_first else _CONTROL_PLANE
+
+
 def _kubelet_drop_in(flags: Flags) -> list[str]:
     words = " ".join(f"--{name}={flag_value(value)}" for name, value in flags.items())
     extra = [f'Environment="KUBELET_EXTRA_ARGS={words}"'] if flags else []
@@ -233,6 +251,8 @@ def _control_plane_settings(machine: Machine, args: KubeadmArgs) -> pulumi.Outpu
                 domains=args.domains,
                 network=args.network,
                 pki=args.pki,
+                version=args.version,
+                several=len(args.controllers) > 1,
                 has_kubeconfig=args.external is not None,
                 extra_flags=args.extra_flags,
             )
@@ -290,7 +310,9 @@ def _joining_files(
 ) -> tuple[File, File]:
     """By what a machine joins: how, in a file `settings`; and which cluster, with the token."""
     configuration = pulumi.Output.from_input(machine.identity).apply(
-        lambda identity: yaml_of([join_configuration(machine, identity, has_kubeconfig=args.external is not None)])
+        lambda identity: yaml_of(
+            [join_configuration(machine, identity, version=args.version, has_kubeconfig=args.external is not None)]
+        )
     )
     discovery = pulumi.Output.all(args.endpoint, ca_certificate, args.join_token).apply(
         lambda known: discovery_file(server=known[0], ca_certificate=known[1], token=known[2])
@@ -429,7 +451,7 @@ def _verbs(path: str) -> File:
 
 
 def _packages(repository: AptRepository, artifacts: ArtifactSource) -> str:
-    version, plugins = pins().products["kubernetes"].default, artifacts.versions["cni-plugins"]
+    version, plugins = artifacts.versions["kubernetes"], artifacts.versions["cni-plugins"]
     words = (quote(repository.url(version)), repository.fingerprint, version, plugins, *PROGRAMS)
     return f". {_PACKAGES}\nupstream_packages {' '.join(words)}"
 

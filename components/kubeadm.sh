@@ -125,7 +125,7 @@ finished() {
   # Where kubectl finds it in every lab.
   [ ! -e /etc/kubernetes/admin.conf ] || ln -sfn admin.conf /etc/kubernetes/admin.kubeconfig
   close_kubelet_config
-  [ -z "${1:-}" ] || sha256 "$1" >"$CONTROL_PLANE_MADE"
+  [ -z "${1:-}" ] || without_version "$1" >"$CONTROL_PLANE_MADE"
   touch "$HARDWAY/steps/node/finished"
 }
 
@@ -156,14 +156,21 @@ serves_new_certificate() {
 # have changed; on one controller at a time. Where one does not serve, the controllers that wait are not changed. With
 # `upload` the cluster is told, too: then machines that join get them.
 control_plane_flags() {
-  [ "$(sha256 "$1")" != "$(cat "$CONTROL_PLANE_MADE" 2>/dev/null)" ] || return 0
-  local program said
+  local program said made now settings=$HARDWAY/steps/node/settings running
+  made=$(cat "$CONTROL_PLANE_MADE" 2>/dev/null) || true
+  now=$(without_version "$1")
+  # Before there were upgrades the version counted, too.
+  [ "$made" != "$now" ] && [ "$made" != "$(sha256 "$1")" ] || return 0
+  # In the version that runs: another one is an upgrade (kubeadm_upgrade.sh).
+  running=$(manifest_version kube-apiserver)
+  sed "s/^kubernetesVersion: .*/kubernetesVersion: $running/" "$1" | install -m 0600 /dev/stdin "$settings"
+  [ -n "$running" ] || install -m 0600 "$1" "$settings"
   ready kube-apiserver 120 'an answer of https://127.0.0.1:6443/readyz' "${static_pod_serves[kube-apiserver]}"
   take_turn kube-apiserver
   # Until all serve, the settings of before are no longer those of the manifests.
   echo changing >"$CONTROL_PLANE_MADE"
   # The kubelet restarts a pod only if its manifest has changed.
-  kubeadm init phase control-plane all --config "$1" >"$KUBEADM_LOG" 2>&1 ||
+  kubeadm init phase control-plane all --config "$settings" >"$KUBEADM_LOG" 2>&1 ||
     die "kubeadm cannot make the manifests of the control plane on $(hostname): $(tail -n 5 "$KUBEADM_LOG")"
   for program in "${!static_pod_serves[@]}"; do
     said=$(await 120 "as_in_manifest $program && ${static_pod_serves[$program]}") || {
@@ -172,12 +179,19 @@ control_plane_flags() {
     }
   done
   if [ "${2:-}" = upload ]; then
-    said=$(await 60 "kubeadm init phase upload-config kubeadm --config '$1'") ||
+    said=$(await 60 "kubeadm init phase upload-config kubeadm --config '$settings'") ||
       die "kubeadm cannot store its configuration in the cluster: $said"
   fi
-  sha256 "$1" >"$CONTROL_PLANE_MADE"
+  printf '%s\n' "$now" >"$CONTROL_PLANE_MADE"
+  rm -f "$settings"
   give_turn
 }
+
+# without_version FILE: the checksum of settings, whatever version of Kubernetes they name.
+without_version() { sed '/^kubernetesVersion: /d' "$1" | sha256sum | cut -d ' ' -f 1; }
+
+# manifest_version NAME: the version of a static pod, as in its manifest: v1.36.4.
+manifest_version() { sed -nE "s|^ +image: .*/$1:(\S+)\$|\1|p" "$STATIC_PODS/$1.yaml" 2>/dev/null || true; }
 
 # as_in_manifest NAME: whether the process of a static pod has the command line of its manifest.
 as_in_manifest() {

@@ -39,9 +39,11 @@ _IGNORED: Mapping[str, str] = {
 }
 
 
-def ignored_errors(machine: Machine) -> list[str]:
-    """The preflight errors of kubeadm that are none on a machine, by name."""
-    return sorted(_IGNORED) if machine.shares_kernel else []
+def ignored_errors(machine: Machine, version: str) -> list[str]:
+    """The preflight errors of kubeadm, in a version of Kubernetes, that are none on a machine, by name."""
+    # kubeadm of another version may name another image of pause than the lab's, which containerd takes.
+    pause = [] if version == pins().products["kubernetes"].default else ["ImagePull"]
+    return [*pause, *(sorted(_IGNORED) if machine.shares_kernel else [])]
 
 
 def init_documents(
@@ -52,6 +54,8 @@ def init_documents(
     domains: Sequence[str],
     network: Network,
     pki: PkiSettings,
+    version: str,
+    several: bool,
     extra_flags: Mapping[str, Flags],
     has_kubeconfig: bool = False,
 ) -> list[dict[str, Any]]:
@@ -66,24 +70,41 @@ def init_documents(
         domains: names of the API's beside those that kubeadm gives it.
         network: the address ranges.
         pki: algorithm and validity.
+        version: of Kubernetes.
+        several: whether the lab has more than one controller.
         has_kubeconfig: whether the kubelet's kubeconfig is there already, see `node_registration`.
         extra_flags: program -> the user's flags for it.
     """
     return [
-        cluster_configuration(endpoint=endpoint, domains=domains, network=network, pki=pki, extra_flags=extra_flags),
+        cluster_configuration(
+            endpoint=endpoint,
+            domains=domains,
+            network=network,
+            pki=pki,
+            version=version,
+            several=several,
+            extra_flags=extra_flags,
+        ),
         kubelet_configuration(machine, network),
         proxy_configuration(machine, network),
         {
             "apiVersion": _API,
             "kind": "InitConfiguration",
             "localAPIEndpoint": {"advertiseAddress": machine.address, "bindPort": 6443},
-            "nodeRegistration": node_registration(machine, identity, has_kubeconfig=has_kubeconfig),
+            "nodeRegistration": node_registration(machine, identity, version=version, has_kubeconfig=has_kubeconfig),
         },
     ]
 
 
 def cluster_configuration(
-    *, endpoint: str, domains: Sequence[str], network: Network, pki: PkiSettings, extra_flags: Mapping[str, Flags]
+    *,
+    endpoint: str,
+    domains: Sequence[str],
+    network: Network,
+    pki: PkiSettings,
+    version: str,
+    several: bool,
+    extra_flags: Mapping[str, Flags],
 ) -> dict[str, Any]:
     """ClusterConfiguration."""
     dns, etcd = pins().images["coredns"], pins().images["etcd"]
@@ -94,7 +115,7 @@ def cluster_configuration(
     return {
         "apiVersion": _API,
         "kind": "ClusterConfiguration",
-        "kubernetesVersion": pins().images["kube-apiserver"].tag,
+        "kubernetesVersion": f"v{version}",
         "clusterName": "kubernetes",
         "controlPlaneEndpoint": endpoint,
         "networking": {
@@ -111,6 +132,8 @@ def cluster_configuration(
                     **no_profiling,
                     **AUDIT_FLAGS,
                     "service-account-extend-token-expiration": "false",
+                    # As on the hard way: until the load balancer sends no more requests here.
+                    **({"shutdown-delay-duration": "3s"} if several else {}),
                     **extra_flags.get("kube-apiserver", {}),
                 }
             ),
@@ -173,24 +196,27 @@ def proxy_configuration(machine: Machine, network: Network) -> dict[str, Any]:
     }
 
 
-def join_configuration(machine: Machine, identity: str, *, has_kubeconfig: bool = False) -> dict[str, Any]:
+def join_configuration(
+    machine: Machine, identity: str, *, version: str, has_kubeconfig: bool = False
+) -> dict[str, Any]:
     """JoinConfiguration of one machine; the token stands in the discovery file."""
     control_plane = {"controlPlane": {"localAPIEndpoint": {"advertiseAddress": machine.address, "bindPort": 6443}}}
     return {
         "apiVersion": _API,
         "kind": "JoinConfiguration",
         "discovery": {"file": {"kubeConfigPath": DISCOVERY}},
-        "nodeRegistration": node_registration(machine, identity, has_kubeconfig=has_kubeconfig),
+        "nodeRegistration": node_registration(machine, identity, version=version, has_kubeconfig=has_kubeconfig),
         **(control_plane if machine.has(Role.CONTROLLER) else {}),
     }
 
 
-def node_registration(machine: Machine, identity: str, *, has_kubeconfig: bool = False) -> dict[str, Any]:
+def node_registration(machine: Machine, identity: str, *, version: str, has_kubeconfig: bool = False) -> dict[str, Any]:
     """How a machine's kubelet registers: its name and address, and which machine it is.
 
     Args:
         machine: where.
         identity: the machine's.
+        version: of Kubernetes.
         has_kubeconfig: whether the stack has issued its certificate. Then it requests none: no program of the cluster
             could sign that, and kubeadm always turns this on in the configuration file.
     """
@@ -205,7 +231,7 @@ def node_registration(machine: Machine, identity: str, *, has_kubeconfig: bool =
                 **({"rotate-certificates": "false"} if has_kubeconfig else {}),
             }
         ),
-        "ignorePreflightErrors": [*([kubeconfig] if has_kubeconfig else []), *ignored_errors(machine)],
+        "ignorePreflightErrors": [*([kubeconfig] if has_kubeconfig else []), *ignored_errors(machine, version)],
     }
 
 

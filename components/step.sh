@@ -406,8 +406,12 @@ fetch_now() {
   for member; do link "$kept/unpacked/$member" "$destination/${member##*/}"; done
 }
 
+# hold PATH: a link to a program that is there stays as it is; another step changes it, when it is its machine's turn.
+hold() { held_links+=" $1 "; }
+
 link() {
   [ -e "$1" ] || die "$1 is not in its archive"
+  if [[ "${held_links-}" == *" $2 "* ]] && [ -e "$2" ]; then return 0; fi
   if [ "$(readlink "$2" || true)" != "$1" ]; then
     keep_earlier "$2"
     ln -sfn "$1" "$2.hardway-new"

@@ -24,7 +24,8 @@ def version_guard(name: str, lab: Lab, opts: pulumi.ResourceOptions) -> local.Co
 
     Raises, at `up` and `preview`: a report of the versions that the lab cannot change to. INSIST=yes lets it happen.
     """
-    wanted, bootstrap = lab.artifacts.versions, lab.settings.bootstrap
+    wanted = lab.artifacts.versions
+    bootstrap = version_changes.made_by(lab.settings.bootstrap, lab.settings.kubeadm.packages)
 
     def refuse(args: pulumi.ResourceHookArgs) -> None:
         recorded = version_changes.recorded(args.old_outputs)

@@ -99,6 +99,10 @@ def turns_of(machine: Machine, *, max_unavailable: int, others: bool, network: N
         others: whether the lab has other workers, which could take this one's pods.
         network: the cluster's DNS.
     """
-    question = f"kubernetes.default.svc.{network.cluster_domain}"
     drains = "yes" if others else "no"
-    return f"turns {machine.name} {max_unavailable} {drains} {question} {network.dns_service} {network.api_service}"
+    return " ".join(["turns", machine.name, str(max_unavailable), drains, *dns_question(network)])
+
+
+def dns_question(network: Network) -> tuple[str, str, str]:
+    """A name that the cluster's DNS knows, the address of the DNS, and its answer."""
+    return f"kubernetes.default.svc.{network.cluster_domain}", str(network.dns_service), str(network.api_service)

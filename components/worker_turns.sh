@@ -10,7 +10,10 @@
 # Node and the ConfigMap say what it took.
 
 PROGRAMS=/usr/local/bin
-KUBELET_PKI=/var/lib/kubelet/pki
+# The kubelet's identity; where kubeadm made the cluster it has other files (kubeadm_upgrade.sh).
+KUBELET_CA=/var/lib/kubelet/pki/ca.crt
+KUBELET_CERTIFICATE=/var/lib/kubelet/pki/kubelet.crt
+KUBELET_KEY=/var/lib/kubelet/pki/kubelet.key
 KUBELET_KUBECONFIG=/etc/kubernetes/kubelet.kubeconfig
 TURNS=/api/v1/namespaces/kube-node-lease/configmaps
 # On the Node: "taken", or "cordoned" where the worker was cordoned for its turn, and not by the user.
@@ -41,8 +44,8 @@ asked() {
   : >"$SAID"
   local pretty='?pretty=true'
   [[ $2 != *\?* ]] || pretty='&pretty=true'
-  code=$(curl -s -m $((10 * TIMEOUT_FACTOR)) -o "$SAID" -w '%{http_code}' -X "$1" --cacert "$KUBELET_PKI/ca.crt" \
-    --cert "$KUBELET_PKI/kubelet.crt" --key "$KUBELET_PKI/kubelet.key" -H "Accept: ${accept:-application/json}" \
+  code=$(curl -s -m $((10 * TIMEOUT_FACTOR)) -o "$SAID" -w '%{http_code}' -X "$1" --cacert "$KUBELET_CA" \
+    --cert "$KUBELET_CERTIFICATE" --key "$KUBELET_KEY" -H "Accept: ${accept:-application/json}" \
     "${body[@]}" "$(sed -n 's/^ *server: //p' "$KUBELET_KUBECONFIG")$2$pretty") || true
 }
 

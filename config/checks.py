@@ -334,20 +334,13 @@ def _kubeadm(settings: LabSettings, machines: Sequence[MachineSpec]) -> Iterator
             "with kubeadm Secrets in etcd are not encrypted",
             "leave it out, or take the hard way",
         )
-    if "max_unavailable" in settings.model_fields_set:
+    default = pins().products["etcd"].default
+    if settings.versions.get("etcd", default) != default:
         yield Problem(
-            ("lab.max_unavailable", "lab.bootstrap"),
-            "workers of a lab by kubeadm do not restart in turns",
+            ("lab.versions.etcd", "lab.bootstrap"),
+            f"the image of kubeadm's etcd is pinned for etcd {default}",
             "leave it out, or take the hard way",
         )
-    for product in ("kubernetes", "etcd"):
-        default = pins().products[product].default
-        if settings.versions.get(product, default) != default:
-            yield Problem(
-                (f"lab.versions.{product}", "lab.bootstrap"),
-                f"the images of kubeadm's static pods are pinned for {product} {default}",
-                "leave it out, or take the hard way",
-            )
     if settings.kubeadm.authorities == "kubeadm":
         yield from _cas_of_kubeadm(settings, machines)
 

@@ -19,7 +19,7 @@ from config.own_machines import MachinesSettings
 from config.problems import Problem, from_validation, path_of
 from config.substrates import Substrate, Traits, traits_of
 from config.values import AddressRange, DnsDomain, Settings, WholeNumber
-from config.versions import pins
+from config.versions import feature_of, pins
 
 TimeoutFactor = Annotated[WholeNumber, Field(ge=1, le=100)]
 # Certificates cannot say a year beyond 9999.
@@ -176,7 +176,11 @@ def _without(document: dict[str, Any], path: Sequence[int | str]) -> dict[str, A
 
 def features(settings: LabSettings) -> frozenset[str]:
     """What the lab has that not every lab has, as versions.yaml names it below `for`."""
-    return frozenset({settings.bootstrap, settings.network.pod_network})
+    default = pins().products["kubernetes"].default
+    of_version = feature_of(settings.bootstrap, settings.versions.get("kubernetes", default))
+    # The images of the hard way's programs do not exist.
+    by_version = {of_version} if settings.bootstrap == "kubeadm" else set()
+    return frozenset({settings.bootstrap, settings.network.pod_network, *by_version})
 
 
 def versions_of(settings: LabSettings) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Which versions a running lab may change to: newer ones, a minor version at a time, and none where kubeadm made it.
+"""Which versions a running lab may change to: newer ones, a minor version at a time; of Kubernetes alone under kubeadm.
 
 Only an upgrade that is not finished may return to the versions that it began from (upgrade_record.py).
 """
@@ -11,6 +11,18 @@ from collections.abc import Collection, Iterator, Mapping
 # etcd: https://etcd.io/docs/v3.6/upgrades/upgrade_3_6/
 _MINOR_BY_MINOR = ("kubernetes", "etcd")
 _KUBEADM = "kubeadm"
+BY_PACKAGES = "kubeadm, by packages"
+"""How a lab was made by kubeadm whose programs are packages of apt."""
+
+
+def made_by(bootstrap: str, packages: str) -> str:
+    """How a lab was made, as far as it decides which versions may change.
+
+    Args:
+        bootstrap: the bootstrap method.
+        packages: where kubeadm's programs come from.
+    """
+    return BY_PACKAGES if bootstrap == _KUBEADM and packages == "apt" else bootstrap
 
 
 class VersionChangeError(Exception):
@@ -69,8 +81,10 @@ def refusals(
         if not has or set(has) == {version} or (permitted or {}).get(product) == version:
             continue
         newest, oldest = has[-1], has[0]
-        if bootstrap == _KUBEADM:
-            why = "the versions of a running kubeadm lab are immutable"
+        if bootstrap == _KUBEADM and product != "kubernetes":
+            why = "in a running kubeadm lab only the version of kubernetes changes"
+        elif bootstrap == BY_PACKAGES:
+            why = "the versions of a running kubeadm lab with apt's packages are immutable"
         elif numbers(version) < numbers(newest):
             why = "that is a downgrade"
         elif product in _MINOR_BY_MINOR and _skips(oldest, version):

@@ -1,8 +1,8 @@
 """The pinned versions, paths and checksums of `versions.yaml`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Image:
     """Of the index of all its platforms, `sha256:...`, where versions.yaml has it."""
     features: frozenset[str] = frozenset()
     """Only labs that have one of these need it; every lab where there are none."""
+    product: str | None = None
+    """Whose version is its tag; None where it has a tag of its own."""
 
     @property
     def reference(self) -> str:
@@ -93,6 +95,16 @@ class Pins:
         return [name for name, image in self.images.items() if not image.features or image.features & set(features)]
 
 
+def versioned(name: str, version: str, default: str) -> str:
+    """The name of an image that each version of a product has, among all images: that of the default has no number."""
+    return name if version == default else f"{name}-{version}"
+
+
+def feature_of(feature: str, version: str) -> str:
+    """What a lab has that has a feature, in one version of Kubernetes."""
+    return f"{feature}-{version}"
+
+
 @cache
 def pins() -> Pins:
     """Read versions.yaml, once."""
@@ -106,29 +118,45 @@ def read(file: Path) -> Pins:
     archive = images.pop("path")
     document.pop("tools")
     packages = document.pop("packages")
+    products = {
+        name: Product(
+            name=name,
+            default=entry["default"],
+            artifacts=tuple(entry["artifacts"]),
+            path=entry["path"],
+            versions=entry["versions"],
+            checksums=entry.get("checksums", "{path}.sha256"),
+            features=frozenset(entry.get("for", ())),
+        )
+        for name, entry in document.items()
+    }
     return Pins(
-        products={
-            name: Product(
-                name=name,
-                default=entry["default"],
-                artifacts=tuple(entry["artifacts"]),
-                path=entry["path"],
-                versions=entry["versions"],
-                checksums=entry.get("checksums", "{path}.sha256"),
-                features=frozenset(entry.get("for", ())),
-            )
-            for name, entry in document.items()
-        },
+        products=products,
         images={
-            name: Image(
-                registry=entry["registry"],
-                repository=entry["repository"],
-                tag=entry["tag"],
-                archive=archive,
-                digest=entry.get("digest"),
-                features=frozenset(entry.get("for", ())),
-            )
-            for name, entry in images.items()
+            each: image for name, entry in images.items() for each, image in _images(name, entry, archive, products)
         },
         packages=AptRepository(address=packages["url"], fingerprint=packages["fingerprint"]),
     )
+
+
+def _images(
+    name: str, entry: Mapping[str, Any], archive: str, products: Mapping[str, Product]
+) -> Iterator[tuple[str, Image]]:
+    features = entry.get("for", ())
+    image = partial(
+        Image,
+        registry=entry["registry"],
+        repository=entry["repository"],
+        archive=archive,
+        digest=entry.get("digest"),
+    )
+    if "product" not in entry:
+        yield name, image(tag=entry["tag"], features=frozenset(features))
+        return
+    product = products[entry["product"]]
+    for version in product.versions:
+        of_version = frozenset(feature_of(each, version) for each in features)
+        yield (
+            versioned(name, version, product.default),
+            image(tag=f"v{version}", product=product.name, features=of_version),
+        )

@@ -13,6 +13,8 @@ from live.probe import probe
 UNKNOWN = "unknown"
 # Of a program that runs as a unit: the file that it was started from, which may not be the one on the path any more.
 _UNIT = '"/proc/$(systemctl show --property MainPID --value {0}.service)/exe" --version 2>&1'
+# Of a program in a pod; the kernel keeps 15 characters of a process's name.
+_POD = '"/proc/$(pgrep -o -x {0:.15})/exe" --version 2>&1'
 _CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 _WORKER = ("kubelet", "kube-proxy")
 
@@ -59,14 +61,16 @@ def _of_machine(cluster: Cluster, machine: LiveMachine) -> Iterator[Running]:
 
 def _questions(cluster: Cluster, machine: LiveMachine) -> Iterator[tuple[tuple[str, str, bool], str]]:
     """Product, program and whether it is a unit -> the command that prints its version."""
+    # Where kubeadm made the cluster, all but the kubelet are pods.
+    own = _POD if cluster.by_kubeadm else _UNIT
     if machine in cluster.etcd_members:
-        yield ("etcd", "etcd", True), _UNIT.format("etcd")
+        yield ("etcd", "etcd", True), own.format("etcd")
     if Role.CONTROLLER in machine.roles:
         for program in _CONTROL_PLANE:
-            yield ("kubernetes", program, True), _UNIT.format(program)
-    if Role.WORKER in machine.roles:
-        for program in _WORKER:
-            yield ("kubernetes", program, True), _UNIT.format(program)
+            yield ("kubernetes", program, True), own.format(program)
+    if machine in cluster.nodes:
+        yield ("kubernetes", "kubelet", True), _UNIT.format("kubelet")
+        yield ("kubernetes", "kube-proxy", True), own.format("kube-proxy")
         yield ("containerd", "containerd", True), _UNIT.format("containerd")
         yield ("runc", "runc", False), "runc --version"
         yield ("cni-plugins", "CNI plugins", False), "/opt/cni/bin/loopback </dev/null 2>&1 || true"

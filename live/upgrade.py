@@ -15,7 +15,7 @@ from config.versions import pins
 from live import cluster, running_versions
 from live import snapshot as snapshots
 from live.bring_up import bring_up
-from live.cluster import Cluster
+from live.cluster import Cluster, LiveMachine
 from live.running_versions import Running
 from live.status import check_health
 from toolchain import operations, state
@@ -150,7 +150,7 @@ def check_change(before: Mapping[str, set[str]], wanted: Mapping[str, str], stac
     ToolchainError: a running lab cannot change like this: with a sentence for each product.
     """
     try:
-        version_changes.check(before, wanted, stack.bootstrap)
+        version_changes.check(before, wanted, stack.made_by or stack.bootstrap)
     except version_changes.VersionChangeError as error:
         raise ToolchainError(str(error)) from None
 
@@ -179,14 +179,25 @@ def _changes(
             found.setdefault((each.machine, each.product, each.version), []).append(each)
     for (machine, product, version), programs in found.items():
         units = ", ".join(each.program for each in programs if each.is_unit)
-        if units and lab.machine(machine) in lab.with_role(Role.WORKER) and len(lab.with_role(Role.WORKER)) > 1:
+        if units and is_drained(lab, lab.machine(machine)):
             units = f"drain; {units}"
         restarts = units or "nothing: the next pods use it"
         yield Change(machine=machine, product=product, before=version, after=wanted[product], restarts=restarts)
 
 
+def is_drained(lab: Cluster, machine: LiveMachine) -> bool:
+    """Whether the pods of a machine go to others before its kubelet or containerd changes."""
+    alike = [lab.with_role(role) for role in (Role.WORKER, Role.CONTROLLER)]
+    return machine in lab.nodes and any(machine in each and len(each) > 1 for each in alike)
+
+
 def _dns(lab: Cluster) -> Iterator[Change]:
-    """CoreDNS, whose version all labs have in common: the next `up` changes it, after the control plane."""
+    """CoreDNS, whose version all labs have in common: the next `up` changes it, after the control plane.
+
+    Where kubeadm made the cluster it stays: kubeadm does not change one that is newer than its own.
+    """
+    if lab.by_kubeadm:
+        return
     before, after = running_versions.coredns(lab), pins().images["coredns"].tag
     if before not in {after, running_versions.UNKNOWN}:
         restarts = "its pods, one after the other"
@@ -233,7 +244,7 @@ def _carry_out(stack: Stack, record: UpgradeRecord, workers_first: Sequence[str]
         try:
             code = 0
             if workers_first and "kubernetes" in group:
-                code = bring_up(stack, options=[*map(_target, workers_first)]).code
+                code = bring_up(stack, options=[_target(each, stack) for each in workers_first]).code
             code = code or bring_up(stack).code
         except ToolchainError as error:
             raise ToolchainError(f"{error}\n\n{_unfinished(stack, record)}\n{_advice(stack)}") from None
@@ -246,9 +257,10 @@ def _carry_out(stack: Stack, record: UpgradeRecord, workers_first: Sequence[str]
     return 0
 
 
-def _target(worker: str) -> str:
-    """The option by which only the step of a worker's kubelet runs."""
-    return f"--target=**::{worker}-node"
+def _target(node: str, stack: Stack) -> str:
+    """The option by which only the step of a Node's kubelet runs."""
+    name = f"kubeadm-upgrade-kubelet-{node}" if stack.bootstrap == "kubeadm" else f"{node}-node"
+    return f"--target=**::{name}"
 
 
 def _stopped(stack: Stack, record: UpgradeRecord, code: int) -> int:

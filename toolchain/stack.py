@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from config import container_engine, machine_database, rotations, settings_file
+from config import container_engine, machine_database, rotations, settings_file, version_changes
 from config.choices import choices_of
 from config.libvirt import LibvirtSettings
 from config.rotations import Rotations
@@ -35,6 +35,7 @@ class Stack:
             cannot be read.
         versions: product -> version; None where its settings cannot be read.
         bootstrap: how its cluster is made.
+        made_by: the same, as far as it decides which versions may change; the bootstrap method if not given.
         early_renewal_hours: how long before its end `up` renews a certificate.
         timeout_factor: what every deadline is multiplied by.
         addresses: machine -> host and port of its SSH server, of those that can be reached directly and are known.
@@ -56,6 +57,7 @@ class Stack:
     choices: Mapping[str, str] | None = None
     versions: Mapping[str, str] | None = None
     bootstrap: str = "hard-way"
+    made_by: str = ""
     early_renewal_hours: int = PkiSettings().early_renewal_hours
     timeout_factor: int = 1
     addresses: Mapping[str, tuple[str, int]] = field(default_factory=dict)
@@ -116,6 +118,7 @@ def read(name: str) -> Stack:
         choices=None if problems else choices_of(settings),
         versions=None if problems else versions_of(settings),
         bootstrap=settings.bootstrap,
+        made_by=version_changes.made_by(settings.bootstrap, settings.kubeadm.packages),
         early_renewal_hours=settings.pki.early_renewal_hours,
         timeout_factor=settings.timeout_factor,
         addresses={} if problems else _addresses(name, settings),

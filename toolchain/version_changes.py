@@ -25,7 +25,7 @@ def check(deployment: Mapping[str, Any], stack: Stack) -> None:
         return
     try:
         permitted = upgrade_record.permitted(stack.name)
-        version_changes.check(running(deployment), stack.versions, stack.bootstrap, permitted)
+        version_changes.check(running(deployment), stack.versions, stack.made_by or stack.bootstrap, permitted)
     except version_changes.VersionChangeError as error:
         raise ToolchainError(str(error)) from None
 

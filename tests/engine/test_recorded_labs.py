@@ -14,7 +14,9 @@ _TEXT_OF_A_SCRIPT = {"create", "update", "delete", "stdin", "script"}
 """Inputs of commands, and of the component that shows a step's script in previews."""
 _ADDED = {"encryption-keys", "machines-settings"}
 """Records in the state: keys that Secrets were encrypted with before, and the immutable settings."""
-_COMPONENTS_ADDED = {"hardway:index:NodeRegistration"}
+_STEPS_ADDED = re.compile(r"kubeadm-upgrade-\S+")
+"""Steps that find nothing to do in a lab whose versions stay."""
+_COMPONENTS_ADDED = {"hardway:index:KubeadmUpgrade", "hardway:index:NodeRegistration"}
 """Components have nothing on a machine."""
 
 
@@ -27,7 +29,7 @@ def preview(lab: RecordedLab, pulumi: str, home: Path) -> dict[str, Any]:
 
 def _is_added(urn: str) -> bool:
     *_, types, name = urn.split("::")
-    return name in _ADDED or types in _COMPONENTS_ADDED
+    return name in _ADDED or bool(_STEPS_ADDED.fullmatch(name)) or types.split("$")[-1] in _COMPONENTS_ADDED
 
 
 def changed(step: dict[str, Any]) -> set[str]:

@@ -11,6 +11,7 @@ from config import settings_file, upgrade_record
 from config.machines import Role
 from config.settings import readable, versions_of
 from config.upgrade_record import UpgradeRecord
+from config.version_changes import BY_PACKAGES
 from config.versions import pins
 from live import cluster, running_versions, snapshot, upgrade
 from live.bring_up import Ended
@@ -49,6 +50,7 @@ class Lab:
         self.killed = False
         self.problems: list[str] = []
         self.bootstrap = "hard-way"
+        self.made_by = ""
         self.dns = pins().images["coredns"].tag
         self.state = {"kubernetes": {OLD}, "etcd": {"3.6.14"}}
         self.runs = {"etcd": "3.6.14", **dict.fromkeys(PROGRAMS, OLD)}
@@ -59,7 +61,7 @@ class Lab:
         found = stacks.Stack(
             name="dev", project="toy", settings_file=self.file, substrate="containers", engine="podman", kubernetes="1"
         )
-        return replace(found, versions=versions_of(settings), bootstrap=self.bootstrap)
+        return replace(found, versions=versions_of(settings), bootstrap=self.bootstrap, made_by=self.made_by)
 
     @property
     def cluster(self) -> Cluster:
@@ -292,10 +294,22 @@ def test_a_downgrade_is_refused(lab: Lab) -> None:
     assert lab.ups == []
 
 
-def test_a_lab_of_kubeadm_is_refused(lab: Lab) -> None:
-    lab.bootstrap = "kubeadm"
-    assert "the versions of a running kubeadm lab are immutable" in refusal(lambda: run(lab, NEW))
+def test_a_lab_of_kubeadm_whose_programs_are_packages_is_refused(lab: Lab) -> None:
+    lab.bootstrap, lab.made_by = "kubeadm", BY_PACKAGES
+    assert "the versions of a running kubeadm lab with apt's packages are immutable" in refusal(lambda: run(lab, NEW))
     assert lab.ups == [] and lab.file.read_text() == SETTINGS
+
+
+def test_a_lab_of_kubeadm_returns_its_kubelets_first(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.bootstrap = "kubeadm"
+    monkeypatch.setitem(PROGRAMS, "controller-0", (*PROGRAMS["controller-0"], "kubelet", "kube-proxy"))
+    lab.fails_at = "worker-1"
+    assert run(lab, NEW) == 255
+    lab.fails_at = None
+    assert resume(lab, returning=True) == 0
+    names = [f"--target=**::kubeadm-upgrade-kubelet-{each}" for each in ("controller-0", "worker-0")]
+    assert lab.ups == [NEW, " ".join([OLD, *names]), OLD]
+    assert set(lab.runs.values()) == {OLD, "3.6.14"}
 
 
 def test_a_lab_that_does_not_work_is_not_changed(lab: Lab) -> None:

@@ -645,6 +645,19 @@ def test_an_artifact_with_the_right_checksum_is_put_in_its_place(
     assert not (machine.root / "bin").exists()
 
 
+def test_a_link_that_is_held_stays_as_it_is_and_is_the_steps(machine: Machine, tmp_path: Path) -> None:
+    files = [tmp_path / "old", tmp_path / "new"]
+    for file in files:
+        file.write_text(file.name)
+    fetch = [f"fetch file://{file} {sha256(file.read_bytes())} $R/bin/program" for file in files]
+    machine.done(f"hold $R/bin/program\n{fetch[0]}")
+    assert (machine.root / "bin/program").readlink() == files[0]
+    machine.done(f"hold $R/bin/program\n{fetch[1]}")
+    assert (machine.root / "bin/program").readlink() == files[0]
+    machine.done(fetch[1])
+    assert (machine.root / "bin/program").readlink() == files[1]
+
+
 @pytest.mark.parametrize("where", ["http", "file"])
 @pytest.mark.parametrize("checksum", [sha256(b"genuine"), "published"])
 def test_an_artifact_with_a_wrong_checksum_is_never_put_in_its_place(

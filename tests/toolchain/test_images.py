@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from config.artifacts import read_checksums
+from config.settings import LabSettings
+from config.settings import features as features_of
 from config.versions import Image, pins
 from toolchain import images, paths
 from toolchain.from_source import debian, gomodule
@@ -66,9 +68,10 @@ def fill_mirror() -> None:
     """The programs of Kubernetes and etcd, which images are made of; each is its name."""
     kubernetes, etcd = pins().products["kubernetes"], pins().products["etcd"]
     for name in kubernetes.artifacts:
-        program = paths.mirror() / kubernetes.path_of(name, version=kubernetes.default, arch="amd64")
-        program.parent.mkdir(parents=True, exist_ok=True)
-        program.write_text(name)
+        for version in kubernetes.versions:
+            program = paths.mirror() / kubernetes.path_of(name, version=version, arch="amd64")
+            program.parent.mkdir(parents=True, exist_ok=True)
+            program.write_text(name)
     release = paths.mirror() / etcd.path_of("etcd", version=etcd.default, arch="amd64")
     release.parent.mkdir(parents=True)
     with tarfile.open(release, "w:gz") as tar:
@@ -178,8 +181,16 @@ def test_kube_proxy_has_what_it_writes_rules_with(all_made: dict[str, Made]) -> 
 
 def test_kubeadms_images_are_of_the_versions_that_labs_have() -> None:
     kubernetes, etcd = pins().products["kubernetes"].default, pins().products["etcd"].default
-    tags = {name: image.tag for name, image in pins().images.items() if "kubeadm" in image.features}
-    assert tags == {name: f"v{kubernetes}" for name in tags if name != "etcd"} | {"etcd": f"{etcd}-0"}
+    for version in pins().products["kubernetes"].versions:
+        features = features_of(
+            LabSettings.model_validate({"bootstrap": "kubeadm", "versions": {"kubernetes": version}})
+        )
+        needed = {each.repository: each.tag for each in map(pins().images.get, pins().images_for(features)) if each}
+        pods = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
+        assert {name: needed[name] for name in (*pods, "etcd")} == dict.fromkeys(pods, f"v{version}") | {
+            "etcd": f"{etcd}-0"
+        }
+    assert pins().images["kube-apiserver"].tag == f"v{kubernetes}"
 
 
 def test_felix_is_started_by_upstreams_scripts_and_finds_its_tools(all_made: dict[str, Made]) -> None:

@@ -31,7 +31,7 @@ def test_what_the_settings_say(checkout: Path) -> None:
     )
     read = stack.read("x")
     assert (read.substrate, read.engine, read.kubernetes) == ("gcp", "docker", "1.35.8")
-    assert read.features == {"kubeadm", "calico"}
+    assert read.features == {"kubeadm", "kubeadm-1.35.8", "calico"}
     assert read.timeout_factor == 10
 
 
@@ -49,7 +49,7 @@ def test_a_value_that_cannot_be_read_is_the_default_and_the_others_count(checkou
     )
     read = stack.read("dev")
     assert (read.nodes, read.pods) == ("10.240.0.0/24", "10.201.0.0/16")
-    assert read.features == {"kubeadm", "routes"}
+    assert read.features == {"kubeadm", f"kubeadm-{read.kubernetes}", "routes"}
     assert (read.libvirt.pool, read.libvirt.uri) == (LibvirtSettings().pool, "qemu:///system?mode=direct")
     assert (read.choices, read.versions, read.addresses) == (None, None, {})
 

@@ -47,11 +47,19 @@ def test_a_change_that_a_cluster_does_not_survive_is_refused(
     assert all(why is not None and why in sentence and product in sentence and after in sentence for sentence in found)
 
 
-@pytest.mark.parametrize("product", ["kubernetes", "containerd"])
-def test_no_version_of_a_kubeadm_lab_changes(product: str) -> None:
-    (sentence,) = refusals({product: ["2.3.4"]}, {product: "2.3.5"}, "kubeadm")
-    assert f"{product} 2.3.4 to 2.3.5: the versions of a running kubeadm lab are immutable" in sentence
-    assert not list(refusals({product: ["2.3.4"]}, {product: "2.3.4"}, "kubeadm"))
+def test_only_kubernetes_changes_in_a_kubeadm_lab() -> None:
+    (sentence,) = refusals({"containerd": ["2.3.4"]}, {"containerd": "2.3.5"}, "kubeadm")
+    assert "containerd 2.3.4 to 2.3.5: in a running kubeadm lab only the version of kubernetes changes" in sentence
+    assert not list(refusals({"containerd": ["2.3.4"]}, {"containerd": "2.3.4"}, "kubeadm"))
+    assert not list(refusals({"kubernetes": ["1.35.8"]}, {"kubernetes": "1.36.4"}, "kubeadm"))
+    (sentence,) = refusals({"kubernetes": ["1.36.4"]}, {"kubernetes": "1.35.8"}, "kubeadm")
+    assert "downgrade" in sentence
+
+
+@pytest.mark.parametrize(("packages", "changes"), [("artifacts", True), ("apt", False)])
+def test_no_version_of_a_kubeadm_lab_with_packages_changes(packages: str, changes: bool) -> None:
+    made_by = version_changes.made_by("kubeadm", packages)
+    assert bool(list(refusals({"kubernetes": ["1.35.8"]}, {"kubernetes": "1.36.4"}, made_by))) != changes
 
 
 def test_the_state_gets_all_versions() -> None:
@@ -121,8 +129,8 @@ def test_make_refuses_by_the_state(deployment: dict[str, Any], monkeypatch: pyte
 def test_a_kubeadm_lab_is_asked_for_by_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("INSIST", raising=False)
     with pytest.raises(ToolchainError, match="kubeadm"):
-        in_state.check(state(outputs("1.35.8")), stack("1.36.4", "kubeadm"))
-    in_state.check(state(outputs("1.35.8")), stack("1.36.4"))
+        in_state.check(state(outputs("1.35.8")), stack("1.36.4", version_changes.BY_PACKAGES))
+    in_state.check(state(outputs("1.35.8")), stack("1.36.4", "kubeadm"))
 
 
 def test_without_a_lab_any_version_is_taken() -> None:

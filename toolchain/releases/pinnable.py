@@ -74,7 +74,8 @@ def all_of(file: Path, releases: str) -> dict[str, Pinnable]:
             f"plugin/{name}": _Plugin(plugin.version, plugin.archive, ("tools", "plugins", name), releases)
             for name, plugin in tools.plugins.items()
         },
-        **{f"image/{name}": _Image(name, image) for name, image in of_labs.images.items()},
+        # Those of a product have its versions.
+        **{f"image/{name}": _Image(name, image) for name, image in of_labs.images.items() if image.product is None},
         "node-image-base": _NodeImageBase(node_image.base()),
     }
 

@@ -276,10 +276,11 @@ def _kubeadm_artifacts(lab: Lab, spec: MachineSpec, arch: str) -> list[Artifact]
         return []
     programs = () if lab.settings.kubeadm.packages == "apt" else PROGRAMS
     products = ["containerd", "runc", "cni-plugins", *(["etcd"] if Role.CONTROLLER in spec.roles else [])]
+    images = ("pause", *kubeadm_images(spec, source.versions["kubernetes"]), *_calico_images(lab))
     return [
         *(source.artifact("kubernetes", arch=arch, artifact=program) for program in programs),
         *(source.artifact(product, arch=arch) for product in products),
-        *(source.image(image, arch=arch) for image in ("pause", *kubeadm_images(spec), *_calico_images(lab))),
+        *(source.image(image, arch=arch) for image in images),
         *_calico_artifacts(lab, spec, arch),
     ]
 

@@ -13,7 +13,11 @@ from labs.dev.test_networking import outside
 __all__ = ["cluster", "empty_stack", "orphans_before", "outside", "settings", "show", "workload"]
 
 STACK = "kubeadm-test"
-_ORDER = ("test_smoke", "test_lab", "test_flags", "test_drift", "test_drills", "test_recovery", "test_destroy")
+# What makes a lab of its own on this stack comes before the lab that the others share.
+_ORDER = (
+    *("test_upgrade", "test_smoke", "test_lab", "test_flags"),
+    *("test_drift", "test_drills", "test_recovery", "test_destroy"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from config.versions import pins, versioned
 from toolchain.from_source import image_archive
 from toolchain.from_source.gomodule import Programs
 from toolchain.from_source.image_recipes import (
@@ -45,15 +46,27 @@ class Recipe:
     programs: Callable[[], Programs] | None = None
 
 
+def _of_each_version() -> dict[str, Recipe]:
+    """The images of Kubernetes' own programs, in each version of it."""
+    kubernetes, found = pins().products["kubernetes"], {}
+    for version in kubernetes.versions:
+        programs = partial(static_pod.programs, version)
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+            made = Recipe(
+                make=partial(static_pod.make, name, version), code=Path(static_pod.__file__), programs=programs
+            )
+            found[versioned(name, version, kubernetes.default)] = made
+        found[versioned("kube-proxy", version, kubernetes.default)] = Recipe(
+            make=partial(kube_proxy.make, version), code=Path(kube_proxy.__file__), programs=programs
+        )
+    return found
+
+
 RECIPES = {
     "pause": Recipe(make=pause.make, code=Path(pause.__file__)),
     "coredns": Recipe(make=coredns.make, code=Path(coredns.__file__), programs=coredns.programs),
-    **{
-        name: Recipe(make=partial(static_pod.make, name), code=Path(static_pod.__file__), programs=static_pod.programs)
-        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
-    },
+    **_of_each_version(),
     "etcd": Recipe(make=etcd.make, code=Path(etcd.__file__), programs=etcd.programs),
-    "kube-proxy": Recipe(make=kube_proxy.make, code=Path(kube_proxy.__file__), programs=static_pod.programs),
     "calico-node": Recipe(make=calico_node.make, code=Path(calico_node.__file__), programs=calico_node.programs),
     "calico-cni": Recipe(make=calico_cni.make, code=Path(calico_cni.__file__), programs=calico_cni.programs),
     "calico-kube-controllers": Recipe(

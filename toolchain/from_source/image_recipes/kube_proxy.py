@@ -14,12 +14,12 @@ _BALLAST = re.compile(r"\./(usr/share/|var/)")
 _LINKS = [f"{family}{verb}" for family in ("iptables", "ip6tables") for verb in ("", "-save", "-restore")]
 
 
-def make(part: Part, reference: str, work: Path, arch: str) -> image_archive.Image:
+def make(version: str, part: Part, reference: str, work: Path, arch: str) -> image_archive.Image:
     root, tools, layer = work / "root.tar", work / "tools.tar", work / "layer.tar"
     debian.files(part, root, packages=_TOOLS)
     image_archive.copy_layer(root, tools, without=_BALLAST)
     entries: dict[str, File | Link] = {
-        "/usr/local/bin/kube-proxy": File(content=static_pod.program("kube-proxy", arch), mode=0o755),
+        "/usr/local/bin/kube-proxy": File(content=static_pod.program("kube-proxy", version, arch), mode=0o755),
         **{f"/usr/sbin/{name}": Link(target="xtables-nft-multi") for name in _LINKS},
     }
     image_archive.write_layer(layer, entries | foundation.accounts())

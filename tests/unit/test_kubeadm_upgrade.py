@@ -1,0 +1,57 @@
+"""The order in which machines of a kubeadm lab get another version, and from what."""
+
+from unit.conftest import program
+from unit.mocked_engine import Run, run_program
+
+STEP = "command:remote:Command"
+HA = {"bootstrap": "kubeadm", "controllers": 3, "workers": 3}
+
+
+def before(run: Run, name: str) -> set[str]:
+    """The steps of this kind that come before one."""
+    found = run.before(run.named(name, STEP))
+    return {each for each in found if each.startswith("kubeadm-upgrade-")}
+
+
+def test_no_kubelet_changes_before_the_last_api_server() -> None:
+    run = run_program("dev", HA)
+    controllers, workers = ([f"{role}-{number}" for number in range(3)] for role in ("controller", "worker"))
+    planes = [f"kubeadm-upgrade-{each}" for each in controllers]
+    kubelets = [f"kubeadm-upgrade-kubelet-{each}" for each in (*controllers, *workers)]
+    for number, name in enumerate(planes):
+        assert before(run, name) == set(planes[:number])
+    for number, name in enumerate(kubelets):
+        assert before(run, name) == {*planes, *kubelets[:number]}
+    assert {*planes, *kubelets} <= run.before(run.named("readiness-cluster", STEP))
+
+
+def test_workers_change_in_waves() -> None:
+    run = run_program("dev", {**HA, "max_unavailable": 2})
+    assert "kubeadm-upgrade-kubelet-worker-0" not in before(run, "kubeadm-upgrade-kubelet-worker-1")
+    assert "kubeadm-upgrade-kubelet-worker-0" in before(run, "kubeadm-upgrade-kubelet-worker-2")
+
+
+def test_only_the_first_controller_tells_the_cluster() -> None:
+    run = run_program("dev", {**HA, "versions": {"kubernetes": "1.35.8"}})
+    said = [run.script(f"kubeadm-upgrade-controller-{number}") for number in range(3)]
+    assert [" first\n" in each for each in said] == [True, False, False]
+    assert all("\nupgrade_control_plane v1.35.8 /etc/hardway/kubeadm" in each for each in said)
+
+
+def test_a_lab_in_another_version_has_its_images_and_settings() -> None:
+    run = run_program("dev", {**HA, "versions": {"kubernetes": "1.35.8"}})
+    assert "kubernetesVersion: v1.35.8\n" in run.file("kubeadm-controller-0", "/etc/hardway/kubeadm.yaml")
+    images = run.script("container-runtime-controller-0-images")
+    assert "registry.k8s.io/kube-apiserver:v1.35.8" in images and ":v1.36" not in images
+    assert "/v1.35.8/" in run.script("kubeadm-upgrade-kubelet-worker-0")
+
+
+def test_a_kubelet_that_runs_stays_until_its_turn() -> None:
+    run = run_program("dev", HA)
+    script = run.script("kubeadm-node-worker-0")
+    assert script.index("hold /usr/local/bin/kubelet\n") < script.index("\nfetch ")
+
+
+def test_packages_have_no_turns() -> None:
+    run = program("kubeadm-ha")
+    assert not [each.name for each in run.resources if each.name.startswith("kubeadm-upgrade-kubelet-")]
