@@ -17,7 +17,7 @@ upgrade_control_plane() {
   local version=$1 settings=$2 ignored=$3 first=${4:-} program running
   # The kubelet's configuration comes with the kubelet. kubeadm refuses a CoreDNS that is newer than its own.
   local ignore=--ignore-preflight-errors=${ignored:+$ignored,}CoreDNSMigration,CoreDNSUnsupportedPlugins
-  local words=(--certificate-renewal=false --skip-phases=kubelet-config,addon/coredns "$ignore")
+  local words=(--certificate-renewal=false "--skip-phases=kubelet-config,addon/coredns" "$ignore")
   running=$(manifest_version kube-apiserver)
   if has_version "$version"; then return 0; fi
   if [ "$(printf '%s\n' "$running" "$version" | sort -V | tail -n 1)" != "$version" ]; then
