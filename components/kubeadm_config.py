@@ -235,6 +235,37 @@ def node_registration(machine: Machine, identity: str, *, version: str, has_kube
     }
 
 
+def upgrade_configuration(machine: Machine, version: str) -> dict[str, Any]:
+    """UpgradeConfiguration of a controller that gets a version of Kubernetes."""
+
+    def ignored() -> dict[str, Any]:
+        # CoreDNS is newer than kubeadm's own, which refuses to change it.
+        dns = ["CoreDNSMigration", "CoreDNSUnsupportedPlugins"]
+        return {"ignorePreflightErrors": [*dns, *ignored_errors(machine, version)]}
+
+    def control_plane() -> dict[str, Any]:
+        return {
+            # The stack renews them in kubeadm's external CA mode, else `kubeadm certs renew`.
+            "certificateRenewal": False,
+            # All labs have the same version of etcd. kubeadm would restart the members of all but the first controller:
+            # it writes other initial members to their manifests than `kubeadm join` did.
+            "etcdUpgrade": False,
+            # The kubelet's configuration comes with the kubelet.
+            "skipPhases": ["kubelet-config", "addon/coredns"],
+            **ignored(),
+        }
+
+    return {
+        "apiVersion": _API,
+        "kind": "UpgradeConfiguration",
+        "apply": control_plane(),
+        "node": control_plane(),
+        "plan": ignored(),
+        # With one controller the API does not answer until kubeadm gives up: five minutes by default.
+        "timeouts": {"upgradeManifests": f"{180 * machine.timeout_factor}s"},
+    }
+
+
 def machine_label(identity: str) -> str:
     """A machine's identity, short enough for a label."""
     return identity[:12]

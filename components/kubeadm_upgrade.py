@@ -18,13 +18,14 @@ import pulumi
 from components.component import Component
 from components.container_runtime import WORKER_VERBS
 from components.kubeadm import UPGRADE_VERBS, USE_KUBEADM, Kubeadm, control_plane_file
-from components.kubeadm_config import ignored_errors
+from components.kubeadm_config import upgrade_configuration, yaml_of
 from components.machine import Machine
-from components.step import Step, StepArgs
+from components.step import File, Step, StepArgs
 from components.worker import dns_question
 from config.artifacts import ArtifactSource
 from config.settings import Network
 
+_CONFIGURATION = "/etc/hardway/kubeadm-upgrade.yaml"
 _USE = f". {WORKER_VERBS}\n{USE_KUBEADM}\n. {UPGRADE_VERBS}"
 
 
@@ -54,18 +55,26 @@ class KubeadmUpgrade(Component):
         super().__init__("KubeadmUpgrade", name, opts)
         wanted = args.artifacts.versions["kubernetes"]
         version = f"v{wanted}"
-        before: list[pulumi.Resource] = []
+        # Flags that have changed are applied before, on all controllers: else two API servers could restart at once.
+        before = [args.cluster.nodes[machine.name] for machine in args.controllers]
         for number, machine in enumerate(args.controllers):
-            words = [version, control_plane_file(number == 0), quote(",".join(ignored_errors(machine, wanted)))]
+            words = [version, control_plane_file(number == 0), _CONFIGURATION]
             words += ["first"] if number == 0 else []
             step = Step(
                 f"{name}-{machine.name}",
                 StepArgs(
                     machine=machine,
                     name="upgrade",
+                    files=[
+                        File(
+                            path=_CONFIGURATION,
+                            content=yaml_of([upgrade_configuration(machine, wanted)]),
+                            mode="0600",
+                        )
+                    ],
                     run="\n".join([_USE, " ".join(["upgrade_control_plane", *words])]),
                 ),
-                self.child(args.cluster.nodes[machine.name], *before),
+                self.child(*before),
             )
             before = [step]
         for machine in args.controllers:

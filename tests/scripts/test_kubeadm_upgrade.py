@@ -28,7 +28,14 @@ kubeadm() {{
 }}
 k() {{ echo "kubectl $*" >>{log}; }}
 as_in_manifest() {{ :; }}
-curl() {{ :; }}
+process_version() {{ manifest_version "$1"; }}
+curl() {{
+  case $(manifest_version kube-apiserver) in
+    v1.36.4) [ ! -e {root}/broken-api-server ] ;;
+    *) [ ! -e {root}/broken-before ] ;;
+  esac
+}}
+pod_log() {{ echo "unknown flag of $1"; }}
 systemctl() {{
   echo "systemctl $*" >>{log}
   [ ! -e {root}/broken-kubelet ] || [ "$(readlink "$KUBELET")" != {root}/v1.36.4 ]
@@ -89,13 +96,28 @@ class Node:
         return subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=60, check=False)
 
     def control_plane(self, version: str, *first: str) -> "subprocess.CompletedProcess[str]":
-        words = " ".join([version, str(self.root / "settings"), "''", *first])
+        words = " ".join([version, str(self.root / "settings"), "kubeadm-upgrade.yaml", *first])
         return self.run(f"upgrade_control_plane {words}")
 
     def kubelet(self, version: str) -> "subprocess.CompletedProcess[str]":
         return self.run(
             f"upgrade_kubelet worker-0 {version} file://{self.root}/{version} 0 yes name 10.0.0.10 10.0.0.1"
         )
+
+    @property
+    def versions(self) -> set[str]:
+        """Those in the manifests."""
+        return {(self.root / "manifests" / f"{pod}.yaml").read_text().strip().rpartition(":")[2] for pod in PODS}
+
+    @property
+    def record(self) -> str:
+        """Which version its control plane has."""
+        return (self.root / "steps" / "x" / "version").read_text().strip()
+
+    @property
+    def kept(self) -> bool:
+        """Whether it has manifests of before an upgrade."""
+        return (self.root / "steps" / "x" / "manifests-before").exists()
 
     @property
     def did(self) -> list[str]:
@@ -138,19 +160,84 @@ def test_a_failure_of_kubeadm_is_shown_and_tried_again(node: Node) -> None:
     (node.root / "broken").touch()
     done = node.control_plane("v1.36.4", "first")
     assert done.returncode == 1
-    assert "kubeadm upgrade plan failed" in done.stderr
+    assert "kubeadm upgrade plan v1.36.4 failed" in done.stderr
     assert "cannot be done" in done.stderr
     (node.root / "broken").unlink()
     assert node.control_plane("v1.36.4", "first").returncode == 0
     assert "kubeadm upgrade apply v1.36.4 --yes" in node.did
 
 
+@pytest.mark.parametrize("first", [["first"], []])
+def test_an_api_server_that_does_not_serve_is_put_back(node: Node, first: list[str]) -> None:
+    """kubeadm does not see it where other API servers answer."""
+    (node.root / "broken-api-server").touch()
+    done = node.control_plane("v1.36.4", *first)
+    assert done.returncode == 1
+    assert "cannot run v1.36.4: kube-apiserver does not serve in the version v1.36.4" in done.stderr
+    assert "unknown flag of kube-apiserver" in done.stderr
+    assert "The version before was put back on" in done.stderr and "serves again" in done.stderr
+    assert node.versions == {"v1.35.8"}
+    assert not node.kept
+    (node.root / "broken-api-server").unlink()
+    node.settings("v1.36.4")
+    assert node.control_plane("v1.36.4", *first).returncode == 0
+    assert node.versions == {"v1.36.4"} and node.record == "v1.36.4"
+
+
+def test_the_rollback_of_one_that_was_put_back_writes_the_configuration_of_the_cluster(node: Node) -> None:
+    """kubeadm had told the cluster the new version."""
+    (node.root / "broken-api-server").touch()
+    assert node.control_plane("v1.36.4", "first").returncode == 1
+    node.settings("v1.35.8")
+    assert node.control_plane("v1.35.8", "first").returncode == 0
+    assert "kubeadm init phase upload-config all" in node.did
+    assert node.record == "v1.35.8"
+    assert node.control_plane("v1.35.8", "first").returncode == 0
+    assert node.did == []
+
+
+def test_a_control_plane_that_serves_in_neither_version_is_said(node: Node) -> None:
+    for name in ("broken-api-server", "broken-before"):
+        (node.root / name).touch()
+    done = node.control_plane("v1.36.4", "first")
+    assert done.returncode == 1
+    assert "but the control plane does not serve with it either" in done.stderr
+    assert node.versions == {"v1.35.8"}
+
+
+@pytest.mark.parametrize("wanted", ["v1.35.8", "v1.36.4"])
+def test_a_run_that_was_killed_beside_a_broken_api_server_begins_from_the_version_before(
+    node: Node, wanted: str
+) -> None:
+    """Without an API server on the only controller, no kubeadm could do anything."""
+    (node.root / "broken-api-server").touch()
+    script = f"restore_control_plane() {{ exit 9; }}; upgrade_control_plane v1.36.4 {node.root}/settings x first"
+    assert node.run(script).returncode == 9
+    assert node.versions == {"v1.36.4"} and node.kept
+    node.settings(wanted)
+    done = node.control_plane(wanted, "first")
+    assert "The version before was put back on" in done.stderr
+    assert done.returncode == (0 if wanted == "v1.35.8" else 1), done.stderr
+    assert node.versions == {"v1.35.8"}
+
+
 def test_a_killed_upgrade_is_done_again_though_the_manifests_are_new(node: Node) -> None:
-    """What comes after the manifests: the configuration in the cluster, kube-proxy, the DNS."""
-    (node.root / "steps" / "x" / "version").write_text("v1.35.8\n")
-    node.runs("v1.36.4")
+    """What comes after the manifests: the configuration in the cluster, and kube-proxy; also without a record."""
+    assert node.run(f"k() {{ exit 9; }}; upgrade_control_plane v1.36.4 {node.root}/settings x first").returncode == 9
+    assert node.versions == {"v1.36.4"} and node.record == "v1.35.8 to v1.36.4"
     assert node.control_plane("v1.36.4", "first").returncode == 0
     assert "kubeadm upgrade apply v1.36.4 --yes" in node.did
+    assert node.record == "v1.36.4"
+
+
+def test_a_rollback_that_was_killed_between_two_manifests_is_a_rollback_again(node: Node) -> None:
+    node.control_plane("v1.36.4", "first")
+    (node.root / "steps" / "x" / "version").write_text("v1.35.8 to v1.36.4\n")
+    (node.root / "manifests" / "kube-apiserver.yaml").write_text("    image: registry.k8s.io/kube-apiserver:v1.35.8\n")
+    node.settings("v1.35.8")
+    assert node.control_plane("v1.35.8", "first").returncode == 0
+    assert "kubeadm init phase control-plane all" in node.did and not [each for each in node.did if "apply" in each]
+    assert node.versions == {"v1.35.8"}
 
 
 def test_a_rollback_uses_the_kubeadm_of_the_version_before(node: Node) -> None:
@@ -191,6 +278,25 @@ def test_a_kubelet_that_does_not_serve_is_put_back(node: Node) -> None:
     assert "The kubelet before was put back" in done.stderr
     assert (node.root / "kubelet").readlink() == node.root / "v1.35.8"
     assert node.did[-2:] == ["uncordon worker-0", "mark null"]
+
+
+def test_a_killed_change_of_a_kubelet_still_knows_the_program_before(node: Node) -> None:
+    assert (
+        node.run(
+            "restart_kubelet() { exit 9; }; upgrade_kubelet worker-0 v1.36.4"
+            f" file://{node.root}/v1.36.4 0 yes name 10.0.0.10 10.0.0.1"
+        ).returncode
+        == 9
+    )
+    assert (node.root / "kubelet").readlink() == node.root / "v1.36.4"
+    (node.root / "broken-kubelet").touch()
+    # The link is changed, and the process is not.
+    done = node.run(
+        "runs_kubelet() { return 1; }; upgrade_kubelet worker-0 v1.36.4"
+        f" file://{node.root}/v1.36.4 0 yes name 10.0.0.10 10.0.0.1"
+    )
+    assert "The kubelet before was put back" in done.stderr
+    assert (node.root / "kubelet").readlink() == node.root / "v1.35.8"
 
 
 def test_a_kubelet_returns_with_the_configuration_from_before(node: Node) -> None:

@@ -1,5 +1,7 @@
 """The order in which machines of a kubeadm lab get another version, and from what."""
 
+import yaml
+
 from unit.conftest import program
 from unit.mocked_engine import Run, run_program
 
@@ -23,6 +25,22 @@ def test_no_kubelet_changes_before_the_last_api_server() -> None:
     for number, name in enumerate(kubelets):
         assert before(run, name) == {*planes, *kubelets[:number]}
     assert {*planes, *kubelets} <= run.before(run.named("readiness-cluster", STEP))
+
+
+def test_flags_of_all_controllers_change_before_the_first_upgrade() -> None:
+    """Else two API servers could restart at the same time."""
+    run = run_program("dev", HA)
+    found = run.before(run.named("kubeadm-upgrade-controller-0", STEP))
+    assert {f"kubeadm-controller-{number}" for number in range(3)} <= found
+
+
+def test_kubeadm_changes_neither_etcd_nor_certificates() -> None:
+    run = run_program("dev", {**HA, "timeout_factor": 2})
+    found = yaml.safe_load(run.file("kubeadm-upgrade-controller-1", "/etc/hardway/kubeadm-upgrade.yaml"))
+    for verb in ("apply", "node"):
+        assert found[verb]["etcdUpgrade"] is False and found[verb]["certificateRenewal"] is False
+        assert found[verb]["skipPhases"] == ["kubelet-config", "addon/coredns"]
+    assert found["timeouts"] == {"upgradeManifests": "360s"}
 
 
 def test_workers_change_in_waves() -> None:
