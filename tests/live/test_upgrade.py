@@ -61,7 +61,13 @@ class Lab:
         found = stacks.Stack(
             name="dev", project="toy", settings_file=self.file, substrate="containers", engine="podman", kubernetes="1"
         )
-        return replace(found, versions=versions_of(settings), bootstrap=self.bootstrap, made_by=self.made_by)
+        return replace(
+            found,
+            versions=versions_of(settings),
+            bootstrap=self.bootstrap,
+            made_by=self.made_by,
+            features=frozenset({self.bootstrap}),
+        )
 
     @property
     def cluster(self) -> Cluster:
@@ -288,7 +294,9 @@ def test_words_that_are_no_version_are_refused(lab: Lab, words: list[str], why: 
     assert lab.ups == [] and lab.file.read_text() == SETTINGS
 
 
-def test_a_downgrade_is_refused(lab: Lab) -> None:
+@pytest.mark.parametrize("bootstrap", ["hard-way", "kubeadm"])
+def test_a_downgrade_is_refused(lab: Lab, bootstrap: str) -> None:
+    lab.bootstrap = bootstrap
     lab.state = {"kubernetes": {NEW}}
     assert "kubernetes 1.36.4 to 1.35.8: that is a downgrade" in refusal(lambda: run(lab, OLD))
     assert lab.ups == []
@@ -297,6 +305,36 @@ def test_a_downgrade_is_refused(lab: Lab) -> None:
 def test_a_lab_of_kubeadm_whose_programs_are_packages_is_refused(lab: Lab) -> None:
     lab.bootstrap, lab.made_by = "kubeadm", BY_PACKAGES
     assert "the versions of a running kubeadm lab with apt's packages are immutable" in refusal(lambda: run(lab, NEW))
+    assert lab.ups == [] and lab.file.read_text() == SETTINGS
+
+
+@pytest.mark.parametrize("bootstrap", ["hard-way", "kubeadm"])
+def test_a_skipped_minor_version_is_refused(lab: Lab, bootstrap: str) -> None:
+    lab.bootstrap, lab.state = bootstrap, {"kubernetes": {"1.34.9"}}
+    assert "kubernetes 1.34.9 to 1.36.4: that skips a minor version" in refusal(lambda: run(lab, NEW))
+    assert lab.ups == [] and lab.file.read_text() == SETTINGS
+
+
+def test_another_product_of_a_lab_of_kubeadm_is_refused(lab: Lab) -> None:
+    lab.bootstrap, lab.state = "kubeadm", {"kubernetes": {OLD}, "containerd": {"2.3.3"}}
+    new = pins().products["containerd"].default
+    said = refusal(lambda: run(lab, f"containerd={new}"))
+    assert "in a running kubeadm lab only the version of kubernetes changes" in said
+    assert lab.ups == [] and lab.file.read_text() == SETTINGS
+
+
+def test_the_plan_of_a_lab_of_kubeadm_has_its_controllers_kubelet_and_no_dns(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.bootstrap, lab.dns = "kubeadm", "v1.14.1"
+    monkeypatch.setitem(PROGRAMS, "controller-0", (*PROGRAMS["controller-0"], "kubelet", "kube-proxy"))
+    assert run(lab, NEW, preview=True) == 0
+    programs = "kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy"
+    assert [line.split(maxsplit=4) for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["controller-0", "kubernetes", OLD, NEW, programs],
+        ["worker-0", "kubernetes", OLD, NEW, "drain; kubelet, kube-proxy"],
+        ["worker-1", "kubernetes", OLD, NEW, "drain; kubelet, kube-proxy"],
+    ]
     assert lab.ups == [] and lab.file.read_text() == SETTINGS
 
 
