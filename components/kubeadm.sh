@@ -187,8 +187,9 @@ control_plane_flags() {
   give_turn
 }
 
-# without_version FILE: the checksum of settings, whatever version of Kubernetes they name.
-without_version() { sed '/^kubernetesVersion: /d' "$1" | sha256sum | cut -d ' ' -f 1; }
+# without_version FILE: the checksum of settings, whatever version of Kubernetes they name. The preflight error `ImagePull` is
+# ignored in some versions only.
+without_version() { sed -E '/^kubernetesVersion: |^ *- ImagePull$/d' "$1" | sha256sum | cut -d ' ' -f 1; }
 
 # manifest_version NAME: the version of a static pod, as in its manifest: v1.36.4.
 manifest_version() { sed -nE "s|^ +image: .*/$1:(\S+)\$|\1|p" "$STATIC_PODS/$1.yaml" 2>/dev/null || true; }

@@ -72,9 +72,9 @@ process_version() {
   pid=$(pgrep -o -x "${1:0:15}") && "/proc/$pid/exe" --version | sed 's/^Kubernetes //'
 }
 
-# advance_control_plane VERSION CONFIGURATION FIRST: by kubeadm. It restores the manifests where a static pod does not change
-# within its timeout; but one that starts and fails again and again, beside other API servers, is good enough for it. So the
-# static pods are checked here, and where one does not serve all of them return.
+# advance_control_plane VERSION CONFIGURATION FIRST: by kubeadm. It restores the manifests where the API does not have the new
+# pod within its timeout, and does not wait until the old pod serves again. A controller manager or scheduler that starts and
+# fails again and again is good enough for it. So the static pods are checked here, and where one does not serve all return.
 advance_control_plane() {
   local words=(upgrade node) why='' program
   [ -z "$3" ] || words=(upgrade apply "$1" --yes)
@@ -82,6 +82,9 @@ advance_control_plane() {
   keep_manifests
   if ! kubeadm "${words[@]}" --config "$2" >"$KUBEADM_LOG" 2>&1; then
     why="kubeadm ${words[*]:0:2} failed; its last output ($KUBEADM_LOG):"$'\n'"$(tail -n 25 "$KUBEADM_LOG")"
+    # The newest log is still that of the pod which kubeadm waited for.
+    program=$(sed -nE 's/.* component (kube-[a-z-]+) .*/\1/p' "$KUBEADM_LOG" | tail -n 1)
+    [ -z "$program" ] || why+=$'\n'"$(pod_log "$program")"
     # All programs serve: what comes after them failed, and the next run does it.
     ! { manifests_have "$1" && await 30 control_plane_serves >/dev/null; } || die "On $(hostname) $why"
   elif ! why=$(await 120 control_plane_serves); then

@@ -162,6 +162,7 @@ def test_a_failure_of_kubeadm_is_shown_and_tried_again(node: Node) -> None:
     assert done.returncode == 1
     assert "kubeadm upgrade plan v1.36.4 failed" in done.stderr
     assert "cannot be done" in done.stderr
+    assert node.versions == {"v1.35.8"}
     (node.root / "broken").unlink()
     assert node.control_plane("v1.36.4", "first").returncode == 0
     assert "kubeadm upgrade apply v1.36.4 --yes" in node.did
@@ -169,7 +170,7 @@ def test_a_failure_of_kubeadm_is_shown_and_tried_again(node: Node) -> None:
 
 @pytest.mark.parametrize("first", [["first"], []])
 def test_an_api_server_that_does_not_serve_is_put_back(node: Node, first: list[str]) -> None:
-    """kubeadm does not see it where other API servers answer."""
+    """kubeadm does not see every pod that fails again and again."""
     (node.root / "broken-api-server").touch()
     done = node.control_plane("v1.36.4", *first)
     assert done.returncode == 1

@@ -89,6 +89,19 @@ def test_a_machine_that_has_just_joined_has_nothing_to_change(controller: Contro
     assert controller.did == []
 
 
+def test_another_version_of_kubernetes_changes_no_flags(controller: Controller) -> None:
+    """It is the subject of a later step; the errors that kubeadm ignores depend on it."""
+    old = "kubernetesVersion: v1.35.8\n---\n  ignorePreflightErrors:\n  - ImagePull\n  - Mem\n"
+    controller.settings.write_text(old)
+    controller.run(f"finished {controller.settings}")
+    controller.settings.write_text(old.replace("v1.35.8", "v1.36.4").replace("  - ImagePull\n", ""))
+    assert controller.run(f"control_plane_flags {controller.settings} upload").returncode == 0
+    assert controller.did == []
+    controller.settings.write_text(old.replace("v1.35.8", "v1.36.4").replace("Mem", "Swap"))
+    assert controller.run(f"control_plane_flags {controller.settings} upload").returncode == 0
+    assert "kubeadm init phase control-plane all" in controller.did
+
+
 def test_flags_with_which_a_program_does_not_serve_are_no_success_and_can_be_taken_back(
     controller: Controller,
 ) -> None:
