@@ -15,7 +15,21 @@ from cli.explain import explain
 from cli.lab import destroy, env, policy, preview, setup, up
 from cli.lessons import lesson
 from cli.machines import free, trust
-from cli.operations import certs, cis, drift, drill, repair, replace, restore, rotate, search, snapshot, status, upgrade
+from cli.operations import (
+    certs,
+    check_network,
+    cis,
+    drift,
+    drill,
+    repair,
+    replace,
+    restore,
+    rotate,
+    search,
+    snapshot,
+    status,
+    upgrade,
+)
 from cli.power import start, stop
 from cli.saves import rewind, save, saves
 from config.errors import UserError
@@ -28,7 +42,21 @@ FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 _SECTIONS: Mapping[str, Sequence[click.Command]] = {
     "The lab": (setup, up, preview, policy, destroy, env),
     "Access": (kubectl, ssh, logs, kubeconfig, pki),
-    "Operations": (status, certs, rotate, upgrade, drift, repair, snapshot, restore, replace, drill, search, cis),
+    "Operations": (
+        status,
+        check_network,
+        certs,
+        rotate,
+        upgrade,
+        drift,
+        repair,
+        snapshot,
+        restore,
+        replace,
+        drill,
+        search,
+        cis,
+    ),
     "Lessons": (lesson,),
     "Stop and rewind": (stop, start, save, saves, rewind),
     "Existing hosts": (trust, free),
@@ -41,8 +69,9 @@ Exit codes:
   0    success; `status`: the lab is healthy
   1    failure, with the reason on standard error; `status`: the lab is not healthy; `cis`: a check fails;
        `policy`: a rule is violated; `drift`, `repair`: there is drift; `certs`: one differs or expires;
-       `drill`, `search`: a measured value is above its limit; `lesson check`: the lesson is not solved
-  2    wrong usage: nothing was changed; `drift`, `repair`, `certs`: a query failed
+       `drill`, `search`: a measured value is above its limit; `lesson check`: the lesson is not solved;
+       `check-network`: a way is not open
+  2    wrong usage: nothing was changed; `drift`, `repair`, `certs`, `check-network`: a query failed
   130  interrupted by Ctrl-C
   `kubectl`, `ssh` and `logs` end with the code of that program (ssh: 255 if it cannot connect to the machine), `up`,
   `preview`, `destroy` and `replace` with the code of Pulumi if it fails.

@@ -43,6 +43,20 @@ def status(stack: Stack, *, as_json: bool) -> int:
     return 0 if found.well else 1
 
 
+@stacks.command()
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object: `Connectivity` in live/connectivity.py.")
+def check_network(stack: Stack, *, as_json: bool) -> int:
+    """Try every port of every machine from all others, and pods from pods. Changes nothing.
+
+    Exit codes: 0 all ways are open, 1 one is not, 2 a machine could not be asked.
+    """
+    from live import cluster, connectivity
+
+    found = connectivity.find(cluster.find(stack))
+    print(found.json() if as_json else "\n".join(connectivity.lines(found)))
+    return found.exit_code
+
+
 _Found = TypeVar("_Found", bound="Drift | Certificates")
 
 

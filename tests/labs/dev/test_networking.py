@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from lab.commands import live
 from lab.polling import eventually
 from lab.workload import ALONE, ALONE_SERVICE, HOST_PORT, NAMESPACE, NODE_PORT, PORT, WEB, Workload
 
@@ -171,3 +172,21 @@ def _get(url: str) -> str:
     with urllib.request.urlopen(url, timeout=5) as answer:
         text: str = answer.read().decode()
         return text
+
+
+def test_check_network_names_a_port_that_a_firewall_closes(workload: Workload) -> None:
+    """A check that is content with the ports of one machine, or that takes a dropped packet for an answer."""
+    cluster = workload.cluster
+    well = live("check-network")
+    assert well.code == 0, well.output
+    worker = cluster.workers[0].name
+    rules = "table inet closed { chain in { type filter hook input priority 0; tcp dport 10250 drop; }; }"
+    cluster.ssh(worker, f"nft '{rules}'")
+    try:
+        ran = live("check-network")
+    finally:
+        cluster.ssh(worker, "nft delete table inet closed")
+    assert ran.code == 1, ran.output
+    others = [machine.name for machine in cluster.machines if machine.name != worker]
+    closed = [f"{other} -> {worker}:10250 (kubelet): no answer within 3 s" for other in others]
+    assert sorted(ran.output.splitlines()[:-1]) == sorted(closed), ran.output
