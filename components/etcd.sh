@@ -179,8 +179,8 @@ leaves() {
 }
 
 # take_turn UNIT..., give_turn: take and release a lock, so that no two machines of the lab restart units at the same
-# time. It is a lock in etcd, which is released when its holder dies. If etcd gives no lock, only units that do not
-# serve are restarted: nothing can be lost by that, and it may repair etcd.
+# time. It is a lock in etcd, which expires after 30 s when its holder dies. If etcd gives no lock, only units that do
+# not serve are restarted: nothing can be lost by that, and it may repair etcd.
 take_turn() {
   [ -z "${turn_kept-}" ] || return 0
   local end=$((SECONDS + 300 * TIMEOUT_FACTOR)) no_answer=$((SECONDS + 60 * TIMEOUT_FACTOR)) why failed
@@ -202,11 +202,17 @@ take_turn() {
     put_back
     die "$* on $(hostname) did not restart: $failed"
   fi
+  renew_elsewhere || case " $* " in
+    *" etcd.service "*)
+      put_back
+      die "no other etcd member renews the lock of $(hostname), whose own member must restart. Nothing was restarted." \
+        "Repair etcd (./hardway status), then run the same command again."
+      ;;
+  esac
   case " $* " in
     *" etcd.service "*)
       wait_for 60 'every other etcd member healthy, before this one restarts' 'ctl endpoint health --cluster'
       leave_leadership
-      renew_elsewhere
       stop_api_server
       ;;
   esac
@@ -275,13 +281,16 @@ leave_leadership() {
   [ -z "$other" ] || ctl move-leader "$other" >/dev/null || true
 }
 
-# renew_elsewhere: have the other members renew the lease of the lock, so that no stream to the member here is open: before
-# it stops, etcd waits 7 s for streams to end. (Those of machines that wait for the turn are to their own members.)
+# renew_elsewhere: have the other members renew the lease of the lock: it stays if the member here fails in its turn. And
+# before etcd stops, it waits 7 s for streams to its clients. (Machines that wait for the turn have theirs at their own
+# members.) Fails if no other member does.
 renew_elsewhere() {
   local others renewal pid
   [ -n "${turn_PID:-}" ] && [[ ${turn_key-} == */* ]] || return 0
-  others=$(ctl member list | awk -F ', ' -v own="$(hostname)" \
-    '$2 == "started" && $3 != own && $6 != "true" { printf "%s%s", comma, $5; comma = "," }') || return 0
+  others=$(ctl member list | awk -F ', ' -v own="$(hostname)" '
+    $3 == own { here = 1; next }
+    $2 == "started" && $6 != "true" { others = others (others == "" ? "" : ",") $5 }
+    END { if (here) print others }') || return 1
   [ -n "$others" ] || return 0
   # shellcheck source=/dev/null
   exec {renewal}< <(
@@ -294,10 +303,10 @@ renew_elsewhere() {
   if ! read -r -t $((10 * TIMEOUT_FACTOR)) -u "$renewal" _; then
     kill -KILL "$pid" 2>/dev/null || true
     exec {renewal}<&-
-    return 0
+    return 1
   fi
   # Not by a signal on which it would release the lock.
-  kill -KILL "$turn_PID"
+  kill -KILL "$turn_PID" 2>/dev/null || true
   wait "$turn_PID" 2>/dev/null || true
   exec {turn}<&-
   turn=$renewal turn_PID=$pid turn_lease=${turn_key##*/}

@@ -446,8 +446,8 @@ def test_a_turn_is_a_lock_of_etcd_that_falls_with_its_holder(machine: EtcdMachin
     assert not Path(f"/proc/{done.stdout.strip()}").exists()
     machine.log.unlink()
     # However the script ends.
-    done = machine.run('take_turn etcd.service\necho "$turn_PID"\nkill -9 $$')
-    assert machine.asked() == ["lock /hardway/turn", "endpoint health", "lease keep-alive 1f"]
+    done = machine.run('hostname() { echo a; }\ntake_turn etcd.service\necho "$turn_PID"\nkill -9 $$')
+    assert machine.asked() == ["lock /hardway/turn", "lease keep-alive 1f", "endpoint health"]
     assert not _lives(int(done.stdout))
 
 
@@ -462,20 +462,27 @@ def test_the_lock_is_asked_for_at_the_own_member(machine: EtcdMachine) -> None:
     assert asked.read_text() == "https://127.0.0.1:2379\n"
 
 
-@pytest.mark.parametrize("renewed", [True, False], ids=["another member renews it", "no other member does"])
-def test_the_lock_stays_while_the_own_member_restarts(machine: EtcdMachine, renewed: bool) -> None:
+@pytest.mark.parametrize("unit", ["etcd.service", "kube-apiserver.service"])
+def test_the_lock_stays_if_the_own_member_ends(machine: EtcdMachine, unit: str) -> None:
     machine.cluster("1 started", "2 started", "3 started")
-    if not renewed:
-        Path(f"{machine.members}.lost").touch()
-    done = machine.run(
-        'hostname() { echo a; }\ntake_turn etcd.service\npgrep -P $$ -a\necho "turn $turn_PID"\ngive_turn'
-    )
+    done = machine.run(f'hostname() {{ echo a; }}\ntake_turn {unit}\npgrep -P $$ -a\necho "turn $turn_PID"\ngive_turn')
     assert done.returncode == 0, done.stderr
     assert Path(f"{machine.members}.renews").read_text() == "https://10.0.0.2:2379,https://10.0.0.3:2379\n"
     *holders, turn = done.stdout.splitlines()
     assert len(holders) == 1 and holders[0].split()[0] == turn.removeprefix("turn "), "one process has the lock"
     # With the process that was ended the lock would have stayed until it expires.
-    assert machine.asked()[3:] == (["lease revoke 1f"] if renewed else [])
+    assert machine.asked()[-1] == "lease revoke 1f"
+
+
+def test_member_does_not_restart_with_a_lock_that_would_expire(machine: EtcdMachine) -> None:
+    machine.cluster("1 started", "2 started", "3 started")
+    Path(f"{machine.members}.lost").touch()
+    done = machine.run("hostname() { echo a; }\ntake_turn etcd.service\necho restarted")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no other etcd member renews the lock" in done.stderr
+    # The API server needs the member that has the lock.
+    done = machine.run("hostname() { echo a; }\ntake_turn kube-apiserver.service\ngive_turn\necho restarted")
+    assert (done.returncode, done.stdout) == (0, "restarted\n"), done.stderr
 
 
 def test_a_single_member_gives_turns_too(machine: EtcdMachine) -> None:
