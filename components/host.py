@@ -23,7 +23,8 @@ _PACKAGES: Mapping[Role | None, Sequence[str]] = {
     None: ("ca-certificates", "curl", "openssl", "iproute2", "procps", "kmod"),
     Role.ETCD: (),
     Role.CONTROLLER: ("nginx",),
-    # kubectl port-forward runs socat; kube-proxy runs conntrack, nft or iptables; dig shows that DNS answers.
+    # kube-proxy runs nft or iptables; dig shows that DNS answers. socat, conntrack and ipset are for people: without
+    # them port-forward, Services and DNS work (docs/learn/questions.md).
     Role.WORKER: ("socat", "conntrack", "ipset", "iptables", "nftables", "dnsutils"),
     # socat asks HAProxy what it knows, on its socket.
     Role.LOAD_BALANCER: ("haproxy", "socat"),

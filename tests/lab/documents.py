@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from config import lab as config
+from config import paths
 from lab.commands import CHECKOUT
 from lab.documents_server import CLIENT
 
@@ -38,6 +39,8 @@ _PLACEHOLDERS: Mapping[str, str] = {
     "size": r"[\d.]+ ?[KMG]i?B",
 }
 """<age> in a recorded output -> what it stands for."""
+# What set-up says on standard error: it depends on when it ran last.
+_SET_UP = re.compile(r"\[ *\d+:\d\d\] .*: already there")
 _VARIABLE = re.compile(rf"<({'|'.join(_PLACEHOLDERS)})>|\.\.\.")
 # What is put in the place of new output: dates, names of pods of a Deployment, and ages.
 _GENERAL = (
@@ -270,17 +273,33 @@ class Translation:
         return self._back(text).replace(self._home, "/root").replace(str(CHECKOUT), "/root/hardway")
 
 
+# Where a lab's name stands, so that `dev eth0` and /dev stay what they are.
+_NAMES = (
+    r"(?<=hardway-)NAME\b",
+    r"\bNAME(?=\.hardway\.internal)",
+    r"(?<=\.state/)NAME\b",
+    r"(?<=stacks/hardway/)NAME(?=\.json)",
+    r"(?<=Pulumi\.)NAME(?=\.yaml)",
+    r"(?<=urn:pulumi:)NAME(?=::)",
+    r"(?<=[ .=]lab[ =])NAME\b",
+    r"(?<=stack )NAME\b",
+    r"(?<= -s )NAME\b",
+)
+
+
 def _replacer(one: config.Lab, other: config.Lab) -> Callable[[str], str]:
     if one.name == other.name:
         return lambda text: text
     ranges = dict(zip(_prefixes(one), _prefixes(other), strict=True))
     address = re.compile(rf"(?<![\d.])(?:{'|'.join(map(re.escape, ranges))})(?=\d)")
-    name = re.escape(one.name)
-    names = re.compile(
-        rf"(?<=hardway-){name}\b|\b{name}(?=\.hardway\.internal)|(?<=\.state/){name}\b|(?<=[ .=]lab[ =]){name}\b"
-        rf"|(?<=stack ){name}\b|(?<=Pulumi\.){name}(?=\.yaml)|(?<=urn:pulumi:){name}(?=::)|(?<=hardway -s ){name}\b"
-    )
-    return lambda text: names.sub(other.name, address.sub(lambda found: ranges[found[0]], text))
+    names = re.compile("|".join(each.replace("NAME", re.escape(one.name)) for each in _NAMES))
+    file, other_file = (str(paths.settings_file(lab.name).relative_to(CHECKOUT)) for lab in (one, other))
+
+    def replaced(text: str) -> str:
+        text = address.sub(lambda found: ranges[found[0]], text)
+        return names.sub(other.name, text.replace(file, other_file))
+
+    return replaced
 
 
 def _prefixes(lab: config.Lab) -> list[str]:
@@ -301,6 +320,8 @@ class Session:
             server: the socket of `documents_server`.
         """
         environment = os.environ | {"HOME": str(home), "STACK": stack, "LC_ALL": "C.UTF-8", "COLUMNS": "120"}
+        # By default it is below HOME.
+        environment["HARDWAY_CACHE"] = str(paths.cache())
         for unwanted in ("KUBECONFIG", "INSIST"):
             environment.pop(unwanted, None)
         self._bash = subprocess.Popen(
@@ -390,10 +411,13 @@ def run_page(
         if not block.runs or block.lab != lab or ("long" in block.marks and not long):
             continue
         for number, recorded in enumerate(block.recorded):
-            deadline = time.monotonic() + (_REPEATED_SECONDS if "eventually" in block.marks else 0)
+            # What is not recorded yet is not waited for.
+            repeats = "eventually" in block.marks and recorded.output
+            deadline = time.monotonic() + (_REPEATED_SECONDS if repeats else 0)
             while True:
                 code, said = session.run(translation.command(recorded.command) if translation else recorded.command)
-                printed = (translation.output(said) if translation else said).splitlines()
+                lines = (translation.output(said) if translation else said).splitlines()
+                printed = [line for line in lines if not _SET_UP.fullmatch(line)]
                 outcome = Outcome(block=block, number=number, recorded=recorded, code=code, printed=printed)
                 if outcome.problem is None or time.monotonic() > deadline:
                     break

@@ -52,6 +52,14 @@ def test_blocks_that_run_change_no_lab() -> None:
     assert problems == []
 
 
+def test_blocks_that_change_the_settings_run_alone() -> None:
+    """Pages run side by side: another one would see the changed settings."""
+    changing = [
+        block for block in _COMMANDS if block.runs and re.search(r"(sed -i|>+) .*Pulumi\.", "".join(block.lines))
+    ]
+    assert [block.place for block in changing if "long" not in block.marks] == []
+
+
 def test_tests_that_run_a_block_exist_and_name_its_commands() -> None:
     """`run by: FILE` for a test that was renamed, or never had this command."""
     problems = []
