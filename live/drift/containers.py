@@ -13,7 +13,9 @@ from toolchain.stack import Stack
 ENGINE = "container engine"
 _SECONDS = 30
 _UNLIMITED = ("Memory", "MemorySwap", "NanoCpus", "CpuShares", "CpuQuota", "CpusetCpus")
-"""Limits that no machine is created with, and that `podman update` or `docker update` can set."""
+"""Limits that `podman update` or `docker update` can set. Machines have none but those of the settings."""
+_FOLLOWS = {"MemorySwap": "memory", "CpuQuota": "cpus"}
+"""Limit -> the option that sets it, too, with an engine's own value."""
 
 
 def ask(stack: Stack, deployment: Mapping[str, Any]) -> tuple[list[Difference], str]:
@@ -107,9 +109,29 @@ def problems_of(words: list[str], identity: str, found: Mapping[str, Any] | None
                 yield f"not in the network {value}"
     wanted = dict(options)
     yield from (f"also in the network {name}" for name in networks if name != wanted.get("network"))
-    yield from (f"{name} is limited: {host[name]}" for name in _UNLIMITED if host.get(name))
+    limits = _limits(wanted)
+    yield from (
+        f"{name} is limited: {host[name]}"
+        for name in _UNLIMITED
+        if host.get(name) and name not in limits and _FOLLOWS.get(name) not in wanted
+    )
+    yield from (
+        f"{name} is {host.get(name) or 'not limited'}, expected {limit}"
+        for name, limit in limits.items()
+        if host.get(name) != limit
+    )
     if wanted.get("pids-limit") == "-1" and (host.get("PidsLimit") or 0) > 0:
         yield f"limit of processes {host['PidsLimit']}, expected none"
+
+
+def _limits(options: Mapping[str, str]) -> dict[str, int]:
+    """Limit -> its value, as the engine shows what the options say."""
+    found = {}
+    if "memory" in options:
+        found["Memory"] = int(options["memory"].removesuffix("m")) * 2**20
+    if "cpus" in options:
+        found["NanoCpus"] = int(options["cpus"]) * 10**9
+    return found
 
 
 def _mount_problems(words: list[str], mounts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

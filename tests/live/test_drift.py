@@ -564,6 +564,30 @@ def test_a_container_of_another_definition_is_named(found: dict[str, Any] | None
     assert problem in "; ".join(containers.problems_of(WORDS, "1", found))
 
 
+_LIMITED = ["--cpus=2", "--memory=2048m", "--memory-swap=2048m", *WORDS]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        {"Memory": 2**31, "MemorySwap": 2**31, "NanoCpus": 2 * 10**9, "CpuQuota": 200000},
+        {"Memory": 2**31, "MemorySwap": -1, "NanoCpus": 2 * 10**9},
+    ],
+    ids=["podman", "docker, on a host that does not account for swap"],
+)
+def test_limits_of_the_settings_are_no_drift(host: dict[str, int]) -> None:
+    assert list(containers.problems_of(_LIMITED, "1", container(host=host))) == []
+
+
+def test_other_limits_than_those_of_the_settings_are_named() -> None:
+    host = {"Memory": 2**30, "MemorySwap": 2**30, "CpuShares": 7}
+    assert list(containers.problems_of(_LIMITED, "1", container(host=host))) == [
+        "CpuShares is limited: 7",
+        f"Memory is {2**30}, expected {2**31}",
+        "NanoCpus is not limited, expected 2000000000",
+    ]
+
+
 def test_a_user_who_does_not_see_the_containers_is_not_told_that_they_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,7 @@ def test_a_machine_has_the_limits_of_the_settings_and_else_none(engine: str) -> 
     settings = {"containers": {"engine": engine, "image": "the-image", "vcpus": 2, "memory_mib": 2048}}
     limited = replace(parse("dev", settings), cgroup_v2=False)
     text = create_container(limited, PREFIX, limited.machines[0])
-    assert "  --cpus=2 \\\n  --memory=2048m \\\n" in text
+    assert "  --cpus=2 \\\n  --memory=2048m \\\n  --memory-swap=2048m \\\n" in text
     without = create_container(lab(engine), PREFIX, lab(engine).machines[0])
     assert "--cpus" not in without and "--memory" not in without
 

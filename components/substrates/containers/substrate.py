@@ -385,6 +385,8 @@ def _limits(settings: ContainersSettings) -> Iterator[str]:
         yield f"--cpus={settings.vcpus}"
     if settings.memory_mib:
         yield f"--memory={settings.memory_mib}m"
+        # The same, which is no swap on top: the kubelet expects none.
+        yield f"--memory-swap={settings.memory_mib}m"
 
 
 def create_container(lab: Lab, prefix: str, spec: MachineSpec) -> str:
