@@ -11,7 +11,7 @@ from live.drift import run as drifts
 from live.lessons.lesson import find, read_all
 from toolchain import operations, stack
 
-_STAYS_WRONG_SECONDS, _QUICK_SECONDS = 8, 2
+_STAYS_WRONG_SECONDS, _QUICK_SECONDS = 8, 1
 _RESET_SECONDS = 10
 """The bar of a reset on a machine that has nothing else to do; printed, and asserted with a margin for other load."""
 _MARGIN = 6
