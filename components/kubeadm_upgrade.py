@@ -23,10 +23,17 @@ from components.machine import Machine
 from components.step import File, Step, StepArgs
 from components.worker import dns_question
 from config.artifacts import ArtifactSource
+from config.machine_paths import USE_ETCD
+from config.machines import Role
 from config.settings import Network
 
 _CONFIGURATION = "/etc/hardway/kubeadm-upgrade.yaml"
-_USE = f". {WORKER_VERBS}\n{USE_KUBEADM}\n. {UPGRADE_VERBS}"
+
+
+def _use(machine: Machine) -> str:
+    """The lines that bring the functions into a script; those of etcd are on controllers only."""
+    etcd = [USE_ETCD] if machine.has(Role.CONTROLLER) else []
+    return "\n".join([*etcd, f". {WORKER_VERBS}", USE_KUBEADM, f". {UPGRADE_VERBS}"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +79,7 @@ class KubeadmUpgrade(Component):
                             mode="0600",
                         )
                     ],
-                    run="\n".join([_USE, " ".join(["upgrade_control_plane", *words])]),
+                    run="\n".join([_use(machine), " ".join(["upgrade_control_plane", *words])]),
                 ),
                 self.child(*before),
             )
@@ -100,6 +107,6 @@ class KubeadmUpgrade(Component):
         ]
         return Step(
             f"kubeadm-upgrade-kubelet-{machine.name}",
-            StepArgs(machine=machine, name="kubelet", run="\n".join([_USE, " ".join(words)])),
+            StepArgs(machine=machine, name="kubelet", run="\n".join([_use(machine), " ".join(words)])),
             self.child(args.cluster.nodes[machine.name], *before),
         )

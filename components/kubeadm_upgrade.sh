@@ -1,6 +1,7 @@
 # Another version of Kubernetes on a machine of a kubeadm cluster: the static pods of a controller, by `kubeadm upgrade`,
-# and the kubelet of a Node. Sourced after step.sh, worker.sh and kubeadm.sh; /usr/local/lib/hardway/kubeadm_upgrade.sh on
-# every controller and worker. Which machine is next, the order of the steps says (kubeadm_upgrade.py).
+# and the kubelet of a Node. Sourced after step.sh, worker.sh and kubeadm.sh, on controllers after etcd.sh, too;
+# /usr/local/lib/hardway/kubeadm_upgrade.sh on every controller and worker. Which machine is next, the order of the steps
+# says (kubeadm_upgrade.py).
 #
 # What a run that was killed has left is finished by the next. A record has the version only when all of it is done; until
 # then it has two: "v1.35.8 to v1.36.4", the lower one first, whether the machine is upgraded or returns.
@@ -158,11 +159,20 @@ upgrade_kubelet() {
   if [ -e "$step/turn" ]; then
     why=$(await 120 node_is_ready) || die "the Node $NODE is not Ready with its new kubelet: $why"
     uncordon
+    static_pods_serve
     # Its pods may have been those of the DNS.
     wait_for 60 "an answer of the cluster's DNS, after the kubelet of $NODE has restarted" dns_answers
     turn_ends
   fi
   printf '%s\n' "$version" >"$step/$MADE_VERSION"
+}
+
+# static_pods_serve: a kubelet of another minor version may restart the static pods of its machine. Those of the next
+# controller must wait until all of them serve, else etcd could lose its quorum.
+static_pods_serve() {
+  [ -e "$STATIC_PODS/etcd.yaml" ] || return 0
+  wait_for 120 'the control plane, after the kubelet has restarted' control_plane_serves
+  wait_for 60 'every etcd member healthy, after the kubelet has restarted' 'ctl endpoint health --cluster'
 }
 
 # change_kubelet VERSION SOURCE DRAINS: drain, and restart with the other program; with the one before where that does not serve.
@@ -191,6 +201,8 @@ change_kubelet() {
     by_kubeadm upgrade node phase kubelet-config
   fi
   close_kubelet_config
+  # An election takes longer than a leader that is moved.
+  [ ! -e "$STATIC_PODS/etcd.yaml" ] || leave_leadership
   if restart_kubelet; then
     rm -f "$program"
     return

@@ -51,6 +51,8 @@ uncordon() {{ echo "uncordon $NODE" >>{log}; }}
 node_is_ready() {{ :; }}
 dns_answers() {{ echo "DNS" >>{log}; }}
 show_log() {{ :; }}
+leave_leadership() {{ echo "leave leadership" >>{log}; }}
+ctl() {{ echo "etcdctl $*" >>{log}; [ ! -e {root}/broken-member ]; }}
 close_kubelet_config() {{ :; }}
 """
 
@@ -269,6 +271,18 @@ def test_a_kubelet_is_changed_between_drain_and_dns(node: Node) -> None:
     assert (node.root / "kubelet").readlink() == node.root / "v1.36.4"
     assert node.kubelet("v1.36.4").returncode == 0
     assert node.did == []
+
+
+def test_a_controllers_kubelet_restarts_without_the_leader_and_waits_for_its_static_pods(node: Node) -> None:
+    """The kubelet may restart them: two members that are away at once would be one too many."""
+    (node.root / "manifests" / "etcd.yaml").touch()
+    done = node.kubelet("v1.36.4")
+    assert done.returncode == 0, done.stderr
+    order = ("leave leadership", "systemctl restart kubelet.service", "etcdctl endpoint health --cluster", "DNS")
+    assert [each for each in node.did if each in order] == list(order)
+    (node.root / "broken-member").touch()
+    done = node.kubelet("v1.35.8")
+    assert done.returncode == 1 and "every etcd member healthy" in done.stderr
 
 
 def test_a_kubelet_that_does_not_serve_is_put_back(node: Node) -> None:
