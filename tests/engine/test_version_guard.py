@@ -18,7 +18,7 @@ UnfinishedUpdates(Path("unfinished.json")).run_again()
 lab = SimpleNamespace(
     name="engine-test-without-a-record",
     artifacts=SimpleNamespace(versions={{"kubernetes": {version!r}, "etcd": "3.6.14"}}),
-    settings=SimpleNamespace(bootstrap="hard-way"),
+    settings=SimpleNamespace(bootstrap="hard-way", kubeadm=SimpleNamespace(packages="artifacts")),
 )
 guard = version_guard("machines-versions", lab, pulumi.ResourceOptions())
 local.Command("machine", create="echo {version} >>log", opts=pulumi.ResourceOptions(depends_on=[guard]))

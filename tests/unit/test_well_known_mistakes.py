@@ -22,7 +22,7 @@ def test_service_range_is_the_same_in_all_programs_and_in_the_certificate(hard_w
 
 def test_schedulers_certificate_has_one_organization(hard_way: Run) -> None:
     subject = hard_way.named("pki-kube-scheduler", REQUEST).inputs["subject"]
-    assert subject == {"commonName": "system:kube-scheduler", "organization": "system:kube-scheduler"}
+    assert (subject["commonName"], subject["organization"]) == ("system:kube-scheduler", "system:kube-scheduler")
 
 
 def test_api_servers_certificate_has_the_name_that_pods_use(hard_way: Run) -> None:
