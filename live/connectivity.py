@@ -13,7 +13,7 @@ from subprocess import TimeoutExpired
 from urllib.parse import urlsplit
 
 from config.machines import Role
-from config.ports import BETWEEN_MACHINES, PORTS
+from config.ports import API_PORT, BETWEEN_MACHINES, PORTS
 from live import status
 from live.cluster import Cluster, LiveMachine
 
@@ -119,7 +119,7 @@ def lines(found: Connectivity) -> Iterator[str]:
 def targets(cluster: Cluster, source: LiveMachine) -> list[tuple[str, str, int, str]]:
     """Name, address, port and listener of all that a machine is to reach."""
     place = urlsplit(cluster.endpoint)
-    found = [(_API, str(place.hostname), place.port or 443, PORTS["controller"][6443])]
+    found = [(_API, str(place.hostname), place.port or 443, PORTS["controller"][API_PORT])]
     for machine in cluster.machines:
         if machine != source:
             for kind in _kinds(cluster, machine):

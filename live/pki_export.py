@@ -17,7 +17,7 @@ from toolchain.stack import Stack
 _CERTIFICATES = ("tls:index/locallySignedCert:LocallySignedCert", "tls:index/selfSignedCert:SelfSignedCert")
 _KEY = "tls:index/privateKey:PrivateKey"
 _ROTATED = "-rotated-"
-# The end of a resource's name -> directory and file; {} is a machine. The first that fits.
+# The name of a resource, without the PKI's and a rotation's number -> directory and file.
 _PLACES = {
     "kubernetes-ca": "ca/ca",
     "etcd-ca": "etcd/etcd-ca",
@@ -35,6 +35,7 @@ _PLACES = {
     "load-balancer": "load-balancer/api",
     "service-accounts": "service-account/service-account",
 }
+# The same with the name of a machine behind it.
 _OF_MACHINES = {"kubelet-": "clients/", "etcd-": "etcd/"}
 _CONFIGS = {
     "/etc/kubernetes/kube-controller-manager.kubeconfig": "controller/kube-controller-manager.kubeconfig",

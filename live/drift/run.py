@@ -78,9 +78,7 @@ def repair(stack: Stack, machines: Sequence[str]) -> int:
     steps = recorded.steps(deployment)
     before = _only(_find(lab, deployment, steps), machines)
     said = recorded.read(steps)
-    works, left = repairing.plan(steps, said, before.differences)
-    outcome = repairing.run(lab, works)
-    outcome.failed += nodes.repair(lab, nodes.expected(lab, said), left)
+    outcome = _repaired(lab, steps, said, before.differences)
     after = _only(_find(lab, deployment, steps), machines) if before.differences else before
     # A machine that was lost is said once, with what was not repaired there.
     others = {name: why for name, why in after.not_asked.items() if name not in outcome.lost}
@@ -104,23 +102,29 @@ def put_back(lab: Cluster, deployment: Mapping[str, Any], *, seconds: float) -> 
     Returns:
         What is left.
     """
-    deployment = state_of(lab.stack)
     steps = recorded.steps(deployment)
     said = recorded.read(steps)
-
     found = _find(lab, deployment, steps)
 
     def left() -> Drift | None:
         nonlocal found
-        works, others = repairing.plan(steps, said, found.differences)
-        repairing.run(lab, works)
-        nodes.repair(lab, nodes.expected(lab, said), others)
+        _repaired(lab, steps, said, found.differences)
         found = _find(lab, deployment, steps)
         return found if found.exit_code != NONE else None
 
     if found.exit_code != NONE:
         still_missing(left, lab.allowed(seconds))
     return found
+
+
+def _repaired(
+    lab: Cluster, steps: list[recorded.Step], said: Mapping[str, recorded.Recorded], differences: Sequence[Difference]
+) -> repairing.Outcome:
+    """Put back what differs, once: the steps on machines, then the Nodes."""
+    works, left = repairing.plan(steps, said, differences)
+    outcome = repairing.run(lab, works)
+    outcome.failed += nodes.repair(lab, nodes.expected(lab, said), left)
+    return outcome
 
 
 def _only(drift: Drift, machines: Sequence[str]) -> Drift:
