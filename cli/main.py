@@ -32,6 +32,7 @@ from cli.operations import (
 )
 from cli.power import start, stop
 from cli.saves import rewind, save, saves
+from cli.trace import trace
 from config.errors import UserError
 from toolchain import owner
 from toolchain.errors import needs_sudo
@@ -57,7 +58,7 @@ _SECTIONS: Mapping[str, Sequence[click.Command]] = {
         search,
         cis,
     ),
-    "Lessons": (lesson,),
+    "Lessons": (lesson, trace),
     "Stop and rewind": (stop, start, save, saves, rewind),
     "Existing hosts": (trust, free),
     "The project": (explain, pins, bench, compare, completion),
