@@ -34,9 +34,18 @@ def pins(products: Sequence[str], version: str) -> None:
 @stacks.command()
 @click.option("--lab", type=click.Choice(LABS), default="dev", show_default=True, help="Which lab is measured.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--path", is_flag=True, help="Measure nothing: show the critical path of the last `up` of the lab of -s.")
 @click.option("--json", "json_file", type=stacks.FILE, metavar="FILE", help="Also write all figures to this file.")
-def bench(stack: Stack, *, lab: str, rounds: int, json_file: Path | None) -> int:
-    """Measure the lab and the same work in plain shell, one after the other."""
+def bench(stack: Stack, *, lab: str, rounds: int, path: bool, json_file: Path | None) -> int:
+    """Measure the lab and the same work in plain shell, one after the other; or show where an `up` spent its time."""
+    if path:
+        from live import critical_path
+
+        found = critical_path.find(stack)
+        print("\n".join(critical_path.lines(found)))
+        if json_file is not None:
+            json_file.write_text(found.json() + "\n")
+        return 0
     from benchmarks import bench as measuring
     from benchmarks import labs
 

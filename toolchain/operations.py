@@ -181,6 +181,17 @@ def export_state(workshop: Workshop, stack: Stack) -> str:
     return _answer(workshop, stack, "stack", "export", failure=f"The state of the stack {stack.name} cannot be read")
 
 
+def history(workshop: Workshop, stack: Stack) -> list[dict[str, Any]]:
+    """The runs of a stack that the backend has on record, the last one first, each as the CLI describes it.
+
+    Raises:
+        ToolchainError: they cannot be read.
+    """
+    failure = f"The history of the stack {stack.name} cannot be read"
+    runs: list[dict[str, Any]] = json.loads(_answer(workshop, stack, "stack", "history", "--json", failure=failure))
+    return runs
+
+
 def import_state(workshop: Workshop, stack: Stack, exported: str) -> None:
     """Make the state of a stack what `export_state` has returned. The CLI takes Pulumi's lock for it.
 

@@ -1,6 +1,9 @@
 """What is done is not done again."""
 
 import json
+from pathlib import Path
+
+import pytest
 
 from lab.cluster import Cluster
 from lab.commands import SETTINGS, pulumi, toolchain
@@ -20,6 +23,21 @@ def test_make_preview_says_so(cluster: Cluster) -> None:
     preview = toolchain("preview")
     assert preview.code == 0, preview.output
     assert preview.summary.keys() == {"unchanged"}, preview.output
+
+
+def test_the_critical_path_of_the_lab_is_shown(cluster: Cluster, tmp_path: Path) -> None:
+    """A path that does not end with the lab, that leaves time out, or that no machine has a time for."""
+    file = tmp_path / "path.json"
+    shown = toolchain("bench", "--path", "--json", str(file))
+    assert shown.code == 0, shown.output
+    path = json.loads(file.read_text())
+    assert path["not_asked"] == {}
+    assert path["legs"][-1]["name"].startswith("readiness-")
+    assert sum(leg["takes"] for leg in path["legs"]) == pytest.approx(path["seconds"])
+    assert all(leg["takes"] > 0 for leg in path["legs"])
+    begun = [leg for leg in path["legs"] if leg["script_began"]]
+    assert len(begun) >= 4, shown.output
+    assert "kube-apiserver.service" in {unit for leg in begun for unit in leg["units"]}, shown.output
 
 
 def test_there_is_no_drift(cluster: Cluster) -> None:
