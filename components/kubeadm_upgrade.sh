@@ -201,8 +201,8 @@ change_kubelet() {
     by_kubeadm upgrade node phase kubelet-config
   fi
   close_kubelet_config
-  # An election takes longer than a leader that is moved.
-  [ ! -e "$STATIC_PODS/etcd.yaml" ] || leave_leadership
+  # The new kubelet may restart them.
+  leave_control_plane
   if restart_kubelet; then
     rm -f "$program"
     return

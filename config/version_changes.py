@@ -95,6 +95,11 @@ def refusals(
         yield f"{change}: {why}; set lab.versions.{product} to {newest}, or recreate the lab (destroy, then up)."
 
 
+def oldest(versions: Collection[str]) -> str:
+    """The lowest of some versions."""
+    return min(versions, key=numbers)
+
+
 def numbers(version: str) -> tuple[int, ...]:
     """A version as what it is sorted by."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])

@@ -65,7 +65,8 @@ def upgrade(stack: Stack, words: Sequence[str], *, preview: bool) -> int:
         if record := upgrade_record.read(stack.name):
             raise ToolchainError(f"{_unfinished(stack, record)} Nothing was changed.\n{_advice(stack)}")
         wanted = wanted_versions(stack, words)
-        known = in_state.running({"deployment": recorded(state.directory(), stack)})
+        deployment = {"deployment": recorded(state.directory(), stack)}
+        known = in_state.running(deployment)
         check_change(known, wanted, stack)
         lab = cluster.find(stack)
         running = running_versions.ask(lab)
@@ -77,12 +78,13 @@ def upgrade(stack: Stack, words: Sequence[str], *, preview: bool) -> int:
             print(f"The lab {stack.name} runs {_listed(wanted)} already. Nothing was changed.", flush=True)
             return 0
         check_change(before, targets, stack)
+        in_state.check_joins(deployment, stack, kubernetes=targets.get("kubernetes", ""))
         show(plan(lab, running, targets))
         if preview:
             return 0
         check_health(lab, "A lab is upgraded")
         taken = snapshots.take(lab, None)
-        oldest = {product: min(before[product], key=version_changes.numbers) for product in targets}
+        oldest = {product: version_changes.oldest(before[product]) for product in targets}
         record = UpgradeRecord(before=oldest, after=targets, snapshot=str(taken))
         upgrade_record.write(stack.name, record)
         return _carry_out(stack, record)

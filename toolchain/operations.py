@@ -65,6 +65,7 @@ def _check_changes(deployment: Mapping[str, Any], stack: Stack) -> None:
     choices.check(deployment, stack)
     rotations.check(deployment, stack)
     version_changes.check(deployment, stack)
+    version_changes.check_joins(deployment, stack)
 
 
 def up(workshop: Workshop, stack: Stack, *, options: Sequence[str] = ()) -> int:
@@ -104,6 +105,7 @@ def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
     with settings_file_kept(stack.settings_file, workshop.state):
         deployment = _open(workshop, stack)
         _check_changes(deployment, stack)
+        version_changes.check_joins(deployment, stack, recreated=machines)
         whose.check_before_up(deployment, stack)
         urns = [f"--replace={_urn_of_machine(deployment, stack, machine)}" for machine in dict.fromkeys(machines)]
         return _pulumi(workshop, stack, "up", *urns, *_AT_ONCE)

@@ -7,6 +7,8 @@ from pathlib import Path
 from config import container_engine, machine_database, rotations, settings_file, version_changes
 from config.choices import choices_of
 from config.libvirt import LibvirtSettings
+from config.machines import Role
+from config.own_machines import role_of
 from config.rotations import Rotations
 from config.settings import LabSettings, Network, PkiSettings, features, planned, readable, versions_of
 from config.substrates import NO_TRAITS, SUBSTRATES, Traits
@@ -40,6 +42,7 @@ class Stack:
         timeout_factor: what every deadline is multiplied by.
         addresses: machine -> host and port of its SSH server, of those that can be reached directly and are known.
         rotations: how far the rotations of its keys are; None where that cannot be read.
+        nodes_by_name: the machines that are Nodes; none where its settings cannot be read.
         nodes, pods: the ranges of its machines and of its pods.
         network: all that its settings say of its network.
     """
@@ -62,6 +65,7 @@ class Stack:
     timeout_factor: int = 1
     addresses: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     rotations: Rotations | None = field(default_factory=Rotations)
+    nodes_by_name: Sequence[str] = ()
     nodes: str = str(Network().nodes)
     pods: str = str(Network().pods)
     network: Network = field(default_factory=Network)
@@ -123,6 +127,7 @@ def read(name: str) -> Stack:
         timeout_factor=settings.timeout_factor,
         addresses={} if problems else _addresses(name, settings),
         rotations=None if wrong_rotations else rotated,
+        nodes_by_name=() if problems else _nodes(name, settings),
         nodes=str(settings.network.nodes),
         pods=str(settings.network.pods),
         network=settings.network,
@@ -144,3 +149,13 @@ def _addresses(stack: str, settings: LabSettings) -> dict[str, tuple[str, int]]:
         return {}
     machines, _ = planned(stack, settings)
     return {machine.name: (str(machine.address), 22) for machine in machines}
+
+
+def _nodes(stack: str, settings: LabSettings) -> list[str]:
+    # Where kubeadm makes the cluster, its controllers are Nodes, too.
+    roles = {Role.WORKER, *([Role.CONTROLLER] if settings.bootstrap == "kubeadm" else [])}
+    if settings.traits.existing_hosts:
+        hosts, _ = machine_database.read(settings.machines, paths.checkout())
+        return [host.name for _, host in hosts if role_of(host) in roles]
+    machines, _ = planned(stack, settings)
+    return [machine.name for machine in machines if machine.roles & roles]

@@ -1,6 +1,7 @@
 """The versions of a running lab, out of Pulumi's state: a change that it cannot make is refused first."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from config import upgrade_record, version_changes
@@ -8,6 +9,8 @@ from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
 _GUARD = "::machines-versions"
+# The step after which a machine is a Node (components/kubeadm.py).
+_JOINED = "hardway:index:Kubeadm$command:remote:Command::kubeadm-"
 
 
 def check(deployment: Mapping[str, Any], stack: Stack) -> None:
@@ -28,6 +31,51 @@ def check(deployment: Mapping[str, Any], stack: Stack) -> None:
         version_changes.check(running(deployment), stack.versions, stack.made_by or stack.bootstrap, permitted)
     except version_changes.VersionChangeError as error:
         raise ToolchainError(str(error)) from None
+
+
+def check_joins(
+    deployment: Mapping[str, Any], stack: Stack, *, kubernetes: str = "", recreated: Collection[str] = ()
+) -> None:
+    """Refuse machines that join a cluster of kubeadm's while its version of Kubernetes changes, unless INSIST=yes.
+
+    They have the new kubelet at once, and an API server that is upgraded after that would be older.
+
+    Args:
+        deployment: the stack's state, as `pulumi stack export` has it.
+        stack: what is wanted.
+        kubernetes: the version that is wanted; the settings' if empty.
+        recreated: machines that are replaced, and join again.
+
+    Raises:
+        ToolchainError: with the machines, and what to do.
+    """
+    kubernetes = kubernetes or stack.kubernetes
+    before = running(deployment).get("kubernetes", set()) - {kubernetes}
+    nodes = joined(deployment)
+    # The machines of a new lab have no cluster yet.
+    if stack.bootstrap != "kubeadm" or not before or not nodes or os.environ.get("INSIST") == "yes":
+        return
+    if found := [name for name in stack.nodes_by_name if name not in nodes or name in recreated]:
+        was = version_changes.oldest(before)
+        raise ToolchainError(
+            f"Refused, and nothing was changed: {', '.join(found)} would join the lab {stack.name} while its version "
+            f"of Kubernetes changes from {was} to {kubernetes}. A machine that joins has the new kubelet at once, and "
+            "no kubelet may be newer than an API server. Do one after the other: "
+            + (
+                f"`./hardway upgrade -s {stack.name} --continue` or `--rollback` ends the unfinished upgrade; "
+                "then add or replace machines. "
+                if upgrade_record.read(stack.name)
+                else f"set lab.versions.kubernetes to {was} and add or replace machines (./hardway up), then "
+                f"`./hardway upgrade -s {stack.name} {kubernetes}`. "
+            )
+            + "INSIST=yes in the environment (--insist) allows it."
+        )
+
+
+def joined(deployment: Mapping[str, Any]) -> set[str]:
+    """The machines that have joined a cluster of kubeadm's."""
+    urns = [str(each["urn"]) for each in (deployment.get("deployment") or {}).get("resources") or []]
+    return {urn.partition(_JOINED)[2] for urn in urns if _JOINED in urn}
 
 
 def running(deployment: Mapping[str, Any]) -> dict[str, set[str]]:

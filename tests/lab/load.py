@@ -39,6 +39,7 @@ class Figures:
         requests: of the client.
         failed: those that got no answer, and why.
         gap: the longest time between two answers, in seconds.
+        gap_ended: when it ended.
         lowest: the lowest number of replicas that were ready.
         acknowledged: the names that the API said it has written.
         lost: those of them that it does not have in the end.
@@ -47,13 +48,15 @@ class Figures:
     requests: int = 0
     failed: list[str] = field(default_factory=list)
     gap: float = 0.0
+    gap_ended: str = "-"
     lowest: int = REPLICAS
     acknowledged: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return (
-            f"{len(self.failed)} of {self.requests} requests failed, longest gap {self.gap:.2f} s, "
+            f"{len(self.failed)} of {self.requests} requests failed, "
+            f"longest gap {self.gap:.2f} s (until {self.gap_ended}), "
             f"at least {self.lowest} of {REPLICAS} replicas ready, "
             f"{len(self.lost)} of {len(self.acknowledged)} acknowledged writes lost"
         )
@@ -127,7 +130,8 @@ class Load:
             self.figures.failed.append(f"{time.strftime('%H:%M:%S')} {error!r}")
             return
         now = time.monotonic()
-        self.figures.gap = max(self.figures.gap, now - self._answered)
+        if now - self._answered > self.figures.gap:
+            self.figures.gap, self.figures.gap_ended = now - self._answered, time.strftime("%H:%M:%S")
         self._answered = now
 
     def _write(self) -> None:

@@ -12,7 +12,7 @@ PODS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 # What stands in for the cluster: a manifest has the version that kubeadm wrote last.
 STAND_IN = """
 wait_for() {{ eval "$3" || die "$2: not seen"; }}
-await() {{ eval "$2"; }}
+await() {{ eval "$2" || eval "$2"; }}
 kubeadm() {{
   local words="$*" version
   echo "kubeadm ${{words%% --[cis]*}}" >>{log}
@@ -52,6 +52,8 @@ node_is_ready() {{ :; }}
 dns_answers() {{ echo "DNS" >>{log}; }}
 show_log() {{ :; }}
 leave_leadership() {{ echo "leave leadership" >>{log}; }}
+pkill() {{ echo "pkill $*" >>{log}; touch {root}/ends; }}
+takes_connections() {{ [ -e {root}/ends ] && rm {root}/ends && echo "still there" >>{log}; }}
 ctl() {{ echo "etcdctl $*" >>{log}; [ ! -e {root}/broken-member ]; }}
 close_kubelet_config() {{ :; }}
 """
@@ -280,9 +282,22 @@ def test_a_controllers_kubelet_restarts_without_the_leader_and_waits_for_its_sta
     assert done.returncode == 0, done.stderr
     order = ("leave leadership", "systemctl restart kubelet.service", "etcdctl endpoint health --cluster", "DNS")
     assert [each for each in node.did if each in order] == list(order)
+    # The only one of its lab answers as long as it can.
+    assert not [each for each in node.did if each.startswith("pkill")]
     (node.root / "broken-member").touch()
     done = node.kubelet("v1.35.8")
     assert done.returncode == 1 and "every etcd member healthy" in done.stderr
+
+
+def test_an_api_server_beside_others_takes_no_requests_when_its_member_stops(node: Node) -> None:
+    """They would wait for the member, for longer than an API server may be silent."""
+    (node.root / "manifests" / "etcd.yaml").touch()
+    with (node.root / "manifests" / "kube-apiserver.yaml").open("a") as manifest:
+        manifest.write("    - --shutdown-delay-duration=3s\n")
+    done = node.kubelet("v1.36.4")
+    assert done.returncode == 0, done.stderr
+    order = ["leave leadership", "pkill -TERM -x kube-apiserver", "still there", "systemctl restart kubelet.service"]
+    assert [each for each in node.did if each in order] == order
 
 
 def test_a_kubelet_that_does_not_serve_is_put_back(node: Node) -> None:

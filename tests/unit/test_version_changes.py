@@ -1,11 +1,13 @@
 """Versions of a running lab: a downgrade, a skipped minor version and any change under kubeadm are refused."""
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from config import version_changes
+from config import upgrade_record, version_changes
+from config.upgrade_record import UpgradeRecord
 from config.version_changes import refusals, written
 from lab.shipped import lab_of
 from toolchain import paths
@@ -109,6 +111,7 @@ def stack(kubernetes: str, bootstrap: str = "hard-way") -> Stack:
         kubernetes=kubernetes,
         versions={"kubernetes": kubernetes},
         bootstrap=bootstrap,
+        nodes_by_name=("controller-0", "worker-0", "worker-1"),
     )
 
 
@@ -131,6 +134,58 @@ def test_a_kubeadm_lab_is_asked_for_by_its_settings(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ToolchainError, match="kubeadm"):
         in_state.check(state(outputs("1.35.8")), stack("1.36.4", version_changes.BY_PACKAGES))
     in_state.check(state(outputs("1.35.8")), stack("1.36.4", "kubeadm"))
+
+
+def joined(*names: str) -> list[dict[str, Any]]:
+    """The steps after which machines are Nodes; and others of kubeadm's, which they have before."""
+    kubeadm = "urn:pulumi:own::hardway::hardway:index:Kubeadm"
+    nodes = [{"urn": f"{kubeadm}$command:remote:Command::kubeadm-{name}"} for name in names]
+    return [*nodes, {"urn": f"{kubeadm}Node$command:remote:Command::kubeadm-node-worker-1"}]
+
+
+def test_no_machine_joins_while_the_version_of_a_kubeadm_lab_changes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("INSIST", raising=False)
+    monkeypatch.setattr("config.paths.state", lambda: tmp_path)
+    (tmp_path / "dev").mkdir()
+    smaller = state(outputs("1.35.8"), *joined("controller-0", "worker-0"))
+    new = stack("1.36.4", "kubeadm")
+    with pytest.raises(ToolchainError) as refused:
+        in_state.check_joins(smaller, new)
+    assert "nothing was changed: worker-1 would join the lab dev" in str(refused.value)
+    assert "set lab.versions.kubernetes to 1.35.8" in str(refused.value)
+    in_state.check_joins(smaller, stack("1.35.8", "kubeadm"))
+    # What the command line asks for, while the settings still have the version before.
+    with pytest.raises(ToolchainError, match=r"from 1\.35\.8 to 1\.36\.4"):
+        in_state.check_joins(smaller, stack("1.35.8", "kubeadm"), kubernetes="1.36.4")
+    whole = state(outputs("1.35.8"), *joined("controller-0", "worker-0", "worker-1"))
+    in_state.check_joins(whole, new)
+    # An update that did not finish is the change, too.
+    unfinished = state(outputs("1.35.8"), guard("1.36.4"), *joined("controller-0", "worker-0", "worker-1"))
+    record = UpgradeRecord(before={"kubernetes": "1.35.8"}, after={"kubernetes": "1.36.4"}, snapshot="x")
+    upgrade_record.write("dev", record)
+    with pytest.raises(ToolchainError, match=r"worker-0 would join[^~]*--continue` or `--rollback"):
+        in_state.check_joins(unfinished, new, recreated=["worker-0", "load-balancer-0"])
+    monkeypatch.setenv("INSIST", "yes")
+    in_state.check_joins(smaller, new)
+
+
+def test_a_machine_joins_where_no_kubelet_is_newer_than_the_api_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of the hard way come after the control plane; a new lab has no cluster yet."""
+    monkeypatch.delenv("INSIST", raising=False)
+    in_state.check_joins(state(outputs("1.35.8")), stack("1.36.4"))
+    in_state.check_joins(state(guard("1.35.8"), *joined()), stack("1.36.4", "kubeadm"))
+    in_state.check_joins({"deployment": None}, stack("1.36.4", "kubeadm"))
+
+
+def test_the_nodes_of_a_stack_are_those_of_its_program() -> None:
+    for lab in ("dev", "kubeadm"):
+        steps = {each.name for each in program(lab).resources if each.type == "command:remote:Command"}
+        nodes = in_stack.read(lab).nodes_by_name
+        assert nodes
+        named = {f"kubeadm-{name}" for name in nodes} if lab == "kubeadm" else {f"{name}-node" for name in nodes}
+        assert named <= steps
 
 
 def test_without_a_lab_any_version_is_taken() -> None:

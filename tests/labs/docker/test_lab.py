@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from labs.docker.docker_host import OUTSIDE, OUTSIDE_ADDRESS, DockerHost
 
 PREFIX = f"hardway-{STACK}"
 HARDWAY = ("cli", "--stack", STACK)
+_REWINDS = 3
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,35 @@ def test_a_worker_is_replaced(host: DockerHost, up: str, settings: config.Lab) -
     host.python(*HARDWAY, "replace", "worker-0")
     assert host.run("docker", "inspect", "-f", "{{.Id}}", f"{PREFIX}-worker-0") != before
     works(host, settings)
+
+
+@pytest.mark.long
+def test_a_lab_is_saved_and_rewound(host: DockerHost, up: str, settings: config.Lab) -> None:
+    """Disks that Docker keeps elsewhere than podman, or that are put back half."""
+    host.python(*HARDWAY, "kubectl", "create", "configmap", "before-the-save")
+    host.python(*HARDWAY, "save", "one")
+    assert "one " in host.python(*HARDWAY, "saves")
+    containers = traces(host)["containers"]
+    for number in range(_REWINDS):
+        host.python(*HARDWAY, "kubectl", "create", "configmap", "after-the-save")
+        host.python(*HARDWAY, "kubectl", "delete", "configmap", "before-the-save")
+        damage = "rm -rf /etc/kubernetes /var/lib/kubelet/config.yaml; echo after >/etc/after"
+        host.run("docker", "exec", f"{PREFIX}-worker-0", "sh", "-c", damage)
+        began = time.monotonic()
+        host.python(*HARDWAY, "rewind", "one")
+        print(f"rewind {number + 1}: healthy, with DNS, after {time.monotonic() - began:.1f} s")
+        objects = host.python(*HARDWAY, "kubectl", "get", "configmaps", "-o", "name")
+        assert "before-the-save" in objects and "after-the-save" not in objects
+        assert host.try_run("docker", "exec", f"{PREFIX}-worker-0", "test", "-e", "/etc/after").returncode == 1
+    assert traces(host)["containers"] == containers
+    works(host, settings)
+    assert re.search(r"Resources:\n +\d+ unchanged\n", host.python(*HARDWAY, "preview"))
+    host.python(*HARDWAY, "drift")
+    host.python(*HARDWAY, "stop")
+    host.python(*HARDWAY, "start")
+    works(host, settings)
+    host.python(*HARDWAY, "saves", "--remove", "one")
+    assert "has no saves" in host.python(*HARDWAY, "saves")
 
 
 def test_destroy_leaves_nothing_also_where_the_state_holds_an_older_script(

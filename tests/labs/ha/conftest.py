@@ -14,8 +14,8 @@ from lab import session
 from lab.cluster import Cluster
 from lab.commands import toolchain
 from lab.fixtures import empty_stack, orphans_before, settings, show
+from lab.kills import SEED, Killer
 from lab.session import Show
-from labs.ha.kills import SEED, Killer
 
 __all__ = ["empty_stack", "orphans_before", "settings", "show"]
 

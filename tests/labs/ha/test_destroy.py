@@ -5,9 +5,9 @@ from functools import partial
 from config import lab as config
 from lab.cluster import Cluster
 from lab.commands import toolchain
+from lab.kills import Killer, check_gone
 from lab.session import Show
 from labs.ha.conftest import STACK
-from labs.ha.kills import Killer, check_gone
 
 
 def test_a_killed_destroy_is_finished_by_the_next(

@@ -15,11 +15,11 @@ import pytest
 from lab import session
 from lab.cluster import Cluster
 from lab.commands import Ran, Started
+from lab.kills import LARGER, SEED, SMALLER, Killed, Killer, check_whole
 from lab.polling import eventually, said
 from lab.session import Show
 from lab.settings_file import lab_settings
 from labs.ha.conftest import STACK
-from labs.ha.kills import LARGER, SEED, SMALLER, Killed, Killer, check_whole
 
 KILLS = int(os.environ.get("HARDWAY_KILLS", "40"))
 

@@ -1,7 +1,7 @@
 """The lab of all tests here comes from an `up` that was killed at a random moment: the next one finishes it."""
 
 from lab.cluster import Cluster
-from labs.ha.kills import check_whole
+from lab.kills import check_whole
 
 
 def test_a_killed_up_is_finished_by_the_next(cluster: Cluster) -> None:

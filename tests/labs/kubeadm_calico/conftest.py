@@ -10,7 +10,8 @@ from lab.fixtures import cluster, empty_stack, orphans_before, settings, show, w
 __all__ = ["cluster", "empty_stack", "orphans_before", "settings", "show", "workload"]
 
 STACK = "kubeadm-calico-test"
-_ORDER = ("test_calico", "test_end")
+# What makes a lab of its own on this stack comes before the lab that the others share.
+_ORDER = ("test_external", "test_calico", "test_end")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,125 @@
+"""kubeadm's external CA mode in a lab with three controllers: created, renewed under load, destroyed.
+
+The lab is the tests' own, on the stack of the folder: tests/labs/kubeadm_calico has them, too.
+"""
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from lab import session, tls
+from lab.cluster import Cluster
+from lab.commands import toolchain
+from lab.kills import check_gone, check_whole
+from lab.load import BUDGET, Load
+from lab.polling import eventually
+from lab.session import Show
+from lab.settings_file import lab_settings
+from lab.upgrades import assert_nothing_to_do
+
+pytestmark = pytest.mark.long
+
+_PKI = "/etc/kubernetes/pki"
+_HOURS = 8000
+# Prints the files with a private key of one of the certificates in its arguments.
+_SEARCH = """
+wanted=$(for each; do openssl x509 -in "$each" -noout -pubkey | sha256sum; done)
+places='/etc /root /home /run /tmp /var/lib/hardway /var/lib/kubelet /var/lib/etcd /usr/local'
+for file in $(grep -rlsI -e 'PRIVATE KEY' -e client-key-data $places); do
+  key=$({ sed -n 's/^ *client-key-data: //p' "$file" | base64 -d; cat "$file"; } | openssl pkey -pubout 2>/dev/null)
+  [[ $wanted != *"$(sha256sum <<<"$key")"* ]] || echo "$file"
+done
+"""
+
+
+@pytest.fixture(scope="module")
+def external(stack: str, show: Show) -> Iterator[Cluster]:
+    """The lab, without the key of a CA on any machine."""
+    with session.empty_stack(stack, show), lab_settings(stack, controllers=3, kubeadm={"authorities": "external"}):
+        yield session.made(session.settings_of(stack), show)
+
+
+def test_no_machine_has_the_key_of_a_ca(external: Cluster) -> None:
+    """A key under another name, in a kubeconfig, or left by a run of kubeadm."""
+    for controller in external.controllers:
+        assert _with_keys_of(external, controller.name, "ca", "etcd/ca", "front-proxy-ca") == set()
+        # The search finds what there is.
+        found = _with_keys_of(external, controller.name, "apiserver", "front-proxy-client")
+        assert found == {f"{_PKI}/apiserver.key", f"{_PKI}/front-proxy-client.key"}
+    for worker in external.workers:
+        assert _with_keys_of(external, worker.name, "ca") == set()
+
+
+def test_a_second_up_of_it_changes_nothing(external: Cluster) -> None:
+    check_whole(external.settings, external.up)
+    assert_nothing_to_do(external.settings.name)
+
+
+def test_up_renews_what_kubeadm_cannot_renew(external: Cluster, show: Show, tmp_path: Path) -> None:
+    """Certificates that no program has read; two control planes that restart at once."""
+    stack = external.settings.name
+    before = _fingerprints(external)
+    with lab_settings(stack, pki={"validity_hours": _HOURS}):
+        with Load(external, tmp_path) as seen:
+            started = time.monotonic()
+            renewed = toolchain("up", stack=stack)
+            seconds = time.monotonic() - started
+        show(f"\nrenewed in {seconds:.0f} s; {seen}\n" + "".join(f"  {each}\n" for each in seen.failed))
+        assert renewed.code == 0, renewed.output
+        after = _fingerprints(external)
+        assert after.keys() == before.keys()
+        assert not {place for place in before if before[place] == after[place]}
+        for machine in external.controllers:
+            served = tls.served_by(str(machine.address), 6443)
+            assert served.not_valid_after_utc - served.not_valid_before_utc == timedelta(hours=_HOURS)
+        eventually(
+            "a healthy lab",
+            lambda: toolchain("status", stack=stack).code == 0,
+            seconds=90,
+            report=external.situation,
+            pause=1,
+        )
+        check_whole(external.settings, renewed)
+        assert_nothing_to_do(stack)
+        drift = toolchain("drift", stack=stack)
+        assert drift.code == 0, drift.output
+    assert seen.lost == []
+    assert seen.lowest >= BUDGET
+    assert seen.gap <= 2
+
+
+def test_the_ssh_key_is_rotated(external: Cluster) -> None:
+    """The only key that `rotate` takes in a lab by kubeadm."""
+    stack = external.settings.name
+    refused = toolchain("rotate", "leaves", stack=stack)
+    assert refused.code == 1 and "nothing was changed" in refused.output
+    before = (external.directory / "ssh_key").read_bytes()
+    rotated = toolchain("rotate", "ssh", stack=stack)
+    assert rotated.code == 0, rotated.output
+    assert (external.directory / "ssh_key").read_bytes() != before
+    assert external.ssh(external.workers[0].name, "hostname").strip() == external.workers[0].name
+
+
+def test_destroy_leaves_nothing_of_it(external: Cluster) -> None:
+    destroyed = toolchain("destroy", stack=external.settings.name)
+    assert destroyed.code == 0, destroyed.output
+    check_gone(external.settings)
+
+
+def _with_keys_of(lab: Cluster, machine: str, *certificates: str) -> set[str]:
+    """The files of a machine that have the private key of one of these certificates."""
+    files = " ".join(f"{_PKI}/{each}.crt" for each in certificates)
+    return set(lab.ssh(machine, f"bash -s -- {files}", stdin=_SEARCH).split())
+
+
+def _fingerprints(lab: Cluster) -> dict[str, str]:
+    """Machine and file -> what stands for the certificates in it, of all that the stack issues."""
+    found: dict[str, str] = {}
+    for machine in (*lab.controllers, *lab.workers):
+        files = "find /etc/kubernetes -name '*.crt' ! -name '*ca.crt' -o -name '*.conf'"
+        lines = lab.ssh(machine.name, f"{files} | sort | xargs sha256sum").splitlines()
+        found |= {f"{machine.name} {file}": checksum for checksum, file in map(str.split, lines)}
+    return found
