@@ -37,7 +37,9 @@ def refuse(chosen: Mapping[str, str]) -> str:
     return "\n".join(
         [
             f"wanted={quote(choices.written(chosen))}",
-            *refused_unless('[ "$PULUMI_COMMAND_STDOUT" = "$wanted" ]', "$PULUMI_COMMAND_STDOUT", "$wanted"),
+            f"older={quote(choices.written(choices.older(chosen)))}",
+            'made_with() { [ "$PULUMI_COMMAND_STDOUT" = "$1" ]; }',
+            *refused_unless('{ made_with "$wanted" || made_with "$older"; }', "$PULUMI_COMMAND_STDOUT", "$wanted"),
             _say(chosen),
         ]
     )

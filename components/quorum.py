@@ -68,7 +68,7 @@ def refuse(members: str, chosen: Mapping[str, str], ask: str = "") -> str:
             "set -eu",
             f"wanted='{members}'",
             "said=$PULUMI_COMMAND_STDOUT",
-            *_read_older_form(choices.as_word(chosen)),
+            *_read_older_form(choices.as_word(choices.older(chosen))),
             "before=$(printf '%s\\n' \"$said\" | grep -c .)",
             'gone=$(printf \'%s\\n\' "$said" | grep -vxF "$wanted" | cut -d = -f 1 | xargs)',
             "kept=$((before - $(echo $gone | wc -w)))",

@@ -3,6 +3,9 @@
 Another pod network under running pods, or kubeadm's control plane beside that of the hard way, would be neither the one
 nor the other. The state has them as JSON (components/immutable_settings.py), and what differs is refused: by
 `./hardway up` before anything else (toolchain/choices.py), by plain `pulumi up` before anything is changed.
+
+Labs of the hard way that an earlier version made have no algorithm of the keys there. `./hardway up` finds it in the
+CA that the state has; plain `pulumi up` accepts that it is missing, and writes it.
 """
 
 import json
@@ -10,10 +13,16 @@ from collections.abc import Mapping
 
 from config.settings import LabSettings
 
+ALGORITHM = "pki.algorithm"
+
 
 def choices_of(settings: LabSettings) -> dict[str, str]:
-    """Key of `lab` -> its value, of all that a running lab keeps; only where it is not the default of every lab."""
-    network, chosen = settings.network, {}
+    """Key of `lab` -> its value, of all that a running lab keeps.
+
+    But for the algorithm only where it is not the default of every lab: labs of earlier versions have no more.
+    """
+    # With another one every CA would be another CA at once, without the stages of a rotation.
+    network, chosen = settings.network, {ALGORITHM: settings.pki.algorithm}
     if settings.bootstrap == "kubeadm":
         # What kubeadm init decides once, and what this program does not decide again.
         chosen = {
@@ -26,7 +35,7 @@ def choices_of(settings: LabSettings) -> dict[str, str]:
             "network.kube_proxy_mode": network.kube_proxy_mode,
             "network.max_pods": str(network.max_pods),
             "load_balancing.domain": settings.load_balancing.domain or "none",
-            "pki.algorithm": settings.pki.algorithm,
+            **chosen,
         }
     # The subject of a CA is in all that it has issued, and another one is another CA.
     chosen |= {f"pki.subject.{key}": value for key, value in settings.pki.subject.model_dump().items() if value}
@@ -35,6 +44,12 @@ def choices_of(settings: LabSettings) -> dict[str, str]:
         chosen["calico.datastore"] = settings.calico.datastore
         chosen["calico.encapsulation"] = settings.calico.encapsulation
     return chosen
+
+
+def older(choices: Mapping[str, str]) -> dict[str, str]:
+    """The same choices as a lab of an earlier version has them."""
+    left_out = () if choices.get("bootstrap") == "kubeadm" else (ALGORITHM,)
+    return {key: value for key, value in choices.items() if key not in left_out}
 
 
 def written(choices: Mapping[str, str]) -> str:
@@ -58,10 +73,16 @@ def of_word(word: str) -> dict[str, str]:
 
 
 def differences(before: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """What would change, in words; nothing of what goes with another bootstrap or pod network."""
+    """What would change, in words; nothing of what goes with another bootstrap or pod network.
+
+    Args:
+        before: what the lab was made with; without the algorithm of its keys where that is not known.
+        wanted: what it is to have.
+    """
     keys = [key for key in ("bootstrap", "network.pod_network") if before.get(key) != wanted.get(key)]
     if not keys:
-        keys += [key for key in {**before, **wanted} if key not in keys and before.get(key) != wanted.get(key)]
+        known = wanted if ALGORITHM in before else {key: wanted[key] for key in wanted if key != ALGORITHM}
+        keys = [key for key in {**before, **known} if before.get(key) != known.get(key)]
     defaults = {"bootstrap": "hard-way", "network.pod_network": "routes"}
     return [
         f"lab.{key} is {wanted.get(key, defaults.get(key, 'the default'))}, and the lab was made with "

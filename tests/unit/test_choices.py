@@ -15,6 +15,7 @@ from toolchain.stack import Stack
 from unit.mocked_engine import Run
 from unit.test_quorum import shell
 
+DEFAULT = {"pki.algorithm": "ECDSA-P256"}
 KUBEADM = choices.choices_of(LabSettings.model_validate({"bootstrap": "kubeadm"}))
 
 
@@ -26,6 +27,18 @@ def older(made_with: dict[str, str], definition: str = "1") -> str:
     """What the guard of the quorum said in labs of earlier versions."""
     word = choices.as_word(made_with)
     return f"a{f'[{word}]' if word else ''} {definition}"
+
+
+def ca(algorithm: str, *, rotated: str = "", **more: Any) -> dict[str, Any]:
+    """The key of the Kubernetes CA as the state has it."""
+    kind, _, size = algorithm.partition("-")
+    inputs = {"algorithm": kind, **({"rsaBits": float(size)} if kind == "RSA" else {"ecdsaCurve": size})}
+    urn = "urn:pulumi:lab::hardway::hardway:index:Pki$tls:index/privateKey:PrivateKey::pki-kubernetes-ca"
+    return {"urn": urn + rotated, "inputs": inputs, "outputs": {}, **more}
+
+
+def with_key(state: dict[str, Any], *keys: dict[str, Any]) -> dict[str, Any]:
+    return {"deployment": {"resources": [*state["deployment"]["resources"], *keys]}}
 
 
 def state(settings: dict[str, str]) -> dict[str, Any]:
@@ -42,10 +55,45 @@ def of_resources(said: dict[str, str]) -> dict[str, Any]:
     return {"deployment": {"resources": resources}}
 
 
-def test_a_lab_of_defaults_has_none() -> None:
-    assert of() == {} and choices.written({}) == "{}"
+def test_a_lab_of_defaults_has_only_the_algorithm_of_its_keys() -> None:
+    assert of() == DEFAULT and choices.older(of()) == {} and choices.written({}) == "{}"
     assert made.made_with(state({})) == {}
     assert made.made_with(older_state({})) == {}
+
+
+@pytest.mark.parametrize("in_state", [state, older_state])
+@pytest.mark.parametrize("algorithm", ["ECDSA-P256", "ECDSA-P384", "RSA-2048", "RSA-4096"])
+@pytest.mark.parametrize("rotated", ["", "-rotated-2"])
+def test_a_lab_of_an_earlier_version_has_the_algorithm_of_its_ca(
+    in_state: Callable[[dict[str, str]], dict[str, Any]], algorithm: str, rotated: str, dev_stack: Stack
+) -> None:
+    replaced = ca("ECDSA-P256" if algorithm != "ECDSA-P256" else "RSA-2048", delete=True)
+    lab = with_key(in_state({}), replaced, ca(algorithm, rotated=rotated))
+    assert made.made_with(lab) == {"pki.algorithm": algorithm}
+    made.check(lab, _with(dev_stack, of(pki={"algorithm": algorithm})))
+    for other in {"ECDSA-P256", "RSA-4096"} - {algorithm}:
+        with pytest.raises(ToolchainError) as refused:
+            made.check(lab, _with(dev_stack, of(pki={"algorithm": other})))
+        says = f"  lab.pki.algorithm is {other}, and the lab was made with {algorithm}\n"
+        assert says in str(refused.value) and "nothing was changed" in str(refused.value)
+
+
+def test_what_the_lab_records_comes_before_its_ca(dev_stack: Stack) -> None:
+    """As in a lab whose CA an earlier version replaced, and whose next `up` was refused."""
+    assert made.made_with(with_key(state(DEFAULT), ca("RSA-2048"))) == DEFAULT
+
+
+def test_a_lab_without_a_ca_may_have_any_algorithm(dev_stack: Stack) -> None:
+    """An `up` of an earlier version that was killed before it made one."""
+    made.check(state({}), _with(dev_stack, of(pki={"algorithm": "RSA-2048"})))
+
+
+def test_plain_pulumi_accepts_that_an_earlier_version_recorded_no_algorithm() -> None:
+    for chosen in (of(), of(pki={"algorithm": "RSA-2048", "subject": {"country": "GB"}})):
+        done = shell(refuse(chosen), before=choices.written(choices.older(chosen)))
+        assert (done.returncode, done.stdout.strip(), done.stderr) == (0, choices.written(chosen), "")
+        done = shell(quorum.refuse("a=1", chosen), before=older(choices.older(chosen)))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "a=1\n", "")
 
 
 @pytest.mark.parametrize("in_state", [state, older_state])
@@ -59,10 +107,14 @@ _OTHERS = [
     (KUBEADM, of(bootstrap="kubeadm", network={"services": "10.99.0.0/24"})),
     ({}, of(pki={"subject": {"country": "GB"}})),
 ]
+_ALGORITHMS = [
+    (of(), of(pki={"algorithm": "RSA-2048"})),
+    (of(pki={"algorithm": "RSA-2048"}), of()),
+]
 
 
 @pytest.mark.parametrize("insist", ["", "yes"])
-@pytest.mark.parametrize(("before", "after"), _OTHERS)
+@pytest.mark.parametrize(("before", "after"), [*_OTHERS, *_ALGORITHMS])
 def test_plain_pulumi_refuses_another_setting(before: dict[str, str], after: dict[str, str], insist: str) -> None:
     done = shell(refuse(after), before=choices.written(before), insist=insist)
     assert (done.returncode, done.stdout) == (1, "")
@@ -133,6 +185,7 @@ def test_what_the_program_registers_is_what_the_command_line_reads(kubeadm_lab: 
                 {"machines-settings": shell(str(resource.inputs["stdin"]), before=choices.written(found or {})).stdout}
             )
         )
+        assert (found or {})["pki.algorithm"] == "ECDSA-P256"
         assert (found or {}).get("bootstrap") == ("kubeadm" if run is kubeadm_lab else None)
 
 
@@ -150,7 +203,7 @@ def test_the_stack_knows_its_choices() -> None:
     ranges = {"network.pods": "10.203.0.0/16", "network.services": "10.35.0.0/24"}
     calico = {"network.pod_network": "calico", "calico.datastore": "kubernetes", "calico.encapsulation": "vxlan"}
     assert stack.read("kubeadm").choices == KUBEADM | ranges | calico
-    assert stack.read("dev").choices == {}
+    assert stack.read("dev").choices == DEFAULT
 
 
 @pytest.fixture
