@@ -22,7 +22,8 @@ def choices_of(settings: LabSettings) -> dict[str, str]:
     But for the algorithm only where it is not the default of every lab: labs of earlier versions have no more.
     """
     # With another one every CA would be another CA at once, without the stages of a rotation.
-    network, chosen = settings.network, {ALGORITHM: settings.pki.algorithm}
+    network = settings.network
+    chosen: dict[str, str] = {ALGORITHM: settings.pki.algorithm}
     if settings.bootstrap == "kubeadm":
         # What kubeadm init decides once, and what this program does not decide again.
         chosen = {
