@@ -6,7 +6,8 @@ HARDWAY_SEED says which changes the long run makes (others every time; the seed 
 import json
 import os
 import random
-from collections.abc import Collection, Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import pytest
@@ -15,6 +16,7 @@ from lab import mutations
 from lab.cluster import Cluster
 from lab.commands import toolchain
 from lab.footprint import podman
+from lab.mutations import Mutation
 from lab.session import Show
 from live.drift import recorded, run
 from live.drift.recorded import Recorded
@@ -37,6 +39,7 @@ _LEFT_TO_THE_LONG_RUN = (
     "chmod a directory",
     "group of a directory",
 )
+_IDLE_RUNS = 20
 _LONG = (int(os.environ.get("HARDWAY_SEED") or random.randrange(10**6)), 7, 15)
 
 
@@ -73,16 +76,23 @@ def check_round(
     cluster: Cluster, machines: Mapping[str, Recorded], seed: int, number: int, *, without: Collection[str] = ()
 ) -> None:
     """Make changes; they and no others are named; a repair puts them back and restarts what read them."""
-    name = cluster.settings.name
     chosen = mutations.choose(machines, seed, number, without=without)
     assert len(chosen) == number
+    check_changes(cluster, machines, chosen, f"seed {seed}", rename=not without)
+
+
+def check_changes(
+    cluster: Cluster, machines: Mapping[str, Recorded], chosen: Sequence[Mutation], said: str, *, rename: bool
+) -> None:
+    """As `check_round`, for these changes; with `rename` a container has another name meanwhile, too."""
+    name = cluster.settings.name
     for machine, script in mutations.scripts(chosen).items():
         cluster.ssh(machine, script)
     expected_names = {mutation.named for mutation in chosen}.union(*(each.also_named for each in chosen))
-    with nullcontext() if without else renamed_container(cluster.balancer.name, name) as container:
+    with renamed_container(cluster.balancer.name, name) if rename else nullcontext() as container:
         code, found = named(name)
     expected_names |= {container} if container else set()
-    assert (code, found) == (run.FOUND, expected_names), f"seed {seed}"
+    assert (code, found) == (run.FOUND, expected_names), said
     before = starts(cluster, machines)
     repaired = toolchain("repair", stack=name)
     assert repaired.code == run.NONE, repaired.output
@@ -114,6 +124,18 @@ def test_changes_are_found_by_name_and_put_back(
         without = _LEFT_TO_THE_LONG_RUN if rounds == 1 else ()
         check_round(cluster, machines, seed + each, number, without=without)
     assert named(name) == (run.NONE, set())
+
+
+@pytest.mark.long
+def test_nothing_is_named_where_nothing_has_changed(cluster: Cluster, show: Show) -> None:
+    """A report of what a lab changes by itself: a token, a lease, a route that is set again."""
+    name = cluster.settings.name
+    seconds = []
+    for _ in range(_IDLE_RUNS):
+        started = time.monotonic()
+        assert named(name) == (run.NONE, set())
+        seconds.append(time.monotonic() - started)
+    show(f"drift: {len(seconds)} runs, none found, {min(seconds):.1f} to {max(seconds):.1f} s\n")
 
 
 def test_a_machine_lost_in_the_middle_of_a_repair_is_repaired_by_the_next_run(cluster: Cluster, show: Show) -> None:
