@@ -15,7 +15,12 @@ from toolchain.stack import Stack
 from unit.mocked_engine import Run
 from unit.test_quorum import shell
 
-DEFAULT = {"pki.algorithm": "ECDSA-P256"}
+DEFAULT = {
+    "network.pods": "10.200.0.0/16",
+    "network.services": "10.32.0.0/24",
+    "network.cluster_domain": "cluster.local",
+    "pki.algorithm": "ECDSA-P256",
+}
 KUBEADM = choices.choices_of(LabSettings.model_validate({"bootstrap": "kubeadm"}))
 
 
@@ -55,7 +60,7 @@ def of_resources(said: dict[str, str]) -> dict[str, Any]:
     return {"deployment": {"resources": resources}}
 
 
-def test_a_lab_of_defaults_has_only_the_algorithm_of_its_keys() -> None:
+def test_a_lab_of_defaults_has_only_what_is_recorded_later() -> None:
     assert of() == DEFAULT and choices.older(of()) == {} and choices.written({}) == "{}"
     assert made.made_with(state({})) == {}
     assert made.made_with(older_state({})) == {}
@@ -83,12 +88,13 @@ def test_what_the_lab_records_comes_before_its_ca(dev_stack: Stack) -> None:
     assert made.made_with(with_key(state(DEFAULT), ca("RSA-2048"))) == DEFAULT
 
 
-def test_a_lab_without_a_ca_may_have_any_algorithm(dev_stack: Stack) -> None:
-    """An `up` of an earlier version that was killed before it made one."""
+def test_what_an_earlier_version_did_not_record_is_not_compared(dev_stack: Stack) -> None:
+    """The algorithm neither, where an `up` was killed before it made a CA."""
+    made.check(state({}), _with(dev_stack, of(network={"services": "10.33.0.0/24"})))
     made.check(state({}), _with(dev_stack, of(pki={"algorithm": "RSA-2048"})))
 
 
-def test_plain_pulumi_accepts_that_an_earlier_version_recorded_no_algorithm() -> None:
+def test_plain_pulumi_accepts_what_an_earlier_version_recorded() -> None:
     for chosen in (of(), of(pki={"algorithm": "RSA-2048", "subject": {"country": "GB"}})):
         done = shell(refuse(chosen), before=choices.written(choices.older(chosen)))
         assert (done.returncode, done.stdout.strip(), done.stderr) == (0, choices.written(chosen), "")
@@ -107,14 +113,17 @@ _OTHERS = [
     (KUBEADM, of(bootstrap="kubeadm", network={"services": "10.99.0.0/24"})),
     ({}, of(pki={"subject": {"country": "GB"}})),
 ]
-_ALGORITHMS = [
+_RECORDED_LATER = [
+    (of(), of(network={"services": "10.33.0.0/24"})),
+    (of(), of(network={"pods": "10.201.0.0/16"})),
+    (of(), of(network={"cluster_domain": "other.local"})),
     (of(), of(pki={"algorithm": "RSA-2048"})),
     (of(pki={"algorithm": "RSA-2048"}), of()),
 ]
 
 
 @pytest.mark.parametrize("insist", ["", "yes"])
-@pytest.mark.parametrize(("before", "after"), [*_OTHERS, *_ALGORITHMS])
+@pytest.mark.parametrize(("before", "after"), [*_OTHERS, *_RECORDED_LATER])
 def test_plain_pulumi_refuses_another_setting(before: dict[str, str], after: dict[str, str], insist: str) -> None:
     done = shell(refuse(after), before=choices.written(before), insist=insist)
     assert (done.returncode, done.stdout) == (1, "")
@@ -156,6 +165,11 @@ def test_the_same_settings_pass(settings: dict[str, str]) -> None:
             KUBEADM,
             of(bootstrap="kubeadm", network={"max_pods": 50}),
             "lab.network.max_pods is 50, and the lab was made with 110",
+        ),
+        (
+            of(),
+            of(network={"services": "10.33.0.0/24"}),
+            "lab.network.services is 10.33.0.0/24, and the lab was made with 10.32.0.0/24",
         ),
         ({"network.pod_network": "other"}, {}, "lab.network.pod_network is routes, and the lab was made with other"),
     ],
