@@ -21,7 +21,7 @@ RECORDED_LATER = (ALGORITHM, "network.pods", "network.services", "network.cluste
 def choices_of(settings: LabSettings) -> dict[str, str]:
     """Key of `lab` -> its value, of all that a running lab keeps.
 
-    All others than those in `RECORDED_LATER` only where they are not the default: labs of earlier versions have no more.
+    All others than those in `RECORDED_LATER` only where they are not the default: labs of earlier versions are so.
     """
     network = settings.network
     chosen: dict[str, str] = {
