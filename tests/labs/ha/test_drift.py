@@ -12,9 +12,9 @@ from config.machines import Role
 from lab import mutations
 from lab.cluster import Cluster
 from lab.commands import toolchain
+from lab.kills import SEED
 from lab.session import Show
 from labs.dev.test_drift import check_changes, named
-from labs.ha.kills import SEED
 from live.drift import recorded, run
 from live.drift.recorded import Recorded
 from toolchain import stack
