@@ -33,6 +33,7 @@ from cli.operations import (
 from cli.power import start, stop
 from cli.saves import rewind, save, saves
 from cli.trace import trace
+from cli.view import view
 from config.errors import UserError
 from toolchain import owner
 from toolchain.errors import needs_sudo
@@ -42,7 +43,7 @@ FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 _SECTIONS: Mapping[str, Sequence[click.Command]] = {
     "The lab": (setup, up, preview, policy, destroy, env),
-    "Access": (kubectl, ssh, logs, kubeconfig, pki),
+    "Access": (kubectl, ssh, logs, view, kubeconfig, pki),
     "Operations": (
         status,
         check_network,

@@ -31,7 +31,7 @@ from toolchain import (
 from toolchain.command import ask
 from toolchain.engine_output import readable
 from toolchain.errors import ToolchainError
-from toolchain.exclusive import HeldError, held_or_refused
+from toolchain.exclusive import HeldError, held_or_refused, holder
 from toolchain.prepare import Workshop
 from toolchain.recovery import clear_stale_locks, drop_torn_attributes, pending_operations, recorded, repair_torn_state
 from toolchain.stack import Stack
@@ -224,6 +224,11 @@ def alone(stack: Stack, doing: str) -> Iterator[None]:
             f"Another run is at work on the stack {stack.name} ({error}). Nothing was changed.\n"
             "Wait for it, or interrupt it with Ctrl-C in its terminal, then run this again."
         ) from None
+
+
+def at_work_on(stack: Stack) -> str:
+    """What a run that is at work on the stack does, in its own words: "./hardway drill"; empty if there is none."""
+    return holder(paths.state() / "locks" / stack.name).partition(",")[0]
 
 
 @contextmanager

@@ -1,15 +1,18 @@
-"""The requirements of the program, development and the policy pack: made of the lists, with checksums."""
+"""The requirements of the program, development, the policy pack and `view`: made of the lists, with checksums."""
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from toolchain.versions import tools
 
 CHECKOUT = Path(__file__).parents[2]
 PIN = re.compile(r"([A-Za-z0-9_.-]+)==([^ ;]+)")
-NAMES = ("requirements", "requirements-dev", "policy/requirements")
+NAMES = ("requirements", "requirements-dev", "policy/requirements", "live/view/requirements")
 
 
 def requirements(name: str) -> list[str]:
@@ -45,7 +48,25 @@ def test_the_files_are_made_of_the_lists(name: str) -> None:
     assert pins(f"{name}.in").items() <= pins(f"{name}.txt").items()
 
 
-def test_no_package_is_pinned_to_two_versions() -> None:
-    runtime, development = pins("requirements.txt"), pins("requirements-dev.txt")
-    both = runtime.keys() & development.keys()
-    assert {name: runtime[name] for name in both} == {name: development[name] for name in both}
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("requirements.txt", "requirements-dev.txt"),
+        # The packages of `view` are imported beside the program's, and in tests beside those of development.
+        ("requirements.txt", "live/view/requirements.txt"),
+        ("requirements-dev.txt", "live/view/requirements.txt"),
+    ],
+)
+def test_no_package_is_pinned_to_two_versions(first: str, second: str) -> None:
+    one, other = pins(first), pins(second)
+    both = one.keys() & other.keys()
+    assert {name: one[name] for name in both} == {name: other[name] for name in both}
+
+
+def test_the_packages_of_view_have_all_that_they_need_beside_the_programs() -> None:
+    """They are installed without dependencies, since Django is not needed: these are the server's."""
+    available = pins("requirements.txt").keys() | pins("live/view/requirements.txt").keys()
+    for name in pins("live/view/requirements.txt").keys() - {"django-htmx"}:
+        needed = [Requirement(each) for each in metadata.requires(name) or ()]
+        missing = [each.name for each in needed if not each.marker or each.marker.evaluate({"extra": ""})]
+        assert {canonicalize_name(each) for each in missing} <= {canonicalize_name(each) for each in available}, name
