@@ -1,4 +1,4 @@
-"""The server of the page: GET alone, for this host alone; no answer may load anything from elsewhere."""
+"""The server of the page: GET alone, on 127.0.0.1 alone; no answer may load anything from elsewhere."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
