@@ -52,7 +52,8 @@ def rewind(stack: Stack, name: str) -> None:
                 containers = Containers(lab)
                 found = containers.find()
                 workshop = prepare.for_preview(report, stack)
-                if problems := find_problems(workshop, stack, save, found):
+                problems, state = find_problems(workshop, stack, save, found)
+                if problems:
                     raise ToolchainError(
                         f"The lab {stack.name} cannot be rewound to {name}. Nothing was changed.\n"
                         + "\n".join(f"  - {each}" for each in problems)
@@ -67,7 +68,7 @@ def rewind(stack: Stack, name: str) -> None:
         # The lab's own machines, as they are in the save: who has changed since, stands in neither.
         since = nodes.now()
         with report.part("machines start, state"), ThreadPoolExecutor(max_workers=1) as threads:
-            imported = threads.submit(_restore_files, workshop, stack, name)
+            imported = threads.submit(_restore_files, workshop, stack, name, state)
             power.boot(lab, containers, found)
             imported.result()
         containers.start_at_boot(True)
@@ -86,8 +87,10 @@ def rewind(stack: Stack, name: str) -> None:
     print(f"The lab {stack.name} is what it was at {save.time}, after {time.monotonic() - began:.1f} s.")
 
 
-def find_problems(workshop: Workshop, stack: Stack, save: Save, found: Sequence[Container]) -> list[str]:
-    """All that speaks against a rewind.
+def find_problems(
+    workshop: Workshop, stack: Stack, save: Save, found: Sequence[Container]
+) -> tuple[list[str], Mapping[str, Any]]:
+    """All that speaks against a rewind, and the lab's state as the CLI exports it.
 
     Args:
         workshop: of the lab.
@@ -99,7 +102,7 @@ def find_problems(workshop: Workshop, stack: Stack, save: Save, found: Sequence[
         exported = threads.submit(operations.export_state, workshop, stack)
         problems = [*_of_others(stack, save, found), *store.problems(stack, save.name)]
         state = json.loads(exported.result())
-    return [*problems, *_of_state(save, state), *(() if problems else _room(stack, save, found))]
+    return [*problems, *_of_state(save, state), *(() if problems else _room(stack, save, found))], state
 
 
 def _of_others(stack: Stack, save: Save, found: Sequence[Container]) -> Iterator[str]:
@@ -169,6 +172,23 @@ def _changes(stack: Stack, save: Save, tree: Tree, place: Path) -> trees.Changes
     return trees.changes(index, trees.look(place))
 
 
+def same_state(saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two exported states are of one moment: no run has written the state in between.
+
+    Secrets are encrypted anew by every import, so they are not compared. A run that changes a resource gives it another
+    time, and the state too.
+    """
+    return _without_ciphertexts(saved) == _without_ciphertexts(now)
+
+
+def _without_ciphertexts(value: Any) -> object:
+    if isinstance(value, Mapping):
+        return {key: _without_ciphertexts(each) for key, each in value.items() if key != "ciphertext"}
+    if isinstance(value, list):
+        return [_without_ciphertexts(each) for each in value]
+    return value
+
+
 def put_back(stack: Stack, save: Save, found: Sequence[Container]) -> None:
     """Make the disks of all machines what they were.
 
@@ -210,16 +230,18 @@ def await_unmounted(uppers: Sequence[str], *, seconds: float) -> None:
         raise ToolchainError(f"Still mounted, although their containers are stopped: {', '.join(left)}")
 
 
-def _restore_files(workshop: Workshop, stack: Stack, name: str) -> None:
-    """Put back Pulumi's state, the settings and the lab's files."""
+def _restore_files(workshop: Workshop, stack: Stack, name: str, state: Mapping[str, Any]) -> None:
+    """Put back Pulumi's state, if it is another one now, the settings and the lab's files."""
     place = store.directory(stack) / name
-    operations.import_state(workshop, stack, (place / store.STATE).read_text())
-    before, saved = stack.settings_file.read_bytes(), (place / store.SETTINGS).read_bytes()
-    if before != saved:
+    saved = (place / store.STATE).read_text()
+    if not same_state(json.loads(saved), state):
+        operations.import_state(workshop, stack, saved)
+    before, wanted = stack.settings_file.read_bytes(), (place / store.SETTINGS).read_bytes()
+    if before != wanted:
         write_whole(stack.directory / SETTINGS_BEFORE, before)
         owner = stack.settings_file.stat()
         ids = (owner.st_uid, owner.st_gid)
-        write_whole(stack.settings_file, saved, mode=owner.st_mode & 0o777, owner=ids)
+        write_whole(stack.settings_file, wanted, mode=owner.st_mode & 0o777, owner=ids)
         print(f"{stack.settings_file.name} is as in the save; {stack.directory / SETTINGS_BEFORE} has what it was.")
     files = {file.name: file for file in (place / store.FILES).iterdir()}
     for file in lab_files(stack):

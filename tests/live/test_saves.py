@@ -131,6 +131,22 @@ def refusal(change: Callable[[], object]) -> str:
     return str(error.value)
 
 
+def test_a_state_that_no_run_has_written_since_is_not_imported(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second of each rewind; and a state that has changed, and is taken for the same."""
+    imported: list[str] = []
+    monkeypatch.setattr(operations, "import_state", lambda *arguments: imported.append(arguments[2]))
+    secret = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "v1:a"}
+    resource = {"urn": "before", "modified": "2026-11-29T10:00:00Z", "outputs": {"key": secret}}
+    lab.state["deployment"]["resources"] = [KEY, resource]
+    lab.save()
+    resource["outputs"] = {"key": {**secret, "ciphertext": "v1:b"}}
+    lab.rewind()
+    assert imported == []
+    resource["modified"] = "2026-11-29T10:00:01Z"
+    lab.rewind()
+    assert [json.loads(text)["deployment"]["resources"][1]["modified"] for text in imported] == ["2026-11-29T10:00:00Z"]
+
+
 def test_a_lab_is_what_it_was(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     before = lab.told()
     lab.save()
