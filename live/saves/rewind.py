@@ -175,7 +175,7 @@ def _changes(stack: Stack, save: Save, tree: Tree, place: Path) -> trees.Changes
 def same_state(saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether two exported states are of one moment: no run has written the state in between.
 
-    Secrets are encrypted again by every import, so they are not compared. A run that changes a resource gives it another
+    Each import encrypts the secrets again, so they are not compared. A run that changes a resource gives it another
     time, and the state too.
     """
     return _without_ciphertexts(saved) == _without_ciphertexts(now)
