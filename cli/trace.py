@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from cli import stacks
-from config.errors import UserError
 from toolchain.stack import Stack
 
 
@@ -39,9 +38,17 @@ def pod(stack: Stack, name: str | None, *, as_json: bool, as_mermaid: bool) -> i
     _check_form(as_json=as_json, as_mermaid=as_mermaid)
     from live import cluster
     from live.trace import pod as pods
+    from live.trace import pod_report
 
-    del cluster, pods
-    raise UserError(f"trace pod is not finished ({stack.name}, {name}).")
+    lab = cluster.find(stack)
+    if name is None:
+        record = pods.run(lab)
+    else:
+        namespace, _, pod_name = name.rpartition("/")
+        record = pods.follow(lab, namespace or "default", pod_name)
+    found = pod_report.timeline(record)
+    print(found.json() if as_json else found.mermaid() if as_mermaid else "\n".join(found.lines()))
+    return found.exit_code
 
 
 for _command in (pod,):

@@ -25,7 +25,7 @@ from components.step import File, Step, StepArgs, Unit, fetch_kubernetes
 from components.systemd import Flags, systemd_unit
 from components.tls_settings import CIPHER_SUITES, MIN_VERSION
 from config.artifacts import ArtifactSource
-from config.machine_paths import ADMIN_KUBECONFIG, KUBECTL_CACHE, USE_ETCD
+from config.machine_paths import ADMIN_KUBECONFIG, AUDIT_LOG, AUDIT_LOGS, KUBECTL_CACHE, USE_ETCD
 from config.ports import API_PORT
 from config.settings import Network
 
@@ -34,10 +34,9 @@ _CONFIG = "/etc/kubernetes/config"
 _ISSUING_CA = "issuing-ca.crt"
 _ADMIN_CONF = "/etc/kubernetes/admin.conf"
 AUDIT_POLICY = f"{_CONFIG}/audit-policy.yaml"
-AUDIT_LOGS = "/var/log/kubernetes"
 AUDIT_FLAGS = {
     "audit-policy-file": AUDIT_POLICY,
-    "audit-log-path": f"{AUDIT_LOGS}/audit.log",
+    "audit-log-path": AUDIT_LOG,
     "audit-log-maxage": "30",
     "audit-log-maxbackup": "10",
     "audit-log-maxsize": "100",

@@ -20,7 +20,7 @@ import yaml
 
 from components.component import Component
 from components.container_runtime import WORKER_VERBS
-from components.control_plane import AUDIT_LOGS, AUDIT_POLICY, audit_policy
+from components.control_plane import AUDIT_POLICY, audit_policy
 from components.etcd import etcd_client, fetch_etcd, initial_members
 from components.kubeadm_config import DISCOVERY, init_documents, join_configuration, machine_label, yaml_of
 from components.kubeadm_external import ExternalCertificates
@@ -32,7 +32,7 @@ from components.pki import KeyPair
 from components.step import File, Step, StepArgs, fetch_kubernetes
 from components.systemd import Flags, flag_value
 from config.artifacts import ArtifactSource
-from config.machine_paths import KUBECTL_CACHE, LEFT_ASIDE, LIBRARY, USE_ETCD
+from config.machine_paths import AUDIT_LOGS, KUBECTL_CACHE, LEFT_ASIDE, LIBRARY, USE_ETCD
 from config.machines import MachineSpec, Role
 from config.ports import CLIENT_PORT, PORTS
 from config.settings import Network, PkiSettings

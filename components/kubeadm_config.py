@@ -13,12 +13,13 @@ from typing import Any
 import yaml
 
 from components.container_runtime import CONTAINERD_SOCKET
-from components.control_plane import AUDIT_FLAGS, AUDIT_LOGS, AUDIT_POLICY, LEASE_RETRY
+from components.control_plane import AUDIT_FLAGS, AUDIT_POLICY, LEASE_RETRY
 from components.etcd import SNAPSHOT_COUNT
 from components.kube_proxy import SHARED_CONNTRACK
 from components.kubelet import RESOLV_CONF, SHARED_KERNEL
 from components.machine import Machine
 from components.systemd import Flags, flag_value
+from config.machine_paths import AUDIT_LOGS
 from config.machines import Role
 from config.settings import Network, PkiSettings
 from config.versions import pins

@@ -25,3 +25,7 @@ KUBECTL = f"kubectl --kubeconfig {ADMIN_KUBECONFIG} --cache-dir {KUBECTL_CACHE}"
 IDENTITY_KEY = "/hardway/lab"
 """The key in etcd that says whose the data are: SHA-256 of the etcd CA's certificate (DER), in hexadecimal
 digits. A lab that is destroyed and created again has another CA: it is another cluster."""
+
+AUDIT_LOGS = "/var/log/kubernetes"
+AUDIT_LOG = f"{AUDIT_LOGS}/audit.log"
+"""Of the API server, on every controller, for root alone."""

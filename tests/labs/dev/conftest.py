@@ -20,6 +20,7 @@ _ORDER = (
     "test_cluster",
     "test_networking",
     "test_access",
+    "test_trace",
     "test_documents",
     "test_terminating_balancer",
     "test_certificates",
