@@ -1,4 +1,4 @@
-"""The commands that show what happens inside a running lab: trace pod."""
+"""The commands that show what happens inside a running lab: trace pod, trace packet."""
 
 from collections.abc import Callable
 from typing import Any
@@ -51,5 +51,33 @@ def pod(stack: Stack, name: str | None, *, as_json: bool, as_mermaid: bool) -> i
     return found.exit_code
 
 
-for _command in (pod,):
+@stacks.command()
+@click.argument("pod_name", metavar="[[NAMESPACE/]POD", required=False)
+@click.argument("service_name", metavar="[NAMESPACE/]SERVICE]", required=False)
+@click.option("-n", "--namespace", default="default", metavar="NAME", help="Of names without one.  [default: default]")
+@_form
+def packet(
+    stack: Stack, pod_name: str | None, service_name: str | None, *, namespace: str, as_json: bool, as_mermaid: bool
+) -> int:
+    """Follow one request from a Pod to a Service, hop by hop, with evidence from the machines.
+
+    Without arguments: from a Pod to a Service on another worker that are made for it, and removed.
+
+    Exit codes: 0 the request was answered, 1 it was not.
+    """
+    _check_form(as_json=as_json, as_mermaid=as_mermaid)
+    if pod_name is not None and service_name is None:
+        raise click.UsageError("Name a Pod and a Service, or neither.")
+    from live import cluster
+    from live.trace import packet as packets
+
+    found = packets.run(cluster.find(stack), pod_name, service_name, namespace=namespace)
+    if as_json or as_mermaid:
+        print(found.json() if as_json else found.mermaid())
+    else:
+        print("\n".join(packets.lines(found)))
+    return 0 if found.answered else 1
+
+
+for _command in (pod, packet):
     trace.add_command(_command)

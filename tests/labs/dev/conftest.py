@@ -19,6 +19,7 @@ _ORDER = (
     "test_whose_lab",
     "test_cluster",
     "test_networking",
+    "test_trace_packet",
     "test_access",
     "test_trace",
     "test_documents",
