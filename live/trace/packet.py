@@ -82,7 +82,7 @@ def run(cluster: Cluster, pod: str | None, service: str | None, *, namespace: st
             with packet_workload.Workload(cluster) as workload:
                 workload.start()
                 space = packet_workload.NAMESPACE
-                target = packet_objects.find(cluster, packet_workload.CLIENT, packet_workload.SERVER, namespace=space)
+                target = packet_objects.find(cluster, packet_workload.CLIENT, workload.service, namespace=space)
                 return follow(cluster, target, workload=workload)
     except HeldError as error:
         raise ToolchainError(

@@ -120,6 +120,8 @@ def _name(observed: Observed) -> Iterator[Hop]:
     if said:
         address = said[-1].split()[-1]
         what = f"CoreDNS resolves {target.service.partition('/')[2]}: {address}"
+        if not target.headless and address != target.address:
+            what += f", and not {target.address}: it keeps answers for up to 30 s"
         yield Hop(part="name", machine=target.pod, interface="", what=what, evidence=[asked, *map(_blanks, said)])
         return
     why = facts.why("resolver") and "the Pod's /etc/resolv.conf could not be read"
@@ -324,7 +326,7 @@ def _end(observed: Observed) -> Hop:
         asked = [f"ip route get: {route}"] if route else []
         place = own[-1].oif or own[-1].iif if own else ""
         packet = str(own[-1].packet) if own else str(last.packet)
-        if hook in ("ingress", "prerouting"):
+        if hook in ("ingress", "prerouting", "translated"):
             what = "the packet ends here: the machine does not pass it on"
         elif hook == "forward":
             what = "the packet ends here: a rule for forwarded packets that nftables does not show drops it"
@@ -345,7 +347,7 @@ def _end(observed: Observed) -> Hop:
 def _filters(rules: Sequence[Visit]) -> list[str]:
     """What the rules of others said to a packet that passed them."""
     return [
-        f"{visit.family} {visit.table} {visit.chain}: {len(visit.rules) - 1} rules, then {visit.rules[-1].verdict}"
+        f"{visit.family} {visit.table} {visit.chain}: rules met: {len(visit.rules) - 1}, then {visit.rules[-1].verdict}"
         for visit in rules
         if len(visit.rules) > 1
     ]

@@ -29,7 +29,7 @@ trap 'exit 1' HUP INT TERM
 remove_tables
 # The request is known by its first packet (SYN), the answer by SYN and ACK, or by RST where nothing listens.
 # In inet by conntrack, which knows the connection before and after each translation; chains without rules only show that
-# a packet passes. In netdev, where there is no conntrack, by the Pod's address; and packets of VXLAN (UDP 4789) by the
+# a packet passes (translated: after DNAT, whose priority is -100). In netdev, where there is no conntrack, by the Pod's address; and packets of VXLAN (UDP 4789) by the
 # packet in them, which begins 30 bytes after the UDP header.
 number() { printf '%d' $((($1 << 24) + ($2 << 16) + ($3 << 8) + $4)); }
 # shellcheck disable=SC2086
@@ -46,6 +46,9 @@ table inet $table {
   chain prerouting {
     type filter hook prerouting priority -199
     jump own
+  }
+  chain translated {
+    type filter hook prerouting priority -99
   }
   chain input {
     type filter hook input priority 300

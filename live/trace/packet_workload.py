@@ -1,6 +1,7 @@
 """The Pod and the Service of a trace that was given none: a client on one worker, a server on another."""
 
 import json
+import secrets
 import subprocess
 from typing import Any
 
@@ -34,6 +35,8 @@ class Workload:
                 "Name a Pod and a Service of yours: `trace packet POD SERVICE`. Nothing was changed."
             )
         self._client, self._server = workers[0], workers[1]
+        # Another name each time: DNS would have the address of the last one for up to 30 s.
+        self.service = f"{SERVER}-{secrets.token_hex(3)}"
 
     def __enter__(self) -> "Workload":
         self.remove()
@@ -118,7 +121,7 @@ def _all(workload: Workload) -> dict[str, Any]:
             {
                 "apiVersion": "v1",
                 "kind": "Service",
-                "metadata": {"name": SERVER, "namespace": NAMESPACE},
+                "metadata": {"name": workload.service, "namespace": NAMESPACE},
                 "spec": {"selector": {"app": SERVER}, "ports": [{"port": 80, "targetPort": _PORT}]},
             },
             _pod(workload, SERVER, ["netexec", f"--http-port={_PORT}"], ready=True),

@@ -29,6 +29,9 @@ ANSWERED = Request(connected=True, status=200, seconds=(0.002, 0.004), error="")
 TIMED_OUT = Request(connected=False, status=0, seconds=(0, 3.1), error="(28) Connection timed out")
 REFUSED = Request(connected=False, status=0, seconds=(0, 0.001), error="(7) Failed to connect")
 
+# The same Pod after its machine was started again.
+MOVED = Endpoint(address="10.142.1.6", port=8080, pod="shop/web", machine=WORKERS["worker-1"])
+
 
 def facts(mode: str, machine: str) -> Facts:
     answers = parse_answers((RECORDED / f"{mode}-{machine}.facts").read_text(), seconds=1)
@@ -159,15 +162,13 @@ def test_a_packet_that_leaves_one_machine_and_does_not_arrive_ended_between_them
 
 
 def test_a_packet_without_a_route_ends_before_it_is_forwarded() -> None:
-    seen = observed("nftables", TIMED_OUT)
-    visits = seen.seen["worker-0"].visits
-    before = [visit for visit in visits if visit.direction == "request" and not visit.oif]
-    seen.seen = {"worker-0": replace(seen.seen["worker-0"], visits=before)}
-    ((machine, route),) = seen.questions()
-    seen.routes = {(machine, route): "RTNETLINK answers: Network is unreachable"}
+    """The route to the Service, which no packet takes: the endpoint has been chosen before."""
+    seen = observed("no-route", REFUSED, pod_address="10.142.0.6", endpoints=[MOVED])
+    assert seen.questions() == [("worker-0", ("10.142.1.6", "10.142.0.6", "cni0"))]
+    seen.routes = {question: "RTNETLINK answers: No route to host" for question in seen.questions()}
     last = packet_hops.hops(seen)[-1]
     assert (last.machine, last.what) == ("worker-0", "the packet ends here: the machine does not pass it on")
-    assert "ip route get: RTNETLINK answers: Network is unreachable" in last.evidence
+    assert last.evidence[1] == "ip route get: RTNETLINK answers: No route to host"
 
 
 def test_a_pod_that_is_chosen_by_its_own_service_is_masqueraded() -> None:
