@@ -165,7 +165,7 @@ def test_a_packet_without_a_route_ends_before_it_is_forwarded() -> None:
     """The route to the Service, which no packet takes: the endpoint has been chosen before."""
     seen = observed("no-route", REFUSED, pod_address="10.142.0.6", endpoints=[MOVED])
     assert seen.questions() == [("worker-0", ("10.142.1.6", "10.142.0.6", "cni0"))]
-    seen.routes = {question: "RTNETLINK answers: No route to host" for question in seen.questions()}
+    seen.routes = dict.fromkeys(seen.questions(), "RTNETLINK answers: No route to host")
     last = packet_hops.hops(seen)[-1]
     assert (last.machine, last.what) == ("worker-0", "the packet ends here: the machine does not pass it on")
     assert last.evidence[1] == "ip route get: RTNETLINK answers: No route to host"
