@@ -9,6 +9,7 @@ from components import language_host
 from components.ssh import ssh_config
 from components.substrate import create_substrate
 from components.unfinished_updates import UnfinishedUpdates
+from config import chapters
 from config import lab as config
 from config.errors import UserError
 
@@ -20,9 +21,12 @@ def build(lab: config.Lab) -> None:
     site = Site(lab=lab, substrate=substrate)
     cluster = kubeadm(site) if lab.settings.bootstrap == "kubeadm" else hard_way(site)
 
+    if lab.until != chapters.COMPLETE:
+        pulumi.export("until", lab.until)
     pulumi.export("endpoint", site.endpoint)
-    pulumi.export("ca_certificate", cluster.ca_certificate)
-    pulumi.export("kubeconfig", cluster.kubeconfig)
+    if cluster.kubeconfig is not None:
+        pulumi.export("ca_certificate", cluster.ca_certificate)
+        pulumi.export("kubeconfig", cluster.kubeconfig)
     pulumi.export(
         "machines",
         [
@@ -40,8 +44,9 @@ def build(lab: config.Lab) -> None:
     pulumi.export("ssh_private_key", substrate.ssh_private_key)
     pulumi.export("ssh_config", ssh_config(substrate.machines, lab.ssh_key))
     pulumi.export("versions", dict(lab.artifacts.versions))
-    pulumi.export("certificates", cluster.certificates)
-    pulumi.export("readiness", cluster.readiness.facts)
+    pulumi.export("certificates", cluster.certificates or [])
+    if cluster.readiness is not None:
+        pulumi.export("readiness", cluster.readiness.facts)
 
 
 language_host.end_quietly_when_cancelled()

@@ -1,5 +1,7 @@
 """The bootstrap method `hard-way`: every program a unit, every flag and every certificate written down."""
 
+from dataclasses import replace
+
 import pulumi
 
 from bootstrap.shared import (
@@ -29,11 +31,16 @@ from config.machines import Role
 
 
 def hard_way(site: Site) -> Cluster:
-    """Build a cluster: CAs, etcd, control plane, load balancer, workers, readiness."""
+    """Build a cluster, by the chapters of the hard way (config/chapters.py); it ends with the lab's last one."""
     lab, substrate, machines = site.lab, site.substrate, site.machines
     controllers, workers = site.having(Role.CONTROLLER), site.having(Role.WORKER)
     members = [machines[spec.name] for spec in lab.etcd_members]
     balancing, extra = lab.settings.load_balancing, lab.settings.extra_flags
+
+    if lab.until == "machines":
+        # The clock of the machines is compared with the CAs in the next chapter.
+        prepare_hosts(site, not_before=None)
+        return Cluster()
 
     pki = Pki(
         "pki",
@@ -54,12 +61,24 @@ def hard_way(site: Site) -> Cluster:
         after(*substrate.checks),
     )
     hosts = prepare_hosts(site, not_before=pki.kubernetes.not_before)
+    cluster = Cluster(
+        ca_certificate=pki.kubernetes.certificate,
+        kubeconfig=admin_kubeconfig(site, ca_certificate=pki.kubernetes.certificate, certificate=pki.admin),
+        certificates=pki.certificates(),
+    )
+    # Kubeconfigs are files: the steps of the programs that read them write them.
+    if lab.until in ("certificates", "kubeconfigs"):
+        return cluster
+
     encryption = Encryption(
         "encryption",
         provider=lab.settings.encryption,
         after=[hosts[machine.name] for machine in controllers],
         rotation=lab.rotations["encryption-key"],
     )
+    if lab.until == "encryption":
+        return cluster
+
     etcd = Etcd(
         "etcd",
         EtcdArgs(
@@ -72,6 +91,9 @@ def hard_way(site: Site) -> Cluster:
         after(*(hosts[machine.name] for machine in members)),
     )
     EtcdSnapshots("etcd-snapshots", members, after(etcd))
+    if lab.until == "etcd":
+        return cluster
+
     control_plane = ControlPlane(
         "control-plane",
         ControlPlaneArgs(
@@ -88,16 +110,15 @@ def hard_way(site: Site) -> Cluster:
         after(etcd, *(hosts[machine.name] for machine in controllers)),
     )
     membership = EtcdMembership("etcd-membership", members, after(control_plane))
+    if lab.until == "control-plane":
+        return cluster
+
     entrance = create_entrance(site, hosts, ca_certificate=pki.kubernetes.certificate, certificate=pki.load_balancer)
-    removed_workers = RemovedWorkers("former-workers", controllers[0], workers, after(control_plane, *entrance))
-    # Existing machines get the entries of a new one while it is created.
-    host_tables = create_host_tables(site, hosts, removed_workers)
     kubelet_access = KubeletAccess("kubelet-access", controllers[0], after(control_plane, *entrance))
-    dns = Dns(
-        "dns",
-        DnsArgs(controller=controllers[0], network=lab.network, workers=len(workers)),
-        after(control_plane, *entrance),
-    )
+    if lab.until == "load-balancer":
+        return cluster
+
+    removed_workers = RemovedWorkers("former-workers", controllers[0], workers, after(control_plane, *entrance))
     nodes: list[pulumi.Resource] = []
     kubelets: list[tuple[Machine, pulumi.Resource]] = []
     calico = calico_args(site, pki.calico, controllers[0], workers, etcd.endpoints)
@@ -151,6 +172,19 @@ def hard_way(site: Site) -> Cluster:
         )
         nodes += [runtime, registration]
         kubelets.append((worker, node.kubelet))
+    if lab.until == "workers":
+        return cluster
+
+    # Existing machines get the entries of a new one while it is created.
+    host_tables = create_host_tables(site, hosts, removed_workers)
+    if lab.until == "pod-network":
+        return cluster
+
+    dns = Dns(
+        "dns",
+        DnsArgs(controller=controllers[0], network=lab.network, workers=len(workers)),
+        after(control_plane, *entrance),
+    )
     rotation_steps: list[pulumi.Resource] = []
     if lab.rotations:
         args = RotationArgs(
@@ -172,9 +206,4 @@ def hard_way(site: Site) -> Cluster:
         ),
         after(*nodes, membership, *host_tables, kubelet_access, dns, *rotation_steps),
     )
-    return Cluster(
-        ca_certificate=pki.kubernetes.certificate,
-        kubeconfig=admin_kubeconfig(site, ca_certificate=pki.kubernetes.certificate, certificate=pki.admin),
-        certificates=pki.certificates(),
-        readiness=readiness,
-    )
+    return replace(cluster, readiness=readiness)

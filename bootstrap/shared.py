@@ -56,12 +56,12 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """The outputs of a cluster: its identity and the resources that make it ready."""
+    """The outputs of a cluster: identity, and the resources that make it ready. None in a lab without their chapter."""
 
-    ca_certificate: pulumi.Input[str]
-    kubeconfig: pulumi.Output[str]
-    certificates: pulumi.Output[list[dict[str, str]]]
-    readiness: Readiness
+    ca_certificate: pulumi.Input[str] | None = None
+    kubeconfig: pulumi.Output[str] | None = None
+    certificates: pulumi.Output[list[dict[str, str]]] | None = None
+    readiness: Readiness | None = None
 
 
 def prepare_hosts(site: Site, *, not_before: pulumi.Input[str] | None) -> Mapping[str, Host]:

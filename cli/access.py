@@ -132,7 +132,7 @@ def logs(stack: Stack, machine: str, program: str | None, *, follow: bool, lines
     from live import logs as showing
     from toolchain import access
 
-    found = cluster.find(stack)
+    found = cluster.find(stack, part_too=True)
     where = found.machine(machine)
     script = showing.script(found, where, program, follow=follow, lines=lines)
     # With a terminal there, Ctrl-C here ends the program there.

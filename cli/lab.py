@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from cli import stacks
+from config import chapters
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
@@ -25,6 +26,14 @@ _pack_option = click.option(
     multiple=True,
     metavar="DIR",
     help="Also check the lab with a Pulumi policy pack; policy/ is the project's own.",
+)
+
+_until_option = click.option(
+    "--until",
+    type=click.Choice(chapters.NAMES),
+    default="",
+    metavar="CHAPTER",
+    help="End with this chapter of the hard way: docs/by-hand.md.",
 )
 
 
@@ -45,7 +54,8 @@ def setup(stack: Stack) -> None:
 @click.option(
     "--plan", type=stacks.FILE, metavar="FILE", help="Do only what `preview --save-plan FILE` showed; else nothing."
 )
-def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None) -> int:
+@_until_option
+def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None, until: str) -> int:
     """Create the lab, or update it."""
     from live.bring_up import bring_up
     from toolchain import access, operations, policy_packs
@@ -54,7 +64,7 @@ def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None) 
     started = time.monotonic()
     with operations.alone(stack, "./hardway up"):
         options = [*policy_packs.options(packs), *([f"--plan={plan}"] if plan else [])]
-        ended = bring_up(stack, options=options)
+        ended = bring_up(stack, options=options, until=until)
         if ended.code != 0:
             return ended.code
         access.show(stack, ended.outputs)
@@ -71,7 +81,8 @@ def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None) 
 @_pack_option
 @click.option("--save-plan", type=stacks.FILE, metavar="FILE", help="Write the plan to FILE, for `up --plan FILE`.")
 @click.option("--drift", is_flag=True, help="Then compare the machines with the state, as `drift` does.")
-def preview(stack: Stack, *, packs: Sequence[Path], save_plan: Path | None, drift: bool) -> int:
+@_until_option
+def preview(stack: Stack, *, packs: Sequence[Path], save_plan: Path | None, drift: bool, until: str) -> int:
     """Show what `up` would change. Without --drift it connects to no machine."""
     from live.drift import run as drifts
     from toolchain import halted, operations, policy_packs, prepare
@@ -83,7 +94,7 @@ def preview(stack: Stack, *, packs: Sequence[Path], save_plan: Path | None, drif
     with Report() as report:
         workshop = prepare.for_preview(report, stack)
     options = [*policy_packs.options(packs), *([f"--save-plan={save_plan}"] if save_plan else [])]
-    status = operations.preview(workshop, stack, options=options)
+    status = operations.preview(workshop, stack, options=options, until=until)
     if drift and status == 0:
         with operations.alone(stack, "./hardway preview --drift"):
             print("\n".join(drifts.lines(drifts.find(stack))))

@@ -9,6 +9,7 @@ import click
 
 from cli import stacks
 from cli.access import kubeconfig, kubectl, kubectl_line, logs, pki, ssh
+from cli.by_hand import diff
 from cli.completion import completion
 from cli.development import bench, compare, pins
 from cli.explain import explain
@@ -60,6 +61,7 @@ _SECTIONS: Mapping[str, Sequence[click.Command]] = {
         cis,
     ),
     "Lessons": (lesson, trace),
+    "By hand": (diff,),
     "Stop and rewind": (stop, start, save, saves, rewind),
     "Existing hosts": (trust, free),
     "The project": (explain, pins, bench, compare, completion),
@@ -72,8 +74,8 @@ Exit codes:
   1    failure, with the reason on standard error; `status`: the lab is not healthy; `cis`: a check fails;
        `policy`: a rule is violated; `drift`, `repair`: there is drift; `certs`: one differs or expires;
        `drill`, `search`: a measured value is above its limit; `lesson check`: the lesson is not solved;
-       `check-network`: a way is not open
-  2    wrong usage: nothing was changed; `drift`, `repair`, `certs`, `check-network`: a query failed
+       `check-network`: a way is not open; `diff`: something differs or is missing
+  2    wrong usage: nothing was changed; `drift`, `repair`, `certs`, `check-network`, `diff`: a query failed
   130  interrupted by Ctrl-C
   `kubectl`, `ssh` and `logs` end with the code of that program (ssh: 255 if it cannot connect to the machine), `up`,
   `preview`, `destroy` and `replace` with the code of Pulumi if it fails.

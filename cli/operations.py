@@ -35,7 +35,7 @@ def status(stack: Stack, *, as_json: bool) -> int:
     from live import status as health
     from live.status import table
 
-    found = health.gather(cluster.find(stack))
+    found = health.gather(cluster.find(stack, part_too=True))
     if as_json:
         print(found.json())
     else:

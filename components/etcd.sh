@@ -31,6 +31,7 @@ join() {
   own file "$ETCD_MARK"
   # With `pulumi up --parallel 1` the other members start only after this step has ended.
   ! bootstraps "$initial_members" || not_waited_for etcd.service
+  own_data
   systemctl -q is-active etcd.service || move_unusable_data_aside "$peer"
   if [ -d "$ETCD_DATA/member" ]; then
     return
@@ -39,6 +40,14 @@ join() {
   else
     join_what_answers "$name" "$peer"
   fi
+}
+
+# own_data: etcd runs as the user etcd. A member that was made by hand may have run as another one.
+own_data() {
+  [ -d "$ETCD_DATA/member" ] && [ -n "$(find "$ETCD_DATA" ! -user etcd -print -quit)" ] || return 0
+  # It would go on writing files as that user.
+  systemctl stop etcd.service 2>/dev/null || true
+  chown -R etcd:etcd "$ETCD_DATA"
 }
 
 # bootstraps INITIAL_MEMBERS: whether this machine must bootstrap the cluster together with others, and has not served

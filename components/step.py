@@ -9,7 +9,7 @@ changed flag as a changed line. Where secrets make the whole input secret, a res
 import base64
 import gzip
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from shlex import quote
 from typing import Any
 
@@ -185,6 +185,21 @@ def sent(script: str, more: str) -> str:
     return f"{_OPENING}{script}{_CLOSING}{more}"
 
 
+def read_by_bash(args: StepArgs, *, contents: Mapping[str, str], identity: str, before_start: str, run: str) -> str:
+    """All that a step's bash reads, secrets included, of plain values.
+
+    Args:
+        args: the step.
+        contents: path -> content, of all its files whose content is known; the others are left out.
+        identity, before_start, run: as `render` takes them.
+    """
+    files = [file for file in args.files if file.path in contents]
+    plain = {file.path: contents[file.path] for file in files if not file.secret}
+    secret = {file.path: contents[file.path] for file in files if file.secret}
+    script = render(replace(args, files=files), contents=plain, identity=identity, before_start=before_start, run=run)
+    return sent(script, _packed(args.brings) if args.brings else _secret_lines(secret))
+
+
 def render(args: StepArgs, *, contents: Mapping[str, str], identity: str, before_start: str, run: str) -> str:
     """The script of a step.
 
@@ -264,12 +279,11 @@ def _unit(unit: Unit) -> str:
 
 
 def _secrets(contents: Mapping[str, pulumi.Input[str]]) -> pulumi.Output[str]:
-    def lines(known: dict[str, Any]) -> str:
-        return "".join(
-            f"{path} {base64.b64encode(content.encode()).decode()}\n" for path, content in sorted(known.items())
-        )
+    return pulumi.Output.secret(pulumi.Output.all(**contents).apply(_secret_lines))
 
-    return pulumi.Output.secret(pulumi.Output.all(**contents).apply(lines))
+
+def _secret_lines(known: Mapping[str, Any]) -> str:
+    return "".join(f"{path} {base64.b64encode(content.encode()).decode()}\n" for path, content in sorted(known.items()))
 
 
 def _packed(library: str) -> str:

@@ -16,6 +16,7 @@ import pulumi
 from pulumi.runtime.config import CONFIG
 
 from config import (
+    chapters,
     checks,
     choices,
     container_engine,
@@ -65,6 +66,8 @@ class Lab:
 
     rotations: Rotations = field(default_factory=Rotations)
     """How far the rotations of its keys are."""
+    until: str = chapters.COMPLETE
+    """The last chapter that is built."""
 
     @property
     def network(self) -> Network:
@@ -154,6 +157,7 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = (), *, rotated: 
 
     Raises:
         ConfigError: with all that is wrong: values that do not fit their key, and values that do not fit each other.
+        UserError: the lab has no chapter to end with.
     """
     settings, problems = readable(document)
     own: Mapping[str, OwnMachine] = {}
@@ -200,6 +204,7 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = (), *, rotated: 
         own_machines=own,
         trusted=trust.read(stack) if own else {},
         rotations=keys,
+        until=chapters.last_chapter(settings.bootstrap),
     )
 
 

@@ -62,14 +62,14 @@ def problems(cluster: Cluster) -> list[str]:
 def _found(cluster: Cluster) -> tuple[list[MachineStatus], str, list[str]]:
     """The machines that do not answer, why the API does not, and what else is wrong."""
     with ThreadPoolExecutor(max_workers=len(cluster.machines) + 2) as threads:
-        endpoint = threads.submit(ask_endpoint, cluster)
-        nodes = threads.submit(_node_problems, cluster)
+        endpoint = threads.submit(ask_endpoint, cluster) if cluster.has("load-balancer") else None
+        nodes = threads.submit(_node_problems, cluster) if cluster.has("workers") else None
         machines = list(threads.map(lambda machine: _machine(cluster, machine), cluster.machines))
-        api = "" if endpoint.result() == "ok" else endpoint.result()
+        api = "" if endpoint is None or endpoint.result() == "ok" else endpoint.result()
         silent = [machine for machine in machines if not machine.reached]
         problems = list(machine_problems([machine for machine in machines if machine.reached]))
         # An API that does not answer lists no Nodes.
-        return silent, api, problems if api else [*problems, *nodes.result()]
+        return silent, api, problems if api or nodes is None else [*problems, *nodes.result()]
 
 
 def _machine(cluster: Cluster, machine: LiveMachine) -> MachineStatus:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import IO, Any
 
+from config import chapters
 from config.machines import Role
 from live import machine_lock
 from toolchain import access
@@ -55,11 +56,13 @@ class Cluster:
         stack: which one.
         endpoint: https://address:6443, where people and workers reach the API.
         machines: all of them.
+        until: the last chapter that it has.
     """
 
     stack: Stack
     endpoint: str
     machines: Sequence[LiveMachine]
+    until: str = chapters.COMPLETE
 
     @property
     def timeout_factor(self) -> int:
@@ -69,6 +72,10 @@ class Cluster:
     def allowed(self, seconds: float) -> float:
         """A deadline of this lab: the seconds of a lab whose machines are fast, times its `timeout_factor`."""
         return seconds * self.timeout_factor
+
+    def has(self, chapter: str) -> bool:
+        """Whether the program has built a chapter."""
+        return chapters.reaches(self.until, chapter)
 
     def with_role(self, role: Role) -> list[LiveMachine]:
         """The machines that carry a role."""
@@ -170,20 +177,27 @@ class Cluster:
         return _run(command, stdin, self.allowed(seconds), access.kubectl_environment(self.stack))
 
 
-def find(stack: Stack, *, halted_too: bool = False) -> Cluster:
+def find(stack: Stack, *, halted_too: bool = False, part_too: bool = False) -> Cluster:
     """The lab of a stack.
 
     Args:
         stack: whose lab.
         halted_too: also one that is stopped, or whose rewind is not finished.
+        part_too: also one that ends with a chapter.
 
     Raises:
-        ToolchainError: it is not up, or does not run.
+        ToolchainError: it is not up, or does not run, or is only a part of a lab.
     """
     facts = access.read(stack, halted_too=halted_too)
+    if (until := facts.get("until", chapters.COMPLETE)) != chapters.COMPLETE and not part_too:
+        raise ToolchainError(
+            f"This needs a whole lab, and {stack.name} is built up to the chapter {until!r}: "
+            f"`./hardway up -s {stack.name}` builds the rest."
+        )
     return Cluster(
         stack=stack,
         endpoint=facts["endpoint"],
+        until=until,
         machines=[
             LiveMachine(
                 name=machine["name"],

@@ -48,7 +48,7 @@ def stop(stack: Stack) -> None:
     """
     check_engine(stack, "stop")
     halted.check_rewound(stack)
-    lab = cluster.find(stack, halted_too=True)
+    lab = cluster.find(stack, halted_too=True, part_too=True)
     with operations.without_pulumi(stack, "./hardway stop"), Report() as report:
         containers = Containers(lab)
         found = containers.find()
@@ -108,7 +108,7 @@ def start_machines(stack: Stack) -> tuple[Cluster, list[str]]:
     Returns:
         The lab, and what is not healthy at the deadline.
     """
-    lab = cluster.find(stack, halted_too=True)
+    lab = cluster.find(stack, halted_too=True, part_too=True)
     containers = Containers(lab)
     found = containers.find()
     since = nodes.now()
@@ -132,7 +132,8 @@ def boot(lab: Cluster, containers: Containers, found: Sequence[Container]) -> No
     """
     workers = {machine.name for machine in lab.with_role(Role.WORKER)}
     containers.boot([each for each in found if each.machine not in workers])
-    still_missing(lambda: handshake_problem(lab), lab.allowed(_API_SECONDS), every=0.1)
+    if lab.has("load-balancer"):
+        still_missing(lambda: handshake_problem(lab), lab.allowed(_API_SECONDS), every=0.1)
     containers.start([each for each in found if each.machine in workers])
 
 
@@ -151,6 +152,8 @@ def unhealthy(lab: Cluster, *, since: datetime) -> list[str]:
     def left() -> float:
         return max(0.0, end - monotonic())
 
+    if not lab.has("dns"):
+        return still_missing(lambda: answers.problems(lab), left(), every=_LOOK_EVERY) or []
     if still_missing(lambda: _api(lab), left(), every=_LOOK_EVERY):
         return answers.problems(lab) or _api(lab)
     names = [machine.name for machine in lab.nodes]

@@ -34,6 +34,13 @@ _UNITS: Mapping[Role, tuple[str, ...]] = {
     Role.WORKER: ("containerd.service", "kubelet.service", "kube-proxy.service"),
     Role.LOAD_BALANCER: ("haproxy.service",),
 }
+_CHAPTERS: Mapping[Role, str] = {
+    Role.ETCD: "etcd",
+    Role.CONTROLLER: "control-plane",
+    Role.WORKER: "workers",
+    Role.LOAD_BALANCER: "load-balancer",
+}
+"""The chapter that creates the units of a role."""
 # Where kubeadm made the cluster.
 _KUBEADM_UNITS: Mapping[Role, tuple[str, ...]] = {
     Role.ETCD: ("etcd-snapshot.timer",),
@@ -183,6 +190,7 @@ def _ask(cluster: Cluster, machine: LiveMachine, asked: Mapping[str, str]) -> di
 def expected_units(cluster: Cluster, machine: LiveMachine) -> list[str]:
     """The units that are to run on a machine."""
     roles = set(machine.roles) | ({Role.ETCD} if machine in cluster.etcd_members else set())
+    roles = {role for role in roles if cluster.has(_CHAPTERS[role])}
     known = _KUBEADM_UNITS if cluster.by_kubeadm else _UNITS
     units = [unit for role in Role if role in roles for unit in known[role]]
     if Role.LOAD_BALANCER in roles and len(cluster.with_role(Role.LOAD_BALANCER)) > 1:
@@ -210,6 +218,7 @@ def _pods_running(names: Sequence[str]) -> str:
 
 def unit_questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
     """Name -> shell command: whether the programs of a machine's roles run."""
+    # Without names it prints nothing.
     asked = {"units": f"systemctl is-active {' '.join(expected_units(cluster, machine))} || true"}
     if pods := expected_pods(cluster, machine):
         asked["pods"] = _pods_running(pods)
@@ -249,9 +258,9 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
         "clock": "date +%s.%N",
         "failed": "systemctl list-units --state=failed --plain --no-legend",
         "addresses": "ip -4 -o address show",
-        "routes": _ROUTES,
+        **({"routes": _ROUTES} if cluster.has("pod-network") else {}),
     }
-    if machine in cluster.etcd_members:
+    if machine in cluster.etcd_members and cluster.has("etcd"):
         asked |= {
             "etcd": f"{etcdctl} endpoint status",
             # Its own list, not the cluster's: it can be had without a quorum.
@@ -259,7 +268,7 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
             "health": f"TIMEOUT_FACTOR={cluster.timeout_factor}\n{member_health()}\nmember_health",
             "snapshot": _SNAPSHOT,
         }
-    if Role.CONTROLLER in machine.roles:
+    if Role.CONTROLLER in machine.roles and cluster.has("control-plane"):
         asked |= {
             "readyz": f"curl -sS --max-time {most} --cacert /etc/kubernetes/pki/ca.crt -w '\\n%{{http_code}}' "
             f"'https://{machine.address}:6443{health.API_READY}?verbose'",
@@ -271,7 +280,7 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
     if cluster.by_kubeadm and Role.CONTROLLER in machine.roles:
         # By its files alone: without a kubeconfig it does not wait for an API that may be what is broken.
         asked["certificates"] = "kubeadm certs check-expiration --kubeconfig /nonexistent -o json"
-    if Role.LOAD_BALANCER in machine.roles:
+    if Role.LOAD_BALANCER in machine.roles and cluster.has("load-balancer"):
         asked["backends"] = f"echo 'show stat' | socat -t {command_timeout} - UNIX-CONNECT:/run/haproxy/admin.sock"
     if (rules := firewall_question(cluster, machine)) is not None:
         asked["firewall"] = rules

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import container_engine
+from config import chapters, container_engine
 from config.versions import pins
 from config.whole_file import write_whole
 from toolchain import halted, owner, paths
@@ -36,12 +36,16 @@ def write(stack: Stack, outputs: Mapping[str, Any]) -> None:
     Raises:
         ToolchainError: an output is missing, or the mirror has no such kubectl.
     """
-    if absent := sorted({*_FILES, *_FACTS} - outputs.keys()):
+    part = outputs.get("until", "")
+    # The first chapter of a lab has no administrator.
+    files = {output: name for output, name in _FILES.items() if output in outputs or not part}
+    if absent := sorted({*files, *_FACTS} - outputs.keys()):
         raise ToolchainError(f"The stack {stack.name} has no output {', '.join(absent)}: `./hardway up` makes them.")
     stack.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for output, name in _FILES.items():
+    for output, name in files.items():
         _replace(stack.directory / name, str(outputs[output]))
-    _replace(stack.directory / "lab.json", json.dumps({fact: outputs[fact] for fact in _FACTS}, indent=2))
+    facts = {fact: outputs[fact] for fact in _FACTS} | ({"until": part} if part else {})
+    _replace(stack.directory / "lab.json", json.dumps(facts, indent=2))
     if stack.traits.on_engine:
         # Other backends than files cannot be read here: the lab keeps its container engine by this.
         container_engine.keep(stack.name, stack.engine, paths.state())
@@ -49,7 +53,9 @@ def write(stack: Stack, outputs: Mapping[str, Any]) -> None:
 
 
 def read(stack: Stack, *, halted_too: bool = False) -> dict[str, Any]:
-    """What `write` kept of the outputs that are not secret: `endpoint`, `machines` and `certificates`.
+    """What `write` kept of the outputs that are not secret: `endpoint`, `machines`, `certificates`.
+
+    A lab that ends with a chapter also has `until`, the name of that chapter.
 
     Args:
         stack: whose.
@@ -77,8 +83,14 @@ def remove(stack: Stack) -> None:
 
 
 def show(stack: Stack, outputs: Mapping[str, Any]) -> None:
-    """Print the nodes, the endpoint, where the kubeconfig is, and that network policies are not enforced if so."""
+    """Print the nodes, the endpoint, where the kubeconfig is, and that network policies are not enforced if so.
+
+    Of a part of a lab: what it is, and how it goes on.
+    """
     print(flush=True)
+    if part := outputs.get("until", ""):
+        _show_part(stack, part)
+        return
     deadline = f"--request-timeout={30 * stack.timeout_factor}s"
     command = [*kubectl_command(stack), "get", "nodes", "-o", "wide", deadline]
     subprocess.run(command, env=kubectl_environment(stack), check=False)
@@ -89,13 +101,22 @@ def show(stack: Stack, outputs: Mapping[str, Any]) -> None:
         print("policies    NetworkPolicies are not enforced here: docs/calico.md", flush=True)
 
 
+def _show_part(stack: Stack, until: str) -> None:
+    chapter = chapters.following(until)
+    assert chapter is not None
+    at = f"-s {stack.name}"
+    print(f"The lab {stack.name} is built up to the chapter {until!r}. The next one is {chapter.name!r}:")
+    print(f"  by hand      docs/by-hand.md, then ./hardway diff {at} {chapter.name}")
+    print(f"  by program   ./hardway up {at} --until {chapter.name}, or all the rest: ./hardway up {at}", flush=True)
+
+
 def kubectl(stack: Stack, arguments: Sequence[str]) -> None:
     """Become the lab's kubectl.
 
     Raises:
         ToolchainError: the lab is not up, or does not run.
     """
-    check_up(stack)
+    check_up(stack, with_kubeconfig=True)
     halted.check_runs(stack)
     command = kubectl_command(stack)
     os.environ.update(kubectl_environment(stack))
@@ -135,13 +156,26 @@ def ssh(stack: Stack, machine: str, remote: str | None, *, terminal: bool = Fals
     _become(program, [*command, remote] if remote else command)
 
 
-def check_up(stack: Stack) -> None:
-    """Raises:
-    ToolchainError: the lab is not up.
+def check_up(stack: Stack, *, with_kubeconfig: bool = False) -> None:
+    """Refuse what needs a lab.
+
+    Args:
+        stack: which.
+        with_kubeconfig: whether it needs a kubeconfig too, which a lab of the chapter "machines" has not.
+
+    Raises:
+        ToolchainError: the lab is not up.
     """
     try:
         (stack.directory / "kubeconfig").stat()  # `exists` answers no where the directory may not be read
     except FileNotFoundError:
+        if (stack.directory / "lab.json").exists():
+            if not with_kubeconfig:
+                return
+            raise ToolchainError(
+                f"The lab {stack.name} has no kubeconfig yet: it has machines and no certificates. "
+                f"`./hardway up -s {stack.name} --until kubeconfigs` creates it."
+            ) from None
         raise ToolchainError(
             f"The lab {stack.name} is not up: there is no {stack.directory / 'kubeconfig'}. "
             f"Run `./hardway up -s {stack.name}`."

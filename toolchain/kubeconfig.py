@@ -155,7 +155,7 @@ def _is_signed_by(certificate: Any, authority: str) -> bool:
 
 def _own(stack: Stack) -> dict[str, Any]:
     """kind -> the lab's entry, named for its stack."""
-    access.check_up(stack)
+    access.check_up(stack, with_kubeconfig=True)
     file, name = stack.directory / "kubeconfig", context(stack)
     try:
         document = yaml.safe_load(file.read_text())

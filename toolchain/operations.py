@@ -13,7 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from config.chapters import VARIABLE
 from toolchain import (
+    chapters,
     choices,
     frozen,
     gcp_strays,
@@ -49,16 +51,22 @@ _INTERRUPT_SECONDS = 20.0
 _AT_ONCE = ("--yes", "--skip-preview", "--suppress-outputs", "--parallel=64")
 
 
-def check_settings(stack: Stack) -> None:
+def check_settings(stack: Stack, *, until: str = "") -> None:
     """Refuse what a running lab cannot change to, before set-up fetches or builds anything for it.
 
     A state that is in no directory only the CLI can read: `up` checks that.
+
+    Args:
+        stack: whose settings.
+        until: the last chapter that is wanted; empty for all.
 
     Raises:
         ToolchainError: with what the lab cannot change to, and what to do; or a rewind of it is not finished.
     """
     halted.check_rewound(stack)
-    _check_changes({"deployment": recorded(state.directory(), stack)}, stack)
+    deployment = {"deployment": recorded(state.directory(), stack)}
+    chapters.check(deployment, stack, until)
+    _check_changes(deployment, stack)
 
 
 def _check_changes(deployment: Mapping[str, Any], stack: Stack) -> None:
@@ -68,11 +76,12 @@ def _check_changes(deployment: Mapping[str, Any], stack: Stack) -> None:
     version_changes.check_joins(deployment, stack)
 
 
-def up(workshop: Workshop, stack: Stack, *, options: Sequence[str] = ()) -> int:
+def up(workshop: Workshop, stack: Stack, *, options: Sequence[str] = (), until: str = "") -> int:
     """Bring a lab to what the program says, made if need be. The CLI talks to the user.
 
     Args:
         options: more for the CLI: a plan that limits what is changed, policy packs.
+        until: the last chapter; empty for the whole lab.
 
     Returns:
         The CLI's exit status.
@@ -82,9 +91,10 @@ def up(workshop: Workshop, stack: Stack, *, options: Sequence[str] = ()) -> int:
     """
     with settings_file_kept(stack.settings_file, workshop.state):
         deployment = _open(workshop, stack)
+        chapters.check(deployment, stack, until)
         _check_changes(deployment, stack)
         whose.check_before_up(deployment, stack)
-        return _pulumi(workshop, stack, "up", *_AT_ONCE, *options)
+        return _pulumi(workshop, stack, "up", *_AT_ONCE, *options, until=until)
 
 
 def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
@@ -111,15 +121,17 @@ def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
         return _pulumi(workshop, stack, "up", *urns, *_AT_ONCE)
 
 
-def preview(workshop: Workshop, stack: Stack, *, options: Sequence[str] = ()) -> int:
+def preview(workshop: Workshop, stack: Stack, *, options: Sequence[str] = (), until: str = "") -> int:
     """Show what `up` would do. Takes, returns and raises as `up`."""
     halted.check_rewound(stack)
     with settings_file_kept(stack.settings_file, workshop.state):
         clear_stale_locks(workshop.state.directory, stack)
         drop_torn_attributes(workshop.state.directory, stack)
         _repair_state(workshop, stack)
-        _check_changes(_export_or_init(workshop, stack), stack)
-        return _pulumi(workshop, stack, "preview", "--diff", *options)
+        deployment = _export_or_init(workshop, stack)
+        chapters.check(deployment, stack, until)
+        _check_changes(deployment, stack)
+        return _pulumi(workshop, stack, "preview", "--diff", *options, until=until)
 
 
 def analyze(workshop: Workshop, stack: Stack, pack: Path, *, as_json: bool) -> int:
@@ -361,18 +373,19 @@ def _ask(
     return ask(workshop.pulumi, *words, stdin=told, cwd=paths.checkout(), env=os.environ | workshop.environment)
 
 
-def _pulumi(workshop: Workshop, stack: Stack, *arguments: str, runs_program: bool = True) -> int:
+def _pulumi(workshop: Workshop, stack: Stack, *arguments: str, runs_program: bool = True, until: str = "") -> int:
     """Run the CLI before the user's eyes, until it has ended in order.
 
     Args:
         runs_program: whether the command reads the stack's settings file.
+        until: the last chapter that the program creates; empty for all.
     """
     settings = ["--config-file", str(stack.settings_file)] if runs_program else []
     in_terminal = sys.stdin.isatty()
     process = subprocess.Popen(
         [workshop.pulumi, *arguments, "--stack", stack.name, *settings],
         cwd=paths.checkout(),
-        env=os.environ | workshop.environment,
+        env=os.environ | workshop.environment | {VARIABLE: until},
         stdin=None if in_terminal else subprocess.DEVNULL,
         # A terminal's Ctrl-C reaches every process of its foreground group, so the CLI has it already.
         # Elsewhere the CLI gets a group of its own and is told here. A second one would make it break off.

@@ -90,7 +90,7 @@ def find(stack: Stack) -> Certificates:
     Raises:
         ToolchainError: the lab is not up, or its state cannot be read.
     """
-    lab = cluster.find(stack)
+    lab = cluster.find(stack, part_too=True)
     said = recorded.read(recorded.steps(state_of(stack)))
     with ThreadPoolExecutor(max_workers=len(lab.machines)) as threads:
         answers = list(threads.map(lambda machine: ask(lab, machine, said.get(machine.name)), lab.machines))

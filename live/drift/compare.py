@@ -19,7 +19,8 @@ _RELOAD_SECONDS = 5
 """A program may tell systemd that it has reloaded after `systemctl reload` has ended, and the step has noted it."""
 API = "API"
 """The machine of what is in the API."""
-_Row = tuple[str, str, Problems, str]
+Row = tuple[str, str, Problems, str]
+"""Kind, name, what differs, and the resource of the step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +47,13 @@ def compare(recorded: Recorded, found: Found) -> list[Difference]:
     """All differences of one machine, files before units."""
     return [
         Difference(machine=recorded.name, kind=kind, name=name, problems=problems, step=step)
-        for kind, name, problems, step in _compare(recorded, found)
+        for kind, name, problems, step in rows(recorded, found)
         if problems
     ]
 
 
-def _compare(recorded: Recorded, found: Found) -> Iterator[_Row]:
+def rows(recorded: Recorded, found: Found) -> Iterator[Row]:
+    """Kind, name, problems and step of all that the record has, also where nothing differs."""
     files = {path: file_problems(file, found.files.get(path)) for path, file in recorded.files.items()}
     programs = {path: _program_problems(path, program, found) for path, program in recorded.programs.items()}
     yield from (("file", path, files[path], file.step) for path, file in recorded.files.items())
@@ -165,7 +167,7 @@ def _is_in_place(path: str, found: Found) -> bool:
     return path in found.links or (path in found.files and found.files[path].kind.startswith("regular"))
 
 
-def _host_table(recorded: Recorded, found: Found) -> Iterator[_Row]:
+def _host_table(recorded: Recorded, found: Found) -> Iterator[Row]:
     if HOSTS_UNIT not in recorded.units:
         return
     wanted = text_of(recorded, HOST_TABLE).splitlines()
@@ -175,7 +177,7 @@ def _host_table(recorded: Recorded, found: Found) -> Iterator[_Row]:
     yield "host table", "/etc/hosts", said, recorded.units[HOSTS_UNIT].step
 
 
-def _routes(recorded: Recorded, found: Found, wrong: Collection[str]) -> Iterator[_Row]:
+def _routes(recorded: Recorded, found: Found, wrong: Collection[str]) -> Iterator[Row]:
     if POD_NETWORK_UNIT not in recorded.units:
         return
     step = recorded.units[POD_NETWORK_UNIT].step

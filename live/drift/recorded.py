@@ -22,7 +22,7 @@ USED_ONCE = frozenset({"/etc/hardway/join-token", "/etc/hardway/discovery.conf",
 """What kubeadm's steps remove again once a machine has joined."""
 _UNITS = "/etc/systemd/system"
 ARTIFACTS = "/var/lib/hardway/artifacts"
-_SECRET = "4dabf18193072939515e22adb298388d"
+SECRET_KEY = "4dabf18193072939515e22adb298388d"
 """The key by which the state marks a secret."""
 _BRINGS = f"install -D -m 0644 /dev/stdin {LIBRARY}"
 _MACHINE_LABEL, _NODE_LABEL = "hardway/machine", "hardway/worker"
@@ -194,7 +194,7 @@ def read(found: list[Step]) -> dict[str, Recorded]:
 
 def plain(value: Any) -> str:
     """The text of a property in a state with its secrets in clear; empty where it is no text."""
-    if isinstance(value, dict) and _SECRET in value:
+    if isinstance(value, dict) and SECRET_KEY in value:
         value = json.loads(value["plaintext"])
     return value if isinstance(value, str) else ""
 

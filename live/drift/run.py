@@ -53,7 +53,7 @@ def find(stack: Stack) -> Drift:
     Raises:
         ToolchainError: the lab is not up, or its state cannot be read.
     """
-    lab = cluster.find(stack)
+    lab = cluster.find(stack, part_too=True)
     deployment = state_of(stack)
     return _find(lab, deployment, recorded.steps(deployment))
 
@@ -71,7 +71,7 @@ def repair(stack: Stack, machines: Sequence[str]) -> int:
     Raises:
         ToolchainError: a name is wrong, and nothing was changed; or as `find`.
     """
-    lab = cluster.find(stack)
+    lab = cluster.find(stack, part_too=True)
     for name in machines:
         lab.machine(name)
     deployment = state_of(stack)

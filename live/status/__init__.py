@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
+from config.chapters import COMPLETE
 from config.machines import Role
 from live import etcd_data, firewalls, pod_network
 from live.cluster import Cluster
@@ -53,6 +54,9 @@ from live.status.machines import MachineStatus, machine_problems, machine_status
 from toolchain import access
 from toolchain.errors import ToolchainError
 
+NOT_BUILT = "not built yet"
+"""What is said of the endpoint in a lab that ends with a chapter before the load balancer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
@@ -61,6 +65,7 @@ class Status:
     Args:
         stack: which lab.
         time: when it was asked.
+        until: the last chapter that the program has built; null for a whole lab. What later ones create is not judged.
         well: whether there are no problems.
         problems: each in one sentence.
         seen_by: the controller whose API server told of leases and nodes; null where none could.
@@ -70,6 +75,7 @@ class Status:
 
     stack: str
     time: str
+    until: str | None
     well: bool
     problems: list[str]
     endpoint: EndpointStatus
@@ -95,10 +101,10 @@ class Status:
 def gather(cluster: Cluster) -> Status:
     """Ask everything at once; what does not answer within seconds is part of the status."""
     with ThreadPoolExecutor(max_workers=2) as threads:
-        asked = threads.submit(ask_endpoint, cluster)
+        asked = threads.submit(ask_endpoint, cluster) if cluster.has("load-balancer") else None
         read = threads.submit(firewalls.of_pulumi_host, cluster)
         probes = _ask_what_depends(cluster, probe_all(cluster))
-        said, here = asked.result(), read.result()
+        said, here = asked.result() if asked else NOT_BUILT, read.result()
     certificates = access.read(cluster.stack).get("certificates", [])
     return judge(
         cluster, probes, endpoint_says=said, certificates=certificates, firewall_here=here, now=datetime.now(UTC)
@@ -153,6 +159,8 @@ def _does_not_work(cluster: Cluster, probes: Sequence[Probe]) -> Iterator[str]:
 
 def _ask_what_depends(cluster: Cluster, probes: Sequence[Probe]) -> list[Probe]:
     """Ask what depends on what machines have said: hashes of etcd's data, and packets to pods on other nodes."""
+    if not cluster.has("etcd"):
+        return list(probes)
     revision = etcd_data.common_revision(member_data(members(cluster, probes)))
     hashed = {} if revision is None else {"hash": f"{own_etcdctl(cluster)} endpoint hashkv --rev={revision}"}
     _, objects, _ = objects_seen(probes)
@@ -161,7 +169,7 @@ def _ask_what_depends(cluster: Cluster, probes: Sequence[Probe]) -> list[Probe]:
         if not probe.reached:
             continue
         asked[probe.machine.name] = dict(hashed) if probe.machine in cluster.etcd_members else {}
-        if packets := pod_network.packets_question(cluster, probe, objects):
+        if cluster.has("dns") and (packets := pod_network.packets_question(cluster, probe, objects)):
             asked[probe.machine.name]["packets"] = packets
     found = ask_more(cluster, probes, asked)
     # Once more, where a compaction came between.
@@ -191,11 +199,13 @@ def judge(
     """
     renewal = timedelta(hours=cluster.stack.early_renewal_hours)
     machines = [machine_status(cluster, probe) for probe in probes]
-    etcd = members(cluster, probes)
+    etcd = members(cluster, probes) if cluster.has("etcd") else []
+    has_api = cluster.has("control-plane")
     seen_by, objects, clock = objects_seen(probes)
-    leases = [lease_status(name, objects, clock or now) for name in LEASES]
-    servers = [api_server_status(probe) for probe in probes if Role.CONTROLLER in probe.machine.roles]
-    balancers = [probe for probe in probes if Role.LOAD_BALANCER in probe.machine.roles]
+    leases = [lease_status(name, objects, clock or now) for name in LEASES] if has_api else []
+    servers = [api_server_status(probe) for probe in probes if has_api and Role.CONTROLLER in probe.machine.roles]
+    has_balancer = cluster.has("load-balancer")
+    balancers = [probe for probe in probes if has_balancer and Role.LOAD_BALANCER in probe.machine.roles]
     backends = [row for probe in balancers for row in backend_statuses(probe)]
     endpoint = endpoint_status(cluster, probes, endpoint_says)
     nodes = [node_status(item) for item in objects if item["kind"] == "Node"]
@@ -206,8 +216,8 @@ def judge(
         ),
         *(each for probe in probes for each in issued(probe, now, renewal)),
     ]
-    dns = None if seen_by is None else dns_status(objects)
-    ways = pod_network.judge(cluster, probes, objects)
+    dns = dns_status(objects) if seen_by is not None and cluster.has("dns") else None
+    ways = pod_network.judge(cluster, probes, objects) if cluster.has("pod-network") else []
     snapshots = [snapshot_status(probe) for probe in probes if probe.reached and "snapshot" in probe.answers]
     walls = [*firewall_here, *firewalls.of_machines(cluster, probes)]
     explained = _explained(machines, nodes, walls)
@@ -215,14 +225,14 @@ def judge(
     reached = {each.name for each in machines if each.reached}
     problems = [
         *machine_problems(machines),
-        *etcd_problems(etcd, reached),
+        *(etcd_problems(etcd, reached) if cluster.has("etcd") else ()),
         *(
             f"the API server on {each.machine}: {api_problem(each)}"
             for each in servers
             if each.machine in reached and not each.ready
         ),
-        *balancer_problems(endpoint, backends, balancers),
-        *object_problems(cluster, seen_by, leases, nodes),
+        *(balancer_problems(endpoint, backends, balancers) if has_balancer else ()),
+        *(object_problems(cluster, seen_by, leases, nodes) if has_api else ()),
         *certificate_problems(probes, ends),
         *firewalls.problems(walls),
         *pod_network.problems(ways, explained),
@@ -232,6 +242,7 @@ def judge(
     ]
     return Status(
         stack=cluster.stack.name,
+        until=None if cluster.until == COMPLETE else cluster.until,
         time=f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
         well=not problems,
         problems=problems,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from config import chapters
 from live.status import Status
 from live.status.certificates import CertificateStatus
 
@@ -20,14 +21,17 @@ def show(status: Status) -> None:
         console.print(table)
         console.print()
     soon = [each for each in status.certificates if each.ends_soon]
-    console.print(_certificates(status, soon), markup=False, soft_wrap=True)
+    if _built(status, "certificates"):
+        console.print(_certificates(status, soon), markup=False, soft_wrap=True)
     for each in status.firewalls:
         if not each.read:
             whose = each.machine or "the host of the containers"
             console.print(f"firewall of {whose}: not read, {each.message}", markup=False, soft_wrap=True)
     # Each problem in a line of its own, so that a program that reads lines finds it.
     verdict = (
-        ["The lab is healthy."] if status.well else ["Not healthy:", *(f"  {problem}" for problem in status.problems)]
+        [f"The lab is healthy, up to the chapter {status.until}." if status.until else "The lab is healthy."]
+        if status.well
+        else ["Not healthy:", *(f"  {problem}" for problem in status.problems)]
     )
     console.print("\n".join(verdict), markup=False, soft_wrap=True)
 
@@ -41,88 +45,93 @@ def _tables(status: Status) -> Iterable[Table]:
             for each in status.machines
         ],
     )
-    yield _table(
-        "etcd",
-        (
-            *("etcd member", "id", "role", "healthy", "term", "revision"),
-            *("raft index", "hash", "size", "in use", "alarms", "version"),
-        ),
-        [
+    if _built(status, "etcd"):
+        yield _table(
+            "etcd",
             (
-                each.name or each.machine,
-                each.id,
-                each.role,
-                "yes" if each.healthy else each.message or "no",
-                each.term,
-                each.revision,
-                each.raft_index,
-                each.hash,
-                _mebibytes(each.db_size),
-                _mebibytes(each.db_size_in_use),
-                ", ".join(each.alarms) or "none",
-                each.version,
-            )
-            for each in status.etcd
-        ],
-    )
-    yield _table(
-        "API servers",
-        ("API server", "ready", "failing checks"),
-        [
-            (each.machine, "yes" if each.ready else "no", ", ".join(each.failing) or each.message)
-            for each in status.api_servers
-        ],
-    )
-    yield _table(
-        "leases",
-        ("lease", "held by", "renewed"),
-        [
-            (each.name, each.holder, "never" if each.age_seconds is None else f"{each.age_seconds} s ago")
-            for each in status.leases
-        ],
-    )
-    endpoint = status.endpoint
-    yield _table(
-        "endpoint",
-        ("endpoint", "held by", "ready"),
-        [(endpoint.url, ", ".join(endpoint.held_by) or "none", "yes" if endpoint.ready else endpoint.message)],
-    )
-    yield _table(
-        "backends",
-        ("balancer", "backend", "server", "status", "last check"),
-        [(each.balancer, each.backend, each.server, each.status, each.check) for each in status.backends],
-    )
-    yield _table(
-        "nodes",
-        ("node", "ready", "since", "new pods", "version"),
-        [
-            (
-                each.name,
-                "yes" if each.ready else each.message,
-                each.since,
-                "may come" if each.schedulable else "stay away",
-                each.version,
-            )
-            for each in status.nodes
-        ],
-    )
-    yield _table(
-        "pod network",
-        ("machine", "routes to pods", "pod that sends", "pods of DNS that answer it on"),
-        [
-            (
-                each.machine,
-                each.message
-                if not each.read
-                else f"missing: {', '.join(each.wrong_routes)}"
-                if each.wrong_routes
-                else "yes",
-                each.source,
-                ", ".join([*each.reached, *(f"not {node}" for node in each.lost)]),
-            )
-            for each in status.pod_network
-        ],
-    )
+                *("etcd member", "id", "role", "healthy", "term", "revision"),
+                *("raft index", "hash", "size", "in use", "alarms", "version"),
+            ),
+            [
+                (
+                    each.name or each.machine,
+                    each.id,
+                    each.role,
+                    "yes" if each.healthy else each.message or "no",
+                    each.term,
+                    each.revision,
+                    each.raft_index,
+                    each.hash,
+                    _mebibytes(each.db_size),
+                    _mebibytes(each.db_size_in_use),
+                    ", ".join(each.alarms) or "none",
+                    each.version,
+                )
+                for each in status.etcd
+            ],
+        )
+    if _built(status, "control-plane"):
+        yield _table(
+            "API servers",
+            ("API server", "ready", "failing checks"),
+            [
+                (each.machine, "yes" if each.ready else "no", ", ".join(each.failing) or each.message)
+                for each in status.api_servers
+            ],
+        )
+        yield _table(
+            "leases",
+            ("lease", "held by", "renewed"),
+            [
+                (each.name, each.holder, "never" if each.age_seconds is None else f"{each.age_seconds} s ago")
+                for each in status.leases
+            ],
+        )
+    if _built(status, "load-balancer"):
+        endpoint = status.endpoint
+        yield _table(
+            "endpoint",
+            ("endpoint", "held by", "ready"),
+            [(endpoint.url, ", ".join(endpoint.held_by) or "none", "yes" if endpoint.ready else endpoint.message)],
+        )
+        yield _table(
+            "backends",
+            ("balancer", "backend", "server", "status", "last check"),
+            [(each.balancer, each.backend, each.server, each.status, each.check) for each in status.backends],
+        )
+    if _built(status, "workers"):
+        yield _table(
+            "nodes",
+            ("node", "ready", "since", "new pods", "version"),
+            [
+                (
+                    each.name,
+                    "yes" if each.ready else each.message,
+                    each.since,
+                    "may come" if each.schedulable else "stay away",
+                    each.version,
+                )
+                for each in status.nodes
+            ],
+        )
+    if _built(status, "pod-network"):
+        yield _table(
+            "pod network",
+            ("machine", "routes to pods", "pod that sends", "pods of DNS that answer it on"),
+            [
+                (
+                    each.machine,
+                    each.message
+                    if not each.read
+                    else f"missing: {', '.join(each.wrong_routes)}"
+                    if each.wrong_routes
+                    else "yes",
+                    each.source,
+                    ", ".join([*each.reached, *(f"not {node}" for node in each.lost)]),
+                )
+                for each in status.pod_network
+            ],
+        )
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
@@ -134,6 +143,10 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]])
     if not rows:
         table.add_row(f"{title}: no machine could be asked")
     return table
+
+
+def _built(status: Status, chapter: str) -> bool:
+    return chapters.reaches(status.until or chapters.COMPLETE, chapter)
 
 
 def _certificates(status: Status, soon: Sequence[CertificateStatus]) -> str:

@@ -7,19 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from config.chapters import CHAPTERS
 from unit.mocked_engine import Registered, Run
 
 PAGE = Path(__file__).parents[2] / "docs" / "pictures.md"
 SIGNED = "tls:index/locallySignedCert:LocallySignedCert"
-_CHAPTERS = {
-    "Machines": ("Containers", "Host", "Neighbours", "FormerWorkers"),
-    "Certificates and encryption": ("Pki", "Encryption"),
-    "etcd": ("Etcd", "EtcdSnapshots", "EtcdMembership"),
-    "Control plane": ("ControlPlane", "LoadBalancer", "KubeletAccess"),
-    "Workers": ("ContainerRuntime", "Worker", "NodeRegistration"),
-    "The cluster": ("Dns", "Readiness"),
-}
-"""Title -> the components that are made in it."""
 _PICTURE = re.compile(r"(?<=<!-- picture: )(\w+)( -->\n```mermaid\n)(.*?)(?=```)", re.S)
 
 
@@ -46,11 +38,12 @@ def resources(run: Run) -> str:
             before = {kinds[urn] for urn in each.request.dependencies if urn in kinds}
             waits[kinds[each.urn]] |= before - {kinds[each.urn]}
     lines = ["flowchart TB"]
-    for number, (title, members) in enumerate(_CHAPTERS.items()):
-        lines += [f'  subgraph chapter{number}["{title}"]', *(f"    {kind}" for kind in members), "  end"]
+    for number, chapter in enumerate(each for each in CHAPTERS if waits.keys() & set(each.components)):
+        members = [kind for kind in chapter.components if kind in waits]
+        lines += [f'  subgraph chapter{number}["{chapter.title}"]', *(f"    {kind}" for kind in members), "  end"]
     for kind in sorted(waits):
         lines += [f"  {other} --> {kind}" for other in sorted(waits[kind]) if not _through_others(waits, kind, other)]
-    missing = waits.keys() - {kind for members in _CHAPTERS.values() for kind in members}
+    missing = waits.keys() - {kind for each in CHAPTERS for kind in each.components}
     assert not missing, f"no chapter has {missing}"
     return "".join(f"{line}\n" for line in lines)
 

@@ -64,7 +64,7 @@ def searched(directory: Path, monkeypatch: pytest.MonkeyPatch, api: object) -> C
     monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{directory}/backend")
     made = cluster(directory)
     made.stack.directory.mkdir()
-    monkeypatch.setattr(live_cluster, "find", lambda _: made)
+    monkeypatch.setattr(live_cluster, "find", lambda _, **given: made)
     monkeypatch.setattr(stack, "read", lambda name: made.stack)
     monkeypatch.setattr(search, "Api", lambda cluster: api)
     monkeypatch.setattr(search, "check_packet_filter", lambda cluster, machines: None)

@@ -802,7 +802,7 @@ def test_a_machine_that_is_lost_in_the_middle_is_one_report_and_the_next_run_con
     monkeypatch.setattr(drifts, "state_of", lambda _: {})
     monkeypatch.setattr(recorded, "steps", lambda _: steps)
     monkeypatch.setattr(recorded, "read", lambda _: said)
-    monkeypatch.setattr(live_cluster, "find", lambda _: lab)
+    monkeypatch.setattr(live_cluster, "find", lambda _, **given: lab)
     assert drifts.repair(lab.stack, []) == drifts.NOT_ASKED
     assert ran == ["host on worker-0, updated", "lost worker-0", "x on controller-0, updated"]
     assert capsys.readouterr().out.splitlines() == [

@@ -119,7 +119,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     one = lesson.Lesson.model_validate({**_ONE, "name": "one", "undo": [{"where": "controller", "run": "undo"}]})
     other = one.model_copy(update={"name": "other"})
     monkeypatch.setattr(lessons, "read_all", lambda: [one, other])
-    monkeypatch.setattr(live_cluster, "find", lambda _: lab.cluster)
+    monkeypatch.setattr(live_cluster, "find", lambda _, **given: lab.cluster)
     monkeypatch.setattr(stack, "read", lambda name: lab.cluster.stack)
     monkeypatch.setattr(status, "gather", lambda _: SimpleNamespace(problems=lab.problems))
     monkeypatch.setattr(status, "not_working", lambda _: [])

@@ -65,7 +65,7 @@ def test_the_log_of_a_unit_or_of_a_pod(
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lab = small_lab.cluster(tmp_path)
-    monkeypatch.setattr(live_cluster, "find", lambda _: lab)
+    monkeypatch.setattr(live_cluster, "find", lambda _, **given: lab)
     monkeypatch.setattr(stack, "read", lambda name: lab.stack)
     asked: list[tuple[str, str, bool]] = []
     monkeypatch.setattr(

@@ -31,7 +31,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     found = cluster(tmp_path, controllers=1)
     found.stack.directory.mkdir(parents=True)
     (found.stack.directory / "kubeconfig").write_text("server: https://10.0.0.5:6443\n")
-    monkeypatch.setattr(clusters, "find", lambda stack, *, halted_too=False: replace(found, stack=stack))
+    monkeypatch.setattr(clusters, "find", lambda stack, **given: replace(found, stack=stack))
     monkeypatch.setattr(power, "handshake_problem", lambda lab: "")
     monkeypatch.setattr(endpoint, "ask_endpoint", lambda lab: "ok")
     monkeypatch.setattr(nodes, "wait_until_heard", lambda *_, **__: {})

@@ -111,7 +111,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     found = cluster(tmp_path, controllers=1)
     found.stack.directory.mkdir(parents=True, mode=0o700)
     made = Lab(tmp_path, found, installed(tmp_path / "bin", found, monkeypatch))
-    monkeypatch.setattr(clusters, "find", lambda stack, *, halted_too=False: replace(found, stack=stack))
+    monkeypatch.setattr(clusters, "find", lambda stack, **given: replace(found, stack=stack))
     monkeypatch.setattr(stacks, "read", lambda _: made.stack)
     monkeypatch.setattr(prepare, "for_preview", lambda *_: None)
     monkeypatch.setattr(operations, "export_state", made.export)

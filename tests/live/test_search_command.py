@@ -125,7 +125,7 @@ def test_a_run_without_writes_does_not_pass(lab: Cluster, monkeypatch: pytest.Mo
 def test_what_a_lab_cannot_have_is_said(
     tmp_path: Path, lab: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(live_cluster, "find", lambda _: small_lab.cluster(tmp_path, features=("kubeadm",)))
+    monkeypatch.setattr(live_cluster, "find", lambda _, **given: small_lab.cluster(tmp_path, features=("kubeadm",)))
     judged(monkeypatch, lambda planned: Verdict(planned=planned, acknowledged=30))
     assert run("--seed", "7", "--faults", "1") == 0
     assert "full-disk: not applicable, and not done: it needs etcd as a systemd unit." in capsys.readouterr().out

@@ -107,7 +107,7 @@ def test_up_ends_with_how_to_reach_the_lab_and_the_time_taken(
     monkeypatch.setattr(operations, "up", lambda *_, **__: 0)
     monkeypatch.setattr(operations, "outputs", lambda *_: {"endpoint": "https://10.0.0.1:6443"})
     monkeypatch.setattr(access, "write", lambda *_: None)
-    monkeypatch.setattr(cluster, "find", lambda _: None)
+    monkeypatch.setattr(cluster, "find", lambda _, **given: None)
     monkeypatch.setattr(answers, "check", lambda *_: None)
     monkeypatch.setattr(access, "show", lambda stack, outputs: print(outputs["endpoint"]))
     assert commands.main(["up"]) == 0
@@ -127,7 +127,7 @@ def test_up_of_a_lab_that_does_not_answer_fails(
     monkeypatch.setattr(operations, "up", lambda *_, **__: 0)
     monkeypatch.setattr(operations, "outputs", lambda *_: {})
     monkeypatch.setattr(access, "write", lambda *_: None)
-    monkeypatch.setattr(cluster, "find", lambda _: None)
+    monkeypatch.setattr(cluster, "find", lambda _, **given: None)
     monkeypatch.setattr(answers, "check", refuse)
     assert commands.main(["up"]) == 1
     assert capsys.readouterr().err == "error: it does not answer\n"

@@ -102,7 +102,7 @@ def test_what_kubeadm_uses_once_is_not_missed(kubeadm_lab: Run) -> None:
 
 def read_one(arguments: StepArgs, more: str = "", contents: dict[str, str] | None = None) -> Recorded:
     stdin = sent(script(arguments, contents), more)
-    marked = {recorded._SECRET: "1b47061264138c4ac30d75fd1eb44270", "plaintext": json.dumps(stdin)}
+    marked = {recorded.SECRET_KEY: "1b47061264138c4ac30d75fd1eb44270", "plaintext": json.dumps(stdin)}
     resource = {"type": "command:remote:Command", "urn": "urn:step", "inputs": {"stdin": marked}}
     (machine,) = recorded.read(recorded.steps({"deployment": {"resources": [resource]}})).values()
     return machine

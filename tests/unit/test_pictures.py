@@ -12,6 +12,6 @@ def test_the_pictures_are_those_of_the_program() -> None:
 def test_the_page_has_them() -> None:
     """A comparison of nothing with nothing."""
     page = pictures.PAGE.read_text()
-    for text in ("ca0 --> pki_admin[", "Host --> Etcd", 'subgraph chapter5["The cluster"]'):
+    for text in ("ca0 --> pki_admin[", "Host --> Etcd", 'subgraph chapter8["DNS and readiness"]'):
         assert text in page
     assert pictures.pki(program("dev")).count("-->") == len(program("dev").of_type(pictures.SIGNED)) > 10
