@@ -25,11 +25,12 @@ from small_lab import (
     well,
 )
 
+from config.chapters import NAMES
 from config.machines import Role
 from live import probe
 from live import status as status_of_lab
 from live.cluster import Cluster
-from live.probe import Answer, Probe
+from live.probe import Answer, Probe, questions
 from live.status import Status, check_health, judge, table
 from toolchain.errors import ToolchainError
 
@@ -53,11 +54,27 @@ def test_a_lab_where_all_is_well_says_so(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out.splitlines()[-1] == "The lab is healthy."
 
 
+@pytest.mark.parametrize("until", NAMES[:-1])
+def test_of_a_part_of_a_lab_only_that_part_is_asked_and_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], until: str
+) -> None:
+    """What a later chapter creates is not there: no answer to it is missing."""
+    lab = dataclasses.replace(cluster(tmp_path), until=until)
+    status = judged(lab, well(lab))
+    assert status.problems == []
+    table.show(status)
+    assert capsys.readouterr().out.splitlines()[-1] == f"The lab is healthy, up to the chapter {until}."
+    asked = {question for machine in lab.machines for question in questions(lab, machine)}
+    assert ("etcd" in asked) == lab.has("etcd") and ("readyz" in asked) == lab.has("control-plane")
+    assert ("backends" in asked) == lab.has("load-balancer") and ("routes" in asked) == lab.has("pod-network")
+
+
 def test_the_json_has_the_documented_shape(lab: Cluster) -> None:
     said = json.loads(judged(lab, well(lab)).json())
     assert list(said) == [
         "stack",
         "time",
+        "until",
         "well",
         "problems",
         "endpoint",
