@@ -31,7 +31,6 @@ _pack_option = click.option(
 _until_option = click.option(
     "--until",
     type=click.Choice(chapters.NAMES),
-    default="",
     metavar="CHAPTER",
     help="End with this chapter of the hard way: docs/by-hand.md.",
 )
@@ -55,7 +54,7 @@ def setup(stack: Stack) -> None:
     "--plan", type=stacks.FILE, metavar="FILE", help="Do only what `preview --save-plan FILE` showed; else nothing."
 )
 @_until_option
-def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None, until: str) -> int:
+def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None, until: str | None) -> int:
     """Create the lab, or update it."""
     from live.bring_up import bring_up
     from toolchain import access, operations, policy_packs
@@ -64,7 +63,7 @@ def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None, 
     started = time.monotonic()
     with operations.alone(stack, "./hardway up"):
         options = [*policy_packs.options(packs), *([f"--plan={plan}"] if plan else [])]
-        ended = bring_up(stack, options=options, until=until)
+        ended = bring_up(stack, options=options, until=until or "")
         if ended.code != 0:
             return ended.code
         access.show(stack, ended.outputs)
@@ -82,7 +81,7 @@ def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None, 
 @click.option("--save-plan", type=stacks.FILE, metavar="FILE", help="Write the plan to FILE, for `up --plan FILE`.")
 @click.option("--drift", is_flag=True, help="Then compare the machines with the state, as `drift` does.")
 @_until_option
-def preview(stack: Stack, *, packs: Sequence[Path], save_plan: Path | None, drift: bool, until: str) -> int:
+def preview(stack: Stack, *, packs: Sequence[Path], save_plan: Path | None, drift: bool, until: str | None) -> int:
     """Show what `up` would change. Without --drift it connects to no machine."""
     from live.drift import run as drifts
     from toolchain import halted, operations, policy_packs, prepare
@@ -94,7 +93,7 @@ def preview(stack: Stack, *, packs: Sequence[Path], save_plan: Path | None, drif
     with Report() as report:
         workshop = prepare.for_preview(report, stack)
     options = [*policy_packs.options(packs), *([f"--save-plan={save_plan}"] if save_plan else [])]
-    status = operations.preview(workshop, stack, options=options, until=until)
+    status = operations.preview(workshop, stack, options=options, until=until or "")
     if drift and status == 0:
         with operations.alone(stack, "./hardway preview --drift"):
             print("\n".join(drifts.lines(drifts.find(stack))))

@@ -90,6 +90,11 @@ def test_a_text_is_shown_as_a_unified_diff() -> None:
     assert row.lines[-3:] == (" one", "-two", "+2")
 
 
+def test_a_word_that_the_program_has_written_is_no_secret() -> None:
+    row = compare_content(ROW, file_of("--cluster-token=lab\ntwo\n"), b"--cluster-token=lab\n2\n")
+    assert row.lines[-1] == "+2"
+
+
 @pytest.mark.parametrize(
     "found",
     [b"-----BEGIN PRIVATE KEY-----\nabc", b'{"token": "abc"}', b"        client-key-data: YWJj", b"secret: abc"],
