@@ -23,14 +23,16 @@ _PACKAGES: Mapping[Role | None, Sequence[str]] = {
     None: ("ca-certificates", "curl", "openssl", "iproute2", "procps", "kmod"),
     Role.ETCD: (),
     Role.CONTROLLER: ("nginx",),
-    # kube-proxy runs nft or iptables; dig shows that DNS answers. socat, conntrack and ipset are for people: without
-    # them port-forward, Services and DNS work (docs/learn/questions.md).
-    Role.WORKER: ("socat", "conntrack", "ipset", "iptables", "nftables", "dnsutils"),
+    # kube-proxy runs nft or iptables; dig shows that DNS answers. What guides install besides, and when it is needed:
+    # `node_packages`.
+    Role.WORKER: ("iptables", "nftables", "dnsutils"),
     # socat asks HAProxy what it knows, on its socket.
     Role.LOAD_BALANCER: ("haproxy", "socat"),
 }
 # What two load balancers share their address with.
 _SHARING = "keepalived"
+# From this version on neither kube-proxy nor kubeadm's preflight asks for the program conntrack.
+_WITHOUT_CONNTRACK = (1, 32)
 _MODULES = ("overlay", "br_netfilter", "nf_conntrack")
 _SYSCTLS = {
     # Pods' packets pass from one interface to another.
@@ -57,12 +59,14 @@ class HostArgs:
     not_before: when the lab's CAs begin to be valid (RFC 3339); no clock may be behind it. None where they are
         made later, on a machine.
     modules: kernel modules beyond those of every machine.
+    packages: Debian packages beyond those of its roles.
     """
 
     machine: Machine
     lab: Sequence[MachineSpec]
     not_before: pulumi.Input[str] | None
     modules: Sequence[str] = ()
+    packages: Sequence[str] = ()
 
 
 class Host(Component):
@@ -82,7 +86,7 @@ class Host(Component):
                 prepare="\n".join(
                     [
                         f"data {Path(LIBRARY).parent} $HARDWAY/artifacts",
-                        f"packages {' '.join(packages(machine.spec, args.lab))}",
+                        f"packages {' '.join((*packages(machine.spec, args.lab), *args.packages))}",
                         *(["modules " + " ".join(modules), "no_swap"] if own_kernel else []),
                         f"sysctls {' '.join(f'{key}={value}' for key, value in _SYSCTLS.items())}",
                         f"host_name {machine.name}",
@@ -121,4 +125,21 @@ def packages(machine: MachineSpec, lab: Sequence[MachineSpec]) -> list[str]:
         *_PACKAGES[None],
         *(name for role in Role if role in roles for name in _PACKAGES[role]),
         *([_SHARING] if len(balancers) > 1 and machine.name in balancers else []),
+    ]
+
+
+def node_packages(*, kubernetes: str, calico: bool) -> list[str]:
+    """The Debian packages that a machine with pods needs because of these settings.
+
+    socat is none of them: containerd connects to a forwarded port by itself (docs/learn/questions.md).
+
+    Args:
+        kubernetes: the version.
+        calico: whether Calico is the pod network.
+    """
+    major, minor = (int(part) for part in kubernetes.split(".")[:2])
+    return [
+        *(["conntrack"] if (major, minor) < _WITHOUT_CONNTRACK else []),
+        # With it the machine removes Felix' sets of addresses when Calico leaves it (calico.sh).
+        *(["ipset"] if calico else []),
     ]

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from config import chapters, container_engine
 from config.versions import pins
@@ -96,6 +97,9 @@ def show(stack: Stack, outputs: Mapping[str, Any]) -> None:
     subprocess.run(command, env=kubectl_environment(stack), check=False)
     print(f"\nendpoint    {outputs.get('endpoint', 'unknown')}")
     print(f"kubeconfig  {stack.directory / 'kubeconfig'}", flush=True)
+    if stack.domain:
+        address = urlsplit(str(outputs.get("endpoint", ""))).hostname
+        print(f"hosts line  {address} {stack.domain}   (for /etc/hosts, where no DNS server has it)", flush=True)
     if _ENFORCES not in stack.features:
         # The API takes them all the same, and says nothing.
         print("policies    NetworkPolicies are not enforced here: docs/calico.md", flush=True)

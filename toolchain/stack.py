@@ -45,6 +45,7 @@ class Stack:
         nodes_by_name: the machines that are Nodes; none where its settings cannot be read.
         nodes, pods: the ranges of its machines and of its pods.
         network: all that its settings say of its network.
+        domain: that its load balancer serves; empty where it serves none.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Stack:
     nodes: str = str(Network().nodes)
     pods: str = str(Network().pods)
     network: Network = field(default_factory=Network)
+    domain: str = ""
 
     @property
     def traits(self) -> Traits:
@@ -131,6 +133,7 @@ def read(name: str) -> Stack:
         nodes=str(settings.network.nodes),
         pods=str(settings.network.pods),
         network=settings.network,
+        domain=settings.load_balancing.domain or "",
     )
 
 

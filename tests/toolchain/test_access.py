@@ -141,3 +141,11 @@ def test_ssh_knows_the_labs_machines(stack: Stack) -> None:
     access.write(stack, OUTPUTS)
     with pytest.raises(ToolchainError, match="must be one of worker-1, w1, controller-1"):
         access.ssh(stack, "", None)
+
+
+@pytest.mark.parametrize("domain", ["", "api.hardway.example"])
+def test_a_domain_without_a_dns_record(stack: Stack, domain: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """The line for /etc/hosts, with the address of the endpoint."""
+    access.write(stack, OUTPUTS)
+    access.show(replace(stack, domain=domain), OUTPUTS)
+    assert ("hosts line  10.0.0.1 api.hardway.example " in capfd.readouterr().out) == bool(domain)
