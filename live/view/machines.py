@@ -21,8 +21,8 @@ _AGAIN_SECONDS = 0.5
 SILENT_SECONDS = 0.75
 """A machine that has printed nothing for so long, times `timeout_factor`, does not answer: it prints every 0.25 s."""
 _LONGEST_SILENCE = 5.0
-_GAPS = 40
-"""From so many of its last lines is known how late they come. An overloaded host delays them all."""
+_GAPS, _FEW_GAPS = 40, 8
+"""From so many of its last lines is known how late they come; from few nothing. An overloaded host delays them all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,9 @@ class Follower(Background):
     @property
     def allowed_silence(self) -> float:
         """The silence after which it does not answer: longer where its lines have come late."""
-        late = min(2 * max(self._gaps, default=0.0), _LONGEST_SILENCE)
+        if len(self._gaps) < _FEW_GAPS:
+            return _LONGEST_SILENCE
+        late = min(2 * max(self._gaps), _LONGEST_SILENCE)
         return max(self._cluster.allowed(SILENT_SECONDS), late)
 
     def hear(self, now: float, *, first: bool = False) -> None:

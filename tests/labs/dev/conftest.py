@@ -34,6 +34,7 @@ _ORDER = (
     "test_reboot",
     "test_stop",
     "test_status",
+    "test_view",
     "test_drift",
     "test_lessons",
     "test_snapshots",

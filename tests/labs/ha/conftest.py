@@ -30,6 +30,7 @@ _ORDER = (
     "test_drift",
     "test_rotation",
     "test_drills",
+    "test_view",
     "test_search",
     "test_restore",
     "test_destroy",

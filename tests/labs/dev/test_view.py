@@ -1,0 +1,60 @@
+"""The page of `./hardway view` in a real browser: without JavaScript, and live."""
+
+from pathlib import Path
+
+from lab import browser
+from lab.cluster import Cluster
+from lab.polling import eventually
+from lab.viewing import BAR_SECONDS, looking, seen_after, viewed
+
+# Other tests share the cores: one slow try says nothing, three do.
+_TRIES = 3
+_TILE = "#tile-kube-scheduler"
+
+
+def test_page_without_javascript_has_everything_but_secrets(cluster: Cluster, stack: str, tmp_path: Path) -> None:
+    """A part that only a script fills in; a key or a token."""
+    controller = cluster.controller.name
+    with viewed(stack) as url, looking(url, tmp_path, javascript=False) as tab:
+
+        def whole() -> str:
+            # The page loads itself again.
+            text = tab.text()
+            assert "kube-system/coredns" in text and "holds the lease" in text and f"{controller}\nterm" in text, text
+            return str(tab.evaluate("document.documentElement.outerHTML"))
+
+        html = eventually("the page", whole, seconds=30)
+        text = tab.text()
+    for word in ("✔ kubelet", "leader", "L7OK", "default/kubernetes", "kubernetes-ca", "Without JavaScript"):
+        assert word in text, word
+    for machine in cluster.machines:
+        assert f"{machine.name}\n{machine.address}" in text
+    kubeconfig = (cluster.directory / "kubeconfig").read_text()
+    encoded = [line.split()[-1] for line in kubeconfig.splitlines() if "-data:" in line]
+    assert len(encoded) == 3
+    for word in ("-----BEGIN", "-data:", *encoded):
+        assert word not in html
+
+
+def test_lost_leader_is_seen_within_a_second(cluster: Cluster, stack: str, tmp_path: Path) -> None:
+    """A page that is late, or that does not say that it is not live. A lab of one controller can lose its scheduler."""
+    controller, took = cluster.controller.name, list[float]()
+
+    def lost() -> bool:
+        # By the unit: a machine whose lines come late would have a lost scheduler, too.
+        return "✖ kube-scheduler" in tab.text(f"#machine-{controller}") and "does not run" in tab.text(_TILE)
+
+    def kill() -> str:
+        return cluster.ssh(controller, "date +%s.%N; systemctl kill --signal=KILL kube-scheduler")
+
+    with browser.opened(tmp_path) as tab:
+        with viewed(stack) as url:
+            tab.open(url)
+            while len(took) < _TRIES and (not took or min(took) > BAR_SECONDS):
+                eventually("a scheduler that leads", lambda: "holds the lease" in tab.text(_TILE), seconds=60)
+                took.append(seen_after(kill, "no scheduler", lost, seconds=15))
+            line = f"kube-scheduler on {controller}"
+            eventually("a line in the timeline", lambda: line in tab.text("#timeline"), seconds=10)
+            assert tab.evaluate("document.body.className") == ""
+            assert min(took) <= BAR_SECONDS, took
+        eventually("a page that is not live", lambda: "not live" in tab.text(), seconds=15)
