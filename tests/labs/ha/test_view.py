@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.browser import Tab
 from lab.cluster import Cluster
 from lab.polling import eventually
 from lab.viewing import BAR_SECONDS, looking, seen_after, viewed
@@ -19,22 +20,25 @@ def test_lost_leader_of_etcd_is_seen_within_a_second(cluster: Cluster, stack: st
     """A page that shows the old leader until there is a new one."""
     took = list[float]()
     with viewed(stack) as url, looking(url, tmp_path) as tab:
+        # Where other work has the cores, one slow try says nothing.
         while len(took) < _TRIES and (not took or min(took) > BAR_SECONDS):
-            everybody = f"{len(cluster.controllers)} of {len(cluster.controllers)} members answer"
-            eventually("all members", lambda text=everybody: text in tab.text(_TILE), seconds=60)  # type: ignore[misc]
-            leader = next(each.name for each in cluster.controllers if each.name in tab.text(_TILE))
-            # Killed, so that it hands its leadership to no other; stopped, so that it does not run again at once.
-            kill = partial(cluster.ssh, leader, "date +%s.%N; systemctl kill --signal=KILL etcd; systemctl stop etcd")
-            try:
-                took.append(seen_after(kill, "no leader", lambda: "NO LEADER" in tab.text(_TILE), seconds=15))
-                if file := os.environ.get("HARDWAY_PICTURE"):
-                    tab.screenshot(Path(file), width=1280, height=900)
-                eventually(
-                    "another leader",
-                    lambda lost=leader: "before: " + lost in tab.text(_TILE),  # type: ignore[misc]
-                    seconds=60,
-                )
-                assert f"etcd has lost its leader {leader}" in tab.text("#timeline")
-            finally:
-                cluster.ssh(leader, "systemctl start etcd")
-        assert min(took) <= BAR_SECONDS, took
+            took.append(_lose_leader(cluster, tab))
+    assert min(took) <= BAR_SECONDS, took
+
+
+def _lose_leader(cluster: Cluster, tab: Tab) -> float:
+    """Seconds until the page has no leader; there is another one in the end."""
+    count = len(cluster.controllers)
+    eventually("all members", lambda: f"{count} of {count} members answer" in tab.text(_TILE), seconds=60)
+    leader = tab.text(f"{_TILE} .text")
+    # Killed, so that it hands its leadership to no other; stopped, so that it does not run again at once.
+    kill = partial(cluster.ssh, leader, "date +%s.%N; systemctl kill --signal=KILL etcd; systemctl stop etcd")
+    try:
+        took = seen_after(kill, "no leader", lambda: "NO LEADER" in tab.text(_TILE), seconds=15)
+        if file := os.environ.get("HARDWAY_PICTURE"):
+            tab.screenshot(Path(file), width=1280, height=900)
+        eventually("another leader", lambda: f"before: {leader}" in tab.text(_TILE), seconds=60)
+        assert f"etcd has lost its leader {leader}" in tab.text("#timeline")
+    finally:
+        cluster.ssh(leader, "systemctl start etcd")
+    return took
