@@ -98,12 +98,12 @@ follow_member() {
           [[ $line == *'"isLearner":true'* ]] && learner=learner
           tell etcd "$id $leader $term $learner"
           ;;
-        '= 200 '*) ;;
+        '= 0 200 '*) ;;
         '= '*) tell etcd "- ${line#= }" ;;
       esac
       kill -0 $$ 2>/dev/null || return
     done < <(curl -sN --rate 4/s --max-time 0.7 --cacert "$ETCDCTL_CACERT" --cert "$ETCDCTL_CERT" --key "$ETCDCTL_KEY" \
-      --noproxy '*' -d '{}' -w '\n= %{http_code} %{errormsg}\n' 'https://127.0.0.1:2379/v3/maintenance/status#[1-240]')
+      --noproxy '*' -d '{}' -w '\n= %{exitcode} %{http_code} %{errormsg}\n' 'https://127.0.0.1:2379/v3/maintenance/status#[1-240]')
     read -r -t 0.25 -u "$nap"
   done
 }

@@ -14,6 +14,8 @@ from live.view.machines import Facts, Follower, Program
 LEADER, FOLLOWER, LEARNER, NO_LEADER = "leader", "follower", "learner", "knows no leader"
 _CONNECT_SECONDS = 10
 _SERVICE = "kubernetes.io/service-name"
+_CURL = {"7": "connection refused", "28": "no answer"}
+"""Exit codes of curl."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,8 +304,11 @@ def member_now(machine: str, facts: Facts, answering: bool | None) -> MemberNow:
         message = "the machine does not answer" if answering is False else ""
         return MemberNow(machine=machine, answers=answering if not answering else None, message=message)
     if facts.member[0] == "-":
-        # "000 Failed to connect to 127.0.0.1 port 2379 ..."
-        return MemberNow(machine=machine, answers=False, message=facts.member[1].partition(" ")[2] or "no answer")
+        # "7 000 Failed to connect to 127.0.0.1 port 2379 after 0 ms: Couldn't connect to server"
+        code, _, rest = facts.member[1].partition(" ")
+        status, _, words = rest.partition(" ")
+        message = _CURL.get(code) or words or f"HTTP {status}"
+        return MemberNow(machine=machine, answers=False, message=message)
     id_, leader, term, kind = facts.member
     role = LEADER if leader == id_ else FOLLOWER if leader != "0" else NO_LEADER
     return MemberNow(machine=machine, answers=True, role=LEARNER if kind == "learner" else role, term=int(term))

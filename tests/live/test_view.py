@@ -100,12 +100,19 @@ class TestMachines:
             ("etcd 161 162 9 voter", FOLLOWER, True),
             ("etcd 161 0 9 voter", "knows no leader", True),
             ("etcd 161 162 9 learner", "learner", True),
-            ("etcd - 000 Failed to connect to 127.0.0.1", "", False),
+            ("etcd - 7 000 Failed to connect to 127.0.0.1", "", False),
         ],
     )
     def test_a_member_is_what_it_says(self, line: str, role: str, answers: bool) -> None:
         found = member_now("controller-0", machines.read(Facts(), line), True)
         assert (found.role, found.answers) == (role, answers)
+
+    @pytest.mark.parametrize(
+        ("said", "message"),
+        [("7 000 Failed to connect", "connection refused"), ("28 000 Timeout", "no answer"), ("0 503 ", "HTTP 503")],
+    )
+    def test_why_a_member_does_not_answer(self, said: str, message: str) -> None:
+        assert member_now("controller-0", machines.read(Facts(), f"etcd - {said}"), True).message == message
 
     def test_the_member_of_a_silent_machine_does_not_lead(self) -> None:
         found = member_now("controller-0", machines.read(Facts(), "etcd 161 161 9 voter"), False)
@@ -154,7 +161,7 @@ class TestMachines:
         for name, text in {
             "systemctl": "printf 'Id=haproxy.service\\nActiveState=active\\nMainPID=5\\n'",
             "socat": f'cat >/dev/null; echo "# pxname,svname"; echo "{row}"'.replace("STATE", str(state)),
-            "curl": f"echo '{body}'; echo '= 200 '; echo '= 000 Failed to connect'; sleep 0.5",
+            "curl": f"echo '{body}'; echo '= 0 200 '; echo '= 7 000 Failed to connect'; sleep 0.5",
             "ip": "echo",
         }.items():
             (tools / name).write_text(f"#!/bin/bash\n{text}\n")
@@ -180,7 +187,7 @@ class TestMachines:
         assert {"units haproxy.service=active:5", "programs no-such-program=inactive:0", "etcd 161 161 9 voter"} < {
             *seen
         }
-        assert "etcd - 000 Failed to connect" in seen
+        assert "etcd - 7 000 Failed to connect" in seen
         assert seen.count("backends api/controller-0=UP:L7OK") == 1
 
 

@@ -36,7 +36,7 @@ def _lose_leader(cluster: Cluster, tab: Tab) -> float:
     try:
         took = seen_after(kill, "no leader", lambda: "NO LEADER" in tab.text(_TILE), seconds=15)
         if file := os.environ.get("HARDWAY_PICTURE"):
-            tab.screenshot(Path(file), width=1280, height=900)
+            tab.screenshot(Path(file), width=1280, height=640)
         eventually("another leader", lambda: f"before: {leader}" in tab.text(_TILE), seconds=60)
         assert f"etcd has lost its leader {leader}" in tab.text("#timeline")
     finally:
