@@ -7,7 +7,7 @@ from functools import cached_property
 import pulumi
 
 from components.calico import CalicoArgs
-from components.host import Host, HostArgs, node_packages
+from components.host import CALICO_PACKAGES, Host, HostArgs
 from components.kubeconfigs import kubeconfig
 from components.load_balancer import LoadBalancer, LoadBalancerArgs
 from components.machine import Machine
@@ -66,7 +66,6 @@ class Cluster:
 
 def prepare_hosts(site: Site, *, not_before: pulumi.Input[str] | None) -> Mapping[str, Host]:
     """Prepare every machine: what all roles need."""
-    needed = node_packages(kubernetes=site.lab.artifacts.versions["kubernetes"], calico=site.lab.calico is not None)
     return {
         name: Host(
             f"host-{name}",
@@ -75,7 +74,7 @@ def prepare_hosts(site: Site, *, not_before: pulumi.Input[str] | None) -> Mappin
                 lab=site.lab.machines,
                 not_before=not_before,
                 modules=site.lab.kernel_modules if machine.spec.pod_cidr else (),
-                packages=needed if machine.spec.pod_cidr else (),
+                packages=CALICO_PACKAGES if site.lab.calico and machine.spec.pod_cidr else (),
             ),
         )
         for name, machine in site.machines.items()

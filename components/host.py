@@ -23,16 +23,17 @@ _PACKAGES: Mapping[Role | None, Sequence[str]] = {
     None: ("ca-certificates", "curl", "openssl", "iproute2", "procps", "kmod"),
     Role.ETCD: (),
     Role.CONTROLLER: ("nginx",),
-    # kube-proxy runs nft or iptables; dig shows that DNS answers. What guides install besides, and when it is needed:
-    # `node_packages`.
-    Role.WORKER: ("iptables", "nftables", "dnsutils"),
+    # kube-proxy runs nft or iptables; dig shows that DNS answers; `./hardway trace packet` runs conntrack, which also
+    # kube-proxy and kubeadm's preflight wanted before Kubernetes 1.32. No socat: containerd connects to a forwarded port
+    # by itself (docs/learn/questions.md).
+    Role.WORKER: ("conntrack", "iptables", "nftables", "dnsutils"),
     # socat asks HAProxy what it knows, on its socket.
     Role.LOAD_BALANCER: ("haproxy", "socat"),
 }
 # What two load balancers share their address with.
 _SHARING = "keepalived"
-# From this version on neither kube-proxy nor kubeadm's preflight asks for the program conntrack.
-_WITHOUT_CONNTRACK = (1, 32)
+# With it a machine removes Felix' sets of addresses when Calico leaves it (calico/calico.sh).
+CALICO_PACKAGES = ("ipset",)
 _MODULES = ("overlay", "br_netfilter", "nf_conntrack")
 _SYSCTLS = {
     # Pods' packets pass from one interface to another.
@@ -125,21 +126,4 @@ def packages(machine: MachineSpec, lab: Sequence[MachineSpec]) -> list[str]:
         *_PACKAGES[None],
         *(name for role in Role if role in roles for name in _PACKAGES[role]),
         *([_SHARING] if len(balancers) > 1 and machine.name in balancers else []),
-    ]
-
-
-def node_packages(*, kubernetes: str, calico: bool) -> list[str]:
-    """The Debian packages that a machine with pods needs because of these settings.
-
-    socat is none of them: containerd connects to a forwarded port by itself (docs/learn/questions.md).
-
-    Args:
-        kubernetes: the version.
-        calico: whether Calico is the pod network.
-    """
-    major, minor = (int(part) for part in kubernetes.split(".")[:2])
-    return [
-        *(["conntrack"] if (major, minor) < _WITHOUT_CONNTRACK else []),
-        # With it the machine removes Felix' sets of addresses when Calico leaves it (calico.sh).
-        *(["ipset"] if calico else []),
     ]
