@@ -23,8 +23,8 @@ _PACKAGES: Mapping[Role | None, Sequence[str]] = {
     None: ("ca-certificates", "curl", "openssl", "iproute2", "procps", "kmod"),
     Role.ETCD: (),
     Role.CONTROLLER: ("nginx",),
-    # kube-proxy runs nft or iptables; dig shows that DNS answers; `./hardway trace packet` runs conntrack, which also
-    # kube-proxy and kubeadm's preflight wanted before Kubernetes 1.32. No socat: containerd connects to a forwarded port
+    # kube-proxy runs nft or iptables; dig shows that DNS answers; `./hardway trace packet` runs conntrack, as did
+    # kube-proxy and kubeadm before Kubernetes 1.32. No socat: containerd connects to a forwarded port
     # by itself (docs/learn/questions.md).
     Role.WORKER: ("conntrack", "iptables", "nftables", "dnsutils"),
     # socat asks HAProxy what it knows, on its socket.
