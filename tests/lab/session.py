@@ -16,6 +16,8 @@ from lab.commands import CHECKOUT, Started, pulumi, settings_file
 from lab.process_watch import ProcessWatch
 
 Show = Callable[[str], None]
+# The largest lab takes one minute on an idle host with two cores, and seven beside five others.
+_SECONDS = 15 * 60
 
 
 def in_order(items: list[pytest.Item], folder: Path, order: Sequence[str]) -> None:
@@ -52,10 +54,12 @@ def empty_stack(stack: str, show: Show) -> Iterator[None]:
     file = settings_file(stack)
     before = file.read_bytes()
     _destroy(stack, show)
-    yield
-    file.write_bytes(before)
-    _destroy(stack, show)
-    file.write_bytes(before)
+    try:
+        yield
+    finally:
+        file.write_bytes(before)
+        _destroy(stack, show)
+        file.write_bytes(before)
 
 
 def forget(stack: str) -> None:
@@ -67,11 +71,11 @@ def forget(stack: str) -> None:
 def made(settings: config.Lab, show: Show) -> Cluster:
     """The lab, up."""
     with ProcessWatch() as watch:
-        up = Started("up", show=show, stack=settings.name).wait()
+        up = Started("up", show=show, stack=settings.name).wait(_SECONDS)
     assert up.code == 0, "`up` failed; its output stands above"
     return Cluster(settings=settings, up=up, command_lines=frozenset(watch.seen))
 
 
 def _destroy(stack: str, show: Show) -> None:
-    done = Started("destroy", show=show, stack=stack).wait()
+    done = Started("destroy", show=show, stack=stack).wait(_SECONDS)
     assert done.code == 0, "`destroy` failed; its output stands above"

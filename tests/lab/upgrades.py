@@ -53,9 +53,17 @@ def upgrade(stack: str, *words: str, show: Show = lambda line: None) -> Ran:
 
 
 def versions(stack: str) -> set[str]:
-    """The versions of Kubernetes that the machines of a lab run."""
-    running = running_versions.ask(live_cluster.find(stacks.read(stack)))
-    return {each.version for each in running if each.product == "kubernetes"}
+    """The versions of Kubernetes that the machines of a lab run, once all of their programs say it."""
+    found: set[str] = set()
+
+    def all_answer() -> bool:
+        running = running_versions.ask(live_cluster.find(stacks.read(stack)))
+        found.clear()
+        found.update(each.version for each in running if each.product == "kubernetes")
+        return running_versions.UNKNOWN not in found
+
+    eventually("all programs saying their version", all_answer, seconds=120, report=lambda: str(found), pause=1)
+    return found
 
 
 def assert_nothing_to_do(stack: str) -> None:
@@ -172,7 +180,13 @@ class KilledUpgrades:
         return [self._chance.choice(["--continue", "--rollback"])]
 
     def _write(self, name: str) -> None:
-        self._lab.kubectl("create", "configmap", name)
+        document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}}
+
+        def is_written() -> bool:
+            self._lab.apply(document)
+            return True
+
+        eventually("a write", is_written, seconds=60, pause=1)
         self._written.append(name)
 
     def _status(self) -> Ran:

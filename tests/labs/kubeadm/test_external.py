@@ -12,7 +12,7 @@ import pytest
 
 from lab import session, tls
 from lab.cluster import Cluster
-from lab.commands import toolchain
+from lab.commands import Started, toolchain
 from lab.kills import check_gone, check_whole
 from lab.load import BUDGET, Load
 from lab.polling import eventually
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.long
 
 _PKI = "/etc/kubernetes/pki"
 _HOURS = 8000
+_SECONDS = 15 * 60
 # Prints the files with a private key of one of the certificates in its arguments.
 _SEARCH = """
 wanted=$(for each; do openssl x509 -in "$each" -noout -pubkey | sha256sum; done)
@@ -65,7 +66,7 @@ def test_up_renews_what_kubeadm_cannot_renew(external: Cluster, show: Show, tmp_
     with lab_settings(stack, pki={"validity_hours": _HOURS}):
         with Load(external, tmp_path) as seen:
             started = time.monotonic()
-            renewed = toolchain("up", stack=stack)
+            renewed = Started("up", stack=stack).wait(_SECONDS)
             seconds = time.monotonic() - started
         show(f"\nrenewed in {seconds:.0f} s; {seen}\n" + "".join(f"  {each}\n" for each in seen.failed))
         assert renewed.code == 0, renewed.output
