@@ -331,7 +331,9 @@ def _admission_step(machines: Sequence[Machine], args: KubeadmArgs) -> StepArgs:
             f"{machine.name} {machine_label(identity)} {machine.spec.pod_cidr}"
             for machine, identity in zip(machines, known, strict=True)
         ]
-        return "\n".join([_USE_BOTH, "admit <<'END'", *lines, "END"])
+        # Where controllers join one after the other, the last one waits for all others.
+        in_turn = f" {len(args.controllers)}" if args.external else ""
+        return "\n".join([_USE_BOTH, f"admit{in_turn} <<'END'", *lines, "END"])
 
     return StepArgs(
         machine=machines[0],

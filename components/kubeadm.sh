@@ -256,11 +256,11 @@ close_kubelet_config() { [ ! -e /var/lib/kubelet/config.yaml ] || chmod 0600 /va
 
 k() { kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --cache-dir /var/lib/hardway/kubectl "$@"; }
 
-# admit: wait until all machines are Nodes; standard input has a line for each: name, machine, pod range. The token is known
-# to the API for as long as one is missing.
+# admit [TURNS]: wait until all machines are Nodes; standard input has a line for each: name, machine, pod range. The token
+# is known to the API for as long as one is missing. TURNS is how many of them join one after the other.
 admit() {
   KUBEADM_TOKEN=/etc/hardway/admission-token
-  local name machine pods is missing=() all=() id nodes
+  local seconds=$((120 * ${1:-1})) name machine pods is missing=() all=() id nodes
   declare -A label=() range=() there=()
   while read -r name machine pods; do
     all+=("$name") label[$name]=$machine range[$name]=$pods
@@ -277,7 +277,7 @@ admit() {
   id=$(cut -d . -f 1 "$KUBEADM_TOKEN")
   [ ${#missing[@]} = 0 ] || allow_joins "$id"
   for name in "${all[@]}"; do
-    wait_for 120 "$name joining" "[ \"\$(k get node $name -o jsonpath='{.metadata.labels.hardway/machine}')\" = ${label[$name]} ]"
+    wait_for "$seconds" "$name joining" "[ \"\$(k get node $name -o jsonpath='{.metadata.labels.hardway/machine}')\" = ${label[$name]} ]"
     k patch node "$name" -p "{\"spec\":{\"podCIDR\":\"${range[$name]}\",\"podCIDRs\":[\"${range[$name]}\"]}}" >/dev/null
   done
   k -n kube-system delete secret "bootstrap-token-$id" --ignore-not-found >/dev/null

@@ -526,6 +526,9 @@ def test_in_the_external_mode_controllers_restart_one_after_the_other() -> None:
     assert INIT in run.before(second)
     assert "\nuse_certificates /etc/kubernetes/admin.conf " in second.script
     assert {"kubeadm-worker-0", "kubeadm-worker-1"} <= {each.name for each in run.of_type("command:remote:Command")}
+    # So long the step waits that sees them all join: the last of three begins when the two before are done.
+    assert "\nadmit 3 <<'END'\n" in run.named("kubeadm-admission").script
+    assert "\nadmit <<'END'\n" in program("kubeadm").named("kubeadm-admission").script
     listed = {row["name"] for row in run.outputs["certificates"]}
     assert {"pki-apiserver-controller-1", "pki-system-node-worker-0", "pki-kubernetes-admin"} <= listed
 
