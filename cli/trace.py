@@ -29,8 +29,9 @@ def _check_form(*, as_json: bool, as_mermaid: bool) -> None:
 
 @stacks.command()
 @click.argument("name", metavar="[[NAMESPACE/]POD]", required=False)
+@click.option("-n", "--namespace", default="default", metavar="NAME", help="Of a name without one.  [default: default]")
 @_form
-def pod(stack: Stack, name: str | None, *, as_json: bool, as_mermaid: bool) -> int:
+def pod(stack: Stack, name: str | None, *, namespace: str, as_json: bool, as_mermaid: bool) -> int:
     """Run a Pod and delete it: one timeline from its submission to its removal, with evidence.
 
     With a POD that exists: its timeline until now. It is not changed.
@@ -44,8 +45,8 @@ def pod(stack: Stack, name: str | None, *, as_json: bool, as_mermaid: bool) -> i
     if name is None:
         record = pods.run(lab)
     else:
-        namespace, _, pod_name = name.rpartition("/")
-        record = pods.follow(lab, namespace or "default", pod_name)
+        own, _, pod_name = name.rpartition("/")
+        record = pods.follow(lab, own or namespace, pod_name)
     found = pod_report.timeline(record)
     print(found.json() if as_json else found.mermaid() if as_mermaid else "\n".join(found.lines()))
     return found.exit_code

@@ -326,6 +326,7 @@ class _Reader:
         answers = found.answers.get("answer", [])
         said = [f"curl http://{record.cluster_address}: {_spaces(fields[2])}" for fields in answers]
         said += [f"conntrack: {_spaces(fields[0])}" for fields in found.answers.get("conntrack", [])]
+        said += [f"the translation is not shown: {fields[0]}" for fields in found.answers.get("no-conntrack", [])]
         good = answers and " HTTP 200 " in answers[-1][2]
         at = float(answers[-1][1]) - found.offset if good else None
         what = "a request through the Service is answered" if good else "no answer through the Service"

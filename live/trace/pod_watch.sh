@@ -43,10 +43,9 @@ metrics() {
 
 begin() {
   if [ "$etcd" = yes ]; then
-    set -a
+    # shellcheck source=/dev/null
     . /etc/etcd/etcdctl.env
-    ETCDCTL_ENDPOINTS=https://127.0.0.1:2379
-    set +a
+    export ETCDCTL_ENDPOINTS=https://127.0.0.1:2379
     status=$(etcd_get endpoint status) && tell etcd-status <<<"$status"
     revision=$(grep -o '"revision":[0-9]*' <<<"$status" | head -n 1)
     if [ "$followed" = no ]; then
@@ -187,7 +186,15 @@ ask() {
   done
   printf 'answer\t%s\t%s\t%s\n' "$asked" "$EPOCHREALTIME" "$(tr '\n' ' ' <<<"$said")"
   port=${said##*:}
-  conntrack -L -p tcp --orig-dst "$1" --orig-port-src "${port//[!0-9]/}" 2>/dev/null | tr -s ' ' | tell conntrack
+  port=${port//[!0-9]/}
+  # Newer labs have no program for it.
+  if command -v conntrack >/dev/null; then
+    conntrack -L -p tcp --orig-dst "$1" --orig-port-src "$port" 2>/dev/null | tr -s ' ' | tell conntrack
+  elif [ -r /proc/net/nf_conntrack ]; then
+    grep -F "dst=$1 sport=$port " /proc/net/nf_conntrack | tr -s ' ' | tell conntrack
+  else
+    printf 'no-conntrack\tthere is neither the program conntrack nor /proc/net/nf_conntrack\n'
+  fi
 }
 
 finish() {
@@ -228,7 +235,7 @@ finish() {
 }
 
 begin
-echo done
+echo "done"
 while read -r -t 900 command first second third fourth; do
   case $command in
     clock) printf 'clock\t%s\n' "$EPOCHREALTIME" ;;
@@ -239,5 +246,5 @@ while read -r -t 900 command first second third fourth; do
     no_rule) no_rule "$first" "$second" ;;
     finish) finish ;;
   esac
-  echo done
+  echo "done"
 done

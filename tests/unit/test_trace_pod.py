@@ -149,6 +149,13 @@ def test_a_machine_that_cannot_be_asked_is_named(record: Record) -> None:
     assert "no evidence: Connection refused" in lines
 
 
+def test_a_machine_without_conntrack_says_so(record: Record) -> None:
+    asker = record.machines[record.asker]
+    asker.answers.pop("conntrack")
+    asker.answers["no-conntrack"] = [["there is neither"]]
+    assert _by_name(record)["answer"].evidence[-1] == "the translation is not shown: there is neither"
+
+
 def test_a_pod_that_is_not_scheduled_ends_the_timeline_there(record: Record) -> None:
     record.pod["spec"].pop("nodeName")
     record.pod["status"].pop("podIP")
