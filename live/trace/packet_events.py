@@ -18,6 +18,8 @@ _LINE = re.compile(r"trace id (?P<id>\w+) (?P<family>\w+) (?P<table>\S+) (?P<cha
 _VERDICT = re.compile(r"(?P<text>.*?) ?\(verdict (?P<verdict>[^)]*)\)$")
 _WORDS = re.compile(r'(iif|oif|ip saddr|ip daddr|tcp sport|tcp dport|udp sport|udp dport|tcp flags ==) "?([^" ]+)"?')
 _FLAG_LIST = re.compile(r"tcp flags == (\S+(?: ?\| ?\S+)*)")
+# As it was when the watch began.
+_COUNTER = re.compile(r"counter packets \d+ bytes \d+")
 _RAW = re.compile(r"@(nh|th),0,(\d+) 0x([0-9a-f]+)")
 _FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32}
 _TCP, _UDP = 6, 17
@@ -165,8 +167,8 @@ def _rule(chain: str, said: str) -> Rule | None:
     found = _VERDICT.match(said)
     if found is None or not found["text"].startswith(("rule ", "unknown rule ")):
         return None
-    text = found["text"]
-    return Rule(chain=chain, text=" ".join(text.removeprefix("rule ").split()), verdict=found["verdict"])
+    text = _COUNTER.sub("", found["text"].removeprefix("rule "))
+    return Rule(chain=chain, text=" ".join(text.split()), verdict=found["verdict"])
 
 
 def _packet(said: str) -> Packet | None:

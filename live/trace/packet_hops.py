@@ -4,7 +4,8 @@ A hop stands here only if something was seen of it, and with what was seen. Wher
 hop says where it ended.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -16,6 +17,11 @@ from live.trace.packet_objects import Endpoint, Target
 Part = Literal["name", "request", "answer"]
 Route = tuple[str, str, str]
 """Destination, source and incoming interface: what `ip route get` is asked for."""
+# As nft prints them, also those of iptables; chains of others have the words in their names.
+_DNAT, _SNAT = (
+    re.compile(r"\bdnat (ip )?to |target \"DNAT\""),
+    re.compile(r"(^| )(masquerade|snat)\b|target \"(MASQUERADE|SNAT)\""),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +256,7 @@ def _destination_changed(
     endpoint = observed.endpoint
     chosen = f", the Pod {endpoint.pod}" if endpoint is not None and endpoint.pod else ""
     what = f"kube-proxy's rule (DNAT): {where(old.destination)} becomes {where(new.destination)}{chosen}"
-    path = _path(rules, lambda rule: "dnat" in rule.text.lower())
+    path = _path(rules, _DNAT)
     lost = "the rules are in no table of nftables: iptables-legacy has no trace; conntrack shows the translation"
     return _hop(direction, machine, visit.iif, what, *(path or [lost]))
 
@@ -268,7 +274,7 @@ def _source_changed(
         what = f"connection tracking translates back: from {where(old.source)} to the Service's {where(new.source)}"
         return _hop(direction, machine, visit.oif, what, f"{old} becomes {new}")
     what = f"masquerade (SNAT): the source {where(old.source)} becomes {where(new.source)}"
-    path = _path(rules, lambda rule: "masquerade" in rule.text.lower() or "snat" in rule.text.lower())
+    path = _path(rules, _SNAT)
     return _hop(direction, machine, visit.oif, what, *(path or [f"{old} becomes {new}"]))
 
 
@@ -347,18 +353,27 @@ def _end(observed: Observed) -> Hop:
 def _filters(rules: Sequence[Visit]) -> list[str]:
     """What the rules of others said to a packet that passed them."""
     return [
-        f"{visit.family} {visit.table} {visit.chain}: rules met: {len(visit.rules) - 1}, then {visit.rules[-1].verdict}"
+        f"{visit.family} {visit.table} {visit.chain}: {len(visit.rules) - 1} rules met, {_verdict(visit.rules[-1])}"
         for visit in rules
         if len(visit.rules) > 1
     ]
 
 
-def _path(rules: Sequence[Visit], decides: Callable[[Rule], bool]) -> list[str]:
-    """The rules that led to a translation: each as nft prints it."""
+def _verdict(rule: Rule) -> str:
+    # nft adds the mark of the packet to the verdict.
+    return rule.verdict.split()[0]
+
+
+def _path(rules: Sequence[Visit], decides: re.Pattern[str]) -> list[str]:
+    """The rules that led to a translation: from the hook by jumps to the one that decides, each as nft prints it."""
     for visit in rules:
         for number, rule in enumerate(visit.rules):
-            if decides(rule):
-                return [f"{visit.family} {visit.table} {_text(each)}" for each in visit.rules[: number + 1]]
+            if decides.search(rule.text):
+                way = [rule]
+                for before in reversed(visit.rules[:number]):
+                    if before.verdict in (f"jump {way[0].chain}", f"goto {way[0].chain}"):
+                        way.insert(0, before)
+                return [f"{visit.family} {visit.table} {_text(each)}" for each in way]
     return []
 
 

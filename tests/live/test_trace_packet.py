@@ -180,6 +180,37 @@ def test_a_pod_that_is_chosen_by_its_own_service_is_masqueraded() -> None:
     assert any("undoes the masquerade" in hop.what for hop in hops if hop.part == "answer")
 
 
+def on_calico() -> list[Hop]:
+    """kube-proxy with iptables, Pods by Calico with VXLAN."""
+    web = replace(MOVED, address="10.142.1.3")
+    return found("calico", ANSWERED, mode="calico", pod_address="10.142.0.4", address="10.143.0.236", endpoints=[web])
+
+
+def test_rules_of_iptables_are_the_evidence() -> None:
+    """The chains of Calico before them, one of which has the word dnat in its name."""
+    dnat = next(hop for hop in on_calico() if "DNAT" in hop.what)
+    assert "10.143.0.236:80 becomes 10.142.1.3:8080" in dnat.what
+    chains = [line.split()[2].split("-")[:2] for line in dnat.evidence]
+    assert chains == [["PREROUTING:"], ["KUBE", "SERVICES:"], ["KUBE", "SVC"], ["KUBE", "SEP"]]
+    assert dnat.evidence[-1].endswith("dnat to 10.142.1.3:8080")
+
+
+def test_a_tunnel_is_shown_with_the_packet_that_carries_it() -> None:
+    hops = on_calico()
+    assert [place for place in places(hops, "request") if place[1] in ("vxlan.calico", "eth0")] == [
+        ("shop/client", "eth0"),
+        ("worker-0", "vxlan.calico"),
+        ("worker-0", "vxlan.calico"),
+        ("worker-0", "eth0"),
+        ("worker-1", "eth0"),
+        ("worker-1", "vxlan.calico"),
+    ]
+    outer = [hop for hop in hops if "VXLAN" in hop.what]
+    assert outer[0].what == "it leaves in a packet of VXLAN from worker-0 to worker-1"
+    assert outer[0].evidence[0].endswith(" > 10.141.0.21:4789 UDP")
+    assert outer[-1].what == "it arrives in a packet of VXLAN from worker-1 to worker-0"
+
+
 def test_a_machine_without_nft_is_named() -> None:
     seen = observed("nftables", ANSWERED)
     seen.seen = {**seen.seen, "worker-1": packet_machines.read_seen("worker-1", "missing nft is not installed\n", "")}

@@ -10,7 +10,7 @@ from lab.fixtures import cluster, empty_stack, orphans_before, settings, show, w
 __all__ = ["cluster", "empty_stack", "orphans_before", "settings", "show", "workload"]
 
 STACK = "calico-test"
-_ORDER = ("test_network", "test_policies", "test_end")
+_ORDER = ("test_network", "test_trace_packet", "test_policies", "test_end")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
