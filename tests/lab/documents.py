@@ -291,7 +291,7 @@ def _replacer(one: config.Lab, other: config.Lab) -> Callable[[str], str]:
     if one.name == other.name:
         return lambda text: text
     ranges = dict(zip(_prefixes(one), _prefixes(other), strict=True))
-    address = re.compile(rf"(?<![\d.])(?:{'|'.join(map(re.escape, ranges))})(?=\d)")
+    address = re.compile(rf"(?<![\d.])(?:{'|'.join(map(re.escape, ranges))})(?=[\d$])")
     names = re.compile("|".join(each.replace("NAME", re.escape(one.name)) for each in _NAMES))
     file, other_file = (str(paths.settings_file(lab.name).relative_to(CHECKOUT)) for lab in (one, other))
 
