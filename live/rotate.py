@@ -12,6 +12,7 @@ from config.rotations import SUBJECTS, WITH_KUBEADM, Rotation, Rotations
 from config.whole_file import write_whole
 from live import cluster
 from live.bring_up import bring_up
+from live.lessons import record as lesson
 from live.status import check_health
 from toolchain import operations, prepare
 from toolchain import stack as stacks
@@ -40,6 +41,7 @@ def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool) -> int:
         ToolchainError: nothing was changed, or a stage was not done: with the reason.
     """
     with operations.alone(stack, "./hardway rotate"):
+        lesson.refuse(stack, "A rotation")
         targets = begun(stack)
         if targets:
             check_same(stack, subjects, targets)

@@ -16,6 +16,7 @@ from live import cluster, running_versions
 from live import snapshot as snapshots
 from live.bring_up import bring_up
 from live.cluster import Cluster, LiveMachine
+from live.lessons import record as lesson
 from live.running_versions import Running
 from live.status import check_health
 from toolchain import operations, state
@@ -62,6 +63,8 @@ def upgrade(stack: Stack, words: Sequence[str], *, preview: bool) -> int:
         ToolchainError: nothing was changed: with every reason.
     """
     with operations.alone(stack, "./hardway upgrade"):
+        if not preview:
+            lesson.refuse(stack, "An upgrade")
         if record := upgrade_record.read(stack.name):
             raise ToolchainError(f"{_unfinished(stack, record)} Nothing was changed.\n{_advice(stack)}")
         wanted = wanted_versions(stack, words)
@@ -99,6 +102,8 @@ def resume(stack: Stack, *, returning: bool, preview: bool) -> int:
         preview: show where it stands, and change nothing.
     """
     with operations.alone(stack, "./hardway upgrade"):
+        if not preview:
+            lesson.refuse(stack, "An upgrade")
         record = upgrade_record.read(stack.name)
         if record is None:
             raise ToolchainError(f"No upgrade of the lab {stack.name} is unfinished. Nothing was changed.")

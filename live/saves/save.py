@@ -20,6 +20,7 @@ from typing import Any
 from live import answers, cluster
 from live.cluster import Cluster
 from live.containers import Container, Containers, check_engine
+from live.lessons import record as lesson
 from live.saves import store, trees
 from live.saves.store import Save, SavedMachine, Tree
 from toolchain import halted, lab_key, operations, prepare
@@ -44,6 +45,7 @@ def save(stack: Stack, name: str) -> Save:
     Raises:
         ToolchainError: with all that speaks against it; there is no such save then, and the machines run.
     """
+    lesson.refuse(stack, "A save")
     check_engine(stack, "save")
     store.check_name(name)
     halted.check_rewound(stack)

@@ -20,6 +20,7 @@ from live.cluster import Cluster
 from live.drills.api import Api, ApiError
 from live.drills.faults import check_packet_filter
 from live.drills.run import undisturbed
+from live.lessons import record as lesson
 from live.search import clients, plan
 from live.search.checks import Checker
 from live.search.plan import Planned
@@ -58,6 +59,7 @@ def main(
     Raises:
         ToolchainError: a lab that is not up or has no high availability; nothing was changed then.
     """
+    lesson.refuse(stack, "A search")
     cluster = live_cluster.find(stack)
     planned = choose(cluster, seed, count=count, only=only)
     filtered = {each.machine for each in planned if each.kind in ("loss", "one-way")}
