@@ -36,7 +36,7 @@ def stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stack:
 
     monkeypatch.setattr(paths, "state", lambda: tmp_path)
     monkeypatch.setattr(cluster, "find", asked)
-    found = stacks.find("dev")
+    found = stacks.read("dev")
     found.directory.mkdir(parents=True, exist_ok=True)
     assert found.directory.is_relative_to(tmp_path)
     return found
