@@ -279,7 +279,7 @@ def _read_line(step: Step, machine: Recorded, line: str, document: str, secrets:
             machine.host_name = Setting(step=urn, value=name)
         case ["no_swap"]:
             machine.no_swap = Setting(step=urn, value="off")
-        case ["admit"]:
+        case ["admit", *_]:
             # Without a step: live/drift/nodes.py repairs them.
             for node, label, pods in (row.split() for row in document.splitlines()):
                 labels = {_MACHINE_LABEL: label, _NODE_LABEL: ""}
