@@ -25,6 +25,9 @@ _RECORD = "rotation.json"
 
 The settings do not tell whether the last stage is done."""
 
+_SETTLES_SECONDS = 60
+"""What a stage restarts may not be ready at its end: a busy API server takes some seconds more."""
+
 
 def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool) -> int:
     """Rotate keys, or continue what an earlier run began.
@@ -43,6 +46,7 @@ def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool) -> int:
     with operations.alone(stack, "./hardway rotate"):
         lesson.refuse(stack, "A rotation")
         targets = begun(stack)
+        settles = _SETTLES_SECONDS if targets else 0
         if targets:
             check_same(stack, subjects, targets)
             print(f"Continuing the rotation of {', '.join(targets)}.", flush=True)
@@ -51,7 +55,7 @@ def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool) -> int:
         else:
             targets = new_targets(stack, subjects)
         while pending := _pending(stack, targets):
-            check_health(cluster.find(stack), "Keys are rotated")
+            check_health(cluster.find(stack), "Keys are rotated", seconds=settles)
             _note(stack, targets)
             stack = advanced(stack, pending)
             print(f"\nStage: {_said(stack, pending)}", flush=True)
@@ -59,6 +63,7 @@ def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool) -> int:
             if code := bring_up(stack).code:
                 return code
             print(f"Done in {time.monotonic() - started:.1f} s: {_said(stack, pending)}.", flush=True)
+            settles = _SETTLES_SECONDS
             if one_stage and _pending(stack, targets):
                 print(f"`./hardway rotate -s {stack.name}` continues.", flush=True)
                 return 0

@@ -51,6 +51,7 @@ from live.status.etcd import (
     snapshot_status,
 )
 from live.status.machines import MachineStatus, machine_problems, machine_status
+from live.waiting import still_missing
 from toolchain import access
 from toolchain.errors import ToolchainError
 
@@ -111,7 +112,7 @@ def gather(cluster: Cluster) -> Status:
     )
 
 
-def check_health(cluster: Cluster, doing: str) -> None:
+def check_health(cluster: Cluster, doing: str, *, seconds: float = 0) -> None:
     """See that each machine, member, API server and Node works: what follows restarts them one after the other.
 
     A certificate that is due for renewal is none of this: the next `up` renews it. Machines are asked once, and what
@@ -120,13 +121,15 @@ def check_health(cluster: Cluster, doing: str) -> None:
     Args:
         cluster: the lab.
         doing: what is done only then: "Keys are rotated".
+        seconds: how long is waited for that, before the lab's `timeout_factor`: after a stage that has restarted them.
 
     Raises:
         ToolchainError: with all that does not work.
     """
-    if found := not_working(cluster):
+    if found := still_missing(lambda: not_working(cluster), cluster.allowed(seconds)):
+        so_far = "the next stage was not begun" if seconds else "nothing was changed"
         raise ToolchainError(
-            f"{doing} only while the whole lab works; nothing was changed.\n"
+            f"{doing} only while the whole lab works; {so_far}.\n"
             + "".join(f"  {each}\n" for each in found)
             + f"Repair that (`./hardway status -s {cluster.stack.name}`), then run this again."
         )

@@ -420,3 +420,15 @@ def test_a_change_begins_only_while_all_works(
     monkeypatch.setattr(status_of_lab, "probe_all", lambda lab: dead(well(lab), machine))
     with pytest.raises(ToolchainError, match=f"{machine} does not answer: No route to host"):
         check_health(lab, "Keys are rotated")
+
+
+def test_what_a_stage_has_restarted_is_waited_for(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An API server that is ready a second after the end of the stage: the next one is not begun, and the run fails."""
+    late = saying(well(lab), "controller-2", "readyz", ok("Unauthorized\n401"))
+    answers = [late, well(lab)]
+    monkeypatch.setattr(status_of_lab, "probe_all", lambda lab: answers.pop(0))
+    check_health(lab, "Keys are rotated", seconds=30)
+    assert answers == []
+    monkeypatch.setattr(status_of_lab, "probe_all", lambda lab: late)
+    with pytest.raises(ToolchainError, match="the whole lab works; the next stage was not begun"):
+        check_health(lab, "Keys are rotated", seconds=0.1)
