@@ -288,7 +288,7 @@ def test_up_destroy_and_replace_begin_with_it_before_a_refresh_and_a_preview_doe
 ) -> None:
     ran: list[str] = []
 
-    def run(_: Workshop, __: Stack, *arguments: str) -> int:
+    def run(_: Workshop, __: Stack, *arguments: str, **___: object) -> int:
         ran.append(arguments[0])
         return 0
 
