@@ -5,10 +5,9 @@ from pathlib import Path
 from lab import browser
 from lab.cluster import Cluster
 from lab.polling import eventually
-from lab.viewing import BAR_SECONDS, looking, seen_after, viewed
+from lab.session import Show
+from lab.viewing import looking, seen_after, viewed
 
-# Other tests share the cores: one slow try says nothing, three do.
-_TRIES = 3
 _TILE = "#tile-kube-scheduler"
 
 
@@ -36,9 +35,10 @@ def test_page_without_javascript_has_everything_but_secrets(cluster: Cluster, st
         assert word not in html
 
 
-def test_lost_leader_is_seen_within_a_second(cluster: Cluster, stack: str, tmp_path: Path) -> None:
-    """A page that is late, or that does not say that it is not live. A lab of one controller can lose its scheduler."""
-    controller, took = cluster.controller.name, list[float]()
+def test_lost_leader_is_seen(cluster: Cluster, stack: str, tmp_path: Path, show: Show) -> None:
+    """A page that does not change, or that does not say that it is not live. A lab of one controller can lose its
+    scheduler. Other tests share the cores: how soon it is seen, labs/ha/test_view.py tests alone."""
+    controller = cluster.controller.name
 
     def lost() -> bool:
         # By the unit: a machine whose lines come late would have a lost scheduler, too.
@@ -52,15 +52,13 @@ def test_lost_leader_is_seen_within_a_second(cluster: Cluster, stack: str, tmp_p
     with browser.opened(tmp_path) as tab:
         with viewed(stack) as url:
             tab.open(url)
+            eventually("a scheduler that leads", lambda: "holds the lease" in tab.text(_TILE), seconds=60)
             try:
-                while len(took) < _TRIES and (not took or min(took) > BAR_SECONDS):
-                    cluster.ssh(controller, "systemctl start kube-scheduler")
-                    eventually("a scheduler that leads", lambda: "holds the lease" in tab.text(_TILE), seconds=60)
-                    took.append(seen_after(kill, "no scheduler", lost, seconds=15))
+                took = seen_after(kill, "no scheduler", lost, seconds=20)
+                show(f"\nview: a lost scheduler was seen after {took:.2f} s\n")
             finally:
                 cluster.ssh(controller, "systemctl start kube-scheduler")
             line = f"kube-scheduler on {controller}"
             eventually("a line in the timeline", lambda: line in tab.text("#timeline"), seconds=10)
-            assert tab.evaluate("document.body.className") == ""
-            assert min(took) <= BAR_SECONDS, took
+            eventually("a page that is live", lambda: tab.evaluate("document.body.className") == "", seconds=15)
         eventually("a page that is not live", lambda: "not live" in tab.text(), seconds=15)
