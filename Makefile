@@ -107,7 +107,7 @@ test-long: .venv-dev  ## further labs, for a run by hand before a release
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long tests/labs/machines tests/labs/dev tests/labs/by_hand tests/labs/new_substrate tests/labs/docker tests/labs/kubeadm tests/labs/ha tests/engine
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long --capture=no tests/labs/upstream/test_first_run.py
 
-# On the running lab dev: `./hardway up` first. docs/testing.md describes the syntax.
+# On the running labs that the pages name: `./hardway up` first. docs/testing.md describes the syntax.
 docs: .venv-dev  ## run the commands on the pages, record what they print now, draw the pictures: [ARGS="--on STACK PAGE..."]
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && PYTHONPATH=.:tests $(PYTHON) -m lab.record_documents $$ARGS && PYTHONPATH=.:tests $(PYTHON) -m lab.pictures
 

@@ -29,14 +29,16 @@ _COMMENT = re.compile(r"^ *<!-- (not run|run by|lab|eventually|long)(?:: (.*?))?
 _PLACEHOLDERS: Mapping[str, str] = {
     "address": r"\d+\.\d+\.\d+\.\d+",
     "age": r"(?:\d+[smhdy])+",
-    "date": r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?Z?)?",
+    "boolean": r"(?:true|false)",
+    "date": r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z?)?",
     "duration": r"[\d.]+ ?(?:µs|ms|s|m)",
     "hash": r"[0-9a-f]{6,64}",
     "line": r"\d+",
     "number": r"\d+(?:\.\d+)?",
     "port": r"\d{2,5}",
     "random": r"[0-9A-Za-z]+",
-    "size": r"[\d.]+ ?[KMG]i?B",
+    "size": r"[\d.]+ ?[KkMG]i?B",
+    "uuid": r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
 }
 """<age> in a recorded output -> what it stands for."""
 # What set-up says on standard error: it depends on when it ran last.
@@ -44,7 +46,8 @@ _SET_UP = re.compile(r"\[ *\d+:\d\d\] .*: already there")
 _VARIABLE = re.compile(rf"<({'|'.join(_PLACEHOLDERS)})>|\.\.\.")
 # What is put in the place of new output: dates, names of pods of a Deployment, and ages.
 _GENERAL = (
-    (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?Z?"), "<date>"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z?"), "<date>"),
+    (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "<uuid>"),
     (re.compile(r"(?<=[a-z]-)[0-9a-f]{8,10}-[a-z0-9]{5}\b"), "<hash>-<random>"),
     (re.compile(r"(?<=\s)(?:\d+[mhd])?\d+[smhd](?=\s|$)"), "<age>"),
     (re.compile(r"(?<=node:)[0-9a-f]{12}\b"), "<hash>"),

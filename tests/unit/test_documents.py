@@ -138,6 +138,13 @@ def test_variables_and_directories_stay_in_a_session(shell: documents.Session, t
         ("a 1 b", "a   1 b", True),
         ("pod <hash>-<random> <age>", "pod 7456cd9f5b-b74c6 2m32s", True),
         ("pod <age>", "pod soon", False),
+        ("leader <boolean>, size <size>", "leader false, size 934 kB", True),
+        ("leader <boolean>", "leader 1", False),
+        (
+            "<uuid> <date>",
+            "0b1e3ba0-3ac5-4f1c-9e05-7d0e6a1c2f44 2026-11-29T17:40:01.123456Z",
+            True,
+        ),
         ("first\n...\nlast", "first\n2\n3\nlast", True),
         ("first\n...\nlast", "first\nlast", True),
         ("first\n...", "second\nfirst", False),

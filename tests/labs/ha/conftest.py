@@ -27,6 +27,7 @@ _ORDER = (
     "test_killed_up",
     "test_scale",
     "test_replace",
+    "test_documents",
     "test_drift",
     "test_rotation",
     "test_drills",
