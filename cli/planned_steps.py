@@ -17,7 +17,6 @@ from pulumi.runtime.stack import run_pulumi_func
 
 from cli import without_engine
 from components import step
-from config import settings_file
 from config.chapters import VARIABLE
 from config.problems import ConfigError
 from live.drift import recorded
@@ -53,10 +52,7 @@ def plan(stack: Stack, deployment: Mapping[str, Any]) -> list[Planned]:
     Raises:
         ToolchainError: the settings are wrong: with all problems.
     """
-    lab = settings_file.lab_of(stack.settings_file, stack.project)
-    config = {"gcp:project": stack.gcp_project or "a-project", f"{stack.project}:lab": json.dumps(lab or {})}
-    if rotated := settings_file.rotations_of(stack.settings_file, stack.project):
-        config[f"{stack.project}:rotations"] = json.dumps(rotated)
+    config = without_engine.config_of(stack)
     monitor = _Monitor(deployment)
 
     async def main() -> list[Planned]:

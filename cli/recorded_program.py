@@ -5,7 +5,6 @@ host is contacted.
 """
 
 import inspect
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,6 @@ from pulumi.runtime.stack import run_pulumi_func
 from cli import without_engine
 from components import step
 from components.component import Component
-from config import settings_file
 from config.problems import ConfigError
 from toolchain import paths
 from toolchain.errors import ToolchainError
@@ -85,10 +83,7 @@ def record(stack: Stack) -> list[Made]:
     Raises:
         ToolchainError: the settings are wrong: with all problems.
     """
-    lab = settings_file.lab_of(stack.settings_file, stack.project)
-    config = {"gcp:project": stack.gcp_project or "a-project", f"{stack.project}:lab": json.dumps(lab or {})}
-    if rotated := settings_file.rotations_of(stack.settings_file, stack.project):
-        config[f"{stack.project}:rotations"] = json.dumps(rotated)
+    config = without_engine.config_of(stack)
     try:
         with _recorded() as made:
             without_engine.run(

@@ -6,6 +6,7 @@ monitor.
 
 import asyncio
 import contextvars
+import json
 import runpy
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,9 @@ from typing import Any, TypeVar
 import pulumi
 from pulumi.runtime import mocks, settings
 
+from config import settings_file
 from toolchain import paths
+from toolchain.stack import Stack
 
 _T = TypeVar("_T")
 
@@ -64,6 +67,19 @@ def run(
             asyncio.set_event_loop(None)
 
     return contextvars.copy_context().run(in_context)
+
+
+def config_of(stack: Stack) -> dict[str, str]:
+    """The configuration of a stack of the project, as `run` takes it.
+
+    Raises:
+        UserError: the settings file cannot be read.
+    """
+    lab = settings_file.lab_of(stack.settings_file, stack.project)
+    config = {"gcp:project": stack.gcp_project or "a-project", f"{stack.project}:lab": json.dumps(lab or {})}
+    if rotated := settings_file.rotations_of(stack.settings_file, stack.project):
+        config[f"{stack.project}:rotations"] = json.dumps(rotated)
+    return config
 
 
 def project_program() -> None:

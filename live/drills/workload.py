@@ -12,8 +12,8 @@ from config.machines import Role
 from config.versions import pins
 from live.cluster import Cluster, LiveMachine
 from live.waiting import still_missing
+from live.workload_tools import import_image, kubectl
 from toolchain.errors import ToolchainError
-from toolchain.versions import architecture
 
 NAMESPACE = "hardway-drills"
 _WEB, _CLIENT = "web", "client"
@@ -59,7 +59,7 @@ class Workload:
             ToolchainError: it is not, within its time.
         """
         for worker in self._workers:
-            self._import_image(worker)
+            import_image(self._cluster, worker, of="the drills")
         self._kubectl("apply", "--filename", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", **self._all()}))
         allowed = self._cluster.allowed(_READY_SECONDS)
         if missing := still_missing(self.missing, allowed):
@@ -86,23 +86,8 @@ class Workload:
         uid = self._kubectl("get", "pod", _CLIENT, "--namespace", NAMESPACE, "--output", "jsonpath={.metadata.uid}")
         return f"/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~empty-dir/log/client"
 
-    def _import_image(self, worker: LiveMachine) -> None:
-        image = pins().images["agnhost"]
-        archive = f"/opt/mirror/{image.archive_path(architecture())}"
-        done = self._cluster.ssh(
-            worker,
-            f'[ -n "$(ctr -n k8s.io images ls -q name=={image.reference})" ] || [ ! -e {archive} ] || '
-            f"ctr -n k8s.io images import {archive} >/dev/null",
-            seconds=120,
-        )
-        if done.returncode != 0:
-            raise ToolchainError(f"The image of the drills cannot be imported on {worker.name}: {done.stderr.strip()}")
-
     def _kubectl(self, *arguments: str, stdin: str | None = None, seconds: float = 60) -> str:
-        done = self._cluster.kubectl(*arguments, stdin=stdin, seconds=seconds)
-        if done.returncode != 0:
-            raise ToolchainError(f"kubectl {' '.join(arguments[:3])} failed: {done.stderr.strip()}")
-        return done.stdout
+        return kubectl(self._cluster, *arguments, stdin=stdin, seconds=seconds)
 
     def _all(self) -> dict[str, Any]:
         web = {"app": _WEB}

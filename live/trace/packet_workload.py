@@ -8,10 +8,10 @@ from typing import Any
 from config import health
 from config.machines import Role
 from config.versions import pins
-from live.cluster import Cluster, LiveMachine
+from live.cluster import Cluster
 from live.waiting import still_missing
+from live.workload_tools import import_image, kubectl
 from toolchain.errors import ToolchainError
-from toolchain.versions import architecture
 
 NAMESPACE = "hardway-trace-packet"
 CLIENT, SERVER = "client", "web"
@@ -52,7 +52,7 @@ class Workload:
             ToolchainError: they are not, within their time.
         """
         for machine in (self._client, self._server):
-            self._import_image(machine)
+            import_image(self._cluster, machine, of="the trace")
         self._kubectl("apply", "--filename", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", **_all(self)}))
         allowed = self._cluster.allowed(_READY_SECONDS)
         if missing := still_missing(self._missing, allowed, every=0.2):
@@ -94,24 +94,8 @@ class Workload:
         ready = {item["metadata"]["name"] for item in items if health.has_condition(item)}
         return sorted({CLIENT, SERVER} - ready)
 
-    def _import_image(self, machine: LiveMachine) -> None:
-        # From the mirror where it has the archive, as no registry may be reached; it stays, as every image does.
-        image = pins().images["agnhost"]
-        archive = f"/opt/mirror/{image.archive_path(architecture())}"
-        done = self._cluster.ssh(
-            machine,
-            f'[ -n "$(ctr -n k8s.io images ls -q name=={image.reference})" ] || [ ! -e {archive} ] || '
-            f"ctr -n k8s.io images import {archive} >/dev/null",
-            seconds=120,
-        )
-        if done.returncode != 0:
-            raise ToolchainError(f"The image of the trace cannot be imported on {machine.name}: {done.stderr.strip()}")
-
     def _kubectl(self, *arguments: str, stdin: str | None = None, seconds: float = 60) -> str:
-        done = self._cluster.kubectl(*arguments, stdin=stdin, seconds=seconds)
-        if done.returncode != 0:
-            raise ToolchainError(f"kubectl {' '.join(arguments[:3])} failed: {done.stderr.strip()}")
-        return done.stdout
+        return kubectl(self._cluster, *arguments, stdin=stdin, seconds=seconds)
 
 
 def _all(workload: Workload) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def send(api: Api, method: str, path: str, body: Any = None, *, seconds: float =
 
 @dataclass(kw_only=True)
 class Changes:
-    """What watches have seen; whoever waits for something is told of each event."""
+    """What watches have seen; a caller that waits for something is told of each event."""
 
     told: threading.Condition = field(default_factory=threading.Condition)
 
