@@ -224,14 +224,20 @@ def show(changes: Sequence[Change]) -> None:
 
 
 def newer_workers(running: Sequence[Running], record: UpgradeRecord) -> list[str]:
-    """The workers that return before the control plane does: no kubelet may be newer than the API server."""
+    """The workers that return before the control plane does: no kubelet may be newer than the API server.
+
+    One that does not say its version may be newer: it was just restarting when a run was killed.
+    """
     wanted = record.before.get("kubernetes")
     return [
         each.machine
         for each in running
         if wanted
         and each.program == "kubelet"
-        and version_changes.numbers(each.version) > version_changes.numbers(wanted)
+        and (
+            each.version == running_versions.UNKNOWN
+            or version_changes.numbers(each.version) > version_changes.numbers(wanted)
+        )
     ]
 
 

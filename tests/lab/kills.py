@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 
 from config import lab as config
 from lab import footprint
@@ -73,20 +74,48 @@ class Killer:
             everything = self.chance.random() < 0.5 if whole is None else whole
             started = time.monotonic()
             run = start()
-            while time.monotonic() < started + after and run.is_at_work:
-                time.sleep(0.05)
-            if run.is_at_work:
+            if _is_at_work(run, after):
                 # Before it has an engine there is nothing else to kill.
                 everything = everything or not run.kill_cli()
                 if everything:
                     run.kill_everything()
             if run.wait().code != 0:
-                done = sum(bool(re.search(r" (created|updated|deleted) \(", line)) for line in run.lines)
-                last = next((line.strip() for line in reversed(run.lines) if line.strip()), "")
-                return Killed(whole=everything, after=after, done=done, last=last)
+                return _killed(run, whole=everything, after=after)
             # It was quicker than thought: choose from a shorter time.
             self.seconds[kind] = (time.monotonic() - started) * 0.9
             before()
+
+    def kill_in_a_row(
+        self, kind: str, start: Callable[[], Started], killed: Callable[[Killed], None], *, most: int, seconds: float
+    ) -> Ran:
+        """Start a command, kill it with all its processes, and start it again, until one ends before its kill.
+
+        So a kill meets what the kills before it have left, and their moments are spread over the whole command.
+
+        Args:
+            kind: of the command. Half of what all its runs took is the longest time until a kill of the next ones.
+            start: starts it; after a kill the command that continues it.
+            killed: gets each kill.
+            most: kills; the run after them may end.
+            seconds: that the last run may take.
+
+        Returns:
+            How the last run ended.
+        """
+        started = time.monotonic()
+        for number in count():
+            after = self.chance.uniform(0.3, self.seconds[kind])
+            run = start()
+            was_killed = number < most and _is_at_work(run, after)
+            if was_killed:
+                run.kill_everything()
+            ended = run.wait(seconds)
+            # One that was just ending has ended.
+            if not was_killed or ended.code == 0:
+                self.seconds[kind] = (time.monotonic() - started) / 2
+                return ended
+            killed(_killed(run, whole=True, after=after))
+        raise AssertionError("unreachable")
 
     def kill_and_finish(self, kind: str, command: str, before: Callable[[], Ran], *, stack: str, show: Show) -> Ran:
         """Kill a command, and run it again, with nothing repaired by hand.
@@ -109,6 +138,20 @@ class Killer:
         show(f"\nkill of {kind}: {killed}; the next finished in {time.monotonic() - started:.1f} s\n")
         assert finished.code == 0, finished.output
         return finished
+
+
+def _is_at_work(run: Started, after: float) -> bool:
+    """Whether a command is still at work so many seconds from now; known earlier if it has ended."""
+    deadline = time.monotonic() + after
+    while time.monotonic() < deadline and run.is_at_work:
+        time.sleep(0.05)
+    return run.is_at_work
+
+
+def _killed(run: Started, *, whole: bool, after: float) -> Killed:
+    done = sum(bool(re.search(r" (created|updated|deleted) \(", line)) for line in run.lines)
+    last = next((line.strip() for line in reversed(run.lines) if line.strip()), "")
+    return Killed(whole=whole, after=after, done=done, last=last)
 
 
 def check_gone(settings: config.Lab) -> None:

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from toolchain import stack as stacks
 OLD, NEW = "1.35.8", "1.36.4"
 # On two cores an upgrade takes two to six minutes, with the load and other labs beside it up to eleven.
 _SECONDS = 20 * 60
+_IN_A_ROW = 4
 
 
 @contextmanager
@@ -92,7 +94,8 @@ def check_upgrade_under_load(lab: Cluster, show: Show, directory: Path) -> None:
 
 
 class KilledUpgrades:
-    """Upgrades and rollbacks, each killed with all its processes, and then continued or rolled back."""
+    """Upgrades and rollbacks, each killed with all its processes up to four times in a row, and then continued or
+    rolled back."""
 
     def __init__(self, lab: Cluster, show: Show, *, kills: int, seconds: float) -> None:
         """Kill nothing yet.
@@ -104,80 +107,92 @@ class KilledUpgrades:
             seconds: that an upgrade and a rollback take on an idle machine, as a first guess.
         """
         self._kills = int(os.environ.get("HARDWAY_KILLS", kills))
-        self._failures: list[str] = []
         self._lab = lab
         self._stack = lab.settings.name
         self._show = show
         self._chance = random.Random(SEED)
-        self._killer = Killer(chance=self._chance, seconds={"upgrade": seconds, "rollback": seconds})
+        self._killer = Killer(chance=self._chance, seconds={"upgrade": seconds / 2, "rollback": seconds / 2})
         self._written: list[str] = []
+        self._words: list[str] = []
+        self._wanted = ""
 
     def check(self) -> None:
         """Kill them all, and assert that each ended in a healthy lab of one version, with all that was written."""
         self._show(f"\n{self._kills} kills, HARDWAY_SEED={SEED}\n")
-        for number in range(self._kills):
-            self._one(number)
-        ended = self._kills - len(self._failures)
-        self._show(f"{ended} of {self._kills} ended in a lab of one version, HARDWAY_SEED={SEED}\n")
-        assert self._failures == []
+        killed, failures = 0, []
+        while killed < self._kills:
+            now, problem = self._one(min(_IN_A_ROW, self._kills - killed))
+            killed += len(now)
+            if problem:
+                failures.append(f"kills up to {killed}: {problem}")
+                # The next one begins with a lab of one version; what it cannot end is no more worth a try.
+                again = upgrade(self._stack, "--continue")
+                assert again.code == 0 or upgrade_record.read(self._stack) is None, "\n".join(failures) + again.output
+            self._show(f"{killed} of {self._kills} kills, {len(failures)} times not finished, HARDWAY_SEED={SEED}\n")
+        assert failures == []
         assert_nothing_to_do(self._stack)
 
-    def _one(self, number: int) -> None:
-        """One that is killed, and the command that ends it."""
+    def _one(self, most: int) -> tuple[list[Killed], str]:
+        """An upgrade or a rollback with its kills; and why it did not end as it must, or nothing."""
         kind = "upgrade" if versions(self._stack) == {OLD} else "rollback"
-        self._write(f"kill-{number + 1}")
-        killed = self._killer.kill(kind, lambda: self._begin(kind), self._back, whole=True)
+        killed: list[Killed] = []
+        problem = ""
         started = time.monotonic()
-        words = self._ending(kind)
-        wanted = OLD if "--rollback" in words or kind == "rollback" else NEW
-        ended = upgrade(self._stack, *words)
-        seconds = time.monotonic() - started
         try:
-            assert ended.code == 0, ended.output
-            assert versions(self._stack) == {wanted}
-            assert upgrade_record.read(self._stack) is None
-            check_whole(session.settings_of(self._stack), ended)
-            eventually(
-                "a healthy lab",
-                lambda: self._status().code == 0,
-                seconds=90,
-                report=lambda: self._status().output,
-                pause=1,
+            ended = self._killer.kill_in_a_row(
+                kind, partial(next, self._runs(kind)), killed.append, most=most, seconds=_SECONDS
             )
-            there = {item["metadata"]["name"] for item in self._lab.get("configmaps")["items"]}
-            assert set(self._written) <= there
+            assert ended.code == 0, ended.output
+            self._check(ended)
         except Exception as error:
-            self._report(number, kind, words, killed, seconds, "FAILED")
-            self._show(said(error))
-            self._failures.append(f"{number + 1}: {kind}, then upgrade {' '.join(words)}")
-            # The next one begins with a lab of one version; what it cannot end is no more worth a try.
-            again = upgrade(self._stack, "--continue")
-            assert again.code == 0 or upgrade_record.read(self._stack) is None, again.output
-        else:
-            self._report(number, kind, words, killed, seconds, f"all of it {wanted}")
+            problem = said(error)
+        for each in killed:
+            self._show(f"  killed after {each.after:6.1f} s, {each.done:4} done | {each.last[:60]}\n")
+        self._show(
+            f"{kind} with {len(killed)} kills, then `upgrade {' '.join(self._words)}`, "
+            f"{time.monotonic() - started:.1f} s: {problem or f'all of it {self._wanted}'}\n"
+        )
+        return killed, problem
 
-    def _begin(self, kind: str) -> Started:
-        if kind == "upgrade":
-            return Started("upgrade", NEW, stack=self._stack)
-        # As after an upgrade whose last machine has the new version, and that was ended before its record was removed.
-        note_unfinished(self._stack)
-        return Started("upgrade", "--rollback", stack=self._stack)
+    def _runs(self, kind: str) -> Iterator[Started]:
+        """The first run, and after each kill the one that continues it or returns."""
+        if kind == "rollback":
+            # As after an upgrade whose last machine has the new version, and that was ended before its record was
+            # removed.
+            note_unfinished(self._stack)
+        yield self._run(*(["--rollback"] if kind == "rollback" else [NEW]))
+        while True:
+            record = upgrade_record.read(self._stack)
+            if record is None:
+                # It had not begun, or only its last line was missing.
+                yield self._run(*([NEW] if kind == "upgrade" else []))
+            elif kind == "rollback" and not record.returning:
+                # Killed before it noted that it returns, it is said again.
+                yield self._run("--rollback")
+            else:
+                yield self._run(self._chance.choice(["--continue", "--rollback"]))
 
-    def _back(self) -> None:
-        """It was quicker than its kill: have the lab as before."""
-        kind = "rollback" if versions(self._stack) == {NEW} else "upgrade"
-        done = self._begin(kind).wait(_SECONDS)
-        assert done.code == 0, done.output
-
-    def _ending(self, kind: str) -> list[str]:
+    def _run(self, *words: str) -> Started:
+        """A run, after a write that the lab has to keep."""
+        self._write(f"write-{len(self._written) + 1}")
         record = upgrade_record.read(self._stack)
-        if record is None:
-            # It had not begun: nothing is to be continued.
-            return [NEW] if kind == "upgrade" else []
-        if kind == "rollback" and not record.returning:
-            # Killed before it noted that it returns, it is said again.
-            return ["--rollback"]
-        return [self._chance.choice(["--continue", "--rollback"])]
+        self._words = list(words)
+        self._wanted = OLD if "--rollback" in words or not words or (record and record.returning) else NEW
+        return Started("upgrade", *words, stack=self._stack)
+
+    def _check(self, ended: Ran) -> None:
+        assert versions(self._stack) == {self._wanted}
+        assert upgrade_record.read(self._stack) is None
+        check_whole(session.settings_of(self._stack), ended)
+        eventually(
+            "a healthy lab",
+            lambda: self._status().code == 0,
+            seconds=90,
+            report=lambda: self._status().output,
+            pause=1,
+        )
+        there = {item["metadata"]["name"] for item in self._lab.get("configmaps")["items"]}
+        assert set(self._written) <= there
 
     def _write(self, name: str) -> None:
         document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}}
@@ -191,12 +206,6 @@ class KilledUpgrades:
 
     def _status(self) -> Ran:
         return Started("status", stack=self._stack).wait()
-
-    def _report(self, number: int, kind: str, words: list[str], killed: Killed, seconds: float, end: str) -> None:
-        self._show(
-            f"{number + 1:3} {kind:9}killed after {killed.after:6.1f} s, {killed.done:4} done; {' '.join(words):10} "
-            f"{seconds:6.1f} s  {end}  | {killed.last[:60]}\n"
-        )
 
 
 def note_unfinished(stack: str) -> None:

@@ -260,6 +260,26 @@ def test_a_rollback_returns_to_the_versions_before_workers_first(lab: Lab) -> No
     assert upgrade_record.read("dev") is None
 
 
+def test_a_kubelet_that_does_not_say_its_version_returns_before_the_control_plane(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was just restarting when the run was killed: it may be newer than the API servers will be."""
+    lab.fails_at = "worker-1"
+    assert run(lab, NEW) == 255
+    lab.fails_at = None
+
+    def running(cluster: object) -> list[Running]:
+        silent = {"kubelet": running_versions.UNKNOWN}
+        return [
+            replace(each, version=silent.get(each.program, each.version)) if each.machine == "worker-0" else each
+            for each in lab.running(cluster)
+        ]
+
+    monkeypatch.setattr(running_versions, "ask", running)
+    assert resume(lab, returning=True) == 0
+    assert lab.ups == [NEW, f"{OLD} --target=**::worker-0-node", OLD]
+
+
 @pytest.mark.parametrize("returning", [False, True])
 def test_a_run_that_was_killed_is_continued_or_rolled_back(lab: Lab, returning: bool) -> None:
     lab.killed = True

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import yaml
 
 from lab.cluster import Cluster
-from lab.commands import pulumi, toolchain
+from lab.commands import pulumi, resources, toolchain
 from lab.polling import eventually
 from lab.settings_file import lab_settings
 
@@ -91,6 +92,37 @@ def test_workers_restarted_in_turns_and_nothing_of_these_stays(cluster: Cluster)
     for node in cluster.get("nodes")["items"]:
         assert "hardway/turn" not in node["metadata"]["annotations"]
         assert "unschedulable" not in node["spec"]
+
+
+@pytest.mark.long
+def test_immutable_settings_are_refused_while_the_lab_is_up(cluster: Cluster) -> None:
+    """Another CA at once, without the stages of a rotation; a Service whose address cannot change, half way."""
+    changes = {
+        "pki": {"algorithm": "RSA-2048"},
+        "network": {"services": "10.99.0.0/24", "cluster_domain": "other.local"},
+    }
+    keys = ("pki.algorithm", "network.services", "network.cluster_domain")
+    before = _told()
+    with lab_settings(pki=changes["pki"], network=changes["network"]):
+        for command in ("up", "preview"):
+            refused = toolchain(command)
+            assert refused.code == 1 and "./hardway destroy -s test" in refused.output, refused.output
+            assert all(f"lab.{key} is " in refused.output for key in keys), refused.output
+        assert _told() == before
+        plain = pulumi("up", "--yes", "--skip-preview")
+    assert plain.code != 0 and "Refused, and nothing was changed" in plain.output, plain.output
+    assert all(f'"{key}"' in plain.output for key in keys)
+    back = toolchain("up")
+    assert back.code == 0, back.output
+    # By plain Pulumi the record of the settings has failed: the next `up` applies what it had, and nothing else.
+    assert back.summary.keys() <= {"unchanged", "updated"} and back.summary.get("updated", 0) <= 1, back.output
+    assert _told() == before
+
+
+def _told() -> dict[str, Any]:
+    """What the state says that the machines and the Pulumi host were told, and which keys there are."""
+    found = [each for each in resources() if each["type"].startswith(("command:", "tls:"))]
+    return {each["urn"]: (each["id"], each["inputs"]) for each in found}
 
 
 def _files(cluster: Cluster, machine: str) -> str:

@@ -19,12 +19,13 @@ from config.rotations import SUBJECTS
 from lab import tls
 from lab.cluster import Cluster
 from lab.commands import SETTINGS, Started, toolchain
+from lab.kills import SEED, Killed, Killer
 from lab.polling import eventually
 from lab.session import Show
 
-# How many kills, and which moments.
+# How many kills.
 KILLS = int(os.environ.get("HARDWAY_KILLS", "20"))
-SEED = int(os.environ.get("HARDWAY_SEED", str(random.SystemRandom().randrange(10**6))))
+_IN_A_ROW = 4
 # Three stages took more than ten minutes on two cores with a load of 25.
 _SECONDS = 20 * 60
 _PKI = "/etc/kubernetes/pki"
@@ -157,53 +158,49 @@ def test_every_key_is_rotated_and_the_old_ones_are_refused(cluster: Cluster, tmp
 
 @pytest.mark.long
 def test_a_rotation_that_is_killed_is_finished_by_the_next_run(cluster: Cluster, show: Show) -> None:
-    """A stage that is half done, a lock or a record that stays: a lab that needs a hand, or two CAs for ever."""
-    chance, seconds = random.Random(SEED), 60.0
+    """A stage that is half done, a lock or a record that stays: a lab that needs a hand, or two CAs for ever.
+
+    A rotation is killed up to four times in a row; the run after that has to finish it."""
+    killer = Killer(chance=random.Random(SEED), seconds={"rotate": 30.0})
     show(f"\n{KILLS} kills, HARDWAY_SEED={SEED}\n")
     failures: list[str] = []
-    for number in range(1, KILLS + 1):
-        after, last, was_killed = _killed(chance.uniform(0.3, seconds))
-        # What is quicker than its kill says how long one takes.
-        seconds = seconds if was_killed else after
-        again = time.monotonic()
+    killed: list[Killed] = []
+    while len(killed) < KILLS:
+        before, started = len(killed), time.monotonic()
+        end = "finished"
         try:
-            _finish(cluster)
-            end = "finished"
+            ended = killer.kill_in_a_row(
+                "rotate",
+                # By its names, since a run that was killed early has not begun.
+                lambda: Started("rotate", "ca", "ssh"),
+                killed.append,
+                most=min(_IN_A_ROW, KILLS - before),
+                seconds=_SECONDS,
+            )
+            assert ended.code == 0, ended.output
+            _check_rotated(cluster)
         except AssertionError as error:
-            end = "FAILED"
-            failures.append(f"kill {number} after {after:.1f} s: {last}")
-            show(f"{error}\n")
-        what = "killed" if was_killed else "ended by itself"
-        show(f"{number} of {KILLS} {what} after {after:.1f} s: {last}; {end} in {time.monotonic() - again:.1f} s\n")
-    show(f"{KILLS - len(failures)} of {KILLS} finished, HARDWAY_SEED={SEED}\n")
+            end = f"FAILED: {error}"
+            failures.append(f"kills {before + 1} to {len(killed)}")
+        for each in killed[before:]:
+            show(f"  killed after {each.after:6.1f} s, {each.done:4} done | {each.last[:60]}\n")
+        show(f"{len(killed)} of {KILLS} kills, after {time.monotonic() - started:.1f} s: {end}\n")
+    show(f"{len(failures)} rotations not finished, HARDWAY_SEED={SEED}\n")
     assert not failures, "\n".join(failures)
     up = toolchain("up")
     assert up.code == 0 and up.summary.keys() == {"unchanged"}, up.output
 
 
-def _killed(after: float) -> tuple[float, str, bool]:
-    """A rotation and its kill: after how many seconds, its last line, and whether it was still at work."""
-    started = time.monotonic()
-    run = Started("rotate", "ca", "ssh")
-    while time.monotonic() < started + after and run.is_at_work:
-        time.sleep(0.05)
-    was_at_work = run.is_at_work
-    if was_at_work:
-        run.kill_everything()
-    last = next((line.strip() for line in reversed(run.wait().output.splitlines()) if line.strip()), "")
-    return time.monotonic() - started, last, was_at_work
-
-
-def _finish(cluster: Cluster) -> None:
-    """The next run, and a lab with one CA that works."""
-    # By its names, since a run that was killed early has not begun.
-    finished = Started("rotate", "ca", "ssh").wait(_SECONDS)
-    assert finished.code == 0, finished.output
+def _check_rotated(cluster: Cluster) -> None:
+    """Assert that a lab has one CA, and works."""
     code, rows = certs()
-    assert code == 0
+    assert code == 0, [row for row in rows if row["difference"]]
     assert len({row["issuer_key"] for row in rows if row["subject"].endswith("CN=kubernetes-ca")}) == 1
     eventually(
-        "a healthy lab", lambda: toolchain("status").code == 0, seconds=30 * cluster.settings.settings.timeout_factor
+        "a healthy lab",
+        lambda: toolchain("status").code == 0,
+        seconds=30 * cluster.settings.settings.timeout_factor,
+        report=lambda: toolchain("status").output,
     )
 
 
