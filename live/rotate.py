@@ -50,7 +50,7 @@ def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool) -> int:
         if targets:
             check_same(stack, subjects, targets)
             print(f"Continuing the rotation of {', '.join(targets)}.", flush=True)
-            if code := bring_up(stack).code:
+            if code := _bring_up(stack, targets):
                 return code
         else:
             targets = new_targets(stack, subjects)
@@ -60,7 +60,7 @@ def rotate(stack: Stack, subjects: Sequence[str], *, one_stage: bool) -> int:
             stack = advanced(stack, pending)
             print(f"\nStage: {_said(stack, pending)}", flush=True)
             started = time.monotonic()
-            if code := bring_up(stack).code:
+            if code := _bring_up(stack, targets):
                 return code
             print(f"Done in {time.monotonic() - started:.1f} s: {_said(stack, pending)}.", flush=True)
             settles = _SETTLES_SECONDS
@@ -141,6 +141,27 @@ def advanced(stack: Stack, subjects: list[str], *, read: bool = True) -> Stack:
     rotations = _rotations(stack).advanced(subjects)
     settings_file.write_rotations(stack.settings_file, stack.project, rotations)
     return stacks.read(stack.name) if read else replace(stack, rotations=rotations)
+
+
+def _bring_up(stack: Stack, targets: Mapping[str, int]) -> int:
+    """Have the lab as the settings are. What stops it also says how the rotation continues.
+
+    Returns:
+        The exit code of `up`.
+    """
+    rotations = _rotations(stack)
+    stage = ", ".join(f"{subject}: {rotations[subject]}" for subject in targets)
+    unfinished = (
+        f"The rotation of {', '.join(targets)} is not finished ({stage}). Repair what the output above names, then "
+        f"`./hardway rotate -s {stack.name}` continues it."
+    )
+    try:
+        code = bring_up(stack).code
+    except ToolchainError as error:
+        raise ToolchainError(f"{error}\n\n{unfinished}") from None
+    if code:
+        print(f"\n{unfinished}", flush=True)
+    return code
 
 
 def _note(stack: Stack, targets: Mapping[str, int]) -> None:

@@ -134,10 +134,23 @@ def test_a_run_that_was_killed_before_the_settings_were_written_is_continued(
     assert lab.ups == ["", "leaves:1"]
 
 
-def test_a_stage_whose_up_fails_ends_the_run(lab: Lab) -> None:
+def test_a_stage_whose_up_fails_ends_the_run(
+    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     lab.code = 255
     assert run(lab, "etcd-ca") == 255
     assert lab.ups == ["etcd-ca:1 trusted"]
+    unfinished = "The rotation of etcd-ca is not finished (etcd-ca: 1 trusted)."
+    assert unfinished in capsys.readouterr().out
+
+    def lost(_: Stack) -> Ended:
+        raise ToolchainError("worker-0 does not answer any more.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rotate, "bring_up", lost)
+        said = refusal(lambda: run(lab))
+    assert said.startswith("worker-0 does not answer any more.\n") and unfinished in said
+    assert "`./hardway rotate -s dev` continues it." in said
     lab.code = 0
     assert run(lab) == 0
     assert lab.rotations.written() == {"etcd-ca": "1"}

@@ -247,6 +247,22 @@ def test_an_upgrade_that_stops_says_where_it_stands_and_is_continued(
     assert upgrade_record.read("dev") is None and upgrade_record.permitted("dev") == {}
 
 
+def test_a_machine_that_is_lost_in_the_middle_is_named_and_the_upgrade_continues(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object, **__: object) -> Ended:
+        raise ToolchainError("worker-0 does not answer any more.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(upgrade, "bring_up", lost)
+        said = refusal(lambda: run(lab, NEW))
+    assert said.startswith("worker-0 does not answer any more.\n")
+    assert "The upgrade of the lab dev (kubernetes 1.35.8 to 1.36.4) is not finished." in said
+    assert "--continue` continues it" in said and "--rollback" in said
+    assert resume(lab) == 0
+    assert lab.ups == [NEW]
+
+
 def test_a_rollback_returns_to_the_versions_before_workers_first(lab: Lab) -> None:
     lab.fails_at = "worker-1"
     assert run(lab, NEW) == 255

@@ -97,13 +97,11 @@ def test_workers_restarted_in_turns_and_nothing_of_these_stays(cluster: Cluster)
 @pytest.mark.long
 def test_immutable_settings_are_refused_while_the_lab_is_up(cluster: Cluster) -> None:
     """Another CA at once, without the stages of a rotation; a Service whose address cannot change, half way."""
-    changes = {
-        "pki": {"algorithm": "RSA-2048"},
-        "network": {"services": "10.99.0.0/24", "cluster_domain": "other.local"},
-    }
     keys = ("pki.algorithm", "network.services", "network.cluster_domain")
     before = _told()
-    with lab_settings(pki=changes["pki"], network=changes["network"]):
+    with lab_settings(
+        pki={"algorithm": "RSA-2048"}, network={"services": "10.99.0.0/24", "cluster_domain": "other.local"}
+    ):
         for command in ("up", "preview"):
             refused = toolchain(command)
             assert refused.code == 1 and "./hardway destroy -s test" in refused.output, refused.output
