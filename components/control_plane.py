@@ -453,6 +453,8 @@ def _unit(
         ready_means=f"https://127.0.0.1:{port}{path} says ok",
         ready_seconds=120,
         stage=stage,
+        # The controller manager and the scheduler ask the API server of their machine.
+        follows="" if stage == 1 else "kube-apiserver.service",
     )
 
 

@@ -59,6 +59,7 @@ class Unit:
         ready_means: what that shows, in words, for the report of a unit that does not come up.
         ready_seconds: how long that may take.
         stage: units of one stage are started together, once those of the stages before serve.
+        follows: the unit of an earlier stage whose client it is: where that restarts repeatedly, it restarts, too.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Unit:
     ready_means: str = "running"
     ready_seconds: int = 60
     stage: int = 1
+    follows: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,6 +273,8 @@ def _unit(unit: Unit) -> str:
     lines = [" ".join(["unit", unit.name, *unit.restarts_on])]
     if unit.reloads_on:
         lines.append(" ".join(["reloads", unit.name, *unit.reloads_on]))
+    if unit.follows:
+        lines.append(f"follows {unit.name} {unit.follows}")
     if unit.valid:
         lines.append(f"valid {unit.name} {quote(unit.valid)}")
     if unit.ready:

@@ -56,7 +56,7 @@ begin() {
   [ -e "$step/owners" ] || [ -e "$step/manifest" ] || count_owners 0
   units=() fetches=() kept=()
   declare -gA owned=() elsewhere=() found_there=() keeps=() secrets=() watched=() ready_check=() ready_seconds=() ready_what=()
-  declare -gA reread=() valid_check=() later=()
+  declare -gA reread=() valid_check=() later=() followed=() restarted_again=()
   read_manifest
   local line path content other
   for line in "${manifest[@]}"; do owned[$line]=1; done
@@ -503,6 +503,11 @@ ready() {
   ready_seconds[$1]=$2 ready_what[$1]=$3 ready_check[$1]=$4
 }
 
+# follows UNIT OTHER: it is a client of OTHER that waits longer after each refused request, up to a minute, and forgets that
+# only after two minutes (client-go). Where OTHER restarts again within three minutes, UNIT restarts after it: its watches
+# would stay behind for so long that the controller manager takes Nodes for lost.
+follows() { followed[$1]=$2; }
+
 # not_waited_for UNIT: started all the same; that it serves is seen by a later step.
 not_waited_for() { later[$1]=yes; }
 
@@ -554,7 +559,8 @@ start() {
   fetched
   local unit restart=() reload=() running=()
   for unit in "${units[@]}"; do
-    if ! systemctl -q is-active "$unit" || [ "$(fingerprint "$unit")" != "$(cat "$step/started/$unit" 2>/dev/null)" ]
+    if ! systemctl -q is-active "$unit" || has_to_follow "$unit" ||
+      [ "$(fingerprint "$unit")" != "$(cat "$step/started/$unit" 2>/dev/null)" ]
     then
       ! put_off "$unit" || continue
       restart+=("$unit")
@@ -584,8 +590,21 @@ start() {
   for unit in "${units[@]}"; do [ -n "${later[$unit]-}" ] || serving "$unit"; done
   for unit in "${restart[@]}" "${reload[@]}"; do last_read "$unit" >"$step/started/$unit.read"; done
   for unit in "${restart[@]}"; do fingerprint "$unit" >"$step/started/$unit"; done
+  for unit in "${running[@]}"; do note_restart "$unit"; done
   [ ${#running[@]} = 0 ] || give_turn
   units=()
+}
+
+# note_restart UNIT: that it was restarted while it ran, and whether that was also done within the last three minutes.
+note_restart() {
+  local noted=$step/started/$1.restarted
+  [ -z "$(find "$noted" -mmin -3 2>/dev/null)" ] || restarted_again[$1]=yes
+  : >"$noted"
+}
+
+has_to_follow() {
+  local other=${followed[$1]-}
+  [ -n "$other" ] && [ -n "${restarted_again[$other]-}" ]
 }
 
 # outdated UNIT...: whether systemd knows a unit otherwise than it is on disk. One that it does not know is no such unit:
@@ -777,7 +796,7 @@ remove() {
       rm -f "$UNIT_DIRECTORY.control/$2"
       rmdir "$UNIT_DIRECTORY.control" 2>/dev/null || true
       systemctl -q disable --now "$2" 2>/dev/null || true
-      rm -f "$step/started/$2" "$step/started/$2.read"
+      rm -f "$step/started/$2" "$step/started/$2.read" "$step/started/$2.restarted"
       ;;
     file)
       rm -f "$2.hardway-new"

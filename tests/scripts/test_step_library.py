@@ -11,6 +11,7 @@ import stat
 import subprocess
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -362,6 +363,30 @@ def test_a_unit_is_restarted_when_something_of_it_changed_and_only_then(machine:
     (machine.running / "a.service").unlink()
     machine.done(first.replace("\n1\n", "\n2\n").replace("/bin/true", "/bin/false"))
     assert machine.restarts() == ["a.service"], "a unit that stopped is started again"
+
+
+def test_a_client_restarts_with_its_server_where_that_restarts_again_within_three_minutes(machine: Machine) -> None:
+    """Its watches would stay behind for up to a minute: each refused request makes it wait longer."""
+
+    def version(number: int) -> str:
+        server = here("conf", str(number)) + "\n" + unit("[Service]\nExecStart=/bin/true", "$R/conf")
+        client = (
+            here("units/b.service", "[Service]\nExecStart=/bin/true") + "\nunit b.service\nfollows b.service a.service"
+        )
+        return f"{server}\nstart\n{client}"
+
+    machine.done(version(1))
+    assert machine.restarts() == ["a.service", "b.service"]
+    machine.done(version(2))
+    assert machine.restarts() == ["a.service"], "the first restart of a server that ran"
+    machine.done(version(3))
+    assert machine.restarts() == ["a.service", "b.service"]
+    machine.done(version(3))
+    assert machine.restarts() == []
+    earlier = machine.hardway / "steps/unit/started/a.service.restarted"
+    os.utime(earlier, (time.time() - 200,) * 2)
+    machine.done(version(4))
+    assert machine.restarts() == ["a.service"]
 
 
 def test_a_unit_that_did_not_serve_is_restarted_when_its_old_files_are_put_back(machine: Machine) -> None:

@@ -64,6 +64,15 @@ def test_systemd_accepts_every_unit(dev: Run, shared: Run, tmp_path: Path, tools
         assert complaints(tools, name, text, tmp_path) == []
 
 
+def test_clients_of_an_api_server_restart_with_it_where_it_restarts_repeatedly(dev: Run) -> None:
+    """client-go waits for up to a minute after repeated refusals: the controller manager would take Nodes for lost."""
+    script = dev.script("control-plane-controller-0")
+    first, second = script.split("\nstart\n")[:2]
+    assert "unit kube-apiserver.service" in first and "follows" not in first
+    for client in ("kube-controller-manager", "kube-scheduler"):
+        assert f"\nfollows {client}.service kube-apiserver.service\n" in second
+
+
 def test_systemd_accepts_the_unit_of_the_pulumi_host(tmp_path: Path, tools: NodeTools) -> None:
     text = boot_unit("podman", "hardway-dev", ["worker-0"], [("10.200.0.0/24", "10.240.0.20")])
     assert complaints(tools, "hardway-dev.service", text, tmp_path) == []
