@@ -42,7 +42,10 @@ AUDIT_FLAGS = {
     "audit-log-maxsize": "100",
 }
 """Of the API server: what was done, for 30 days, in at most 11 files of 100 MB."""
-_LINK_ADMIN = f"own file {ADMIN_KUBECONFIG}\nln -sfn {_ADMIN_CONF} {ADMIN_KUBECONFIG}"
+_LINK_ADMIN = (
+    f"own file {ADMIN_KUBECONFIG}\n"
+    f'[ "$(readlink {ADMIN_KUBECONFIG})" = {_ADMIN_CONF} ] ||\n  ln -sfn {_ADMIN_CONF} {ADMIN_KUBECONFIG}'
+)
 _HEALTH_PROXY = Path(__file__).parents[1] / "config" / "templates" / "nginx.conf"
 _PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 _HEALTH_PATHS = ("/livez", "/readyz", "/healthz")

@@ -215,7 +215,7 @@ def render(args: StepArgs, *, contents: Mapping[str, str], identity: str, before
         ValueError: a file holds the line that ends its content in the script.
     """
     parts = [f"# {args.name} on {args.machine.name} ({identity[:12]})"]
-    parts += [f"base64 -d | gzip -dc | install -D -m 0644 /dev/stdin {LIBRARY}"] if args.brings else []
+    parts += [_BRING] if args.brings else []
     parts += [f". {LIBRARY}"]
     parts += [f"TIMEOUT_FACTOR={args.machine.timeout_factor}"] if args.machine.timeout_factor > 1 else []
     parts += [f"begin {args.name}"]
@@ -231,6 +231,17 @@ def render(args: StepArgs, *, contents: Mapping[str, str], identity: str, before
     parts += [run] if run else []
     parts.append('succeeded "$@"')
     return "\n".join(parts) + "\n"
+
+
+_SAME_LIBRARY = (
+    f"[ ! -L {LIBRARY} ] && [ \"$(stat -c '%a %U:%G' {LIBRARY} 2>/dev/null)\" = '644 root:root' ] && "
+    f'cmp -s <(printf %s "${{library%.}}") {LIBRARY}'
+)
+# A repair of another file must not write this one. The dot keeps the line ends that `$(...)` would drop.
+_BRING = (
+    f"library=$(base64 -d | gzip -dc && echo .) && {{ {_SAME_LIBRARY} || "
+    f'printf %s "${{library%.}}" | install -D -m 0644 /dev/stdin {LIBRARY}; }}'
+)
 
 
 def render_undo(args: StepArgs) -> str:

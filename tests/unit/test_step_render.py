@@ -1,5 +1,8 @@
 """A step's script: what stands in it, in which order, and what is refused."""
 
+import grp
+import os
+import pwd
 import subprocess
 from collections.abc import Sequence
 from ipaddress import IPv4Address
@@ -223,12 +226,28 @@ def test_the_library_travels_with_the_first_step_of_a_machine(tmp_path: Path) ->
     lines = step.script.splitlines()
     assert lines[2] == f". {LIBRARY}"
     here = lines[1].replace(LIBRARY, f"{tmp_path}/step.sh")
-    subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", here], input=input_of(step.inputs["stdin"]), text=True, check=True
-    )
-    parts = [paths.checkout() / "components" / name for name in ("replace.sh", "step.sh")]
-    assert (tmp_path / "step.sh").read_text() == "".join(part.read_text() for part in parts)
-    assert len(input_of(step.inputs["stdin"])) < (tmp_path / "step.sh").stat().st_size / 2
+    here = here.replace("root:root", f"{pwd.getpwuid(os.getuid()).pw_name}:{grp.getgrgid(os.getgid()).gr_name}")
+    library = tmp_path / "step.sh"
+
+    def bring() -> int:
+        subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", here], input=input_of(step.inputs["stdin"]), text=True, check=True
+        )
+        parts = [paths.checkout() / "components" / name for name in ("replace.sh", "step.sh")]
+        assert library.read_text() == "".join(part.read_text() for part in parts) and not library.is_symlink()
+        assert library.stat().st_mode & 0o777 == 0o644
+        return library.stat().st_ctime_ns
+
+    first = bring()
+    assert len(input_of(step.inputs["stdin"])) < library.stat().st_size / 2
+    assert bring() == first, "what is there is not written again"
+    library.chmod(0o600)
+    bring()
+    library.write_text("# another")
+    bring()
+    library.rename(tmp_path / "aside")
+    library.symlink_to(tmp_path / "aside")
+    bring()
 
 
 def test_a_machine_with_a_kernel_of_its_own_gets_modules_and_loses_swap_for_good() -> None:
