@@ -30,4 +30,4 @@ def test_an_upgrade_under_load_loses_nothing(old_lab: Cluster, show: Show, tmp_p
 
 def test_every_upgrade_that_was_killed_is_continued_or_rolled_back(old_lab: Cluster, show: Show) -> None:
     """An upgrade after whose kill the lab needs a hand, runs two versions, or has lost a write."""
-    upgrades.KilledUpgrades(old_lab, show, kills=20, seconds=120).check()
+    upgrades.KilledUpgrades(old_lab, show, kills=20, seconds=240).check()
