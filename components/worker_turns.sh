@@ -75,9 +75,17 @@ mark_node() {
 # value_of FIELD INDENTATION: the text of a field in the answer.
 value_of() { sed -nE "s|^ {$2}\"$1\": \"(.*)\",?\$|\1|p" "$SAID" | head -n 1; }
 
+# are_taken_over UNIT...: whether they run without the program: this step was never made, and no step before it had them.
+# They, and the kubelet's kubeconfig, are somebody's own (docs/by-hand.md): the API may not be reached with it.
+are_taken_over() {
+  local unit
+  [ "$(owners_of "$step")" = 0 ] || return 1
+  for unit; do [ -z "${elsewhere[unit $unit]+set}" ] || return 1; done
+}
+
 # take_worker_turn UNIT...: before these restart. Where none of them serves, nothing can be lost: no turn is needed.
 take_worker_turn() {
-  [ -s "$KUBELET_KUBECONFIG" ] && any_serves "$@" || return 0
+  [ -s "$KUBELET_KUBECONFIG" ] && ! are_taken_over "$@" && any_serves "$@" || return 0
   if [ -n "${has_turn-}" ]; then return 0; fi
   # Without a Node it has no pods.
   request '200|404' 'reading the Node' GET "/api/v1/nodes/$NODE"

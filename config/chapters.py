@@ -3,14 +3,19 @@
 docs/chapters.md describes them, docs/pictures.md draws their components, and docs/by-hand.md has their commands.
 """
 
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from config import recorded_state
 from config.errors import UserError
 
 VARIABLE = "HARDWAY_UNTIL"
 """By it the command line tells the program the last chapter. It is in no settings file: it holds for one run."""
+_COMPONENT = "hardway:index:"
 CERTIFICATES = ("/etc/etcd/pki/*", "/etc/kubernetes/pki/*", "/var/lib/kubelet/pki/*")
 KUBECONFIGS = ("/etc/kubernetes/*.kubeconfig",)
 ENCRYPTION = ("/etc/kubernetes/config/encryption.yaml",)
@@ -118,6 +123,60 @@ def reached(components: Iterable[str]) -> str:
     """The last chapter that has one of these components; empty if none has."""
     found = set(components)
     return next((each.name for each in reversed(CHAPTERS) if found.intersection(each.components)), "")
+
+
+def reached_by(resources: Iterable[Mapping[str, Any]]) -> str:
+    """The last chapter of which a state has something; empty if it has none. A killed run counts: it began it."""
+    return reached(
+        str(each["type"]).removeprefix(_COMPONENT)
+        for each in resources
+        if str(each.get("type")).startswith(_COMPONENT) and not each.get("delete")
+    )
+
+
+def refusal(stack: str, until: str, found: str) -> str:
+    """Why a lab that has the chapter `found` cannot end with `until`; empty if it can.
+
+    Pulumi would delete what the program no longer creates.
+    """
+    if not found or reaches(until, found):
+        return ""
+    return (
+        f"Refused, and nothing was changed: the lab {stack} has the chapter {found!r} already, and "
+        f"`--until {until}` would delete everything after {until!r}, with its data. To begin again there: "
+        f"`./hardway destroy -s {stack}`, then `./hardway up -s {stack} --until {until}`."
+    )
+
+
+def check_is_next(stack: str, until: str, state: Path) -> None:
+    """Refuse to end with a chapter if the lab has a later one, also where the user runs `pulumi up`.
+
+    The command line refuses that with the state of any backend (toolchain/chapters.py). This reads files alone: the
+    state, or, where the state is in no directory, what the last `./hardway up` wrote.
+
+    Args:
+        stack: the lab's name.
+        until: the last chapter of this run.
+        state: the directory with what this checkout keeps of its labs.
+
+    Raises:
+        UserError: the lab has a later one, or its files cannot be read.
+    """
+    if until == COMPLETE:
+        return
+    file = recorded_state.file_of(stack, state)
+    found = reached_by(recorded_state.resources(file)) if file else _written(state / stack / "lab.json")
+    if why := refusal(stack, until, found):
+        raise UserError(why)
+
+
+def _written(facts: Path) -> str:
+    try:
+        return str(json.loads(facts.read_text()).get("until", COMPLETE))
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{facts} cannot be read ({error}): `./hardway up` writes it.") from error
 
 
 def last_chapter(bootstrap: str) -> str:

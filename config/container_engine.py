@@ -4,12 +4,14 @@ What the settings say; else what the lab runs on already; else what the Pulumi h
 asked: a preview may do this, and a running lab keeps its engine when another is installed later.
 """
 
-import json
 import os
 import re
 import shutil
 from pathlib import Path
 from typing import Any
+
+from config import recorded_state
+from config.errors import UserError
 
 PODMAN, DOCKER = "podman", "docker"
 # Not in a user's PATH on Debian.
@@ -62,14 +64,13 @@ def has_cgroup_v2() -> bool:
 def _in_state(file: Path) -> str | None:
     """What the state of a lab in a backend of files says: the first script that was run asks the engine."""
     try:
-        # After a power failure it may end with NUL bytes, until set-up has removed them.
-        resources = json.loads(file.read_text().rstrip("\0"))["checkpoint"]["latest"]["resources"]
-        scripts = [
-            str((resource.get("inputs") or {}).get("create"))
-            for resource in resources
-            if str(resource["urn"]).endswith("::machines-preflight")
-        ]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        found = recorded_state.resources(file)
+    except UserError:
         return None
+    scripts = [
+        str((resource.get("inputs") or {}).get("create"))
+        for resource in found
+        if str(resource.get("urn")).endswith("::machines-preflight")
+    ]
     engines = [match[1] for script in scripts if (match := re.search(r"--engine (podman|docker)\b", script))]
     return engines[0] if engines else None

@@ -120,7 +120,7 @@ def load() -> Lab:
 
     Raises:
         ConfigError: with all that is wrong.
-        UserError: a rewind of the lab is not finished.
+        UserError: a rewind of the lab is not finished, or it has a later chapter than it is to end with.
     """
     rewind_mark.check(pulumi.get_stack())
     document = _value("lab", {})
@@ -133,7 +133,9 @@ def load() -> Lab:
     for key, (what, fix) in substrate.required.items() if substrate else ():
         if not CONFIG.get().get(key):
             known.append(Problem((key,), what, fix.format(stack=pulumi.get_stack())))
-    return parse(pulumi.get_stack(), document, known, rotated=_value(ROTATIONS, None))
+    lab = parse(pulumi.get_stack(), document, known, rotated=_value(ROTATIONS, None))
+    chapters.check_is_next(lab.name, lab.until, paths.state())
+    return lab
 
 
 def _value(key: str, default: Any) -> Any:

@@ -21,9 +21,13 @@ class Background:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def tell_to_end(self) -> None:
+        """End soon; the end of the block waits for it. Of many, all can be told before the first is waited for."""
         self._over.set()
         self._end()
+
+    def __exit__(self, *_: object) -> None:
+        self.tell_to_end()
         self._thread.join(self._END_SECONDS)
 
     def _work(self) -> None:

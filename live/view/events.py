@@ -54,6 +54,10 @@ def _commands(before: LabNow, after: LabNow) -> Iterator[Event]:
 def _machines(before: LabNow, after: LabNow) -> Iterator[Event]:
     for old, new in _pairs(before.machines, after.machines):
         if old is None or new is None:
+            # At the beginning none is known.
+            if before.machines:
+                text = f"{old.name} was removed from the lab" if old else f"{new.name} was added to the lab"
+                yield Event(level="plain", what="machine", text=text)
             continue
         # A machine that was never heard and does not answer is news, too.
         if old.answers is not False and new.answers is False:

@@ -7,12 +7,19 @@
 #   balancer  1 where it has HAProxy
 #   address   of the API, where load balancers share it
 # What is asked four times a second is done without a new process: cgroup files say which unit has processes, and one curl
-# asks etcd by one connection. systemctl is asked only when that changes, and every three seconds.
+# asks etcd by one connection. systemctl is asked when that changes, when systemd writes something about one of the units
+# to the journal, and every three seconds. Journal and cgroups are two sources: one is enough, where the other is missing
+# or starts again.
 export LC_ALL=C
 trap '' PIPE
 declare -A told pid_of
-# A pipe that nobody writes into: `read -t` waits on it, where `sleep` would be a process.
-exec {nap}<> <(:)
+# A pipe that nobody writes into: `read -t` waits on it, where `sleep` would be a process. And one for the journal's lines.
+exec {nap}<> <(:) {journal_lines}<> <(:)
+# Where systemd has the units' cgroups: version 2, or with version 1 beside the controllers, or its own hierarchy.
+cgroups=/sys/fs/cgroup
+for each in "$cgroups" "$cgroups/unified" "$cgroups/systemd"; do
+  [ ! -e "$each/system.slice/cgroup.procs" ] || { cgroups=$each && break; }
+done
 
 # tell FACT VALUE: prints it if it changed.
 tell() {
@@ -27,7 +34,7 @@ first_processes() {
   local unit pid
   for unit in $units; do
     pid=
-    { read -r pid <"/sys/fs/cgroup/system.slice/$unit/cgroup.procs"; } 2>/dev/null
+    { read -r pid <"$cgroups/system.slice/$unit/cgroup.procs"; } 2>/dev/null
     found+="$pid "
   done
 }
@@ -108,18 +115,44 @@ follow_member() {
   done
 }
 
-members=
+# A line for each message of systemd (process 1) about one of the units. journalctl continues when journald restarts; where
+# it ends, it is started again. It writes to this script's own pipe, so it does not see by itself that this has ended.
+follow_journal() {
+  local of=() unit
+  for unit in $units; do of+=("UNIT=$unit"); done
+  while kill -0 $$ 2>/dev/null; do
+    journalctl -q -f -n 0 -o cat _PID=1 "${of[@]}" >&"$journal_lines" 2>/dev/null &
+    while kill -0 $$ 2>/dev/null && kill -0 $! 2>/dev/null; do read -r -t 1 -u "$nap"; done
+    kill $! 2>/dev/null
+    read -r -t 1 -u "$nap"
+  done
+}
+
+# Waits for the next quarter of a second, or for the journal: then `news` is set, and all lines that came are read.
+wait_for_news() {
+  news=
+  while read -r -t 0.25 -u "$journal_lines"; do
+    news=1
+    read -r -t 0 -u "$journal_lines" || break
+  done
+}
+
+members= journal=
+# What each of them follows is a process of its own.
+trap 'for each in $members $journal; do pkill -P "$each" 2>/dev/null; kill "$each" 2>/dev/null; done' EXIT
 if [ "$member" = 1 ]; then
   follow_member &
   members=$!
-  # What it follows is a process of its own.
-  trap 'pkill -P "$members" 2>/dev/null; kill "$members" 2>/dev/null' EXIT
+fi
+if [ -n "$units" ]; then
+  follow_journal &
+  journal=$!
 fi
 
-tick=0 before=none all_active=
+tick=0 before=none all_active= news=
 while :; do
   first_processes
-  if [ "$found" != "$before" ] || ((tick % 12 == 0)) || { [ -z "$all_active" ] && ((tick % 4 == 0)); }; then
+  if [ "$found" != "$before" ] || [ -n "$news" ] || ((tick % 12 == 0)) || { [ -z "$all_active" ] && ((tick % 4 == 0)); }; then
     before=$found
     tell_units
   fi
@@ -130,5 +163,5 @@ while :; do
   fi
   printf '.\n' || exit
   tick=$((tick + 1))
-  read -r -t 0.25 -u "$nap"
+  wait_for_news
 done

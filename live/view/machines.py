@@ -79,6 +79,10 @@ class Follower(Background):
         self._cluster = cluster
         self._process: subprocess.Popen[str] | None = None
 
+    def asks_as(self, cluster: Cluster, machine: LiveMachine) -> bool:
+        """Whether a new one for this machine would do the same."""
+        return self.machine == machine and script(self._cluster, self.machine) == script(cluster, machine)
+
     def silent_for(self, now: float) -> float | None:
         """Seconds since it was heard, by `time.monotonic`; None if it never was."""
         return None if self._heard is None else now - self._heard

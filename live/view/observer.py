@@ -1,11 +1,12 @@
 """Looks at a lab ten times a second while `view` runs, and renders what changed."""
 
 import time
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from live.background import Background
-from live.cluster import Cluster
+from live.cluster import Cluster, find
 from live.drills.api import Api
 from live.lessons import record
 from live.view.api import PATHS, Readiness, Watch
@@ -31,39 +32,38 @@ class Observer(Background):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__("view observer")
         self._cluster = cluster
-        api = Api(cluster)
-        watches = {name: Watch(api, path) for name, path in PATHS.items()}
-        readiness = Readiness(api, list(watches.values()))
-        followers = [Follower(cluster, machine) for machine in cluster.machines]
         self._certificates = Certificates(cluster)
-        self._running = ExitStack()
-        self._all: list[Background] = [*followers, readiness, *watches.values(), self._certificates]
-        self._look = Look(cluster, followers, readiness, watches)
         self._tiles, self._timeline = Tiles(), Timeline()
-        self._page = Page(cluster.stack.name, cluster.endpoint)
         self._files: tuple[str, str, str] = ("", "", "")
         self._files_at: float | None = None
         self._before: LabNow | None = None
         self._rendered_at: float | None = None
         self.parts: dict[str, str] = {}
+        self._written = _written(cluster)
+        self._sources = self._follow(cluster)
         self._observe()
+
+    def _follow(self, cluster: Cluster, before: "_Sources | None" = None) -> "_Sources":
+        """Set up what is asked of the lab; what would ask the same as before stays."""
+        sources = _Sources.of(cluster, before)
+        self._cluster = cluster
+        self._page = Page(cluster.stack.name, cluster.endpoint)
+        self._look = Look(cluster, sources.followers, sources.readiness, sources.watches)
+        return sources
 
     def page(self) -> str:
         """The whole page."""
         return self._page.whole(self.parts)
 
     def __enter__(self) -> "Observer":
-        for each in self._all:
-            self._running.enter_context(each)
+        for each in (*self._sources.all, self._certificates):
+            each.__enter__()
         super().__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         super().__exit__(*_)
-        # All are told at once; what ends one after the other would take seconds.
-        for each in self._all:
-            each._over.set()
-        self._running.close()
+        _end([*self._sources.all, self._certificates])
 
     def _work(self) -> None:
         while not self._over.wait(_EVERY_SECONDS):
@@ -73,6 +73,7 @@ class Observer(Background):
         now = time.monotonic()
         if self._files_at is None or now - self._files_at >= _FILES_SECONDS:
             self._files, self._files_at = self._read_files(), now
+            self._renew()
         command, lesson, stopped = self._files
         lab = self._look.now(command=command, lesson=lesson, halted=stopped)
         found = [] if self._before is None else events(self._before, lab)
@@ -84,6 +85,23 @@ class Observer(Background):
             known = self._certificates.known
             self.parts = self._page.parts(lab, tiles, self._timeline.lines, known, datetime.now().astimezone())
         self._before = lab
+
+    def _renew(self) -> None:
+        """Where `up` has written the lab's files again: its new machines, its endpoint and its keys."""
+        written = _written(self._cluster)
+        if written == self._written:
+            return
+        try:
+            cluster = find(self._cluster.stack)
+            before, self._sources = self._sources, self._follow(cluster, self._sources)
+        except (OSError, ValueError, LookupError, ToolchainError):
+            # Destroyed, stopped, or only a part of a lab: it is looked at again.
+            return
+        self._written = written
+        for each in self._sources.all:
+            if each not in before.all:
+                each.__enter__()
+        _end([each for each in before.all if each not in self._sources.all])
 
     def _read_files(self) -> tuple[str, str, str]:
         """The command that is at work, the lesson, and why the lab does not run."""
@@ -98,3 +116,55 @@ class Observer(Background):
             return command, lesson, f"The lab {stack.name} was destroyed."
         since = halted.stopped_since(stack)
         return command, lesson, halted.said_stopped(stack, since) if since else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sources:
+    """What is asked of a lab.
+
+    Args:
+        way: endpoint and kubeconfig, by which the API is asked.
+        followers: of its machines.
+        readiness, watches: of its API.
+    """
+
+    way: tuple[str, bytes]
+    followers: Sequence[Follower]
+    readiness: Readiness
+    watches: Mapping[str, Watch]
+
+    @property
+    def all(self) -> list[Background]:
+        """All of them."""
+        return [*self.followers, self.readiness, *self.watches.values()]
+
+    @classmethod
+    def of(cls, cluster: Cluster, before: "_Sources | None" = None) -> "_Sources":
+        """Those of a lab, some of them from before."""
+        known = {each.machine.name: each for each in (before.followers if before else ())}
+        followers = [
+            old if (old := known.get(machine.name)) and old.asks_as(cluster, machine) else Follower(cluster, machine)
+            for machine in cluster.machines
+        ]
+        way = (cluster.endpoint, (cluster.stack.directory / "kubeconfig").read_bytes())
+        if before is not None and before.way == way:
+            return cls(way=way, followers=followers, readiness=before.readiness, watches=before.watches)
+        api = Api(cluster)
+        watches = {name: Watch(api, path) for name, path in PATHS.items()}
+        return cls(way=way, followers=followers, readiness=Readiness(api, list(watches.values())), watches=watches)
+
+
+def _written(cluster: Cluster) -> list[int]:
+    """When the lab's files were written; empty where one is missing."""
+    try:
+        return [(cluster.stack.directory / name).stat().st_mtime_ns for name in ("lab.json", "kubeconfig")]
+    except OSError:
+        return []
+
+
+def _end(those: Sequence[Background]) -> None:
+    """End them. All are told at once: one after the other would take seconds."""
+    for each in those:
+        each.tell_to_end()
+    for each in those:
+        each.__exit__()

@@ -1,6 +1,7 @@
 """`hardway view`: lines of machines, events between two moments, the large lines, the page, the server."""
 
 import asyncio
+import json
 import os
 import subprocess
 import time
@@ -11,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_lab import cluster
+from small_lab import cluster, own_backend
 
 from config.machines import Role
+from lab.polling import eventually
+from live import cluster as live_cluster
+from live.cluster import Cluster
+from live.drills.api import ApiError
 from live.status.certificates import CertificateStatus
-from live.view import machines, server
+from live.view import machines, observer, server
 from live.view.events import Event, events
 from live.view.machines import Facts, Follower, Program
 from live.view.now import (
@@ -35,7 +40,7 @@ from live.view.now import (
 )
 from live.view.page import PARTS, Page, Timeline
 from live.view.tiles import Tiles
-from toolchain import exclusive
+from toolchain import exclusive, paths
 
 AT = datetime(2026, 11, 29, 12, 0, 0)
 
@@ -156,10 +161,14 @@ class TestMachines:
         tools.mkdir()
         state = tmp_path / "state"
         state.write_text("UP")
+        unit = tmp_path / "unit"
+        unit.write_text("active")
         row = ",".join(["api", "controller-0", *[""] * 15, "$(cat STATE)", *[""] * 18, "* L7OK", ""])
         body = '{"header":{"member_id":"161"},"leader":"161","raftTerm":"9"}'
         for name, text in {
-            "systemctl": "printf 'Id=haproxy.service\\nActiveState=active\\nMainPID=5\\n'",
+            "systemctl": f"printf 'Id=haproxy.service\\nActiveState=%s\\nMainPID=5\\n' $(cat {unit})",
+            # It says something once, when the unit has failed.
+            "journalctl": f"until grep -q failed {unit}; do sleep 0.05; done; echo Failed; exec sleep 60",
             "socat": f'cat >/dev/null; echo "# pxname,svname"; echo "{row}"'.replace("STATE", str(state)),
             "curl": f"echo '{body}'; echo '= 0 200 '; echo '= 7 000 Failed to connect'; sleep 0.5",
             "ip": "echo",
@@ -174,11 +183,16 @@ class TestMachines:
         with subprocess.Popen(["bash", "-c", given], stdout=subprocess.PIPE, text=True, env=environment) as process:
             assert process.stdout is not None
             seen: list[str] = []
+            failed_at = 0
             for line in process.stdout:
                 seen.append(line.strip())
                 if "backends api/controller-0=UP:L7OK" in seen:
                     state.write_text("DOWN")
-                if "backends api/controller-0=DOWN:L7OK" in seen and seen.count(".") > 4:
+                # Right after all units were asked: the next time is three seconds away, but for the journal.
+                if "backends api/controller-0=DOWN:L7OK" in seen and seen.count(".") % 12 == 1 and not failed_at:
+                    unit.write_text("failed")
+                    failed_at = seen.count(".")
+                if "units haproxy.service=failed:5" in seen:
                     break
                 assert seen.count(".") < 100, seen
             # It ends with its reader.
@@ -188,6 +202,8 @@ class TestMachines:
             *seen
         }
         assert "etcd - 7 000 Failed to connect" in seen
+        assert seen.count(".") - failed_at < 8, seen
+        assert not subprocess.run(["pgrep", "-f", f"{tools}/journalctl"], capture_output=True, check=False).stdout
         assert seen.count("backends api/controller-0=UP:L7OK") == 1
 
 
@@ -236,6 +252,11 @@ class TestEvents:
         programs = tuple(replace(each, pid="99") for each in first.programs or ())
         restarted = replace(LAB, machines=(replace(first, programs=programs[:1] + (first.programs or ())[1:]), second))
         assert texts(events(LAB, restarted)) == ["plain unit: etcd on controller-0 has restarted (process 99)"]
+
+    def test_machines_that_up_adds_and_removes(self) -> None:
+        fewer = replace(LAB, machines=LAB.machines[:1])
+        assert texts(events(fewer, LAB)) == ["plain machine: controller-1 was added to the lab"]
+        assert texts(events(LAB, fewer)) == ["plain machine: controller-1 was removed from the lab"]
 
     def test_leases(self) -> None:
         (lease,) = LAB.leases
@@ -478,3 +499,64 @@ def test_following_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             time.sleep(0.02)
         began = time.monotonic()
     assert time.monotonic() - began < 2
+
+
+class NoApi:
+    """An API that does not answer."""
+
+    def __init__(self, lab: Cluster) -> None:
+        self.endpoint = lab.endpoint
+
+    def get(self, path: str, **_: object) -> None:
+        raise ApiError("refused")
+
+    def connection(self, **_: object) -> None:
+        raise ApiError("refused")
+
+
+def test_the_page_follows_the_machines_that_up_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new worker appears, a removed one disappears, and the connections to the others stay."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "ssh").write_text(f"#!/bin/bash\necho $$ >>{tmp_path}/calls\nwhile echo .; do sleep 0.1; done\n")
+    (tools / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setattr(paths, "state", lambda: tmp_path)
+    own_backend(tmp_path, monkeypatch)
+    monkeypatch.setattr(observer, "Api", NoApi)
+    lab = cluster(tmp_path)
+    directory = lab.stack.directory
+    directory.mkdir()
+    (directory / "kubeconfig").write_text("one")
+
+    def written(names: list[str]) -> None:
+        machines = [
+            {"name": each.name, "roles": [str(role) for role in each.roles], "address": each.address, "pod_cidr": None}
+            for each in lab.machines
+            if each.name in names
+        ]
+        (directory / "lab.json").write_text(json.dumps({"endpoint": lab.endpoint, "machines": machines}))
+
+    def shows(page: observer.Observer, names: list[str]) -> None:
+        end = time.monotonic() + 10
+        while [name for name in everything if f'id="machine-{name}"' in page.parts["machines"]] != names:
+            assert time.monotonic() < end, page.parts["machines"]
+            time.sleep(0.02)
+
+    everything = [each.name for each in lab.machines]
+    fewer = everything[:-1]
+    written(fewer)
+    with observer.Observer(live_cluster.find(lab.stack)) as page:
+        shows(page, fewer)
+        eventually("all connections", lambda: len((tmp_path / "calls").read_text().split()) == len(fewer), seconds=10)
+        written(everything)
+        shows(page, everything)
+        assert "worker-0 was added to the lab" in page.parts["timeline"]
+        eventually("one more", lambda: len((tmp_path / "calls").read_text().split()) == len(everything), seconds=10)
+        written(fewer)
+        shows(page, fewer)
+        # Destroyed, and built again with another key.
+        (directory / "lab.json").unlink()
+        (directory / "kubeconfig").write_text("two")
+        written(everything)
+        shows(page, everything)

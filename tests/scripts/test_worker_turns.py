@@ -118,6 +118,22 @@ def test_the_first_start_asks_the_api_nothing(worker: Worker) -> None:
     assert worker.api.asked == []
 
 
+def test_units_made_by_hand_are_taken_over_without_the_api(worker: Worker) -> None:
+    """docs/by-hand.md: their kubeconfig may lead nowhere."""
+    worker.kubeconfig.write_text("clusters:\n- cluster:\n    server: https://127.0.0.1:1\n")
+    done = worker.run(f"declare -A elsewhere=(); echo 0 >$step/owners\n{TURN}")
+    assert (done.returncode, done.stdout) == (0, "restarted\n"), done.stderr
+    assert worker.api.asked == []
+
+
+@pytest.mark.parametrize("known", ["echo 1 >$step/owners", "echo 0 >$step/owners; elsewhere['unit kubelet.service']=x"])
+def test_units_of_the_program_take_a_turn(worker: Worker, known: str) -> None:
+    """Also where this step is new, and a step of an earlier version had the unit."""
+    done = worker.run(f"declare -A elsewhere=(); {known}\n{TURN}")
+    assert (done.returncode, done.stdout) == (0, "restarted\n"), done.stderr
+    assert worker.api.asked
+
+
 def test_a_turn_belongs_to_the_node_and_nothing_of_it_stays(worker: Worker) -> None:
     done = worker.run(f"take_turn kubelet.service\ncat {worker.step}/turn\nend_turn")
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr

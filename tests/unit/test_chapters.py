@@ -1,14 +1,19 @@
 """The chapters of the hard way: what a lab has that ends with one, and that nothing else knows other chapters."""
 
+import json
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import pulumi
 import pytest
 
-from config import chapters
+from config import chapters, paths
+from config import lab as config
 from config.chapters import CHAPTERS, COMPLETE, NAMES
 from config.errors import UserError
+from config.lab import parse
 from lab.pictures import _kind
 from unit.conftest import HARD_WAY, LABS, program
 from unit.mocked_engine import Run, run_program
@@ -93,3 +98,71 @@ def test_the_last_chapter_that_was_begun() -> None:
 def test_the_page_has_a_section_for_each_chapter() -> None:
     sections = re.findall(r"^## (.*)$", (DOCS / "chapters.md").read_text(), re.M)
     assert {each.section for each in CHAPTERS} <= set(sections)
+
+
+def stated(directory: Path, *kinds: str, deleted: str = "") -> Path:
+    """A state in Pulumi's file, of a lab with these components."""
+    resources: list[dict[str, object]] = [{"type": f"hardway:index:{kind}"} for kind in kinds]
+    resources += [{"type": f"hardway:index:{deleted}", "delete": True}] if deleted else []
+    file = directory / ".pulumi" / "stacks" / "hardway" / "toy.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"version": 3, "checkpoint": {"stack": "toy", "latest": {"resources": resources}}}))
+    return file
+
+
+class TestPlainPulumi:
+    """`pulumi up` with the variable: the command line is not there to refuse it."""
+
+    @pytest.fixture(autouse=True)
+    def backend(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+
+    def test_an_earlier_chapter_than_the_state_has_is_refused(self, tmp_path: Path) -> None:
+        stated(tmp_path, "Host", "Pki", "Etcd", "ControlPlane", deleted="Worker")
+        with pytest.raises(UserError, match=r"has the chapter 'control-plane' already.*would delete everything after"):
+            chapters.check_is_next("toy", "etcd", tmp_path)
+        for until in ("control-plane", "load-balancer", COMPLETE):
+            chapters.check_is_next("toy", until, tmp_path)
+
+    def test_the_backend_of_the_environment_counts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        stated(tmp_path / "other", "Host", "Etcd")
+        chapters.check_is_next("toy", "machines", tmp_path)
+        monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}/other")
+        with pytest.raises(UserError, match="'etcd'"):
+            chapters.check_is_next("toy", "machines", tmp_path)
+
+    def test_a_lab_without_a_state_may_end_anywhere(self, tmp_path: Path) -> None:
+        chapters.check_is_next("toy", "machines", tmp_path)
+        stated(tmp_path).write_text(json.dumps({"version": 3, "checkpoint": {"stack": "toy", "latest": None}}))
+        chapters.check_is_next("toy", "machines", tmp_path)
+
+    def test_a_state_that_cannot_be_read_is_no_answer(self, tmp_path: Path) -> None:
+        stated(tmp_path).write_text("{")
+        with pytest.raises(UserError, match="cannot be read"):
+            chapters.check_is_next("toy", "machines", tmp_path)
+        chapters.check_is_next("toy", COMPLETE, tmp_path)
+
+    @pytest.mark.parametrize(
+        ("facts", "has"), [('{"until": "etcd"}', "etcd"), ('{"endpoint": "x"}', COMPLETE), ("[", "cannot be read")]
+    )
+    def test_a_state_elsewhere_is_known_by_the_labs_files(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: str, has: str
+    ) -> None:
+        monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://bucket")
+        chapters.check_is_next("toy", "machines", tmp_path)
+        (tmp_path / "toy").mkdir()
+        (tmp_path / "toy" / "lab.json").write_text(facts)
+        with pytest.raises(UserError, match=has):
+            chapters.check_is_next("toy", "machines", tmp_path)
+
+    def test_the_program_asks_when_it_reads_its_configuration(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(chapters.VARIABLE, "etcd")
+        lab = replace(parse("toy", LABS["dev"]), until="etcd")
+        stated(tmp_path, "Host", "ControlPlane")
+        monkeypatch.setattr(paths, "state", lambda: tmp_path)
+        monkeypatch.setattr(config, "parse", lambda *_, **given: lab)
+        monkeypatch.setattr(pulumi, "get_stack", lambda: "toy")
+        with pytest.raises(UserError, match="'control-plane'"):
+            config.load()
