@@ -24,7 +24,7 @@ _REPEATED_SECONDS = 30
 _MARK = "end-of-a-command-of-a-page"
 
 _FENCE = re.compile(r"^( *)(`{3,})(\S*)$")
-_COMMENT = re.compile(r"^ *<!-- (not run|run by|lab|eventually|long)(?:: (.*?))? *-->$")
+_COMMENT = re.compile(r"^ *<!-- (not run|run by|lab|eventually|long|exercise)(?:: (.*?))? *-->$")
 
 _PLACEHOLDERS: Mapping[str, str] = {
     "address": r"\d+\.\d+\.\d+\.\d+",
@@ -58,7 +58,7 @@ CHANGING = (
     "save", "search", "setup", "snapshot", "start", "stop", "trust", "up", "upgrade",
 )  # fmt: skip
 """Commands of `hardway` that change a lab or the host: a page's block with one of them does not run by itself."""
-_SUBCOMMAND = re.compile(r"(?:^|[\s;&(])(?:\./)?hardway((?: -s \S+)?) ([a-z]+)", re.M)
+_SUBCOMMAND = re.compile(r"(?:^|[\s;&(])(?:\./)?hardway((?: -s \S+)?) ([a-z]+)\b(?! --preview)", re.M)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class Block:
         language: after the fence.
         lines: between the fences.
         lab: that its commands are for.
-        marks: the comments directly before it: "not run", "run by", "eventually", "long".
+        marks: the comments directly before it: "not run", "run by", "eventually", "long", "exercise".
     """
 
     page: Path
@@ -99,7 +99,7 @@ class Block:
     @property
     def runs(self) -> bool:
         """Whether its commands run in a test of this machinery."""
-        return self.language == "console" and not {"not run", "run by"} & set(self.marks)
+        return self.language == "console" and not {"not run", "run by", "exercise"} & set(self.marks)
 
     @property
     def recorded(self) -> list[Recorded]:
@@ -418,14 +418,20 @@ def run_page(
             repeats = "eventually" in block.marks and recorded.output
             deadline = time.monotonic() + (_REPEATED_SECONDS if repeats else 0)
             while True:
-                code, said = session.run(translation.command(recorded.command) if translation else recorded.command)
-                lines = (translation.output(said) if translation else said).splitlines()
-                printed = [line for line in lines if not _SET_UP.fullmatch(line)]
-                outcome = Outcome(block=block, number=number, recorded=recorded, code=code, printed=printed)
+                outcome = run_command(block, number, session, translation)
                 if outcome.problem is None or time.monotonic() > deadline:
                     break
                 time.sleep(0.2)
             yield outcome
+
+
+def run_command(block: Block, number: int, session: Session, translation: Translation | None) -> Outcome:
+    """Run one command of a block, once."""
+    recorded = block.recorded[number]
+    code, said = session.run(translation.command(recorded.command) if translation else recorded.command)
+    lines = (translation.output(said) if translation else said).splitlines()
+    printed = [line for line in lines if not _SET_UP.fullmatch(line)]
+    return Outcome(block=block, number=number, recorded=recorded, code=code, printed=printed)
 
 
 def record(page: Path, outcomes: Sequence[Outcome]) -> int:

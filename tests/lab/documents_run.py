@@ -1,7 +1,7 @@
 """The pages' commands on a lab of the tests: what tests/labs/*/test_documents.py have in common."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -19,16 +19,23 @@ class Run(Protocol):
 
 
 @contextmanager
-def running(lab: str, *, on: str) -> Iterator[Run]:
-    """The commands that the pages have for a lab, on another stack of its shape."""
+def sessions(lab: str, *, on: str) -> Iterator[tuple[Callable[[], documents.Session], documents.Translation]]:
+    """What makes shells on a stack of the shape of the pages' lab, and what puts its name and ranges into commands."""
     # The name of a socket is short: pytest's own directories may be too long for it.
     with tempfile.TemporaryDirectory() as scratch, serving(Path(scratch)) as socket:
         home = Path(scratch, "home")
         home.mkdir()
         translation = documents.Translation(session.settings_of(lab), session.settings_of(on), home=home)
+        yield lambda: documents.Session(on, home, socket), translation
+
+
+@contextmanager
+def running(lab: str, *, on: str) -> Iterator[Run]:
+    """The commands that the pages have for a lab, on another stack of its shape."""
+    with sessions(lab, on=on) as (shell_of_page, translation):
 
         def run_page(page: Path, *, long: bool = False) -> Sequence[Outcome]:
-            with documents.Session(on, home, socket) as shell:
+            with shell_of_page() as shell:
                 return list(documents.run_page(page, lab, shell, translation, long=long))
 
         yield run_page

@@ -35,8 +35,8 @@ def test_every_block_runs_or_says_why_not() -> None:
             problems.append(f"{block.place}: ```bash is not compared: it needs `not run: reason` or `run by: test`")
         elif block.language == "console" and not block.recorded:
             problems.append(f"{block.place}: no `$ command`")
-        elif {"not run", "run by"} & set(block.marks) and not any(block.marks.get(k) for k in ("not run", "run by")):
-            problems.append(f"{block.place}: a mark without a reason or a test")
+        elif any(mark in block.marks and not block.marks[mark] for mark in ("not run", "run by", "exercise")):
+            problems.append(f"{block.place}: a mark without a reason, a test or a name")
     assert problems == []
 
 
@@ -183,7 +183,11 @@ def test_counts(capsys: pytest.CaptureFixture[str]) -> None:
     run = [block for block in _COMMANDS if block.runs]
     by = [block for block in _COMMANDS if "run by" in block.marks]
     rest = [block for block in _COMMANDS if "not run" in block.marks]
-    assert len(run) + len(by) + len(rest) == len(_COMMANDS)
+    checks = [block for block in _COMMANDS if "exercise" in block.marks]
+    assert len(run) + len(by) + len(rest) + len(checks) == len(_COMMANDS)
     with capsys.disabled():
         commands = sum(len(block.recorded) for block in run)
-        print(f"\n{len(run)} blocks run ({commands} commands), {len(by)} by other tests, {len(rest)} not")
+        print(
+            f"\n{len(run)} blocks run ({commands} commands), {len(by)} by other tests, {len(rest)} not, "
+            f"{len(checks)} are checks of exercises"
+        )

@@ -23,6 +23,7 @@ _ORDER = (
     "test_access",
     "test_trace",
     "test_documents",
+    "test_exercises",
     "test_terminating_balancer",
     "test_certificates",
     "test_security",

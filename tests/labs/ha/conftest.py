@@ -28,6 +28,7 @@ _ORDER = (
     "test_scale",
     "test_replace",
     "test_documents",
+    "test_exercises",
     "test_drift",
     "test_rotation",
     "test_drills",
