@@ -16,7 +16,7 @@ from components.calico import CALICO_IMAGES, Calico, CalicoNetwork, CalicoPlugin
 from components.container_runtime import ContainerRuntime, ContainerRuntimeArgs
 from components.etcd import EtcdMembership
 from components.etcd_snapshots import EtcdSnapshots
-from components.kubeadm import Kubeadm, KubeadmArgs, KubeadmNode, KubeadmNodeArgs, kubeadm_images
+from components.kubeadm import FINISHED, Kubeadm, KubeadmArgs, KubeadmNode, KubeadmNodeArgs, kubeadm_images
 from components.kubeadm_external import ExternalArgs
 from components.kubeadm_pki import KubeadmPki, KubeadmPkiArgs
 from components.kubeadm_upgrade import KubeadmUpgrade, KubeadmUpgradeArgs
@@ -48,6 +48,7 @@ def kubeadm(site: Site) -> Cluster:
             )
             if chosen.authorities == "external"
             else None,
+            leaves=lab.rotations["leaves"].active,
             terminated_domain=balancing.domain if balancing.mode == "terminate" else None,
             calico=lab.calico,
         ),
@@ -74,7 +75,7 @@ def kubeadm(site: Site) -> Cluster:
                 artifacts=lab.artifacts,
                 images=(*kubeadm_images(machine.spec, version), *(CALICO_IMAGES if calico else ())),
                 bridge=calico is None,
-                at_once=True,
+                at_once_until=FINISHED,
             ),
             after(hosts[machine.name]),
         )

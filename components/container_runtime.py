@@ -35,13 +35,15 @@ class ContainerRuntimeArgs:
     images: names in versions.yaml of the images besides pause that are imported where the mirror has them.
     bridge: whether pods are on a bridge of the worker's; else another component brings the network's configuration.
     turns: the shell line by which workers restart containerd in turns (worker.py); empty where they do not.
-    at_once: whether images are imported side by side: many large ones wait for the disk, and others for them.
+    at_once_until: a file that the machine has once it is a Node: before, images are imported side by side, since many
+        large ones wait for the disk, and others for them; afterwards in turn, since the cluster serves meanwhile.
+        Empty where there are few.
     """
 
     machine: Machine
     artifacts: ArtifactSource
     images: tuple[str, ...] = ("coredns",)
-    at_once: bool = False
+    at_once_until: str = ""
     bridge: bool = True
     turns: str = ""
 
@@ -67,10 +69,11 @@ class ContainerRuntime(Component):
 
         def imports(*images: str) -> str:
             wanted = [_import(artifacts, image, machine.arch) for image in images if artifacts.has_images]
-            if len(wanted) < 2 or not args.at_once:
+            if len(wanted) < 2 or not args.at_once_until:
                 return "\n".join(wanted)
             return "\n".join(
                 [
+                    f"[ ! -e {args.at_once_until} ] || import_in_turn",
                     "imports=()",
                     *(f"{each} & imports+=($!)" for each in wanted),
                     'for each in "${imports[@]}"; do wait "$each"; done',

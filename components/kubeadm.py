@@ -54,7 +54,8 @@ UPGRADE_VERBS = str(Path(LIBRARY).with_name("kubeadm_upgrade.sh"))
 """On every controller and worker; a step sources it after the library, worker.sh and kubeadm.sh."""
 USE_KUBEADM = _USE
 """The shell line that brings kubeadm.sh into a script."""
-_FINISHED = "$HARDWAY/steps/node/finished"
+FINISHED = "$HARDWAY/steps/node/finished"
+"""On a machine that kubeadm has made a Node."""
 _USE_BOTH = f"{_USE}\n{USE_ETCD}"
 
 _EVERYWHERE = ("kube-proxy", "coredns")
@@ -157,7 +158,7 @@ class KubeadmNode(Component):
                         f"own file {RESOLV_CONF}",
                         *([f"data {AUDIT_LOGS}", f"install -d -m 0700 {AUDIT_LOGS}"] if is_controller else []),
                         # A Node gets another kubelet when it is its turn (kubeadm_upgrade.py).
-                        *([f"[ ! -e {_FINISHED} ] || hold /usr/local/bin/kubelet"] if own_kubelet else []),
+                        *([f"[ ! -e {FINISHED} ] || hold /usr/local/bin/kubelet"] if own_kubelet else []),
                     ]
                 ),
                 fetches=[

@@ -35,6 +35,7 @@ class KubeadmPkiArgs:
     settings: algorithm and validity.
     creates_cas: whether the stack makes them, and not kubeadm.
     external: what the stack issues in kubeadm's external CA mode; else None.
+    leaves: how often the keys of what the stack issues were rotated.
     terminated_domain: the domain whose TLS ends at the load balancers, where it does.
     calico: Calico's settings, where it is the pod network.
     """
@@ -42,6 +43,7 @@ class KubeadmPkiArgs:
     settings: PkiSettings
     creates_cas: bool
     external: ExternalArgs | None = None
+    leaves: int = 0
     terminated_domain: str | None
     calico: CalicoSettings | None
 
@@ -96,7 +98,7 @@ class KubeadmPki(Component):
 
     def _cas(self, name: str, args: KubeadmPkiArgs) -> CertificateAuthorities:
         kubernetes, etcd, front_proxy = (
-            CertificateAuthority(f"{name}-{each}", each, args.settings, self.child())
+            CertificateAuthority(f"{name}-{each}", each, args.settings, self.child(), leaves=args.leaves)
             for each in ("kubernetes-ca", "etcd-ca", "front-proxy-ca")
         )
         pair = private_key(f"{name}-service-accounts", args.settings.algorithm, self.child())

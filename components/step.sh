@@ -472,10 +472,22 @@ roll_back() {
 # import_image URL SHA256 REFERENCE: an image archive, into containerd's store for Kubernetes.
 import_image() {
   [ -z "$(ctr -n k8s.io images ls -q "name==$3" 2>/dev/null)" ] || return 0
-  local archive said
+  local archive said turn place=$HARDWAY
+  if [ -n "${imports_in_turn-}" ]; then
+    case $1 in file://*) place=$(dirname "${1#file://}") ;; esac
+    [ -d "$place" ] || place=$HARDWAY
+    exec {turn}<"$place"
+    # An import is right without its turn, too: it only takes more from others.
+    flock -w $((600 * TIMEOUT_FACTOR)) "$turn" || true
+  fi
   archive=$(fetch_now "$1" "$2" -)
   said=$(ctr -n k8s.io images import "$archive" 2>&1) || die "importing $3 from $1 failed: $said"
+  [ -z "${turn-}" ] || exec {turn}<&-
 }
+
+# import_in_turn: from here on one image at a time is imported, on this machine and on all that have the directory of the
+# mirror in common, since they are on one host: many at once keep the disk from the etcd members of a cluster that serves.
+import_in_turn() { imports_in_turn=yes; }
 
 # fetched: wait until everything that `fetch` began is there.
 fetched() {

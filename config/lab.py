@@ -178,8 +178,9 @@ def parse(stack: str, document: Any, known: Sequence[Problem] = (), *, rotated: 
         problems += unreadable_hosts
         unreadable.add("lab.machines.database")
     keys, wrong_rotations = rotations.parse(rotated)
-    if settings.bootstrap == "kubeadm" and (issued := keys.written().keys() - set(rotations.WITH_KUBEADM)):
-        what, fix = "not for a lab of kubeadm", "remove it: kubeadm issues the certificates (docs/certificates.md)"
+    rotates = rotations.subjects_of(settings.bootstrap, settings.kubeadm.authorities)
+    if issued := keys.written().keys() - set(rotates):
+        what, fix = "not for a lab of kubeadm", f"remove it: only {', '.join(rotates)} (docs/certificates.md)"
         places = [f"{ROTATIONS}.{subject}" for subject in rotations.SUBJECTS if subject in issued]
         wrong_rotations = [*wrong_rotations, Problem(tuple(places), what, fix)]
     if "ssh" in keys.written() and not settings.traits.rotates_ssh:

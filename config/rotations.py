@@ -14,8 +14,8 @@ from config.problems import Problem
 
 KEY = "rotations"
 SUBJECTS = ("encryption-key", "service-accounts", "leaves", "ca", "etcd-ca", "front-proxy-ca", "ssh")
-WITH_KUBEADM = ("ssh",)
-"""Those that kubeadm has no part in."""
+_WITH_KUBEADM = ("ssh",)
+_WITH_EXTERNAL_CAS = ("leaves", "ssh")
 AT_ONCE = frozenset({"leaves"})
 """What is trusted does not change with these: they have one stage."""
 TRUSTED, USED = "trusted", "used"
@@ -64,6 +64,18 @@ class Rotation:
 
 
 NEVER = Rotation()
+
+
+def subjects_of(bootstrap: str, authorities: str) -> tuple[str, ...]:
+    """What is rotated in a lab: with kubeadm that which it has no part in.
+
+    Args:
+        bootstrap: the bootstrap method.
+        authorities: the setting `kubeadm.authorities`. In the external CA mode the stack issues all certificates.
+    """
+    if bootstrap != "kubeadm":
+        return SUBJECTS
+    return _WITH_EXTERNAL_CAS if authorities == "external" else _WITH_KUBEADM
 
 
 class Rotations:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from config import settings_file
-from config.rotations import SUBJECTS, WITH_KUBEADM, Rotation, Rotations
+from config.rotations import SUBJECTS, Rotation, Rotations
 from config.whole_file import write_whole
 from live import cluster
 from live.bring_up import bring_up
@@ -119,11 +119,16 @@ def new_targets(stack: Stack, subjects: Sequence[str]) -> dict[str, int]:
     Raises:
         ToolchainError: there are none, or the lab has no keys that are rotated here.
     """
-    if stack.bootstrap == "kubeadm" and not set(subjects) <= set(WITH_KUBEADM):
+    if others := [subject for subject in SUBJECTS if subject in subjects and subject not in stack.rotates]:
+        how = (
+            "its CAs and its key for tokens are those that kubeadm was given"
+            if "leaves" in stack.rotates
+            else "kubeadm issues its certificates; `kubeadm certs renew all` on each controller renews them, "
+            "and its CAs stay: docs/kubeadm.md"
+        )
         raise ToolchainError(
-            f"The lab {stack.name} is made by kubeadm, which issues its certificates; nothing was changed.\n"
-            "On each controller `kubeadm certs renew all` renews them: docs/kubeadm.md. Its CAs are not rotated.\n"
-            f"Here rotate {', '.join(WITH_KUBEADM)} alone."
+            f"The lab {stack.name} is made by kubeadm, and {', '.join(others)} cannot be rotated there; "
+            f"nothing was changed.\nReason: {how}.\nHere rotate {', '.join(stack.rotates)} alone."
         )
     if "ssh" in subjects and not stack.traits.rotates_ssh:
         raise ToolchainError(
@@ -131,7 +136,7 @@ def new_targets(stack: Stack, subjects: Sequence[str]) -> dict[str, int]:
             f"Its substrate, {stack.substrate}, cannot change the key of a machine that exists."
         )
     if not subjects:
-        raise ToolchainError(f"No rotation is under way. Name what to rotate: {', '.join(SUBJECTS)}.")
+        raise ToolchainError(f"No rotation is under way. Name what to rotate: {', '.join(stack.rotates)}.")
     rotations = _rotations(stack)
     return {subject: rotations[subject].count + 1 for subject in SUBJECTS if subject in subjects}
 

@@ -41,4 +41,5 @@ def recorded(deployment: Mapping[str, Any]) -> Rotations | None:
     names = {str(each["urn"]).rpartition("::")[2]: each for each in resources}
     if _RECORD in names:
         return of_lines(str((names[_RECORD].get("outputs") or {}).get("stdout", "")))
-    return Rotations() if any("hardway:index:Pki::" in str(each["urn"]) for each in resources) else None
+    is_made = any(f"hardway:index:{kind}::" in str(each["urn"]) for each in resources for kind in ("Pki", "KubeadmPki"))
+    return Rotations() if is_made else None

@@ -9,7 +9,7 @@ from config.choices import choices_of
 from config.libvirt import LibvirtSettings
 from config.machines import Role
 from config.own_machines import role_of
-from config.rotations import Rotations
+from config.rotations import SUBJECTS, Rotations
 from config.settings import LabSettings, Network, PkiSettings, features, planned, readable, versions_of
 from config.substrates import NO_TRAITS, SUBSTRATES, Traits
 from config.versions import pins
@@ -42,6 +42,7 @@ class Stack:
         timeout_factor: what every deadline is multiplied by.
         addresses: machine -> host and port of its SSH server, of those that can be reached directly and are known.
         rotations: how far the rotations of its keys are; None where that cannot be read.
+        rotates: which of its keys are rotated.
         nodes_by_name: the machines that are Nodes; none where its settings cannot be read.
         nodes, pods: the ranges of its machines and of its pods.
         network: all that its settings say of its network.
@@ -66,6 +67,7 @@ class Stack:
     timeout_factor: int = 1
     addresses: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     rotations: Rotations | None = field(default_factory=Rotations)
+    rotates: Sequence[str] = SUBJECTS
     nodes_by_name: Sequence[str] = ()
     nodes: str = str(Network().nodes)
     pods: str = str(Network().pods)
@@ -129,6 +131,7 @@ def read(name: str) -> Stack:
         timeout_factor=settings.timeout_factor,
         addresses={} if problems else _addresses(name, settings),
         rotations=None if wrong_rotations else rotated,
+        rotates=rotations.subjects_of(settings.bootstrap, settings.kubeadm.authorities),
         nodes_by_name=() if problems else _nodes(name, settings),
         nodes=str(settings.network.nodes),
         pods=str(settings.network.pods),

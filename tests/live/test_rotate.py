@@ -37,6 +37,7 @@ class Lab:
         self.problems: list[str] = []
         self.code = 0
         self.bootstrap = "hard-way"
+        self.authorities = "stack"
         self.substrate = "containers"
 
     @property
@@ -49,7 +50,8 @@ class Lab:
             engine="podman",
             kubernetes="1",
         )
-        return replace(found, rotations=self.rotations, bootstrap=self.bootstrap)
+        rotates = rotations.subjects_of(self.bootstrap, self.authorities)
+        return replace(found, rotations=self.rotations, bootstrap=self.bootstrap, rotates=rotates)
 
     @property
     def rotations(self) -> Rotations:
@@ -192,8 +194,20 @@ def test_another_key_waits_until_the_rotation_is_finished(lab: Lab) -> None:
 
 def test_a_kubeadm_lab_is_refused(lab: Lab) -> None:
     lab.bootstrap = "kubeadm"
-    assert "kubeadm certs renew all" in refusal(lambda: run(lab, "ca"))
+    said = refusal(lambda: run(lab, "ssh", "ca", "leaves"))
+    assert "leaves, ca cannot be rotated there; nothing was changed" in said
+    assert "kubeadm certs renew all" in said
     assert lab.file.read_text() == SETTINGS
+
+
+def test_the_leaves_of_a_kubeadm_lab_with_external_authorities_are_rotated(lab: Lab) -> None:
+    lab.bootstrap, lab.authorities = "kubeadm", "external"
+    said = refusal(lambda: run(lab, "leaves", "service-accounts"))
+    assert "service-accounts cannot be rotated there" in said and "kubeadm certs renew" not in said
+    assert "Here rotate leaves, ssh alone." in said
+    assert lab.file.read_text() == SETTINGS
+    assert run(lab, "leaves", "ssh") == 0
+    assert lab.ups == ["leaves:1 ssh:1 trusted", "leaves:1 ssh:1 used", "leaves:1 ssh:1"]
 
 
 def test_the_ssh_key_of_a_kubeadm_lab_is_rotated(lab: Lab) -> None:

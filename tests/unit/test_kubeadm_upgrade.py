@@ -73,3 +73,12 @@ def test_a_kubelet_that_runs_stays_until_its_turn() -> None:
 def test_packages_have_no_turns() -> None:
     run = program("kubeadm-ha")
     assert not [each.name for each in run.resources if each.name.startswith("kubeadm-upgrade-kubelet-")]
+
+
+def test_images_are_imported_in_turn_where_the_cluster_serves() -> None:
+    """All at once kept the disk from etcd for so long that the API had a gap."""
+    run = run_program("dev", HA)
+    for machine in ("controller-2", "worker-2"):
+        lines = run.script(f"container-runtime-{machine}-images").splitlines()
+        turn = lines.index("[ ! -e $HARDWAY/steps/node/finished ] || import_in_turn")
+        assert turn < next(number for number, line in enumerate(lines) if line.startswith("import_image "))

@@ -98,6 +98,19 @@ def test_rotations_of_what_kubeadm_makes_are_refused() -> None:
         parse("kubeadm", lab_of("kubeadm"), rotated={"ca": 1, "ssh": 1})
     assert error.value.problems[0].keys == ("rotations.ca",)
     assert parse("kubeadm", lab_of("kubeadm"), rotated={"ssh": 1}).rotations["ssh"] == Rotation(1)
+    external = {**lab_of("kubeadm"), "kubeadm": {"authorities": "external"}}
+    assert parse("kubeadm", external, rotated={"leaves": 2, "ssh": 1}).rotations["leaves"] == Rotation(2)
+    with pytest.raises(ConfigError, match="only leaves, ssh"):
+        parse("kubeadm", external, rotated={"service-accounts": 1})
+
+
+def test_in_the_external_mode_all_leaves_get_other_keys_and_no_ca() -> None:
+    lab = {"bootstrap": "kubeadm", "controllers": 3, "kubeadm": {"authorities": "external"}}
+    before, after = run_program("dev", lab), run_program("dev", lab, rotations={"leaves": 1})
+    certificates, cas, keys = names(before, SIGNED), names(before, CERTIFICATE), names(after, KEY)
+    assert {"pki-apiserver-controller-2", "pki-system-node-worker-1", "pki-admin"} <= certificates
+    assert {f"{name}-rotated-1" for name in certificates} <= keys and not keys & certificates
+    assert cas <= keys and not any(f"{name}-rotated-1" in keys for name in cas)
 
 
 # What the program makes

@@ -61,47 +61,25 @@ def test_a_second_up_of_it_changes_nothing(external: Cluster) -> None:
 
 def test_up_renews_what_kubeadm_cannot_renew(external: Cluster, show: Show, tmp_path: Path) -> None:
     """Certificates that no program has read; two control planes that restart at once."""
-    stack = external.settings.name
-    before = _fingerprints(external)
-    with lab_settings(stack, pki={"validity_hours": _HOURS}):
-        with Load(external, tmp_path) as seen:
-            started = time.monotonic()
-            renewed = Started("up", stack=stack).wait(_SECONDS)
-            seconds = time.monotonic() - started
-        show(f"\nrenewed in {seconds:.0f} s; {seen}\n" + "".join(f"  {each}\n" for each in seen.failed))
-        assert renewed.code == 0, renewed.output
-        after = _fingerprints(external)
-        assert after.keys() == before.keys()
-        assert not {place for place in before if before[place] == after[place]}
+    with lab_settings(external.settings.name, pki={"validity_hours": _HOURS}):
+        _check_new_certificates(external, show, tmp_path, "up")
         for machine in external.controllers:
             served = tls.served_by(str(machine.address), 6443)
             assert served.not_valid_after_utc - served.not_valid_before_utc == timedelta(hours=_HOURS)
-        eventually(
-            "a healthy lab",
-            lambda: toolchain("status", stack=stack).code == 0,
-            seconds=90,
-            report=external.situation,
-            pause=1,
-        )
-        check_whole(external.settings, renewed)
-        assert_nothing_to_do(stack)
-        drift = toolchain("drift", stack=stack)
-        assert drift.code == 0, drift.output
-    assert seen.lost == []
-    assert seen.lowest >= BUDGET
-    assert seen.gap <= 2
 
 
-def test_the_ssh_key_is_rotated(external: Cluster) -> None:
-    """The only key that `rotate` takes in a lab by kubeadm."""
+def test_the_keys_that_the_stack_has_are_rotated(external: Cluster, show: Show, tmp_path: Path) -> None:
+    """A machine that keeps an old key; another key that `rotate` changes in a lab by kubeadm."""
     stack = external.settings.name
-    refused = toolchain("rotate", "leaves", stack=stack)
-    assert refused.code == 1 and "nothing was changed" in refused.output
-    before = (external.directory / "ssh_key").read_bytes()
-    rotated = toolchain("rotate", "ssh", stack=stack)
-    assert rotated.code == 0, rotated.output
-    assert (external.directory / "ssh_key").read_bytes() != before
-    assert external.ssh(external.workers[0].name, "hostname").strip() == external.workers[0].name
+    refused = toolchain("rotate", "ca", "leaves", stack=stack)
+    assert refused.code == 1 and "ca cannot be rotated there; nothing was changed" in refused.output
+    before = (external.directory / "ssh_key").read_bytes(), _public_keys(external)
+    with lab_settings(stack, pki={"validity_hours": _HOURS}):
+        _check_new_certificates(external, show, tmp_path, "rotate", "leaves", "ssh")
+    after = (external.directory / "ssh_key").read_bytes(), _public_keys(external)
+    assert after[0] != before[0]
+    assert after[1].keys() == before[1].keys()
+    assert not {place for place in before[1] if before[1][place] == after[1][place]}
 
 
 def test_destroy_leaves_nothing_of_it(external: Cluster) -> None:
@@ -114,6 +92,45 @@ def _with_keys_of(lab: Cluster, machine: str, *certificates: str) -> set[str]:
     """The files of a machine that have the private key of one of these certificates."""
     files = " ".join(f"{_PKI}/{each}.crt" for each in certificates)
     return set(lab.ssh(machine, f"bash -s -- {files}", stdin=_SEARCH).split())
+
+
+def _check_new_certificates(lab: Cluster, show: Show, directory: Path, *words: str) -> None:
+    """Assert that a command has every machine use other certificates, and that clients hardly see it."""
+    stack = lab.settings.name
+    before = _fingerprints(lab)
+    with Load(lab, directory) as seen:
+        started = time.monotonic()
+        done = Started(*words, stack=stack).wait(_SECONDS)
+        seconds = time.monotonic() - started
+    show(f"\n{' '.join(words)} in {seconds:.0f} s; {seen}\n" + "".join(f"  {each}\n" for each in seen.failed))
+    assert done.code == 0, done.output
+    after = _fingerprints(lab)
+    assert after.keys() == before.keys()
+    assert not {place for place in before if before[place] == after[place]}
+    eventually(
+        "a healthy lab",
+        lambda: toolchain("status", stack=stack).code == 0,
+        seconds=90,
+        report=lab.situation,
+        pause=1,
+    )
+    check_whole(lab.settings, done)
+    assert_nothing_to_do(stack)
+    drift = toolchain("drift", stack=stack)
+    assert drift.code == 0, drift.output
+    assert seen.lost == []
+    assert seen.lowest >= BUDGET
+    assert seen.gap <= 2
+
+
+def _public_keys(lab: Cluster) -> dict[str, str]:
+    """Machine and file -> what stands for the key of the certificate in it."""
+    each = "for file in $(find /etc/kubernetes -name '*.crt' ! -name '*ca.crt'); do "
+    each += "echo $file $(openssl x509 -in $file -noout -pubkey | sha256sum); done"
+    lines = [
+        f"{machine.name} {line}" for machine in lab.controllers for line in lab.ssh(machine.name, each).splitlines()
+    ]
+    return {" ".join(line.split()[:2]): line.split()[2] for line in lines}
 
 
 def _fingerprints(lab: Cluster) -> dict[str, str]:
