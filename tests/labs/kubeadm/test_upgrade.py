@@ -15,8 +15,10 @@ from config.machines import Role
 from lab import upgrades
 from lab.cluster import Cluster
 from lab.commands import settings_file
+from lab.footprint import running
 from lab.polling import eventually
 from lab.session import Show
+from lab.settings_file import lab_settings
 from lab.upgrades import NEW, OLD, assert_nothing_to_do, upgrade, versions
 from labs.kubeadm.conftest import STACK, live
 
@@ -51,6 +53,7 @@ def test_an_api_server_that_ends_in_the_new_version_stops_the_upgrade_at_the_fir
     eventually("a healthy lab", lambda: live("status").code == 0, seconds=60, report=old_lab.situation, pause=1)
     stands = upgrade(STACK, "--continue", "--preview")
     assert stands.code == 0 and f"kubernetes {OLD} to {NEW}" in stands.output, stands.output
+    _assert_joins_are_refused()
     back = upgrade(STACK, "--rollback", show=show)
     assert back.code == 0, back.output
     assert upgrade_record.read(STACK) is None
@@ -84,6 +87,19 @@ def test_every_upgrade_that_was_killed_is_continued_or_rolled_back(old_lab: Clus
     """A static pod that is left in another version, or without its manifest; a record that says more than is done."""
     _remove_flag()
     upgrades.KilledUpgrades(old_lab, show, kills=6, seconds=300).check()
+
+
+def _assert_joins_are_refused() -> None:
+    """Assert that no machine joins while the version changes: its kubelet would be newer than an API server."""
+    machines = running(STACK)
+    with lab_settings(STACK, workers=3):
+        added = live("up")
+    replaced = live("replace", "worker-0")
+    for ran, name in ((added, "worker-2"), (replaced, "worker-0")):
+        assert ran.code == 1, ran.output
+        assert f"Refused, and nothing was changed: {name} would join the lab" in ran.output
+        assert "--rollback` ends the unfinished upgrade" in ran.output
+    assert running(STACK) == machines
 
 
 def _remove_flag() -> None:
