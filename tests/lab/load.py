@@ -41,6 +41,7 @@ class Figures:
         gap: the longest time between two answers, in seconds.
         gap_ended: when it ended.
         lowest: the lowest number of replicas that were ready.
+        lowest_seen: when that was first seen.
         acknowledged: the names that the API said it has written.
         lost: those of them that it does not have in the end.
     """
@@ -50,6 +51,7 @@ class Figures:
     gap: float = 0.0
     gap_ended: str = "-"
     lowest: int = REPLICAS
+    lowest_seen: str = "-"
     acknowledged: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
@@ -57,7 +59,7 @@ class Figures:
         return (
             f"{len(self.failed)} of {self.requests} requests failed, "
             f"longest gap {self.gap:.2f} s (until {self.gap_ended}), "
-            f"at least {self.lowest} of {REPLICAS} replicas ready, "
+            f"at least {self.lowest} of {REPLICAS} replicas ready ({self.lowest_seen}), "
             f"{len(self.lost)} of {len(self.acknowledged)} acknowledged writes lost"
         )
 
@@ -145,7 +147,8 @@ class Load:
 
     def _count(self) -> None:
         with suppress(OSError, http.client.HTTPException, ValueError, KeyError):
-            self.figures.lowest = min(self.figures.lowest, self._ready())
+            if (ready := self._ready()) < self.figures.lowest:
+                self.figures.lowest, self.figures.lowest_seen = ready, time.strftime("%H:%M:%S")
 
     def _ready(self) -> int:
         status, answer = self._request("GET", f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3Dload")
