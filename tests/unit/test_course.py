@@ -10,14 +10,8 @@ from lab.commands import CHECKOUT
 
 _LEARN = CHECKOUT / "docs" / "learn"
 _MODULES = ("provisioning", "high-availability", "runtime-and-networking", "kubeadm")
-# Their previews are to be recorded on the labs `ha` and `kubeadm`.
-_NOT_RECORDED = {
-    "Raft: terms and log",
-    "API servers",
-    "Leases",
-    "Predict a failover",
-    "Certificate signing requests",
-}
+# Its preview is to be recorded on the lab `kubeadm`.
+_NOT_RECORDED = {"Certificate signing requests"}
 _CHAPTERS = [
     pytest.param(module, text, id=f"{module}: {text.splitlines()[0]}")
     for module in _MODULES
