@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 from live.api import ask_api
 from live.cluster import Cluster, LiveMachine
@@ -19,6 +20,8 @@ from toolchain.errors import ToolchainError
 
 # An API server that has just been restarted, or a balancer that has just taken over, is waited for.
 _SECONDS = 15
+# On a busy host one question may take all of that without an answer.
+_TRIES = 4
 _PAUSE_SECONDS = 0.5
 
 
@@ -32,12 +35,12 @@ def check(cluster: Cluster) -> None:
         ToolchainError: one line with what does not answer or run, and what to run.
     """
     deadline = time.monotonic() + cluster.allowed(_SECONDS)
-    while True:
+    for tries in count(1):
         silent, api, found = _found(cluster)
         if not (silent or api or found):
             return
         # A machine that does not answer is not about to.
-        if silent or time.monotonic() >= deadline:
+        if silent or (tries >= _TRIES and time.monotonic() >= deadline):
             break
         time.sleep(_PAUSE_SECONDS)
     missing = [f"{machine.name} ({machine.message})" for machine in silent]

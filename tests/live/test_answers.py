@@ -44,6 +44,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
     # What is wrong stays so, and is asked once.
     monkeypatch.setattr(answers, "_SECONDS", 0)
+    monkeypatch.setattr(answers, "_TRIES", 1)
     found = cluster(tmp_path, controllers=1)
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -78,6 +79,20 @@ def test_an_api_server_that_is_restarting_is_waited_for(lab: Cluster, monkeypatc
     monkeypatch.setattr(answers, "_SECONDS", 60)
     monkeypatch.setenv("FAILS", "2")
     answers.check(lab)
+
+
+@pytest.mark.parametrize(("fails", "answers_in_time"), [(3, True), (4, False)])
+def test_a_question_that_takes_all_of_the_time_is_not_the_only_one(
+    lab: Cluster, monkeypatch: pytest.MonkeyPatch, fails: int, answers_in_time: bool
+) -> None:
+    """As on a host with a load of 100, at the end of an upgrade that had changed all machines."""
+    monkeypatch.setattr(answers, "_TRIES", 4)
+    monkeypatch.setattr(answers, "_PAUSE_SECONDS", 0)
+    monkeypatch.setenv("FAILS", str(fails))
+    if answers_in_time:
+        answers.check(lab)
+    else:
+        assert "The connection was refused" in refusal(lab)
 
 
 def test_machines_that_are_gone_are_named(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
