@@ -178,9 +178,8 @@ class Logins:
         return next((login for login in self.all if login.machine.name == name and not login.problem), None)
 
     def workers(self) -> Sequence[Login]:
-        """Those on nodes that run kube-proxy and can be asked."""
-        names = {machine.name for machine in self._cluster.nodes}
-        return [login for login in self.all if login.machine.name in names and not login.problem]
+        """Those on nodes that can be asked. kubeadm's controllers are nodes too: they are the last."""
+        return [login for machine in self._cluster.nodes if (login := self.on(machine.name))]
 
     def _end(self) -> None:
         self.each(Login.end)

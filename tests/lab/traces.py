@@ -71,6 +71,21 @@ def check_trace(cluster: Cluster, settings: config.Lab) -> dict[str, Any]:
     return trace
 
 
+def check_packet(settings: config.Lab) -> dict[str, Any]:
+    """Run `trace packet` with objects of its own, and return the trace: answered, and seen on both workers."""
+    ran = toolchain("trace", "packet", "--json", stack=settings.name)
+    assert ran.code == 0, ran.output
+    found: dict[str, Any] = json.loads(ran.output)
+    assert found["answered"] and found["endpoint"], found
+    for part in ("request", "answer"):
+        seen = {hop["machine"] for hop in found["hops"] if hop["part"] == part and hop["interface"]}
+        assert len(seen & {each.name for each in settings.machines}) == 2, (part, found)
+    translated = [hop for hop in found["hops"] if f"{found['address']} becomes {found['endpoint']}" in hop["what"]]
+    assert translated and translated[0]["evidence"], found
+    assert len(found["hops"]) >= 12 and not any(hop["ended"] for hop in found["hops"])
+    return found
+
+
 def check_nothing_is_left(cluster: Cluster) -> None:
     """No object and no program of a trace, on any machine."""
     eventually("no object of a trace", lambda: _is_removed(cluster), seconds=60)

@@ -33,6 +33,7 @@ _ORDER = (
     "test_rotation",
     "test_drills",
     "test_view",
+    "test_trace",
     "test_search",
     "test_restore",
     "test_destroy",

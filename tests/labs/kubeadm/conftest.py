@@ -15,7 +15,7 @@ __all__ = ["cluster", "empty_stack", "orphans_before", "outside", "settings", "s
 STACK = "kubeadm-test"
 # What makes a lab of its own on this stack comes before the lab that the others share.
 _ORDER = (
-    *("test_upgrade", "test_external", "test_smoke", "test_lab", "test_flags"),
+    *("test_upgrade", "test_external", "test_smoke", "test_lab", "test_flags", "test_trace"),
     *("test_drift", "test_drills", "test_recovery", "test_destroy"),
 )
 

@@ -12,7 +12,7 @@ __all__ = ["cluster", "empty_stack", "orphans_before", "settings", "show", "work
 STACK = "kubeadm-calico-test"
 # What makes a lab of its own on this stack comes before the lab that the others share.
 # The API deletes the requests of certificates that a page shows an hour after they were approved.
-_ORDER = ("test_external", "test_documents", "test_exercises", "test_calico", "test_end")
+_ORDER = ("test_external", "test_documents", "test_exercises", "test_trace", "test_calico", "test_end")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
