@@ -13,6 +13,8 @@ from labs.dev.test_networking import outside
 __all__ = ["cluster", "empty_stack", "orphans_before", "outside", "settings", "show", "workload"]
 
 STACK = "kubeadm-test"
+# Another flag restarts three controllers one after the other: three minutes on an idle host.
+_SECONDS = 15 * 60
 # What makes a lab of its own on this stack comes before the lab that the others share.
 _ORDER = (
     *("test_upgrade", "test_external", "test_smoke", "test_lab", "test_flags", "test_trace"),
@@ -26,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def live(*words: str, show: Show = lambda line: None) -> Ran:
     """Run a command for the lab, which is up, to its end."""
-    return Started(*words, show=show, stack=STACK).wait()
+    return Started(*words, show=show, stack=STACK).wait(_SECONDS)
 
 
 @pytest.fixture(scope="session")

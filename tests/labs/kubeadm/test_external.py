@@ -74,15 +74,14 @@ def test_the_keys_that_the_stack_has_are_rotated(external: Cluster, show: Show, 
     refused = toolchain("rotate", "ca", "leaves", stack=stack)
     assert refused.code == 1 and "ca cannot be rotated there; nothing was changed" in refused.output
     before = (external.directory / "ssh_key").read_bytes(), _public_keys(external)
-    with lab_settings(stack, pki={"validity_hours": _HOURS}):
-        _check_new_certificates(external, show, tmp_path, "rotate", "leaves", "ssh")
+    _check_new_certificates(external, show, tmp_path, "rotate", "leaves", "ssh")
     after = (external.directory / "ssh_key").read_bytes(), _public_keys(external)
     assert after[0] != before[0]
     assert after[1].keys() == before[1].keys()
     assert not {place for place in before[1] if before[1][place] == after[1][place]}
 
 
-def test_destroy_leaves_nothing_of_it(external: Cluster) -> None:
+def test_when_it_is_destroyed_nothing_is_left(external: Cluster) -> None:
     destroyed = toolchain("destroy", stack=external.settings.name)
     assert destroyed.code == 0, destroyed.output
     check_gone(external.settings)

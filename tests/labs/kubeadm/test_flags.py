@@ -6,6 +6,7 @@ import pytest
 
 from config.machines import Role
 from lab.cluster import Cluster
+from lab.polling import eventually
 from lab.session import Show
 from lab.settings_file import lab_settings
 from labs.kubeadm.conftest import STACK, live
@@ -65,10 +66,16 @@ def test_a_flag_without_which_nothing_serves_stops_at_the_first_controller(clust
 
 def _starts(cluster: Cluster, machine: str) -> dict[str, str]:
     """Program -> when its process started."""
-    lines = cluster.ssh(
-        machine, "".join(f"echo {each} $(ps -o lstart= -p $(pgrep -x {each[:15]}));" for each in _PROGRAMS)
-    )
-    return dict(line.split(" ", 1) for line in lines.splitlines())
+    words = "".join(f"echo {each} $(ps -o lstart= -p $(pgrep -o -x {each[:15]}));" for each in _PROGRAMS)
+    found: dict[str, str] = {}
+
+    def all_run() -> bool:
+        found.update(line.split(" ", 1) for line in cluster.ssh(machine, words).splitlines() if " " in line)
+        return found.keys() == set(_PROGRAMS)
+
+    # A leader that has ended by itself is started again after some seconds.
+    eventually("every program running", all_run, seconds=60, report=lambda: str(found), pause=1)
+    return found
 
 
 def _manifests(cluster: Cluster, machine: str) -> dict[str, str]:
