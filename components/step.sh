@@ -406,13 +406,16 @@ fetch_now() {
   for member; do link "$kept/unpacked/$member" "$destination/${member##*/}"; done
 }
 
-# hold PATH: a link to a program that is there stays as it is; another step changes it, when it is its machine's turn.
+# hold PATH: a link to another version of a program stays as it is; another step changes it, when it is its machine's turn.
+# What is no version of it, `./hardway repair` replaces.
 hold() { held_links+=" $1 "; }
 
 link() {
   [ -e "$1" ] || die "$1 is not in its archive"
-  if [[ "${held_links-}" == *" $2 "* ]] && [ -e "$2" ]; then return 0; fi
-  if [ "$(readlink "$2" || true)" != "$1" ]; then
+  local now
+  now=$(readlink "$2") || true
+  if [[ "${held_links-}" == *" $2 "* ]] && [ -e "$2" ] && [ "${now##*/}" = "${1##*/}" ]; then return 0; fi
+  if [ "$now" != "$1" ]; then
     keep_earlier "$2"
     ln -sfn "$1" "$2.hardway-new"
     mv -fT "$2.hardway-new" "$2"

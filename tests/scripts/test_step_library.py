@@ -671,9 +671,10 @@ def test_an_artifact_with_the_right_checksum_is_put_in_its_place(
 
 
 def test_a_link_that_is_held_stays_as_it_is_and_is_the_steps(machine: Machine, tmp_path: Path) -> None:
-    files = [tmp_path / "old", tmp_path / "new"]
+    files = [tmp_path / "old" / "program", tmp_path / "new" / "program"]
     for file in files:
-        file.write_text(file.name)
+        file.parent.mkdir()
+        file.write_text(file.parent.name)
     fetch = [f"fetch file://{file} {sha256(file.read_bytes())} $R/bin/program" for file in files]
     machine.done(f"hold $R/bin/program\n{fetch[0]}")
     assert (machine.root / "bin/program").readlink() == files[0]
@@ -681,6 +682,18 @@ def test_a_link_that_is_held_stays_as_it_is_and_is_the_steps(machine: Machine, t
     assert (machine.root / "bin/program").readlink() == files[0]
     machine.done(fetch[1])
     assert (machine.root / "bin/program").readlink() == files[1]
+
+
+@pytest.mark.parametrize("change", ["ln -sfn /bin/false", "cp --remove-destination /bin/false", "rm -f"])
+def test_what_is_no_version_of_a_held_program_is_replaced(machine: Machine, tmp_path: Path, change: str) -> None:
+    """`./hardway repair` runs the step again: it would hold what somebody put there."""
+    file = tmp_path / "v1" / "program"
+    file.parent.mkdir()
+    file.write_text("v1")
+    fetch = f"fetch file://{file} {sha256(file.read_bytes())} $R/bin/program"
+    machine.done(fetch)
+    machine.done(f"{change} $R/bin/program; hold $R/bin/program\n{fetch}")
+    assert (machine.root / "bin" / "program").readlink() == file
 
 
 @pytest.mark.parametrize("where", ["http", "file"])
