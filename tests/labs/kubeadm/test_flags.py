@@ -70,7 +70,8 @@ def _starts(cluster: Cluster, machine: str) -> dict[str, str]:
     found: dict[str, str] = {}
 
     def all_run() -> bool:
-        found.update(line.split(" ", 1) for line in cluster.ssh(machine, words).splitlines() if " " in line)
+        rows = (line.partition(" ") for line in cluster.ssh(machine, words).splitlines())
+        found.update({program: start for program, _, start in rows if start})
         return found.keys() == set(_PROGRAMS)
 
     # A leader that has ended by itself is started again after some seconds.
