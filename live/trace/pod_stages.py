@@ -154,8 +154,10 @@ class _Reader:
         first = next((each for each in self._pods if each.version == 1), None)
         entry = self._entry("create", "pods", self._record.created.audit_id if self._record.created else None)
         if first is not None:
-            # The member's word passes some programs on its way; the API server answers after the write.
-            at = min(first.at, entry.completed) if entry else first.at
+            # The member's word passes some programs on its way; the API server answers after the write. The scheduler
+            # may have the Pod from another API server before that answer: it was written before it was bound.
+            answered = [entry.completed] if entry else []
+            at = min([first.at, *answered, *(each.received for each in self._bound())])
             return self._stage("stored", at, first.machine, _ETCD, "the Pod is written", [first.text])
         found = [now for name, each in self._record.machines.items() if (now := pod_read.stored(name, each))]
         said = [f"{found[0].text}; create_revision {found[0].created}"] if found else []
@@ -165,7 +167,7 @@ class _Reader:
     # The scheduler
 
     def _scheduled(self) -> Stage:
-        bound = pod_read.of(self._audit, "create", "pods/binding")
+        bound = self._bound()
         entry = bound[-1] if bound else None
         said = [_audit(entry)] if entry else []
         said += [f"event {each['reason']}: {each['message']}" for each in self._events("Scheduled", "FailedScheduling")]
@@ -500,6 +502,9 @@ class _Reader:
             return self._stage(name, min(times), entry.machine if entry else "", _SLICES, what, said)
         missing = "no EndpointSlice has the Pod" if self._record.followed else _NEVER
         return self._stage(name, None, "", _SLICES, what, [], missing)
+
+    def _bound(self) -> list[AuditEntry]:
+        return pod_read.of(self._audit, "create", "pods/binding")
 
     def _entry(self, verb: str, resource: str, audit_id: str | None) -> AuditEntry | None:
         entries = pod_read.of(self._audit, verb, resource)
