@@ -84,8 +84,9 @@ class Load:
 
     def __enter__(self) -> Figures:
         Workload(cluster=self._cluster).import_images("agnhost")
-        # A new namespace takes pods once its service account is there, which a controller makes.
-        eventually("the API taking the pods", self._applied, seconds=30)
+        # A new namespace takes pods once its service account is there, which a controller makes; that of a load which
+        # has just ended takes none until its pods are gone.
+        eventually("the API taking the pods", self._applied, seconds=180)
         eventually("the replicas ready", lambda: self._ready() == REPLICAS, seconds=90, report=self._cluster.situation)
         self._answered = time.monotonic()
         for thread in self._threads:
