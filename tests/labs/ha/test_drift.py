@@ -49,10 +49,14 @@ def test_a_change_on_each_kind_of_machine_is_repaired_and_nothing_else_is_writte
 
 
 def changes(cluster: Cluster, machines: Mapping[str, Recorded]) -> dict[tuple[str, str], str]:
-    """(machine, path) -> when its content, mode or owner was last written, of all that the steps made."""
+    """(machine, path) -> when its content, mode or owner was last written, of all files that the steps made.
+
+    Not of directories: programs write into theirs.
+    """
     found: dict[tuple[str, str], str] = {}
     for name, machine in machines.items():
-        paths = [*machine.files, *machine.programs, *machine.links]
+        files = [path for path, file in machine.files.items() if file.content is not None]
+        paths = [*files, *machine.programs, *machine.links]
         said = cluster.ssh(name, f"stat -c '%Z %n' {' '.join(map(quote, paths))} 2>&1 || true")
         times = dict(line.split(" ", 1)[::-1] for line in said.splitlines() if line)
         found |= {(name, path): times.get(path, _NEVER_CHANGED) for path in paths}
