@@ -123,7 +123,7 @@ prepare() { # PACKAGE...: what every machine needs
   done
   sysctl -q -w net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1
   systemctl daemon-reload
-  systemctl -q enable --now hardway-hosts hardway-pod-network
+  systemctl -q enable --now hardway-hosts hardway-pod-network hardway-processes
 }
 
 download() { # PATTERN: check and install what matches, side by side
