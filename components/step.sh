@@ -55,7 +55,7 @@ begin() {
   take_locks "$1"
   [ -e "$step/owners" ] || [ -e "$step/manifest" ] || count_owners 0
   units=() fetches=() kept=()
-  declare -gA owned=() elsewhere=() found_there=() keeps=() secrets=() watched=() ready_check=() ready_seconds=() ready_what=()
+  declare -gA owned=() elsewhere=() found_there=() above=() keeps=() secrets=() watched=() ready_check=() ready_seconds=() ready_what=()
   declare -gA reread=() valid_check=() later=() followed=() restarted_again=()
   read_manifest
   local line path content other
@@ -151,12 +151,15 @@ disown_by() {
 # parents PATH: the directories above it; those that were missing go again with the last step that uses them.
 parents() {
   local path=${1%/*} ours=()
+  # Once in a run: most files of a step are in a few directories.
+  [ -z "${above[$path]+set}" ] || return 0
+  above[$path]=1
   while [ -n "$path" ]; do
     if [ ! -d "$path" ] || made_by_steps "$path"; then ours=("$path" "${ours[@]}"); fi
     path=${path%/*}
   done
   # The outermost first: `undo` goes from the end, and only an empty directory can be removed.
-  for path in "${ours[@]}"; do own directory "$path"; mkdir -p "$path"; done
+  for path in "${ours[@]}"; do own directory "$path"; [ -d "$path" ] || mkdir -p "$path"; done
 }
 
 made_by_steps() {
@@ -773,14 +776,28 @@ show_log() {
   journalctl -q -u "$1" -n 20 --no-pager -o cat >&2 || true
 }
 
+# nap SECONDS: sleep, without a process of its own: what is waited for needs the processor.
+nap() {
+  local status=0
+  # A pipe that nobody else writes into: there is nothing to read from it, and it does not end.
+  [ -n "${NAP-}" ] || exec {NAP}<> <(:)
+  read -r -t "$1" -u "$NAP" || status=$?
+  # More than 128 is that the time is over.
+  [ $status -gt 128 ] || sleep "$1"
+}
+
 # await SECONDS COMMAND [GIVE_UP]: repeat a command until it succeeds; past the deadline fail and print what it last said.
-# Where the command GIVE_UP succeeds, waiting is in vain: status 2, and what it left in `hopeless` is printed.
+# Where the command GIVE_UP succeeds, waiting is in vain: status 2, and what it left in `hopeless` is printed. It is asked
+# once a second.
 await() {
-  local end=$((SECONDS + $1 * TIMEOUT_FACTOR)) said
+  local end=$((SECONDS + $1 * TIMEOUT_FACTOR)) said asked=
   until said=$(eval "$2" 2>&1); do
-    if [ -n "${3-}" ] && $3; then printf '%s\n' "$hopeless"; return 2; fi
+    if [ -n "${3-}" ] && [ "$asked" != $SECONDS ]; then
+      asked=$SECONDS
+      if $3; then printf '%s\n' "$hopeless"; return 2; fi
+    fi
     [ $SECONDS -lt "$end" ] || { printf '%s\n' "$said" | tail -n 5; return 1; }
-    sleep 0.2
+    nap 0.2
   done
 }
 

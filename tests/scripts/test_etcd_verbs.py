@@ -99,7 +99,7 @@ class EtcdMachine:
         self.members.write_text("".join(rows))
 
     def run(self, script: str) -> subprocess.CompletedProcess[str]:
-        """Run a script with the verbs; `sleep` only turns the clock."""
+        """Run a script with the verbs; `sleep` and `nap` only turn the clock."""
         lines = [
             "set -euo pipefail",
             f". {COMPONENTS / 'step.sh'}",
@@ -108,7 +108,7 @@ class EtcdMachine:
             "own() { :; }",
             "serving() { :; }",
             "declare -A later ready_seconds ready_what ready_check",
-            "sleep() { SECONDS=$((SECONDS + 10)); }",
+            "sleep() { SECONDS=$((SECONDS + 10)); }\nnap() { sleep; }",
             f"ETCD_DATA={self.data} ETCD_JOIN={self.join_env} ETCD_MARK={self.mark}",
             f"ETCD_CLIENT={self.directory / 'client.env'} ETCD_MASK={self.mask}",
             script,

@@ -35,6 +35,7 @@ ETCD_CLIENT=$R/client.env
 member_is_healthy() {{ [ ! -e "$R/broken" ]; }}
 curl() {{ :; }}
 sleep() {{ SECONDS=$((SECONDS + 20)); }}
+nap() {{ sleep; }}
 """
 
 ONE_TURN = [
