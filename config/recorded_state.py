@@ -5,11 +5,30 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from config.errors import UserError
 
-_BACKEND = "PULUMI_BACKEND_URL"
-_FILE = "file://"
+
+def login() -> str | None:
+    """The backend that the user has chosen, however that was done; None if there is none."""
+    if url := os.environ.get("PULUMI_BACKEND_URL"):
+        return url
+    if os.environ.get("PULUMI_ACCESS_TOKEN"):
+        return "the service that the access token is for"
+    credentials = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi") / "credentials.json"
+    try:
+        current = json.loads(credentials.read_text()).get("current")
+    except (OSError, ValueError):
+        return None
+    return str(current) if current else None
+
+
+def directory_of(backend: str) -> Path | None:
+    """The directory of a backend of files, without the options behind its `?`; None for any other backend."""
+    if not backend.startswith("file://"):
+        return None
+    return Path(unquote(backend.removeprefix("file://").partition("?")[0])).expanduser()
 
 
 def file_of(stack: str, state: Path) -> Path | None:
@@ -17,13 +36,11 @@ def file_of(stack: str, state: Path) -> Path | None:
 
     Args:
         stack: whose.
-        state: the directory with what this checkout keeps of its labs, where the state is if nothing else is said.
+        state: the directory with what this checkout keeps of its labs, where the state is if no backend is chosen.
     """
-    backend = os.environ.get(_BACKEND, "")
-    if backend and not backend.startswith(_FILE):
-        return None
-    directory = Path(backend.removeprefix(_FILE)).expanduser() if backend else state
-    return directory / ".pulumi" / "stacks" / "hardway" / f"{stack}.json"
+    backend = login()
+    directory = state if backend is None else directory_of(backend)
+    return directory and directory / ".pulumi" / "stacks" / "hardway" / f"{stack}.json"
 
 
 def resources(file: Path) -> Sequence[Mapping[str, Any]]:

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import yaml
 
+from config import recorded_state
 from config.whole_file import write_whole
 from toolchain import paths
 from toolchain.errors import ToolchainError
@@ -50,9 +50,9 @@ def ensure() -> State:
     """
     directory, passphrase = paths.state(), paths.state() / "passphrase"
     url = directory.as_uri() + _WITHOUT_ATTRIBUTES
-    login = _login()
-    if login is not None and _directory_of(login) != directory:
-        return State(environment={}, directory=_directory_of(login), own_passphrase=False)
+    login = recorded_state.login()
+    if login is not None and recorded_state.directory_of(login) != directory:
+        return State(environment={}, directory=recorded_state.directory_of(login), own_passphrase=False)
     directory.mkdir(mode=0o700, exist_ok=True)
     if _has_passphrase_of_the_users(passphrase):
         return State(environment={"PULUMI_BACKEND_URL": url}, directory=directory, own_passphrase=False)
@@ -69,28 +69,8 @@ def ensure() -> State:
 
 def directory() -> Path | None:
     """The directory of the backend of files that is in use; None for another backend. Makes nothing."""
-    login = _login()
-    return paths.state() if login is None else _directory_of(login)
-
-
-def _login() -> str | None:
-    """The backend that the user has chosen, however that was done; None if there is none."""
-    if url := os.environ.get("PULUMI_BACKEND_URL"):
-        return url
-    if os.environ.get("PULUMI_ACCESS_TOKEN"):
-        return "the service that the access token is for"
-    credentials = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi") / "credentials.json"
-    try:
-        current = json.loads(credentials.read_text()).get("current")
-    except (OSError, ValueError):
-        return None
-    return str(current) if current else None
-
-
-def _directory_of(url: str) -> Path | None:
-    if not url.startswith("file://"):
-        return None
-    return Path(unquote(url.removeprefix("file://").partition("?")[0])).expanduser()
+    login = recorded_state.login()
+    return paths.state() if login is None else recorded_state.directory_of(login)
 
 
 def _has_passphrase_of_the_users(generated: Path) -> bool:

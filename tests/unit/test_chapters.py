@@ -114,8 +114,10 @@ class TestPlainPulumi:
     """`pulumi up` with the variable: the command line is not there to refuse it."""
 
     @pytest.fixture(autouse=True)
-    def backend(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    def backend(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "pulumi"))
 
     def test_an_earlier_chapter_than_the_state_has_is_refused(self, tmp_path: Path) -> None:
         stated(tmp_path, "Host", "Pki", "Etcd", "ControlPlane", deleted="Worker")
@@ -124,10 +126,14 @@ class TestPlainPulumi:
         for until in ("control-plane", "load-balancer", COMPLETE):
             chapters.check_is_next("toy", until, tmp_path)
 
-    def test_the_backend_of_the_environment_counts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The tool chain's own environment has such an option (`./hardway env`).
+    @pytest.mark.parametrize("options", ["", "?metadata=skip"])
+    def test_the_backend_of_the_environment_counts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str
+    ) -> None:
         stated(tmp_path / "other", "Host", "Etcd")
         chapters.check_is_next("toy", "machines", tmp_path)
-        monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}/other")
+        monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}/other{options}")
         with pytest.raises(UserError, match="'etcd'"):
             chapters.check_is_next("toy", "machines", tmp_path)
 
