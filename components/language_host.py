@@ -8,6 +8,7 @@ Source: `sdk/python/cmd/pulumi-language-python` in Pulumi 3.259.0: `main.go` (Ru
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -26,7 +27,9 @@ def end_quietly_when_cancelled() -> None:
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # The signal may have come in the middle of a write to it (RuntimeError), or nobody reads it any more.
+        with suppress(RuntimeError, OSError):
+            stream.flush()
     # Not sys.exit: the event loop would report the tasks that wait for the engine's answers.
     os._exit(_ALREADY_SHOWN)
