@@ -71,8 +71,18 @@ def check_trace(cluster: Cluster, settings: config.Lab) -> dict[str, Any]:
     return trace
 
 
-def check_packet(settings: config.Lab) -> dict[str, Any]:
-    """Run `trace packet` with objects of its own, and return the trace: answered, and seen on both workers."""
+def check_every_stage(cluster: Cluster, settings: config.Lab) -> None:
+    """`check_trace`, of no fewer stages than were asked for; and nothing of it stays."""
+    assert len(check_trace(cluster, settings)["stages"]) >= 12
+    check_nothing_is_left(cluster)
+
+
+def check_packet(cluster: Cluster, settings: config.Lab) -> dict[str, Any]:
+    """Run `trace packet` with objects of its own: answered, seen on both workers, and nothing of it stays.
+
+    Returns:
+        The trace.
+    """
     ran = toolchain("trace", "packet", "--json", stack=settings.name)
     assert ran.code == 0, ran.output
     found: dict[str, Any] = json.loads(ran.output)
@@ -83,6 +93,7 @@ def check_packet(settings: config.Lab) -> dict[str, Any]:
     translated = [hop for hop in found["hops"] if f"{found['address']} becomes {found['endpoint']}" in hop["what"]]
     assert translated and translated[0]["evidence"], found
     assert len(found["hops"]) >= 12 and not any(hop["ended"] for hop in found["hops"])
+    check_nothing_is_left(cluster)
     return found
 
 

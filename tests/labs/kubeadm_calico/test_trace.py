@@ -4,19 +4,16 @@ import pytest
 
 from config import lab as config
 from lab.cluster import Cluster
-from lab.traces import check_nothing_is_left, check_packet, check_trace
+from lab.traces import check_every_stage, check_packet
 
 pytestmark = pytest.mark.long
 
 
 def test_every_stage_of_a_pod_has_evidence(cluster: Cluster, settings: config.Lab) -> None:
     """Calico's plugin gives the address, not the bridge."""
-    trace = check_trace(cluster, settings)
-    assert len(trace["stages"]) >= 12
-    check_nothing_is_left(cluster)
+    check_every_stage(cluster, settings)
 
 
 def test_a_packet_is_followed(cluster: Cluster, settings: config.Lab) -> None:
-    found = check_packet(settings)
+    found = check_packet(cluster, settings)
     assert any("VXLAN" in hop["what"] for hop in found["hops"]), found
-    check_nothing_is_left(cluster)
