@@ -36,7 +36,7 @@ def kept(stack: str, state: Path) -> str | None:
     try:
         recorded = (state / stack / _RECORD).read_text().strip()
     except OSError:
-        return _in_state(state / ".pulumi" / "stacks" / "hardway" / f"{stack}.json")
+        return _in_state(recorded_state.in_directory(state, stack))
     return recorded if recorded in (PODMAN, DOCKER) else None
 
 

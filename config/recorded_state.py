@@ -40,7 +40,12 @@ def file_of(stack: str, state: Path) -> Path | None:
     """
     backend = login()
     directory = state if backend is None else directory_of(backend)
-    return directory and directory / ".pulumi" / "stacks" / "hardway" / f"{stack}.json"
+    return None if directory is None else in_directory(directory, stack)
+
+
+def in_directory(directory: Path, stack: str) -> Path:
+    """The file in which a backend of files has the state of a lab."""
+    return directory / ".pulumi" / "stacks" / "hardway" / f"{stack}.json"
 
 
 def resources(file: Path) -> Sequence[Mapping[str, Any]]:
