@@ -43,7 +43,7 @@ def test_certificates_and_encryption_are_as_the_author_has_them(cluster: Cluster
         assert all(f"{field}," in said for field in ("C=GB", "ST=England", "L=London", "OU=KubernetesTheHardWay")), line
     cluster.kubectl("create", "secret", "generic", "kept", "--from-literal=word=plain-text")
     try:
-        stored = cluster.ssh(controller, f"{_ETCDCTL} get --print-value-only {_KEPT} | head -c 24")
+        stored = cluster.ssh(controller, f"{_ETCDCTL} get --print-value-only {_KEPT} | head -c 23")
     finally:
         cluster.kubectl("delete", "secret", "kept")
     assert stored.startswith("k8s:enc:aescbc:v1:key"), stored
