@@ -130,38 +130,41 @@ finished() {
 }
 
 # use_certificates FILE...: restart what reads these files where one has changed since. The program issued them, and renews
-# them; a run that was killed before the restart is finished by the next. After a kubelet's restart its pods are restarted,
-# by signal KILL: an API server waits a minute for an etcd that has ended.
+# them; a run that was killed before the restart is finished by the next. A kubelet's pods are restarted with it, by signal
+# KILL: an API server waits a minute for an etcd that has ended.
 # On controllers after etcd.sh.
 use_certificates() {
   local now record=$HARDWAY/steps/node/certificates
   now=$(cat "$@" | sha256sum)
   if [ -e "$record" ] && [ "$(cat "$record")" != "$now" ]; then
     leave_control_plane
+    # The names of processes have 15 letters.
+    [ ! -e /etc/kubernetes/pki/apiserver.crt ] || pkill -KILL -x 'etcd|kube-apiserver|kube-controller|kube-scheduler' || true
     systemctl restart kubelet.service
-    if [ -e /etc/kubernetes/pki/apiserver.crt ]; then
-      # The names of processes have 15 letters.
-      pkill -KILL -x 'etcd|kube-apiserver|kube-controller|kube-scheduler' || true
+    trap - EXIT
+    [ ! -e /etc/kubernetes/pki/apiserver.crt ] ||
       wait_for 120 'an API server with the new certificates' serves_new_certificate
-    fi
   fi
   printf '%s\n' "$now" >"$record"
 }
 
-# leave_control_plane: before all static pods of a controller restart: another etcd member leads, since an election takes
-# longer, and the API server here takes no more requests. It is told to end: for some seconds it still answers, and
-# /readyz says that it ends (shutdown-delay-duration, where there are several), so the load balancer has others. If it
-# ended together with its etcd member, its last requests would wait for the member.
+# leave_control_plane: before all static pods of a controller restart with its kubelet. The API server here ends first: for
+# some seconds it still answers, and /readyz says that it ends (shutdown-delay-duration, where there are several), so the
+# load balancer sends requests to others. Then the last requests here are answered. If it ended together with its etcd
+# member, they would wait for the member. The kubelet stays stopped, since it would start the API server again; the caller
+# restarts it, and then removes the trap. Last, another etcd member leads, since an election takes longer.
 leave_control_plane() {
   [ -e "$STATIC_PODS/etcd.yaml" ] || return 0
+  if grep -qs -e --shutdown-delay-duration "$STATIC_PODS/kube-apiserver.yaml"; then
+    # Also if this script fails or is ended.
+    trap 'systemctl start --no-block kubelet.service' EXIT
+    systemctl stop kubelet.service
+    pkill -TERM -x kube-apiserver || true
+    # Where it does not end, its pod is restarted all the same.
+    await 30 '! pgrep -x kube-apiserver' >/dev/null || true
+  fi
   leave_leadership
-  grep -qs -e --shutdown-delay-duration "$STATIC_PODS/kube-apiserver.yaml" || return 0
-  pkill -TERM -x kube-apiserver || return 0
-  # Where it does not end, its pod is restarted all the same.
-  await 30 '! takes_connections' >/dev/null || true
 }
-
-takes_connections() { (exec 3<>/dev/tcp/127.0.0.1/6443) 2>/dev/null; }
 
 serves_new_certificate() {
   kubectl --kubeconfig /etc/kubernetes/controller-manager.conf --request-timeout "$((5 * TIMEOUT_FACTOR))s" get --raw /readyz >/dev/null &&

@@ -135,6 +135,8 @@ def cluster_configuration(
                     "service-account-extend-token-expiration": "false",
                     # As on the hard way: until the load balancer sends no more requests here.
                     **({"shutdown-delay-duration": "3s"} if several else {}),
+                    # As on the hard way: else a stop waits for watches, until the kubelet kills it after 30 s.
+                    "shutdown-watch-termination-grace-period": "2s",
                     **extra_flags.get("kube-apiserver", {}),
                 }
             ),

@@ -163,6 +163,8 @@ upgrade_kubelet() {
     # Its pods may have been those of the DNS.
     wait_for 60 "an answer of the cluster's DNS, after the kubelet of $NODE has restarted" dns_answers
     turn_ends
+    # A run that was killed after the restart has left it.
+    rm -f "$step/program"
   fi
   printf '%s\n' "$version" >"$step/$MADE_VERSION"
 }
@@ -221,6 +223,7 @@ kubelet_version() { "$1" --version | sed 's/^Kubernetes //'; }
 
 restart_kubelet() {
   systemctl restart kubelet.service
+  trap - EXIT
   await 60 'systemctl -q is-active kubelet.service && curl -sf http://127.0.0.1:10248/healthz' >/dev/null
 }
 

@@ -53,7 +53,10 @@ dns_answers() {{ echo "DNS" >>{log}; }}
 show_log() {{ :; }}
 leave_leadership() {{ echo "leave leadership" >>{log}; }}
 pkill() {{ echo "pkill $*" >>{log}; touch {root}/ends; }}
-takes_connections() {{ [ -e {root}/ends ] && rm {root}/ends && echo "still there" >>{log}; }}
+pgrep() {{
+  [ ! -e {root}/killed ] || exit 9
+  [ -e {root}/ends ] && rm {root}/ends && echo "still there" >>{log}
+}}
 ctl() {{ echo "etcdctl $*" >>{log}; [ ! -e {root}/broken-member ]; }}
 close_kubelet_config() {{ :; }}
 """
@@ -98,6 +101,12 @@ class Node:
             {STAND_IN.format(root=self.root, log=self.log, pods=" ".join(PODS))}
             {script}"""
         return subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=60, check=False)
+
+    def has_others(self) -> None:
+        """It is a controller of several."""
+        (self.root / "manifests" / "etcd.yaml").touch()
+        with (self.root / "manifests" / "kube-apiserver.yaml").open("a") as manifest:
+            manifest.write("    - --shutdown-delay-duration=3s\n")
 
     def control_plane(self, version: str, *first: str) -> "subprocess.CompletedProcess[str]":
         words = " ".join([version, str(self.root / "settings"), "kubeadm-upgrade.yaml", *first])
@@ -289,15 +298,38 @@ def test_a_controllers_kubelet_restarts_without_the_leader_and_waits_for_its_sta
     assert done.returncode == 1 and "every etcd member healthy" in done.stderr
 
 
-def test_an_api_server_beside_others_takes_no_requests_when_its_member_stops(node: Node) -> None:
-    """They would wait for the member, for longer than an API server may be silent."""
-    (node.root / "manifests" / "etcd.yaml").touch()
-    with (node.root / "manifests" / "kube-apiserver.yaml").open("a") as manifest:
-        manifest.write("    - --shutdown-delay-duration=3s\n")
+_LEAVES = [
+    "systemctl stop kubelet.service",
+    "pkill -TERM -x kube-apiserver",
+    "still there",
+    "leave leadership",
+    "systemctl restart kubelet.service",
+]
+
+
+def test_an_api_server_beside_others_has_ended_when_its_member_stops(node: Node) -> None:
+    """Its requests would wait for the member, for longer than an API server may be silent.
+
+    With a kubelet beside it that runs, it would be started again, and end a second time, together with its member.
+    """
+    node.has_others()
     done = node.kubelet("v1.36.4")
     assert done.returncode == 0, done.stderr
-    order = ["leave leadership", "pkill -TERM -x kube-apiserver", "still there", "systemctl restart kubelet.service"]
-    assert [each for each in node.did if each in order] == order
+    assert [each for each in node.did if each in _LEAVES] == _LEAVES
+    assert not [each for each in node.did if "--no-block" in each]
+
+
+def test_a_run_that_ends_while_the_kubelet_is_stopped_starts_it(node: Node) -> None:
+    """A Node that is lost, and an API server that nothing starts."""
+    node.has_others()
+    (node.root / "killed").touch()
+    assert node.kubelet("v1.36.4").returncode == 9
+    assert node.did[-1] == "systemctl start --no-block kubelet.service"
+    (node.root / "killed").unlink()
+    done = node.kubelet("v1.36.4")
+    assert done.returncode == 0, done.stderr
+    assert node.did == ["uncordon worker-0", "etcdctl endpoint health --cluster", "DNS", "mark null"]
+    assert not (node.root / "steps" / "x" / "program").exists()
 
 
 def test_a_kubelet_that_does_not_serve_is_put_back(node: Node) -> None:

@@ -60,6 +60,7 @@ def test_only_what_has_a_reason_differs_from_kubeadms_defaults(kubeadm_lab: Run)
             "audit-log-maxsize",
             "service-account-extend-token-expiration",
             *(["shutdown-delay-duration"] if several else []),
+            "shutdown-watch-termination-grace-period",
         ],
         "controllerManager": [
             "allocate-node-cidrs",
@@ -565,6 +566,6 @@ def test_changed_certificates_restart_the_pods_once(tmp_path: Path) -> None:
     (tmp_path / "killed").touch()
     assert "pkill -KILL" in run(ok=False)
     (tmp_path / "killed").unlink()
-    restarts = "systemctl restart kubelet.service\npkill -KILL -x etcd|kube-apiserver|kube-controller|kube-scheduler\n"
+    restarts = "pkill -KILL -x etcd|kube-apiserver|kube-controller|kube-scheduler\nsystemctl restart kubelet.service\n"
     assert run() == restarts, "the next run finishes what was killed"
     assert run() == ""
