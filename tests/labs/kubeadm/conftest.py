@@ -18,7 +18,7 @@ _SECONDS = 15 * 60
 # What makes a lab of its own on this stack comes before the lab that the others share.
 _ORDER = (
     *("test_upgrade", "test_external", "test_smoke", "test_lab", "test_flags", "test_trace"),
-    *("test_drift", "test_drills", "test_recovery", "test_destroy"),
+    *("test_rotation", "test_drift", "test_drills", "test_recovery", "test_destroy"),
 )
 
 
