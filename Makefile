@@ -12,7 +12,7 @@ export ARGS
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up preview destroy trust free kubectl ssh status snapshot restore replace drill cis env test test-long docs lint check test-hosts compare bench .venv .venv-dev
+.PHONY: help setup up preview destroy trust free kubectl ssh status snapshot restore replace drill cis conformance env test test-long docs lint check test-hosts compare bench .venv .venv-dev
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -73,6 +73,9 @@ drill:  ## inject faults, and measure their effect: [DRILL=name,...] [SEED=numbe
 
 cis:  ## the CIS Kubernetes Benchmark by kube-bench: make cis KUBE_BENCH=CHECKOUT (one with cfg/cis-1.12)
 	@$(HARDWAY) cis $(if $(KUBE_BENCH),"$(KUBE_BENCH)")
+
+conformance:  ## Kubernetes' conformance tests on the lab; continues an earlier run: [ARGS="sig-apps --processes 4"]
+	@$(HARDWAY) conformance $$ARGS
 
 env:  ## variables for plain pulumi: eval "$(make -s env)"
 	@$(HARDWAY) env

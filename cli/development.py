@@ -1,4 +1,4 @@
-"""The commands for work on the project itself: pins, bench, compare."""
+"""The commands for work on the project itself: pins, bench, compare, scale."""
 
 import os
 import sys
@@ -63,6 +63,16 @@ def compare(stack: Stack, *, rounds: int, json_file: Path | None, files: bool) -
 
     _use_pulumi(stack)
     return comparing.main(rounds=rounds, json_file=json_file, files=files)
+
+
+@stacks.command()
+@click.argument("nodes", nargs=-1, type=click.IntRange(min=0, max=9999), metavar="[NODES]...")
+@click.option("--json", "json_file", type=stacks.FILE, metavar="FILE", help="Also write all figures to this file.")
+def scale(stack: Stack, nodes: Sequence[int], *, json_file: Path | None) -> int:
+    """Measure the running lab with 0, 100 and 1000 simulated Nodes more, or with those that are given."""
+    from live import scale as measuring
+
+    return measuring.main(stack, nodes or (0, 100, 1000), json_file=json_file)
 
 
 def _use_pulumi(chosen: Stack) -> None:

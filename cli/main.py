@@ -11,7 +11,7 @@ from cli import stacks
 from cli.access import kubeconfig, kubectl, kubectl_line, logs, pki, ssh
 from cli.by_hand import diff
 from cli.completion import completion
-from cli.development import bench, compare, pins
+from cli.development import bench, compare, pins, scale
 from cli.explain import explain
 from cli.lab import destroy, env, policy, preview, setup, up
 from cli.lessons import lesson
@@ -20,6 +20,7 @@ from cli.operations import (
     certs,
     check_network,
     cis,
+    conformance,
     drift,
     drill,
     repair,
@@ -59,12 +60,13 @@ _SECTIONS: Mapping[str, Sequence[click.Command]] = {
         drill,
         search,
         cis,
+        conformance,
     ),
     "Lessons": (lesson, trace),
     "By hand": (diff,),
     "Stop and rewind": (stop, start, save, saves, rewind),
     "Existing hosts": (trust, free),
-    "The project": (explain, pins, bench, compare, completion),
+    "The project": (explain, pins, bench, compare, scale, completion),
 }
 _HIDDEN = (kubectl_line,)
 _EXIT_CODES = """\
@@ -72,7 +74,8 @@ _EXIT_CODES = """\
 Exit codes:
   0    success; `status`: the lab is healthy
   1    failure, with the reason on standard error; `status`: the lab is not healthy; `cis`: a check fails;
-       `policy`: a rule is violated; `drift`, `repair`: there is drift; `certs`: one differs or expires;
+       `conformance`: a test fails or has no result; `policy`: a rule is violated;
+       `drift`, `repair`: there is drift; `certs`: one differs or expires;
        `drill`, `search`: a measured value is above its limit; `lesson check`: the lesson is not solved;
        `check-network`: a way is not open; `diff`: something differs or is missing
   2    wrong usage: nothing was changed; `drift`, `repair`, `certs`, `check-network`, `diff`: a query failed

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -259,3 +260,28 @@ def cis(stack: Stack, checkout: Path, *, as_json: bool) -> int:
     else:
         benchmark.show(found)
     return 0 if benchmark.passes(found) else 1
+
+
+@stacks.command()
+@click.argument("sigs", metavar="[SIG]...", nargs=-1)
+@click.option(
+    "--processes", type=click.IntRange(min=1), help="Tests at the same time.  [default: two for each processor]"
+)
+@click.option("--again", is_flag=True, help="Discard the results that are there, and begin again.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON: the results of each group.")
+def conformance(stack: Stack, sigs: Sequence[str], *, processes: int | None, again: bool, as_json: bool) -> int:
+    """Run Kubernetes' conformance tests on the lab, of all SIGs or of some (sig-apps, ...).
+
+    The next call continues where an earlier one ended.
+    """
+    from live import cluster
+    from live import conformance as tests
+
+    lab = cluster.find(stack)
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        found = tests.run(lab, sigs, processes=processes or 2 * (os.cpu_count() or 1), again=again)
+    if as_json:
+        print(tests.as_json(found))
+    else:
+        tests.show(found, tests.directory_of(lab))
+    return 0 if tests.passes(found) else 1

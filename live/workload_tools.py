@@ -6,18 +6,19 @@ from toolchain.errors import ToolchainError
 from toolchain.versions import architecture
 
 
-def import_image(cluster: Cluster, machine: LiveMachine, *, of: str) -> None:
-    """Have agnhost on a machine: from its mirror if that has the archive, as no registry may be reached. It stays.
+def import_image(cluster: Cluster, machine: LiveMachine, *, of: str, name: str = "agnhost") -> None:
+    """Have an image on a machine: from its mirror if that has the archive, as no registry may be reached. It stays.
 
     Args:
         cluster: the lab.
         machine: where.
         of: whose image it is, for the error: "the drills".
+        name: of the image, in versions.yaml.
 
     Raises:
         ToolchainError: it cannot be imported.
     """
-    image = pins().images["agnhost"]
+    image = pins().images[name]
     archive = f"/opt/mirror/{image.archive_path(architecture())}"
     done = cluster.ssh(
         machine,

@@ -24,6 +24,11 @@ _SOURCES = {
     "node/filesystem/etc/rc.local": "rc.local",
     "node/filesystem/etc/service/available/felix/run": "exec calico-node -felix",
     "node/filesystem/sbin/start_runit": "start_runit",
+    **{
+        f"test/images/{pet}/html/{file}": f"{file} of {pet}"
+        for pet in ("kitten", "nautilus")
+        for file in ("data.json", f"{pet}.jpg")
+    },
 }
 """Files of Kubernetes' and Calico's modules that go into images as they are."""
 _FEATURES = frozenset[str]().union(*(image.features for image in pins().images.values()))
@@ -92,6 +97,7 @@ class Made:
             manifest = self._json(tar, self._blob(named))
             self.config = self._json(tar, self._blob(manifest["config"]))["config"]
             self.files: dict[str, str] = {}
+            self.modes: dict[str, int] = {}
             for layer in manifest["layers"]:
                 stream = tar.extractfile(self._blob(layer))
                 assert stream
@@ -100,6 +106,7 @@ class Made:
                         content = files.extractfile(entry) if entry.isreg() else None
                         text = content.read().decode(errors="replace") if content else entry.linkname
                         self.files[entry.name.removeprefix("./")] = text
+                        self.modes[entry.name.removeprefix("./")] = entry.mode
 
     @staticmethod
     def _blob(descriptor: dict[str, Any]) -> str:
@@ -132,6 +139,19 @@ def test_pause_is_one_program_and_not_root(all_made: dict[str, Made]) -> None:
     made = all_made["pause"]
     assert list(made.files) == ["pause"]
     assert (made.config["Entrypoint"], made.config["User"]) == (["/pause"], "65535:65535")
+
+
+def test_images_of_the_conformance_tests_have_what_the_tests_ask_for(all_made: dict[str, Made]) -> None:
+    for pet in ("kitten", "nautilus"):
+        made = all_made[pet]
+        assert made.files["data.json"] == f"data.json of {pet}" and f"{pet}.jpg" in made.files
+        assert (made.config["Entrypoint"], made.config["Cmd"]) == (["/agnhost"], ["test-webserver"])
+    for name in ("nginx", "nginx-new"):
+        assert "Welcome to nginx!" in all_made[name].files["usr/share/nginx/html/index.html"]
+        assert "listen 80;" in all_made[name].files["etc/nginx/nginx.conf"]
+    assert "bin/perl" not in " ".join(all_made["glibc-dns-testing"].files)
+    # Without setuid there is no privilege that is not to be escalated.
+    assert all_made["nonewprivs"].modes["usr/local/bin/nnp"] == 0o6755
 
 
 def test_coredns_knows_authorities_and_is_not_root(all_made: dict[str, Made]) -> None:

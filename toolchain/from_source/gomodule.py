@@ -35,6 +35,14 @@ class Programs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Suites(Programs):
+    """Programs of one module, and test binaries."""
+
+    tests: Mapping[str, str]
+    """Name of the test binary -> Go package whose tests it has."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceFile:
     """A file that upstream publishes as it stands in the sources."""
 
@@ -81,21 +89,41 @@ def build(part: Part, programs: Programs, destination: Path, *, arch: str) -> No
         compiled += 1
         return f"compiling: {compiled} packages so far, {line.strip()}"
 
+    options = ("-ldflags", " ".join(("-s", "-w", *programs.linked)), "-tags", ",".join(programs.tags))
+    environment = golang.environment(arch=arch, cgo=programs.cgo)
     # go names a program after its package; where two names meet, e.g. two `server`s, they would need two calls.
     run(
         part,
         [
             golang.command(part, needed=_needed(directory)),
-            *("build", "-v", "-o", f"{destination}/"),
-            *("-ldflags", " ".join(("-s", "-w", *programs.linked)), "-tags", ",".join(programs.tags)),
+            *("build", "-v", "-o", f"{destination}/", *options),
             *programs.packages.values(),
         ],
         directory=directory,
-        environment=golang.environment(arch=arch, cgo=programs.cgo),
+        environment=environment,
         describe=describe,
     )
     for name, package in programs.packages.items():
         (destination / _built_as(package)).replace(destination / name)
+    for name, package in programs.tests.items() if isinstance(programs, Suites) else ():
+        # Of `go test`, -v is not the compiler's: it says nothing until it is done. Its vet would take longer than all.
+        part.say(f"compiling {package}")
+        run(
+            part,
+            [
+                golang.command(part, needed=_needed(directory)),
+                "test",
+                "-vet=off",
+                "-c",
+                "-o",
+                destination / name,
+                *options,
+                package,
+            ],
+            directory=directory,
+            environment=environment,
+            describe=describe,
+        )
 
 
 def have(report: Report, programs: Programs, home: Path, *, title: str, arch: str, note: str = "") -> Path:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from config.versions import pins
-from toolchain.from_source.gomodule import Programs, SourceFile
+from toolchain.from_source.gomodule import Programs, SourceFile, Suites
 
 _CALICO = "github.com/projectcalico/calico"
 
@@ -81,6 +81,21 @@ def agnhost(version_of_image: str) -> Programs:
     )
 
 
+def test_image(image: str, program: str, version: str) -> Programs:
+    """The program of one of Kubernetes' small test images."""
+    return Programs(module=_module("kubernetes", version), packages={program: f"k8s.io/kubernetes/test/images/{image}"})
+
+
+def conformance(version: str) -> Suites:
+    """Kubernetes' own e2e tests, and the program that runs them in several processes."""
+    return Suites(
+        module=_module("conformance", version),
+        packages={"ginkgo": "github.com/onsi/ginkgo/v2/ginkgo"},
+        tests={"e2e.test": "k8s.io/kubernetes/test/e2e"},
+        linked=_kubernetes_stamps(version),
+    )
+
+
 def calico(packages: Mapping[str, str], version: str) -> Programs:
     """Some of Calico's programs.
 
@@ -111,7 +126,8 @@ def pulumi(version: str) -> Programs:
 
 def _module(product: str, version: str) -> str:
     # modules/<product> is the default version; another one has its number in the name.
-    return product if version == pins().products[product].default else f"{product}-{version}"
+    default = pins().products["kubernetes" if product == "conformance" else product].default
+    return product if version == default else f"{product}-{version}"
 
 
 def _kubernetes_stamps(version: str) -> tuple[str, ...]:

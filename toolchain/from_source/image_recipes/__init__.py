@@ -20,8 +20,12 @@ from toolchain.from_source.image_recipes import (
     calico_node,
     coredns,
     etcd,
+    glibc_dns_testing,
     kube_proxy,
+    nginx,
+    nonewprivs,
     pause,
+    pets,
     sample_apiserver,
     static_pod,
 )
@@ -79,5 +83,13 @@ RECIPES = {
     "sample-apiserver": Recipe(
         make=sample_apiserver.make, code=Path(sample_apiserver.__file__), programs=sample_apiserver.programs
     ),
+    "e2e-busybox": Recipe(make=busybox.make, code=Path(busybox.__file__)),
+    "e2e-etcd": Recipe(make=etcd.make, code=Path(etcd.__file__), programs=etcd.programs),
+    "nginx": Recipe(make=nginx.make, code=Path(nginx.__file__)),
+    "nginx-new": Recipe(make=nginx.make, code=Path(nginx.__file__)),
+    "nonewprivs": Recipe(make=nonewprivs.make, code=Path(nonewprivs.__file__), programs=nonewprivs.programs),
+    "kitten": Recipe(make=partial(pets.make, "kitten"), code=Path(pets.__file__), programs=pets.programs),
+    "nautilus": Recipe(make=partial(pets.make, "nautilus"), code=Path(pets.__file__), programs=pets.programs),
+    "glibc-dns-testing": Recipe(make=glibc_dns_testing.make, code=Path(glibc_dns_testing.__file__)),
 }
 """Image of versions.yaml -> how it is made."""

@@ -1,0 +1,157 @@
+"""`./hardway scale`: requests, memory and failovers of a running lab at more and more Nodes, which KWOK simulates."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.table import Table
+
+from live import cluster as live_cluster
+from live import drills
+from live.cluster import Cluster
+from live.drills import catalogue
+from live.drills.api import ApiError
+from live.scale import figures, simulation
+from toolchain.errors import ToolchainError
+from toolchain.progress import Report
+from toolchain.stack import Stack
+
+PODS_PER_NODE = 5
+_DRILLS = ("kill-kube-apiserver", "stop-leader")
+_COMMANDS = (("status",), ("drift",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What was measured at one number of Nodes.
+
+    Args:
+        nodes, pods: simulated ones.
+        nodes_ready, pods_ready: seconds until all of them were Ready, from the size before.
+        requests: kind -> median and 99th percentile, in milliseconds.
+        memory: component -> MiB, on the machine where it is largest.
+        commands: command -> its seconds.
+        failover: drill and number -> seconds; None where the number did not come.
+        trouble: what could not be measured, and why.
+    """
+
+    nodes: int
+    pods: int
+    nodes_ready: float
+    pods_ready: float
+    requests: dict[str, tuple[float, float]]
+    memory: dict[str, float]
+    commands: dict[str, float] = field(default_factory=dict)
+    failover: dict[str, float | None] = field(default_factory=dict)
+    trouble: list[str] = field(default_factory=list)
+
+
+def main(stack: Stack, sizes: Sequence[int], *, json_file: Path | None = None) -> int:
+    """Measure a running lab at each size, print the table, and remove all that was simulated.
+
+    Args:
+        stack: the lab's.
+        sizes: numbers of simulated Nodes.
+        json_file: takes all figures, too.
+
+    Returns:
+        0; 1 where something could not be measured.
+
+    Raises:
+        ToolchainError: the lab is not up, KWOK cannot be had, or the simulated Nodes do not become Ready.
+    """
+    cluster = live_cluster.find(stack)
+    possible = {drill.name for drill in catalogue.split(catalogue.DRILLS, cluster)[0]}
+    with Report(sys.stderr) as report:
+        kwok = simulation.program(report)
+    log = stack.directory / "kwok.log"
+    measured = []
+    with simulation.simulating(cluster, kwok, log):
+        for nodes in sorted(set(sizes)):
+            measured.append(_measure(cluster, nodes, [name for name in _DRILLS if name in possible]))
+            show(measured)
+    if json_file is not None:
+        surroundings = {"cores": os.cpu_count(), "load": os.getloadavg(), "kubernetes": stack.kubernetes}
+        json_file.write_text(
+            json.dumps({"sizes": [asdict(each) for each in measured], **surroundings}, indent=2) + "\n"
+        )
+    return 1 if any(each.trouble for each in measured) else 0
+
+
+def show(measured: Sequence[Size]) -> None:
+    """Print the figures, a column for each size."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("", *(f"{each.nodes} NODES" for each in measured)):
+        table.add_column(title, justify="right" if title else "left", no_wrap=True)
+    for row in rows(measured):
+        table.add_row(*row)
+    Console(highlight=False, soft_wrap=True).print(table)
+    for each in measured:
+        for trouble in each.trouble:
+            print(f"{each.nodes} Nodes: {trouble}", file=sys.stderr)
+
+
+def rows(measured: Sequence[Size]) -> list[list[str]]:
+    """The table's rows: what, then a figure for each size."""
+    found = [
+        ["pods", *(str(each.pods) for each in measured)],
+        ["nodes ready, s", *(f"{each.nodes_ready:.1f}" for each in measured)],
+        ["pods ready, s", *(f"{each.pods_ready:.1f}" for each in measured)],
+    ]
+    for kind in measured[0].requests:
+        found.append([f"{kind}, ms, median", *(f"{each.requests[kind][0]:.1f}" for each in measured)])
+        found.append([f"{kind}, ms, p99", *(f"{each.requests[kind][1]:.1f}" for each in measured)])
+    found += [[f"{name}, MiB", *(f"{each.memory[name]:.0f}" for each in measured)] for name in figures.COMPONENTS]
+    for attribute in ("commands", "failover"):
+        names = dict.fromkeys(name for each in measured for name in getattr(each, attribute))
+        found += [
+            [f"{name}, s", *(_seconds(getattr(each, attribute).get(name)) for each in measured)] for name in names
+        ]
+    return found
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _measure(cluster: Cluster, nodes: int, names: Sequence[str]) -> Size:
+    began = time.monotonic()
+    simulation.create_nodes(cluster, nodes)
+    ready = time.monotonic()
+    simulation.create_pods(cluster, PODS_PER_NODE * nodes)
+    size = Size(
+        nodes=nodes,
+        pods=PODS_PER_NODE * nodes,
+        nodes_ready=ready - began,
+        pods_ready=time.monotonic() - ready,
+        requests=figures.requests(cluster),
+        memory=figures.memory(cluster),
+    )
+    for words in _COMMANDS:
+        try:
+            size.commands[" ".join(words)] = figures.command(cluster, *words)
+        except ToolchainError as error:
+            size.trouble.append(str(error))
+    if names:
+        _failovers(cluster, names, size)
+    return size
+
+
+def _failovers(cluster: Cluster, names: Sequence[str], size: Size) -> None:
+    with TemporaryDirectory() as directory:
+        file = Path(directory) / "drills.json"
+        try:
+            if drills.main(cluster.stack, names, file):
+                size.trouble.append("a drill was not passed: see above")
+        except (ToolchainError, ApiError) as error:
+            size.trouble.append(str(error))
+            return
+        for drill in json.loads(file.read_text())["drills"]:
+            for result in drill["results"]:
+                size.failover[f"{drill['name']}: {result['what']}"] = result["seconds"]
