@@ -9,6 +9,7 @@ from small_lab import cluster
 from live import scale, workload_tools
 from live.cluster import Cluster
 from live.scale import figures, simulation
+from toolchain import access
 from toolchain.errors import ToolchainError
 
 
@@ -63,7 +64,7 @@ def lab(tmp_path: Path) -> Cluster:
 @pytest.fixture
 def kwok(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs until it is ended, and says so."""
-    monkeypatch.setattr(simulation.access, "kubectl_environment", lambda _: {"PATH": "/usr/bin:/bin"})
+    monkeypatch.setattr(access, "kubectl_environment", lambda _: {"PATH": "/usr/bin:/bin"})
     program = tmp_path / "kwok"
     program.write_text("#!/bin/sh\nexec sleep 1000\n")
     program.chmod(0o755)
