@@ -130,16 +130,13 @@ finished() {
 }
 
 # use_certificates FILE...: restart what reads these files where one has changed since. The program issued them, and renews
-# them; a run that was killed before the restart is finished by the next. A kubelet's pods are restarted with it, by signal
-# KILL: an API server waits a minute for an etcd that has ended.
+# them; a run that was killed before the restart is finished by the next.
 # On controllers after etcd.sh.
 use_certificates() {
   local now record=$HARDWAY/steps/node/certificates
   now=$(cat "$@" | sha256sum)
   if [ -e "$record" ] && [ "$(cat "$record")" != "$now" ]; then
-    leave_control_plane
-    # The names of processes have 15 letters.
-    [ ! -e /etc/kubernetes/pki/apiserver.crt ] || pkill -KILL -x 'etcd|kube-apiserver|kube-controller|kube-scheduler' || true
+    end_static_pods
     systemctl restart kubelet.service
     trap - EXIT
     [ ! -e /etc/kubernetes/pki/apiserver.crt ] ||
@@ -148,22 +145,27 @@ use_certificates() {
   printf '%s\n' "$now" >"$record"
 }
 
-# leave_control_plane: before all static pods of a controller restart with its kubelet. The API server here ends first: for
-# some seconds it still answers, and /readyz says that it ends (shutdown-delay-duration, where there are several), so the
-# load balancer sends requests to others. Then the last requests here are answered. If it ended together with its etcd
-# member, they would wait for the member. The kubelet stays stopped, since it would start the API server again; the caller
-# restarts it, and then removes the trap. Last, another etcd member leads, since an election takes longer.
-leave_control_plane() {
+# end_static_pods: on a controller, before its kubelet restarts together with its static pods; the caller restarts it, and
+# then removes the trap. A kubelet of another version takes running static pods for pods that it does not know. It starts
+# new ones beside them, and ends the old ones when the API server here has answered: the load balancer sends requests
+# to it already, and then its etcd member ends. So all of them end while no kubelet runs. The API server is first: for some
+# seconds it still answers, and /readyz says that it ends (shutdown-delay-duration, where there are several), so the load
+# balancer sends requests to others. Then another etcd member leads, since an election takes longer.
+end_static_pods() {
   [ -e "$STATIC_PODS/etcd.yaml" ] || return 0
-  if grep -qs -e --shutdown-delay-duration "$STATIC_PODS/kube-apiserver.yaml"; then
-    # Also if this script fails or is ended.
-    trap 'systemctl start --no-block kubelet.service' EXIT
-    systemctl stop kubelet.service
-    pkill -TERM -x kube-apiserver || true
-    # Where it does not end, its pod is restarted all the same.
-    await 30 '! pgrep -x kube-apiserver' >/dev/null || true
-  fi
+  # Also if this script fails or is ended.
+  trap 'systemctl start --no-block kubelet.service' EXIT
+  systemctl stop kubelet.service
+  end_programs kube-apiserver
   leave_leadership
+  # The kernel keeps 15 characters of a name.
+  end_programs 'etcd|kube-controller|kube-scheduler'
+}
+
+# end_programs NAMES: a regular expression; by signal KILL what does not end.
+end_programs() {
+  pkill -TERM -x "$1" || return 0
+  await 30 "! pgrep -x '$1'" >/dev/null || pkill -KILL -x "$1" || true
 }
 
 serves_new_certificate() {
@@ -176,7 +178,7 @@ serves_new_certificate() {
 # have changed; on one controller at a time. Where one does not serve, the controllers that wait are not changed. With
 # `upload` the cluster is told, too: then machines that join get them.
 control_plane_flags() {
-  local program said made now settings=$HARDWAY/steps/node/settings running
+  local program said made now settings=$HARDWAY/steps/node/settings running served=yes
   made=$(cat "$CONTROL_PLANE_MADE" 2>/dev/null) || true
   now=$(without_version "$1")
   # Before there were upgrades the version counted, too.
@@ -189,9 +191,11 @@ control_plane_flags() {
   take_turn kube-apiserver
   # Until all serve, the settings of before are no longer those of the manifests.
   echo changing >"$CONTROL_PLANE_MADE"
+  api_server_serves || served=
   # The kubelet restarts a pod only if its manifest has changed.
   kubeadm init phase control-plane all --config "$settings" >"$KUBEADM_LOG" 2>&1 ||
     die "kubeadm cannot make the manifests of the control plane on $(hostname): $(tail -n 5 "$KUBEADM_LOG")"
+  [ -n "$served" ] || read_manifests
   for program in "${!static_pod_serves[@]}"; do
     said=$(await 120 "as_in_manifest $program && ${static_pod_serves[$program]}") || {
       turn_failed "$program on $(hostname) does not serve with its new flags"
@@ -205,6 +209,19 @@ control_plane_flags() {
   printf '%s\n' "$now" >"$CONTROL_PLANE_MADE"
   rm -f "$settings"
   give_turn
+}
+
+api_server_serves() { eval "${static_pod_serves[kube-apiserver]}"; }
+
+# read_manifests: after manifests have changed where the API server here did not serve. A kubelet that started meanwhile ends
+# no pod before this API server has answered, and a pod of a changed manifest waits until the one before has ended. A
+# kubelet that starts begins with the new manifests.
+read_manifests() {
+  trap 'systemctl start --no-block kubelet.service' EXIT
+  systemctl stop kubelet.service
+  end_programs 'kube-apiserver|kube-controller|kube-scheduler'
+  systemctl start kubelet.service
+  trap - EXIT
 }
 
 # without_version FILE: the checksum of settings, whatever version of Kubernetes they name. The preflight error `ImagePull` is

@@ -109,7 +109,8 @@ keep_manifests() {
 
 # restore_control_plane: run the manifests from before again. The record still says that this machine is not done.
 restore_control_plane() {
-  local program why kept=$step/$KEPT_MANIFESTS new
+  local program why kept=$step/$KEPT_MANIFESTS new served=yes
+  api_server_serves || served=
   for program in "${!static_pod_serves[@]}"; do
     ! cmp -s "$kept/$program.yaml" "$STATIC_PODS/$program.yaml" || continue
     # The kubelet ignores a file whose name begins with a dot.
@@ -117,6 +118,7 @@ restore_control_plane() {
     cp -p "$kept/$program.yaml" "$new"
     mv -fT "$new" "$STATIC_PODS/$program.yaml"
   done
+  [ -n "$served" ] || read_manifests
   if why=$(await 120 control_plane_serves); then
     printf 'The version before was put back on %s: its control plane serves again.\n' "$(hostname)" >&2
     rm -rf "$kept"
@@ -128,12 +130,15 @@ restore_control_plane() {
 # return_control_plane SETTINGS FIRST: to the version before, by the kubeadm of that version. `kubeadm upgrade` cannot: it
 # reads the newer version in the cluster. kube-proxy may not be newer than an API server: it comes first.
 return_control_plane() {
+  local served=yes
   if [ -n "$2" ]; then
     by_kubeadm init phase addon kube-proxy --config "$1"
     by_kubeadm init phase upload-config all --config "$1"
     k -n kube-system rollout status daemonset/kube-proxy --timeout=$((180 * TIMEOUT_FACTOR))s >/dev/null || true
   fi
+  api_server_serves || served=
   by_kubeadm init phase control-plane all --config "$1"
+  [ -n "$served" ] || read_manifests
 }
 
 by_kubeadm() {
@@ -169,8 +174,8 @@ upgrade_kubelet() {
   printf '%s\n' "$version" >"$step/$MADE_VERSION"
 }
 
-# static_pods_serve: a kubelet of another minor version may restart the static pods of its machine. Those of the next
-# controller must wait until all of them serve, else etcd could lose its quorum.
+# static_pods_serve: the static pods of the machine restart with its kubelet. Those of the next controller must wait until all
+# of them serve, else etcd could lose its quorum.
 static_pods_serve() {
   [ -e "$STATIC_PODS/etcd.yaml" ] || return 0
   wait_for 120 'the control plane, after the kubelet has restarted' control_plane_serves
@@ -203,8 +208,7 @@ change_kubelet() {
     by_kubeadm upgrade node phase kubelet-config
   fi
   close_kubelet_config
-  # The new kubelet may restart them.
-  leave_control_plane
+  end_static_pods
   if restart_kubelet; then
     rm -f "$program"
     return

@@ -52,7 +52,7 @@ node_is_ready() {{ :; }}
 dns_answers() {{ echo "DNS" >>{log}; }}
 show_log() {{ :; }}
 leave_leadership() {{ echo "leave leadership" >>{log}; }}
-pkill() {{ echo "pkill $*" >>{log}; touch {root}/ends; }}
+pkill() {{ echo "pkill $*" >>{log}; [ "$3" != kube-apiserver ] || touch {root}/ends; }}
 pgrep() {{
   [ ! -e {root}/killed ] || exit 9
   [ -e {root}/ends ] && rm {root}/ends && echo "still there" >>{log}
@@ -101,12 +101,6 @@ class Node:
             {STAND_IN.format(root=self.root, log=self.log, pods=" ".join(PODS))}
             {script}"""
         return subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=60, check=False)
-
-    def has_others(self) -> None:
-        """It is a controller of several."""
-        (self.root / "manifests" / "etcd.yaml").touch()
-        with (self.root / "manifests" / "kube-apiserver.yaml").open("a") as manifest:
-            manifest.write("    - --shutdown-delay-duration=3s\n")
 
     def control_plane(self, version: str, *first: str) -> "subprocess.CompletedProcess[str]":
         words = " ".join([version, str(self.root / "settings"), "kubeadm-upgrade.yaml", *first])
@@ -284,44 +278,36 @@ def test_a_kubelet_is_changed_between_drain_and_dns(node: Node) -> None:
     assert node.did == []
 
 
-def test_a_controllers_kubelet_restarts_without_the_leader_and_waits_for_its_static_pods(node: Node) -> None:
-    """The kubelet may restart them: two members that are away at once would be one too many."""
+_RESTARTS = [
+    "systemctl stop kubelet.service",
+    "pkill -TERM -x kube-apiserver",
+    "still there",
+    "leave leadership",
+    "pkill -TERM -x etcd|kube-controller|kube-scheduler",
+    "systemctl restart kubelet.service",
+    "etcdctl endpoint health --cluster",
+    "DNS",
+]
+
+
+def test_a_controllers_static_pods_have_ended_when_its_kubelet_starts(node: Node) -> None:
+    """A kubelet of another version would start an API server, and end its etcd member when it serves.
+
+    The next controller waits for the static pods: two members that are away at once would be one too many.
+    """
     (node.root / "manifests" / "etcd.yaml").touch()
     done = node.kubelet("v1.36.4")
     assert done.returncode == 0, done.stderr
-    order = ("leave leadership", "systemctl restart kubelet.service", "etcdctl endpoint health --cluster", "DNS")
-    assert [each for each in node.did if each in order] == list(order)
-    # The only one of its lab answers as long as it can.
-    assert not [each for each in node.did if each.startswith("pkill")]
+    assert [each for each in node.did if each in _RESTARTS] == _RESTARTS
+    assert not [each for each in node.did if "--no-block" in each]
     (node.root / "broken-member").touch()
     done = node.kubelet("v1.35.8")
     assert done.returncode == 1 and "every etcd member healthy" in done.stderr
 
 
-_LEAVES = [
-    "systemctl stop kubelet.service",
-    "pkill -TERM -x kube-apiserver",
-    "still there",
-    "leave leadership",
-    "systemctl restart kubelet.service",
-]
-
-
-def test_an_api_server_beside_others_has_ended_when_its_member_stops(node: Node) -> None:
-    """Its requests would wait for the member, for longer than an API server may be silent.
-
-    With a kubelet beside it that runs, it would be started again, and end a second time, together with its member.
-    """
-    node.has_others()
-    done = node.kubelet("v1.36.4")
-    assert done.returncode == 0, done.stderr
-    assert [each for each in node.did if each in _LEAVES] == _LEAVES
-    assert not [each for each in node.did if "--no-block" in each]
-
-
 def test_a_run_that_ends_while_the_kubelet_is_stopped_starts_it(node: Node) -> None:
     """A Node that is lost, and an API server that nothing starts."""
-    node.has_others()
+    (node.root / "manifests" / "etcd.yaml").touch()
     (node.root / "killed").touch()
     assert node.kubelet("v1.36.4").returncode == 9
     assert node.did[-1] == "systemctl start --no-block kubelet.service"

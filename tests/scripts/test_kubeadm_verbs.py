@@ -30,6 +30,8 @@ pod_log() {{ echo "unknown flag"; }}
 systemctl() {{ echo "systemctl $*" >>{log}; case $* in *is-active*) [ -e {root}/runs ] ;; esac; }}
 serving() {{ echo "waited for $1" >>{log}; [ ! -e {root}/broken ]; }}
 note_runs() {{ :; }}
+pkill() {{ echo "pkill $*" >>{log}; }}
+pgrep() {{ return 1; }}
 """
 
 
@@ -119,6 +121,21 @@ def test_flags_with_which_a_program_does_not_serve_are_no_success_and_can_be_tak
     controller.settings.write_text("a")
     assert controller.run(f"control_plane_flags {controller.settings} upload").returncode == 0
     assert "kubeadm init phase control-plane all" in controller.did
+
+
+def test_manifests_for_an_api_server_that_does_not_serve_are_read_by_a_kubelet_that_starts(
+    controller: Controller,
+) -> None:
+    """One that started without this API server ends no pod, and the changed pod would wait for the one before."""
+    (controller.root / "broken").touch()
+    assert controller.run(f"control_plane_flags {controller.settings}").returncode == 1
+    assert controller.did[1:5] == [
+        "kubeadm init phase control-plane all",
+        "systemctl stop kubelet.service",
+        "pkill -TERM -x kube-apiserver|kube-controller|kube-scheduler",
+        "systemctl start kubelet.service",
+    ]
+    assert not [each for each in controller.did if "--no-block" in each]
 
 
 def test_a_manifests_command_line_is_that_of_a_process(tmp_path: Path) -> None:
