@@ -5,14 +5,19 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from lab import browser
 from lab.browser import Tab
+from lab.cluster import Cluster
 from lab.commands import Started
+from lab.polling import eventually
 
 BAR_SECONDS = 1.0
-"""Within it a lost leader is shown."""
+"""Within it a lost leader or unit is shown."""
+UNITS = ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "kubelet")
+"""Units of whose loss the page is asked."""
 _START_SECONDS = 120
 _LOOK_EVERY = 0.02
 
@@ -62,3 +67,22 @@ def seen_after(strike: Callable[[], str], what: str, ask: Callable[[], bool], *,
             time.sleep(_LOOK_EVERY)
         seen = time.time()
         return seen - float(struck.result())
+
+
+def lose_unit(cluster: Cluster, tab: Tab, unit: str) -> float:
+    """Seconds until the page shows that a unit does not run; it runs again afterwards.
+
+    Args:
+        cluster: its lab.
+        tab: a browser on the page.
+        unit: one of `UNITS`, on the first machine that has it.
+    """
+    machine = (cluster.workers if unit == "kubelet" else cluster.controllers)[0].name
+    shown = f"#machine-{machine}"
+    eventually("the unit", lambda: f"✔ {unit}" in tab.text(shown), seconds=60)
+    # Killed, not ended in order; stopped, so that it does not run again after a second.
+    kill = partial(cluster.ssh, machine, f"date +%s.%N; systemctl kill --signal=KILL {unit}; systemctl stop {unit}")
+    try:
+        return seen_after(kill, f"no {unit}", lambda: f"✖ {unit}" in tab.text(shown), seconds=15)
+    finally:
+        cluster.ssh(machine, f"systemctl start {unit}")

@@ -23,7 +23,7 @@ from live.cluster import Cluster
 from live.containers import Containers
 from live.saves import listing, rewind, save, store, trees
 from live.status import endpoint
-from toolchain import command, halted, operations, paths, prepare
+from toolchain import checksum, command, halted, holder, operations, paths, prepare
 from toolchain import stack as stacks
 from toolchain.errors import ToolchainError
 
@@ -293,6 +293,25 @@ def test_a_rewind_is_refused_before_anything_is_changed(lab: Lab, change: Callab
     assert says in said and said.startswith("The lab paper cannot be rewound to good. Nothing was changed.\n")
     assert lab.told() == before and lab.engine.changes() == asked and lab.engine.statuses() == {"running"}
     assert halted.rewinding(lab.stack) is None
+
+
+def test_files_of_a_save_are_read_again_only_where_they_may_have_changed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second of each rewind; and a file that a power failure has emptied, and is taken for the same."""
+    lab.save()
+    files = {"worker-0-0.tar", "controller-0-0.tar"}
+    read: list[str] = []
+    monkeypatch.setattr(store, "sha256_of", lambda file: read.append(file.name) or checksum.sha256_of(file))
+    assert list(store.problems(lab.stack, "good")) == [] and not files & set(read)
+    tar = lab.saves / "good" / "worker-0-0.tar"
+    tar.write_bytes(tar.read_bytes())
+    assert list(store.problems(lab.stack, "good")) == [] and files & set(read) == {"worker-0-0.tar"}
+    monkeypatch.setattr(holder, "boot", lambda: "another")
+    assert list(store.problems(lab.stack, "good")) == [] and files <= set(read)
+    (lab.saves / "good" / store.SEEN).write_text("no JSON")
+    damaged(lab)
+    assert list(store.problems(lab.stack, "good")) == ["its file worker-0-0.tar is damaged: other checksum"]
 
 
 def test_a_lab_is_rewound_to_before_a_rotation_of_its_key(lab: Lab) -> None:

@@ -1,14 +1,18 @@
 """The page of `./hardway view` in a real browser: without JavaScript, and live."""
 
 from pathlib import Path
+from statistics import median
+
+import pytest
 
 from lab import browser
 from lab.cluster import Cluster
 from lab.polling import eventually
 from lab.session import Show
-from lab.viewing import looking, seen_after, viewed
+from lab.viewing import BAR_SECONDS, UNITS, looking, lose_unit, seen_after, viewed
 
 _TILE = "#tile-kube-scheduler"
+_TIMES = 10
 
 
 def test_page_without_javascript_has_everything_but_secrets(cluster: Cluster, stack: str, tmp_path: Path) -> None:
@@ -63,3 +67,14 @@ def test_lost_leader_is_seen(cluster: Cluster, stack: str, tmp_path: Path, show:
             eventually("a line in the timeline", lambda: line in tab.text("#timeline"), seconds=10)
             eventually("a page that is live", lambda: tab.evaluate("document.body.className") == "", seconds=15)
         eventually("a page that is not live", lambda: "not live" in tab.text(), seconds=15)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("unit", UNITS)
+def test_lost_unit_is_seen_within_a_second(cluster: Cluster, stack: str, tmp_path: Path, show: Show, unit: str) -> None:
+    """A unit that is asked only now and then, or whose loss waits for another source, on a host that does nothing
+    else."""
+    with viewed(stack) as url, looking(url, tmp_path) as tab:
+        took = sorted(lose_unit(cluster, tab, unit) for _ in range(_TIMES))
+    show(f"\nview: {unit} lost {_TIMES} times, seen after {' '.join(f'{each:.2f}' for each in took)} s\n")
+    assert median(took) <= BAR_SECONDS, took

@@ -9,7 +9,7 @@ import pytest
 from lab.browser import Tab
 from lab.cluster import Cluster
 from lab.polling import eventually
-from lab.viewing import BAR_SECONDS, looking, seen_after, viewed
+from lab.viewing import BAR_SECONDS, UNITS, looking, lose_unit, seen_after, viewed
 
 _TILE = "#tile-etcd"
 _TRIES = 3
@@ -27,25 +27,14 @@ def test_lost_leader_of_etcd_is_seen_within_a_second(cluster: Cluster, stack: st
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("unit", ["kube-scheduler", "kube-controller-manager", "kube-apiserver", "kubelet"])
+@pytest.mark.parametrize("unit", UNITS)
 def test_lost_unit_is_seen_within_a_second(cluster: Cluster, stack: str, tmp_path: Path, unit: str) -> None:
     """Units that are asked only now and then. Killed alone, each of them runs again after a second."""
-    machine = (cluster.workers if unit == "kubelet" else cluster.controllers)[0].name
     took = list[float]()
     with viewed(stack) as url, looking(url, tmp_path) as tab:
         while len(took) < _TRIES and (not took or min(took) > BAR_SECONDS):
-            took.append(_lose_unit(cluster, tab, machine, unit))
+            took.append(lose_unit(cluster, tab, unit))
     assert min(took) <= BAR_SECONDS, took
-
-
-def _lose_unit(cluster: Cluster, tab: Tab, machine: str, unit: str) -> float:
-    shown = f"#machine-{machine}"
-    eventually("the unit", lambda: f"✔ {unit}" in tab.text(shown), seconds=60)
-    kill = partial(cluster.ssh, machine, f"date +%s.%N; systemctl kill --signal=KILL {unit}; systemctl stop {unit}")
-    try:
-        return seen_after(kill, f"no {unit}", lambda: f"✖ {unit}" in tab.text(shown), seconds=15)
-    finally:
-        cluster.ssh(machine, f"systemctl start {unit}")
 
 
 def _lose_leader(cluster: Cluster, tab: Tab) -> float:
