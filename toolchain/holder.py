@@ -46,7 +46,7 @@ class Holder:
             command=command,
             pid=os.getpid(),
             started=found.started,
-            boot=_boot(),
+            boot=boot(),
             machine=_machine(),
             namespace=_namespace(),
         )
@@ -76,7 +76,7 @@ class Holder:
     @property
     def is_dead(self) -> bool:
         """Whether the process has ended for certain. Of a process elsewhere nothing is certain."""
-        if self.boot != _boot():
+        if self.boot != boot():
             # The same machine was booted again, or this is another machine of the same name.
             return self.machine != "" and self.machine == _machine()
         if self.namespace != _namespace():
@@ -106,7 +106,8 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _boot() -> str:
+def boot() -> str:
+    """Which boot of the host this is."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 

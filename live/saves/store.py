@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from config.whole_file import write_whole
-from toolchain import paths
+from toolchain import holder, paths
 from toolchain.checksum import sha256_of
 from toolchain.command import ask
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
 FORMAT = 1
-DESCRIPTION, SUMS = "save.json", "SHA256SUMS"
+DESCRIPTION, SUMS, SEEN = "save.json", "SHA256SUMS", "seen.json"
 STATE, SETTINGS, FILES = "state.json", "settings.yaml", "files"
 DRAFT = ".draft"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
@@ -198,12 +198,18 @@ def complete(stack: Stack, draft: Path, name: str) -> None:
         sums = list(threads.map(sha256_of, files))
     lines = [f"{found}  {file.relative_to(draft)}\n" for file, found in zip(files, sums, strict=True)]
     write_whole(draft / SUMS, "".join(lines))
+    seen = {str(file.relative_to(draft)): _identity(file) for file in files}
+    write_whole(draft / SEEN, json.dumps({"boot": holder.boot(), "files": seen}))
     # What a power failure cuts short later, the checksums show.
     draft.rename(directory(stack) / name)
 
 
 def problems(stack: Stack, name: str) -> Iterator[str]:
-    """The files of a save that are missing or are not what was saved."""
+    """The files of a save that are missing or are not what was saved.
+
+    A file is not read again whose inode, size and time of last change are those that it had when its checksum was
+    computed, in the same boot of the host: a save has more than 1 GiB, and reading it is a tenth of a rewind.
+    """
     place = directory(stack) / name
     try:
         lines = [line.split("  ", 1) for line in (place / SUMS).read_text().splitlines()]
@@ -211,18 +217,40 @@ def problems(stack: Stack, name: str) -> Iterator[str]:
     except (OSError, ValueError) as error:
         yield f"its checksums cannot be read: {error}"
         return
-    there = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()} - {SUMS}
+    there = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()} - {SUMS, SEEN}
+    seen = _seen(place)
     yield from (f"its file {path} is not in its checksums" for path in sorted(there - known.keys()))
 
     def check(path: str) -> str:
         if path not in there:
             return f"its file {path} is missing"
+        if seen.get(path) == _identity(place / path):
+            return ""
         return "" if sha256_of(place / path) == known[path] else f"its file {path} is damaged: other checksum"
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
         # The largest first: one that begins last would be waited for alone.
         by_size = sorted(known, key=lambda path: -(place / path).stat().st_size if path in there else 0)
         yield from filter(None, threads.map(check, by_size))
+
+
+def _identity(file: Path) -> list[int]:
+    """What changes with each change of a file, and with each copy: no program can set the time of the last change."""
+    status = file.stat()
+    return [status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size]
+
+
+def _seen(place: Path) -> Mapping[str, list[int]]:
+    """File -> its identity when its checksum was computed. Empty if the save has none, or after a boot of the host.
+
+    After a power failure a file may have its size and its times, and not its content.
+    """
+    try:
+        found = json.loads((place / SEEN).read_text())
+        files: Mapping[str, list[int]] = found["files"] if found["boot"] == holder.boot() else {}
+        return files
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
 
 
 def program() -> str:
