@@ -52,6 +52,9 @@ def proxy_configuration(machine: Machine, network: Network) -> str:
             "kind": "KubeProxyConfiguration",
             "mode": network.kube_proxy_mode,
             "clientConnection": {"kubeconfig": _KUBECONFIG},
+            # The default is 1 s: so long a Service may wait for a pod that is ready. It spares processors where there are
+            # thousands of Services.
+            network.kube_proxy_mode: {"minSyncPeriod": "200ms"},
             "clusterCIDR": str(network.pods),
             "metricsBindAddress": "127.0.0.1:10249",
             # For load balancers in front of the node.
