@@ -1,20 +1,22 @@
 """Waits for the lab's Nodes, by what their kubelets report now: the API may still have an old condition."""
 
-import json
 import time
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from subprocess import TimeoutExpired
 from typing import Any
 
 from config import health
 from config.machines import Role
 from live.cluster import Cluster
+from live.https_api import Api, ApiError
 from live.last_lines import Logged, last_lines
 from live.waiting import still_missing
 from toolchain.errors import ToolchainError
 
 _LOOK_EVERY = 1.0
+_ANSWER_SECONDS = 5
+_NODES = "/api/v1/nodes"
+_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
 def now() -> datetime:
@@ -50,21 +52,18 @@ def names_in_api(cluster: Cluster, *, seconds: float) -> set[str]:
     """
     allowed = cluster.allowed(seconds)
     deadline = time.monotonic() + allowed
-    while (items := _get(cluster, "nodes")) is None:
+    while (found := _get(cluster, _NODES)) is None:
         if time.monotonic() >= deadline:
             logged = [Logged(each, "haproxy") for each in cluster.with_role(Role.LOAD_BALANCER)]
             logged += [Logged(each, "kube-apiserver") for each in cluster.with_role(Role.CONTROLLER)]
             logs = last_lines(cluster, logged)
             raise ToolchainError(f"No answer from the API at {cluster.endpoint} within {allowed:.0f} s.{logs}")
         time.sleep(_LOOK_EVERY)
-    return {item["metadata"]["name"] for item in items}
+    return set(found)
 
 
 def _missing(cluster: Cluster, names: Collection[str], since: datetime) -> dict[str, str]:
-    # In one call: each takes a tenth of a second of a processor, which machines that start need themselves.
-    items = _get(cluster, "nodes,leases", "--namespace", "kube-node-lease") or []
-    nodes = {item["metadata"]["name"]: item for item in items if item["kind"] == "Node"}
-    leases = {item["metadata"]["name"]: item for item in items if item["kind"] == "Lease"}
+    nodes, leases = _get(cluster, _NODES) or {}, _get(cluster, _LEASES) or {}
     found = {name: _lacks(nodes.get(name), leases.get(name), since) for name in names}
     return {name: what for name, what in found.items() if what}
 
@@ -79,14 +78,13 @@ def _lacks(node: dict[str, Any] | None, lease: dict[str, Any] | None, since: dat
     return str(health.condition_of(node).get("message", "it has never been ready"))
 
 
-def _get(cluster: Cluster, *what: str) -> list[dict[str, Any]] | None:
-    """Objects in the API; None where it did not answer."""
+def _get(cluster: Cluster, path: str) -> dict[str, dict[str, Any]] | None:
+    """Name -> object of a list in the API; None where it did not answer.
+
+    Not by kubectl: that takes a tenth of a second of a processor, which machines that start need themselves.
+    """
     try:
-        done = cluster.kubectl("get", *what, "-o", "json", f"--request-timeout={cluster.allowed(5):.0f}s", seconds=15)
-    except TimeoutExpired:
+        items = Api(cluster).get(path, seconds=_ANSWER_SECONDS)["items"]
+    except (ApiError, OSError):
         return None
-    # kubectl prints an empty list where it got no answer.
-    if done.returncode != 0:
-        return None
-    items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
-    return items
+    return {item["metadata"]["name"]: item for item in items}

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from config import health
 from config.machines import Role
+from config.ports import API_PORT
 from live import answers, cluster, nodes
 from live.cluster import Cluster
 from live.containers import Container, Containers, check_engine
@@ -122,10 +123,11 @@ def start_machines(stack: Stack) -> tuple[Cluster, list[str]]:
 
 
 def boot(lab: Cluster, containers: Containers, found: Sequence[Container]) -> None:
-    """Start all machines of a lab: the workers as soon as the API server accepts connections.
+    """Start all machines of a lab: the workers as soon as an API server accepts connections.
 
     A kubelet that finds no API server tries again after 0.1 s, then after twice that time, and so on: when the API
-    server answers at last, it often waits for several seconds more.
+    server answers at last, it often waits for several seconds more. An API server is ready about a second after it
+    accepts connections; in that second a worker boots up to its kubelet.
 
     Raises:
         ToolchainError: a machine was not started.
@@ -133,7 +135,7 @@ def boot(lab: Cluster, containers: Containers, found: Sequence[Container]) -> No
     workers = {machine.name for machine in lab.with_role(Role.WORKER)}
     containers.boot([each for each in found if each.machine not in workers])
     if lab.has("load-balancer"):
-        still_missing(lambda: handshake_problem(lab), lab.allowed(_API_SECONDS), every=0.1)
+        still_missing(lambda: no_api_server(lab), lab.allowed(_API_SECONDS), every=0.1)
     containers.start([each for each in found if each.machine in workers])
 
 
@@ -172,16 +174,28 @@ def unhealthy(lab: Cluster, *, since: datetime) -> list[str]:
 
 def _api(lab: Cluster) -> list[str]:
     # kubectl takes a tenth of a second of a processor, which the API server needs itself while it starts.
-    said = handshake_problem(lab) or endpoint.ask_endpoint(lab)
+    said = handshake_problem(lab, lab.endpoint) or endpoint.ask_endpoint(lab)
     return [] if said == "ok" else [f"the API at {lab.endpoint} does not answer ({said})"]
 
 
-def handshake_problem(lab: Cluster) -> str:
-    """Why no TLS handshake with the API is possible; empty where one is.
+def no_api_server(lab: Cluster) -> str:
+    """Why no API server accepts connections at its own machine; empty where one does.
+
+    A load balancer in front of them sends it none before it is ready.
+    """
+    said = ""
+    for machine in lab.with_role(Role.CONTROLLER):
+        if not (said := handshake_problem(lab, f"https://{machine.address}:{API_PORT}")):
+            return ""
+    return said
+
+
+def handshake_problem(lab: Cluster, url: str) -> str:
+    """Why no TLS handshake with `https://address:port` is possible; empty where one is.
 
     Nothing is sent, and no certificate is checked: kubectl does that.
     """
-    place = urlsplit(lab.endpoint)
+    place = urlsplit(url)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:

@@ -17,13 +17,13 @@ from config.machines import Role
 from live import cluster as live_cluster
 from live.cluster import Cluster
 from live.drills import catalogue, report, run
-from live.drills.api import Api, ApiError
 from live.drills.catalogue import Drill, Scene
 from live.drills.engine import Engine
 from live.drills.faults import check_packet_filter
 from live.drills.probes import ETCD_PREFIX, OWN_MEMBER
 from live.drills.run import Outcome, undisturbed
 from live.drills.workload import Workload
+from live.https_api import Api, ApiError
 from live.lessons import record
 from toolchain import operations
 from toolchain.errors import ToolchainError

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from config import health
 from config.machines import Role
 from live.cluster import Cluster, LiveMachine
-from live.drills.api import Api, ApiError
 from live.drills.probes import OWN_MEMBER, look
 from live.drills.workload import Workload
+from live.https_api import Api, ApiError
 from live.last_lines import Complaint, Logged, report
 from live.programs import LEADERS
 from live.waiting import still_missing

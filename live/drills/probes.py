@@ -15,9 +15,9 @@ from typing import Any
 from config import health
 from live.background import Background
 from live.cluster import Cluster, LiveMachine
-from live.drills.api import SECONDS, Api, ApiError, ask
 from live.drills.samples import Sample
 from live.drills.workload import NAMESPACE
+from live.https_api import SECONDS, Api, ApiError, ask
 from live.programs import LEADERS
 from toolchain import access
 from toolchain.errors import ToolchainError

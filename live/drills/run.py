@@ -11,13 +11,13 @@ from pathlib import Path
 
 from config.machines import Role
 from live.drills import measures, probes
-from live.drills.api import Api
 from live.drills.catalogue import DRILLS, Drill, Scene
 from live.drills.faults import Fault
 from live.drills.health import wait_until_well
 from live.drills.measures import Measure, Observed
 from live.drills.probes import ApiClient, ApiWriter, EtcdWriter, PodClient, View, Watcher
 from live.drills.samples import Sample
+from live.https_api import Api
 from live.waiting import still_missing
 from toolchain.errors import ToolchainError
 

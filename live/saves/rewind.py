@@ -99,9 +99,9 @@ def find_problems(
         found: its containers.
     """
     with ThreadPoolExecutor(max_workers=1) as threads:
-        exported = threads.submit(operations.export_state, workshop, stack)
+        exported = threads.submit(operations.read_state, workshop, stack)
         problems = [*_of_others(stack, save, found), *store.problems(stack, save.name)]
-        state = json.loads(exported.result())
+        state = exported.result()
     return [*problems, *_of_state(save, state), *(() if problems else _room(stack, save, found))], state
 
 
@@ -142,17 +142,19 @@ def _of_state(save: Save, exported: Mapping[str, Any]) -> Iterator[str]:
 
 def _room(stack: Stack, save: Save, found: Sequence[Container]) -> Iterator[str]:
     """Whether there is room for what is put back, on each disk."""
-    needed: dict[int, int] = {}
-    places: dict[int, Path] = {}
+    work: dict[int, list[_Work]] = {}
     for tree, place in _work(save, found):
-        device = place.stat().st_dev
-        places.setdefault(device, place)
-        needed[device] = needed.get(device, 0) + _changes(stack, save, tree, place).bytes
-    for device, place in places.items():
+        work.setdefault(place.stat().st_dev, []).append((tree, place))
+    for each in work.values():
+        place = each[0][1]
         free = shutil.disk_usage(place).free
-        if free < needed[device] + RESERVE:
+        if free >= sum(tree.bytes for tree, _ in each) + RESERVE:
+            # Enough for all files: it need not be known which of them differ.
+            continue
+        needed = sum(_changes(stack, save, tree, place).bytes for tree, place in each)
+        if free < needed + RESERVE:
             yield (
-                f"no disk for a rewind: up to {store.shown(needed[device])} are written, {store.shown(RESERVE)} are to "
+                f"no disk for a rewind: up to {store.shown(needed)} are written, {store.shown(RESERVE)} are to "
                 f"stay free, and the disk of {place} has {store.shown(free)}"
             )
 
@@ -178,7 +180,7 @@ def same_state(saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     Each import encrypts the secrets again, so they are not compared. A run that changes a resource gives it another
     time, and the state too.
     """
-    return _without_ciphertexts(saved) == _without_ciphertexts(now)
+    return _without_ciphertexts(saved["deployment"]) == _without_ciphertexts(now["deployment"])
 
 
 def _without_ciphertexts(value: Any) -> object:

@@ -17,9 +17,9 @@ from pathlib import Path
 from config.machines import Role
 from live import cluster as live_cluster
 from live.cluster import Cluster
-from live.drills.api import Api, ApiError
 from live.drills.faults import check_packet_filter
 from live.drills.run import undisturbed
+from live.https_api import Api, ApiError
 from live.lessons import record as lesson
 from live.search import clients, plan
 from live.search.checks import Checker

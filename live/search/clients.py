@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from live.background import Background
-from live.drills.api import Api, ApiError
+from live.https_api import Api, ApiError
 from live.search.history import Action, Event, History, Operation, Outcome
 
 NAMESPACE = "hardway-search"

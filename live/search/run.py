@@ -12,11 +12,11 @@ from typing import Any
 
 from config.machines import Role
 from live.cluster import Cluster
-from live.drills.api import Api, ApiError
 from live.drills.faults import Fault
 from live.drills.health import data_path_complaints, wait_until_none
 from live.drills.probes import OWN_MEMBER
 from live.drills.run import undisturbed
+from live.https_api import Api, ApiError
 from live.last_lines import Logged, last_lines
 from live.search import clients, faults
 from live.search.checks import Checker, as_watched, in_order_of_versions

@@ -15,8 +15,8 @@ from typing import Any
 
 from config import health
 from live.cluster import Cluster
-from live.drills.api import Api, ApiError
 from live.drills.run import undisturbed
+from live.https_api import Api, ApiError
 from live.trace import pod_objects
 from live.trace.pod_api import Changes, Seen, Watch, send
 from live.trace.pod_machines import Login, Logins

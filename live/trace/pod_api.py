@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from live.background import Background
-from live.drills.api import Api, ApiError
+from live.https_api import Api, ApiError
 
 
 @dataclass(frozen=True, kw_only=True)

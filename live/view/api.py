@@ -10,7 +10,7 @@ from typing import Any
 
 from config import health
 from live.background import Background
-from live.drills.api import Api, ApiError, ask
+from live.https_api import Api, ApiError, ask
 
 _EVERY_SECONDS = 0.4
 _ANSWER_SECONDS = 0.6

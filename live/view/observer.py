@@ -7,7 +7,7 @@ from datetime import datetime
 
 from live.background import Background
 from live.cluster import Cluster, find
-from live.drills.api import Api
+from live.https_api import Api
 from live.lessons import record
 from live.view.api import PATHS, Readiness, Watch
 from live.view.certificates import Certificates

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from live.drills.api import Api
+from live.https_api import Api
 
 
 class MemoryApi(Api):

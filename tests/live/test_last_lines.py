@@ -13,7 +13,7 @@ import small_lab
 from live import nodes
 from live.cluster import Cluster, LiveMachine
 from live.drills import leadership
-from live.drills.api import ApiError
+from live.https_api import ApiError
 from live.last_lines import Logged, last_lines
 from live.programs import LEADERS, program
 from live.search import run as order

@@ -32,7 +32,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     found.stack.directory.mkdir(parents=True)
     (found.stack.directory / "kubeconfig").write_text("server: https://10.0.0.5:6443\n")
     monkeypatch.setattr(clusters, "find", lambda stack, **given: replace(found, stack=stack))
-    monkeypatch.setattr(power, "handshake_problem", lambda lab: "")
+    monkeypatch.setattr(power, "handshake_problem", lambda lab, url: "")
     monkeypatch.setattr(endpoint, "ask_endpoint", lambda lab: "ok")
     monkeypatch.setattr(nodes, "wait_until_heard", lambda *_, **__: {})
     monkeypatch.setattr(power, "dns_problem", lambda lab: "")
@@ -75,7 +75,7 @@ def test_workers_are_started_once_the_api_server_accepts_connections(
     controllers = [each.name for each in lab.machines if Role.WORKER not in each.roles]
     started: list[int] = []
 
-    def handshake_problem(_: Cluster) -> str:
+    def handshake_problem(_: Cluster, url: str) -> str:
         started.append(sum(line.startswith("start ") for line in engine.asked[before:]))
         return "" if len(started) >= 2 else "connection refused"
 
@@ -91,7 +91,7 @@ def test_workers_are_started_where_the_api_server_never_answers(
     power.stop(lab.stack)
     monkeypatch.setattr(power, "_API_SECONDS", 0)
     monkeypatch.setattr(power, "_HEALTHY_SECONDS", 0)
-    monkeypatch.setattr(power, "handshake_problem", lambda lab: "connection refused")
+    monkeypatch.setattr(power, "handshake_problem", lambda lab, url: "connection refused")
     assert "connection refused" in refusal(lambda: power.start(lab.stack))
     assert engine.statuses() == {"running"}
 
@@ -243,12 +243,12 @@ def test_kubectl_is_not_run_before_the_api_answers_at_all(lab: Cluster, monkeypa
         # As HAProxy does where no API server is ready.
         closer = threading.Thread(target=lambda: server.accept()[0].close())
         closer.start()
-        assert power.handshake_problem(closed).startswith("no TLS handshake: ")
+        assert power.handshake_problem(closed, closed.endpoint).startswith("no TLS handshake: ")
         closer.join()
     (said,) = power._api(closed)
     assert said.startswith(f"the API at https://127.0.0.1:{port} does not answer (no TLS handshake: ")
     assert asked == []
-    monkeypatch.setattr(power, "handshake_problem", lambda lab: "")
+    monkeypatch.setattr(power, "handshake_problem", lambda lab, url: "")
     assert power._api(closed) == [] and asked == ["kubectl"]
 
 
@@ -281,24 +281,23 @@ def test_dns_is_asked_until_it_answers_in_one_login(
     assert power.dns_problem(lab).endswith("does not resolve kubernetes.default.svc.cluster.local: 10.9.9.9")
 
 
-def test_nodes_and_leases_are_asked_in_one_call(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_counts_once_its_kubelet_has_renewed_its_lease(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Node whose condition is from before the stop, and counts."""
     monkeypatch.undo()
     name, since = "worker-0", datetime(2026, 11, 29, 9, 0, tzinfo=UTC)
-    node = {
-        "kind": "Node",
-        "metadata": {"name": name},
-        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    metadata, spec = {"name": name}, {"renewTime": "2026-11-29T08:59:00.000000Z"}
+    lists = {
+        "/api/v1/nodes": {"metadata": metadata, "status": {"conditions": [{"type": "Ready", "status": "True"}]}},
+        "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases": {"metadata": metadata, "spec": spec},
     }
-    lease = {"kind": "Lease", "metadata": {"name": name}, "spec": {"renewTime": "2026-11-29T08:59:00.000000Z"}}
-    asked: list[tuple[str, ...]] = []
 
-    def kubectl(_: Cluster, *words: str, **__: object) -> subprocess.CompletedProcess[str]:
-        asked.append(words[:4])
-        return subprocess.CompletedProcess([], 0, json.dumps({"items": [node, lease]}), "")
+    class FakeApi:
+        def __init__(self, _: Cluster) -> None: ...
 
-    monkeypatch.setattr(Cluster, "kubectl", kubectl)
+        def get(self, path: str, *, seconds: float) -> dict[str, list[object]]:
+            return {"items": [lists[path]]}
+
+    monkeypatch.setattr(nodes, "Api", FakeApi)
     assert nodes.wait_until_heard(lab, [name], since=since, seconds=0) == {name: "its kubelet has not been heard"}
-    lease["spec"] = {"renewTime": "2026-11-29T09:01:00.000000Z"}
+    spec["renewTime"] = "2026-11-29T09:01:00.000000Z"
     assert nodes.wait_until_heard(lab, [name], since=since, seconds=0) == {}
-    assert set(asked) == {("get", "nodes,leases", "--namespace", "kube-node-lease")}

@@ -116,7 +116,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(prepare, "for_preview", lambda *_: None)
     monkeypatch.setattr(operations, "export_state", made.export)
     monkeypatch.setattr(operations, "import_state", made.import_)
-    monkeypatch.setattr(power, "handshake_problem", lambda lab: "")
+    monkeypatch.setattr(power, "handshake_problem", lambda lab, url: "")
     monkeypatch.setattr(endpoint, "ask_endpoint", lambda lab: "ok")
     monkeypatch.setattr(nodes, "wait_until_heard", lambda *_, **__: {})
     monkeypatch.setattr(power, "dns_problem", lambda lab: "")
@@ -302,7 +302,12 @@ def test_files_of_a_save_are_read_again_only_where_they_may_have_changed(
     lab.save()
     files = {"worker-0-0.tar", "controller-0-0.tar"}
     read: list[str] = []
-    monkeypatch.setattr(store, "sha256_of", lambda file: read.append(file.name) or checksum.sha256_of(file))
+
+    def sha256_of(file: Path) -> str:
+        read.append(file.name)
+        return checksum.sha256_of(file)
+
+    monkeypatch.setattr(store, "sha256_of", sha256_of)
     assert list(store.problems(lab.stack, "good")) == [] and not files & set(read)
     tar = lab.saves / "good" / "worker-0-0.tar"
     tar.write_bytes(tar.read_bytes())

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 from memory_api import MemoryApi, serving
 
-from live.drills.api import ApiError
+from live.https_api import ApiError
 from live.search.checks import Checker, as_watched, in_order_of_versions
 from live.search.clients import Requests, Watch, Writer, make_namespace, newest_version
 from live.search.history import Action, History, Outcome, acknowledged

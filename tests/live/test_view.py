@@ -18,7 +18,7 @@ from config.machines import Role
 from lab.polling import eventually
 from live import cluster as live_cluster
 from live.cluster import Cluster
-from live.drills.api import ApiError
+from live.https_api import ApiError
 from live.status.certificates import CertificateStatus
 from live.view import machines, observer, server
 from live.view.events import Event, events

@@ -8,10 +8,10 @@ from lab.session import Show
 from lab.settings_file import lab_settings
 from labs.ha.conftest import STACK
 from live import cluster as live_cluster
-from live.drills.api import Api
 from live.drills.probes import ApiClient, ApiWriter
 from live.drills.samples import errors_for, longest_gap
 from live.drills.workload import Workload
+from live.https_api import Api
 from toolchain import stack
 
 

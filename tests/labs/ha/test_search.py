@@ -21,8 +21,8 @@ from lab.session import Show
 from labs.ha.conftest import STACK
 from labs.ha.old_data import OldData
 from live import cluster as live_cluster
-from live.drills.api import Api
 from live.drills.faults import TABLE
+from live.https_api import Api
 from live.search import clients
 from live.search.checks import Checker
 from live.search.plan import Planned
