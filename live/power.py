@@ -4,7 +4,6 @@ A stopped lab has a mark (toolchain/halted.py), and the host does not start it a
 disks stays. `start` does what the host does at boot, and waits until the lab is healthy.
 """
 
-import json
 import socket
 import ssl
 from collections.abc import Sequence
@@ -21,8 +20,8 @@ from config.ports import API_PORT
 from live import answers, cluster, nodes
 from live.cluster import Cluster
 from live.containers import Container, Containers, check_engine
+from live.https_api import Api, ApiError
 from live.programs import LEADERS
-from live.status import endpoint
 from live.waiting import still_missing
 from toolchain import halted, operations
 from toolchain.errors import ToolchainError
@@ -37,6 +36,7 @@ _API_SECONDS = 20
 """How long the workers wait for the API server before they are started all the same."""
 _HEALTHY_SECONDS = 120
 _LOOK_EVERY = 0.25
+_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 _DNS_SECONDS = 3
 """How long a worker asks in one login."""
 
@@ -173,9 +173,12 @@ def unhealthy(lab: Cluster, *, since: datetime) -> list[str]:
 
 
 def _api(lab: Cluster) -> list[str]:
-    # kubectl takes a tenth of a second of a processor, which the API server needs itself while it starts.
-    said = handshake_problem(lab, lab.endpoint) or endpoint.ask_endpoint(lab)
-    return [] if said == "ok" else [f"the API at {lab.endpoint} does not answer ({said})"]
+    # Here and below without kubectl: it takes a tenth of a second of a processor, which machines that start need.
+    try:
+        Api(lab).get(health.API_READY)
+    except (ApiError, OSError) as error:
+        return [f"the API at {lab.endpoint} does not answer ({error})"]
+    return []
 
 
 def no_api_server(lab: Cluster) -> str:
@@ -193,7 +196,7 @@ def no_api_server(lab: Cluster) -> str:
 def handshake_problem(lab: Cluster, url: str) -> str:
     """Why no TLS handshake with `https://address:port` is possible; empty where one is.
 
-    Nothing is sent, and no certificate is checked: kubectl does that.
+    Nothing is sent, and no certificate is checked.
     """
     place = urlsplit(url)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -215,14 +218,14 @@ def release_leases(lab: Cluster, since: datetime) -> None:
     renewed in the meantime has another version, and is not replaced.
     """
     try:
-        asked = ("get", "leases", *LEADERS, "--ignore-not-found", "-o", "json")
-        said = lab.kubectl("--namespace", "kube-system", *asked, seconds=10)
-        for lease in json.loads(said.stdout or "{}").get("items", []):
-            if lease["spec"].get("holderIdentity") and health.renewed(lease["spec"]) < since.timestamp():
+        api = Api(lab)
+        for lease in api.get(_LEASES)["items"]:
+            name, spec = lease["metadata"]["name"], lease["spec"]
+            if name in LEADERS and spec.get("holderIdentity") and health.renewed(spec) < since.timestamp():
                 # As a holder itself releases it.
                 lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
-                lab.kubectl("replace", "-f", "-", stdin=json.dumps(lease), seconds=10)
-    except (TimeoutExpired, ValueError):
+                api.send("PUT", f"{_LEASES}/{name}", lease)
+    except (ApiError, OSError):
         # They expire by themselves.
         return
 

@@ -1,6 +1,5 @@
 """`stop` and `start` with an engine that only notes what it is asked."""
 
-import json
 import os
 import socket
 import subprocess
@@ -19,7 +18,7 @@ from live import answers, nodes, power
 from live import cluster as clusters
 from live.cluster import Cluster, LiveMachine
 from live.containers import Containers
-from live.status import endpoint
+from live.https_api import ApiError
 from toolchain import access, halted, operations, paths
 from toolchain.errors import ToolchainError
 
@@ -33,7 +32,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     (found.stack.directory / "kubeconfig").write_text("server: https://10.0.0.5:6443\n")
     monkeypatch.setattr(clusters, "find", lambda stack, **given: replace(found, stack=stack))
     monkeypatch.setattr(power, "handshake_problem", lambda lab, url: "")
-    monkeypatch.setattr(endpoint, "ask_endpoint", lambda lab: "ok")
+    monkeypatch.setattr(power, "_api", lambda lab: [])
     monkeypatch.setattr(nodes, "wait_until_heard", lambda *_, **__: {})
     monkeypatch.setattr(power, "dns_problem", lambda lab: "")
     monkeypatch.setattr(answers, "problems", lambda lab: [])
@@ -92,6 +91,7 @@ def test_workers_are_started_where_the_api_server_never_answers(
     monkeypatch.setattr(power, "_API_SECONDS", 0)
     monkeypatch.setattr(power, "_HEALTHY_SECONDS", 0)
     monkeypatch.setattr(power, "handshake_problem", lambda lab, url: "connection refused")
+    monkeypatch.setattr(power, "_api", lambda lab: ["connection refused"])
     assert "connection refused" in refusal(lambda: power.start(lab.stack))
     assert engine.statuses() == {"running"}
 
@@ -198,14 +198,17 @@ def leases_of(monkeypatch: pytest.MonkeyPatch, *leases: dict[str, object]) -> li
     """The API has these leases; what is written to it is returned."""
     written: list[dict[str, object]] = []
 
-    def kubectl(
-        self: Cluster, *arguments: str, stdin: str | None = None, seconds: float = 60
-    ) -> subprocess.CompletedProcess[str]:
-        if stdin is not None:
-            written.append(json.loads(stdin))
-        return subprocess.CompletedProcess(arguments, 0, json.dumps({"items": leases}), "")
+    class FakeApi:
+        def __init__(self, _: Cluster) -> None: ...
 
-    monkeypatch.setattr(Cluster, "kubectl", kubectl)
+        def get(self, path: str) -> dict[str, object]:
+            return {"items": leases}
+
+        def send(self, method: str, path: str, body: dict[str, object]) -> None:
+            assert method == "PUT" and path.endswith(f"/leases/{body['metadata']['name']}")  # type: ignore[index]
+            written.append(body)
+
+    monkeypatch.setattr(power, "Api", FakeApi)
     return written
 
 
@@ -227,29 +230,35 @@ def test_only_leases_from_before_the_stop_are_released(lab: Cluster, monkeypatch
     assert released["spec"]["holderIdentity"] == ""  # type: ignore[index]
 
 
-def test_kubectl_is_not_run_before_the_api_answers_at_all(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs that take the processor from the API server while it starts."""
+def test_an_api_server_that_accepts_no_connections_is_named(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load balancer that accepts and closes them: no API server is ready behind it."""
     monkeypatch.undo()
-    asked: list[str] = []
-
-    def ask(_: Cluster) -> str:
-        asked.append("kubectl")
-        return "ok"
-
-    monkeypatch.setattr(endpoint, "ask_endpoint", ask)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        closed = replace(lab, endpoint=f"https://127.0.0.1:{port}")
-        # As HAProxy does where no API server is ready.
-        closer = threading.Thread(target=lambda: server.accept()[0].close())
+        url = f"https://127.0.0.1:{server.getsockname()[1]}"
+        closer = threading.Thread(target=lambda: server.accept()[0].close(), daemon=True)
         closer.start()
-        assert power.handshake_problem(closed, closed.endpoint).startswith("no TLS handshake: ")
+        assert power.handshake_problem(lab, url).startswith("no TLS handshake: ")
         closer.join()
-    (said,) = power._api(closed)
-    assert said.startswith(f"the API at https://127.0.0.1:{port} does not answer (no TLS handshake: ")
-    assert asked == []
-    monkeypatch.setattr(power, "handshake_problem", lambda lab, url: "")
-    assert power._api(closed) == [] and asked == ["kubectl"]
+    assert power.handshake_problem(lab, url).startswith("no TLS handshake: ")
+
+
+def test_the_api_is_ready_once_it_says_so(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint that answers and is not ready."""
+    monkeypatch.undo()
+    answers_of_api: list[object] = [ApiError("HTTP 500: [-]etcd failed", 500), "ok"]
+
+    class FakeApi:
+        def __init__(self, _: Cluster) -> None: ...
+
+        def get(self, path: str) -> object:
+            assert path == "/readyz"
+            if isinstance(said := answers_of_api.pop(0), ApiError):
+                raise said
+            return said
+
+    monkeypatch.setattr(power, "Api", FakeApi)
+    assert power._api(lab) == [f"the API at {lab.endpoint} does not answer (HTTP 500: [-]etcd failed)"]
+    assert power._api(lab) == []
 
 
 def test_dns_is_asked_until_it_answers_in_one_login(

@@ -22,7 +22,6 @@ from live import cluster as clusters
 from live.cluster import Cluster
 from live.containers import Containers
 from live.saves import listing, rewind, save, store, trees
-from live.status import endpoint
 from toolchain import checksum, command, halted, holder, operations, paths, prepare
 from toolchain import stack as stacks
 from toolchain.errors import ToolchainError
@@ -117,7 +116,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(operations, "export_state", made.export)
     monkeypatch.setattr(operations, "import_state", made.import_)
     monkeypatch.setattr(power, "handshake_problem", lambda lab, url: "")
-    monkeypatch.setattr(endpoint, "ask_endpoint", lambda lab: "ok")
+    monkeypatch.setattr(power, "_api", lambda lab: [])
     monkeypatch.setattr(nodes, "wait_until_heard", lambda *_, **__: {})
     monkeypatch.setattr(power, "dns_problem", lambda lab: "")
     monkeypatch.setattr(power, "release_leases", lambda lab, since: None)
