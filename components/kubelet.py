@@ -103,8 +103,9 @@ def kubelet_configuration(machine: Machine, network: Network) -> str:
             "podPidsLimit": 4096,
             "seccompDefault": True,
             "eventRecordQPS": 50,
-            # A kubelet that starts may report its Node as not Ready, because it has not seen all containers yet. With
-            # the default of 10 s it would stay so for as long. What has not changed is not reported more often.
+            # A kubelet that starts may report its Node as not Ready, because not all of it has started ("CSINode is not
+            # yet initialized"). With the default of 10 s it would stay so for 10 s. What has not changed is not reported
+            # more often.
             "nodeStatusUpdateFrequency": "1s",
             "nodeStatusReportFrequency": "5m",
             **(SHARED_KERNEL if machine.shares_kernel else {}),

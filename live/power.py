@@ -18,7 +18,7 @@ from config import health
 from config.machines import Role
 from config.ports import API_PORT
 from live import answers, cluster, nodes
-from live.cluster import Cluster
+from live.cluster import Cluster, LiveMachine
 from live.containers import Container, Containers, check_engine
 from live.https_api import Api, ApiError
 from live.programs import LEADERS
@@ -36,6 +36,7 @@ _API_SECONDS = 20
 """How long the workers wait for the API server before they are started all the same."""
 _HEALTHY_SECONDS = 120
 _LOOK_EVERY = 0.25
+_LEASES_SECONDS = 3
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 _DNS_SECONDS = 3
 """How long a worker asks in one login."""
@@ -115,19 +116,25 @@ def start_machines(stack: Stack) -> tuple[Cluster, list[str]]:
     since = nodes.now()
     with Report() as report:
         with report.part(f"{len(found)} machines start"):
-            boot(lab, containers, found)
+            boot(lab, containers, found, since=since)
         containers.start_at_boot(True)
         halted.mark_started(stack)
         with report.part("the lab gets healthy"):
             return lab, unhealthy(lab, since=since)
 
 
-def boot(lab: Cluster, containers: Containers, found: Sequence[Container]) -> None:
+def boot(lab: Cluster, containers: Containers, found: Sequence[Container], *, since: datetime) -> None:
     """Start all machines of a lab: the workers as soon as an API server accepts connections.
 
     A kubelet that finds no API server tries again after 0.1 s, then after twice that time, and so on: when the API
     server answers at last, it often waits for several seconds more. An API server is ready about a second after it
-    accepts connections; in that second a worker boots up to its kubelet.
+    accepts connections; in that second a worker boots up to its kubelet, and leases of before are released.
+
+    Args:
+        lab: the lab.
+        containers: its containers.
+        found: all of them.
+        since: before the first of them is started.
 
     Raises:
         ToolchainError: a machine was not started.
@@ -136,7 +143,9 @@ def boot(lab: Cluster, containers: Containers, found: Sequence[Container]) -> No
     containers.boot([each for each in found if each.machine not in workers])
     if lab.has("load-balancer"):
         still_missing(lambda: no_api_server(lab), lab.allowed(_API_SECONDS), every=0.1)
-    containers.start([each for each in found if each.machine in workers])
+    with ThreadPoolExecutor(max_workers=1) as threads:
+        threads.submit(release_leases, lab, since, [api_url(machine) for machine in lab.with_role(Role.CONTROLLER)])
+        containers.start([each for each in found if each.machine in workers])
 
 
 def unhealthy(lab: Cluster, *, since: datetime) -> list[str]:
@@ -160,7 +169,7 @@ def unhealthy(lab: Cluster, *, since: datetime) -> list[str]:
         return answers.problems(lab) or _api(lab)
     names = [machine.name for machine in lab.nodes]
     with ThreadPoolExecutor(max_workers=2) as threads:
-        released = threads.submit(release_leases, lab, since)
+        released = threads.submit(release_leases, lab, since, [lab.endpoint])
         dns = threads.submit(still_missing, lambda: dns_problem(lab), left(), every=_LOOK_EVERY)
         # Its deadline is multiplied there.
         seconds = left() / lab.timeout_factor
@@ -181,6 +190,11 @@ def _api(lab: Cluster) -> list[str]:
     return []
 
 
+def api_url(machine: LiveMachine) -> str:
+    """Where the API server of a controller accepts connections."""
+    return f"https://{machine.address}:{API_PORT}"
+
+
 def no_api_server(lab: Cluster) -> str:
     """Why no API server accepts connections at its own machine; empty where one does.
 
@@ -188,7 +202,7 @@ def no_api_server(lab: Cluster) -> str:
     """
     said = ""
     for machine in lab.with_role(Role.CONTROLLER):
-        if not (said := handshake_problem(lab, f"https://{machine.address}:{API_PORT}")):
+        if not (said := handshake_problem(lab, api_url(machine))):
             return ""
     return said
 
@@ -211,23 +225,30 @@ def handshake_problem(lab: Cluster, url: str) -> str:
         return f"no TLS handshake: {error}"
 
 
-def release_leases(lab: Cluster, since: datetime) -> None:
+def release_leases(lab: Cluster, since: datetime, urls: Sequence[str]) -> None:
     """Release the leases of controller manager and scheduler whose holders have ended with their machines.
 
     Else the new ones would wait for 15 s, and Services would have no pods until then. A lease that one of them has
     renewed in the meantime has another version, and is not replaced.
+
+    Args:
+        lab: the lab.
+        since: leases that were renewed later are not released.
+        urls: https://address:port of API servers; the first that answers is used.
     """
-    try:
-        api = Api(lab)
-        for lease in api.get(_LEASES)["items"]:
-            name, spec = lease["metadata"]["name"], lease["spec"]
-            if name in LEADERS and spec.get("holderIdentity") and health.renewed(spec) < since.timestamp():
-                # As a holder itself releases it.
-                lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
-                api.send("PUT", f"{_LEASES}/{name}", lease)
-    except (ApiError, OSError):
-        # They expire by themselves.
-        return
+    api = Api(lab)
+    for url in urls:
+        try:
+            for lease in api.send("GET", _LEASES, url=url, seconds=_LEASES_SECONDS)["items"]:
+                name, spec = lease["metadata"]["name"], lease["spec"]
+                if name in LEADERS and spec.get("holderIdentity") and health.renewed(spec) < since.timestamp():
+                    # As a holder itself releases it.
+                    lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
+                    api.send("PUT", f"{_LEASES}/{name}", lease, url=url, seconds=_LEASES_SECONDS)
+            return
+        except (ApiError, OSError):
+            # The next one; and without any they expire by themselves.
+            continue
 
 
 def dns_problem(lab: Cluster) -> str:

@@ -69,7 +69,7 @@ def rewind(stack: Stack, name: str) -> None:
         since = nodes.now()
         with report.part("machines start, state"), ThreadPoolExecutor(max_workers=1) as threads:
             imported = threads.submit(_restore_files, workshop, stack, name, state)
-            power.boot(lab, containers, found)
+            power.boot(lab, containers, found, since=since)
             imported.result()
         containers.start_at_boot(True)
         halted.mark_started(stack)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_engine import FakeEngine, installed
@@ -21,6 +22,9 @@ from live.containers import Containers
 from live.https_api import ApiError
 from toolchain import access, halted, operations, paths
 from toolchain.errors import ToolchainError
+
+_WORKS = "https://10.0.0.7:6443"
+"""Where an API server answers."""
 
 
 @pytest.fixture
@@ -201,12 +205,13 @@ def leases_of(monkeypatch: pytest.MonkeyPatch, *leases: dict[str, object]) -> li
     class FakeApi:
         def __init__(self, _: Cluster) -> None: ...
 
-        def get(self, path: str) -> dict[str, object]:
+        def send(self, method: str, path: str, body: Any = None, *, url: str, seconds: float) -> dict[str, object]:
+            if url != _WORKS:
+                raise ApiError("connection refused")
+            if method == "PUT":
+                assert path.endswith(f"/leases/{body['metadata']['name']}")
+                written.append(body)
             return {"items": leases}
-
-        def send(self, method: str, path: str, body: dict[str, object]) -> None:
-            assert method == "PUT" and path.endswith(f"/leases/{body['metadata']['name']}")  # type: ignore[index]
-            written.append(body)
 
     monkeypatch.setattr(power, "Api", FakeApi)
     return written
@@ -224,7 +229,7 @@ def test_only_leases_from_before_the_stop_are_released(lab: Cluster, monkeypatch
     new = lease("kube-scheduler", "2026-11-29T12:00:01.000000Z", "controller-0_b")
     free = lease("another", "2026-11-29T11:00:00.000000Z", "")
     written = leases_of(monkeypatch, old, new, free)
-    power.release_leases(lab, since)
+    power.release_leases(lab, since, ["https://10.0.0.9:6443", _WORKS, "https://10.0.0.8:6443"])
     (released,) = written
     assert released["metadata"] == {"name": "kube-controller-manager", "resourceVersion": "7"}
     assert released["spec"]["holderIdentity"] == ""  # type: ignore[index]

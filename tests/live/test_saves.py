@@ -119,7 +119,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(power, "_api", lambda lab: [])
     monkeypatch.setattr(nodes, "wait_until_heard", lambda *_, **__: {})
     monkeypatch.setattr(power, "dns_problem", lambda lab: "")
-    monkeypatch.setattr(power, "release_leases", lambda lab, since: None)
+    monkeypatch.setattr(power, "release_leases", lambda lab, since, urls: None)
     monkeypatch.setattr(answers, "problems", lambda lab: [])
     return made
 
