@@ -52,8 +52,7 @@ def proxy_configuration(machine: Machine, network: Network) -> str:
             "kind": "KubeProxyConfiguration",
             "mode": network.kube_proxy_mode,
             "clientConnection": {"kubeconfig": _KUBECONFIG},
-            # The default of 1 s is for clusters with thousands of Services. A Service may wait so long for a pod that is
-            # ready.
+            # The default of 1 s is for clusters with thousands of Services. A Service may wait so long for its pods.
             network.kube_proxy_mode: {"minSyncPeriod": "200ms"},
             "clusterCIDR": str(network.pods),
             "metricsBindAddress": "127.0.0.1:10249",

@@ -104,8 +104,8 @@ def kubelet_configuration(machine: Machine, network: Network) -> str:
             "seccompDefault": True,
             "eventRecordQPS": 50,
             # A kubelet that starts may report its Node as not Ready, because not all of it has started ("CSINode is not
-            # yet initialized"). With the default of 10 s it would stay so for 10 s. What has not changed is not reported
-            # more often.
+            # yet initialized"). With the default it would stay so for 10 s. The second line is the default of reports
+            # without a change.
             "nodeStatusUpdateFrequency": "1s",
             "nodeStatusReportFrequency": "5m",
             **(SHARED_KERNEL if machine.shares_kernel else {}),
