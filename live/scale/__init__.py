@@ -16,7 +16,7 @@ from live import cluster as live_cluster
 from live import drills
 from live.cluster import Cluster
 from live.drills import catalogue
-from live.drills.api import ApiError
+from live.https_api import ApiError
 from live.scale import figures, simulation
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report

@@ -10,7 +10,7 @@ from contextlib import closing
 
 from config.machines import Role
 from live.cluster import Cluster
-from live.drills.api import Api, ask
+from live.https_api import Api, ask
 from live.scale.simulation import NAMESPACE
 from toolchain import paths
 from toolchain.errors import ToolchainError
