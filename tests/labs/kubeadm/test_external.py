@@ -137,7 +137,8 @@ def _fingerprints(lab: Cluster) -> dict[str, str]:
     """Machine and file -> what stands for the certificates in it, of all that the stack issues."""
     found: dict[str, str] = {}
     for machine in (*lab.controllers, *lab.workers):
-        files = "find /etc/kubernetes -name '*.crt' ! -name '*ca.crt' -o -name '*.conf'"
-        lines = lab.ssh(machine.name, f"{files} | sort | xargs sha256sum").splitlines()
+        # The file for containers' name resolution, in a directory below, ends with .conf, too.
+        files = "ls /etc/kubernetes/*.conf; find /etc/kubernetes -name '*.crt' ! -name '*ca.crt'"
+        lines = lab.ssh(machine.name, f"{{ {files}; }} | sort | xargs sha256sum").splitlines()
         found |= {f"{machine.name} {file}": checksum for checksum, file in map(str.split, lines)}
     return found
