@@ -256,9 +256,10 @@ restart_member() {
   if ! cmp -s "$of_etcd/put-off" "$of_etcd/started/etcd.service"; then
     ready etcd.service 60 "$1" member_is_healthy
     take_turn etcd.service
+    look_at etcd.service
     ! outdated etcd.service || systemctl daemon-reload
     systemctl reset-failed etcd.service 2>/dev/null || true
-    note_runs etcd.service
+    note_run etcd.service
     systemctl restart --no-block etcd.service
     serving etcd.service
     cp "$of_etcd/put-off" "$of_etcd/started/etcd.service"

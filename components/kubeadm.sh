@@ -182,7 +182,8 @@ control_plane_flags() {
   made=$(cat "$CONTROL_PLANE_MADE" 2>/dev/null) || true
   now=$(without_version "$1")
   # Before there were upgrades the version counted, too.
-  [ "$made" != "$now" ] && [ "$made" != "$(sha256 "$1")" ] || return 0
+  sha256 "$1"
+  [ "$made" != "$now" ] && [ "$made" != "$REPLY" ] || return 0
   # In the version that runs: another one is an upgrade (kubeadm_upgrade.sh).
   running=$(manifest_version kube-apiserver)
   sed "s/^kubernetesVersion: .*/kubernetesVersion: $running/" "$1" | install -m 0600 /dev/stdin "$settings"
@@ -262,7 +263,8 @@ kubelet_flags() {
     # Until it serves it counts as not started, also if this is killed.
     echo changing >"$known"
     systemctl daemon-reload
-    note_runs kubelet.service
+    look_at kubelet.service
+    note_run kubelet.service
     systemctl restart kubelet.service
     ready kubelet.service 60 'an answer of http://127.0.0.1:10248/healthz' \
       'curl -sf http://127.0.0.1:10248/healthz >/dev/null'

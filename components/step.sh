@@ -24,6 +24,8 @@ outside() { no_proxy=${PROXIED[no_proxy]} NO_PROXY=${PROXIED[NO_PROXY]} "$@"; }
 
 # unit -> its last run before it was restarted here, see `cannot_start`; empty for units that others restart.
 declare -gA run_before=()
+# What systemd knows of units, see `look_at`.
+declare -gA seen=()
 
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
@@ -43,27 +45,41 @@ take_locks() {
   flock -w $seconds 9 || die "another run of step $1 is at work on $(hostname), waited $seconds s:" \
     "$(cat "$step/lock"). Wait until it has ended, or end that process there, then run this again"
   # On a full disk the name is missing, and `undo` still makes room.
-  printf 'process %s%s, since %s\n' $$ "${SSH_CONNECTION:+, started from ${SSH_CONNECTION%% *}}" \
-    "$(date -u '+%F %T UTC')" >"$step/lock" || true
+  TZ=UTC printf 'process %s%s, since %(%F %T)T UTC\n' $$ "${SSH_CONNECTION:+, started from ${SSH_CONNECTION%% *}}" \
+    -1 >"$step/lock" || true
 }
 
 # begin STEP: take the locks, and read the step's secrets (lines of "PATH BASE64" on standard input).
 begin() {
-  STARTED_BY=$(started_by)
+  started_by
+  STARTED_BY=$REPLY
   step=$HARDWAY/steps/$1
-  install -d -m 0700 "$step" "$step/started"
+  [ -d "$step/started" ] || install -d -m 0700 "$step" "$step/started"
   take_locks "$1"
   [ -e "$step/owners" ] || [ -e "$step/manifest" ] || count_owners 0
   units=() fetches=() kept=()
   declare -gA owned=() elsewhere=() found_there=() above=() keeps=() secrets=() watched=() ready_check=() ready_seconds=() ready_what=()
   declare -gA reread=() valid_check=() later=() followed=() restarted_again=()
   read_manifest
-  local line path content other
+  local line other
   for line in "${manifest[@]}"; do owned[$line]=1; done
-  while IFS=: read -r other line; do
-    [ "$other" = "$step/manifest" ] || elsewhere[$line]=${other%/manifest}
-  done < <(grep -sHE '^(file|unit) ' "$HARDWAY"/steps/*/manifest)
-  while read -r path content; do secrets[$path]=$content; done
+  for other in "$HARDWAY"/steps/*/manifest; do
+    [ "$other" != "$step/manifest" ] && [ -e "$other" ] || continue
+    while IFS= read -r line; do
+      case $line in "file "* | "unit "*) elsewhere[$line]=${other%/manifest} ;; esac
+    done <"$other"
+  done
+  read_secrets
+}
+
+# read_secrets: the lines on standard input, into `secrets`. All of them are decoded by one process: AA== is the byte NUL.
+read_secrets() {
+  local path content number paths=() decoded=() encoded=
+  while read -r path content; do paths+=("$path") encoded+=${content}AA==; done
+  [ ${#paths[@]} -gt 0 ] || return 0
+  mapfile -d '' -t decoded < <(base64 -d <<<"$encoded")
+  [ ${#decoded[@]} = ${#paths[@]} ] || die "the secrets of the step are damaged"
+  for number in "${!paths[@]}"; do secrets[${paths[number]}]=${decoded[number]}; done
 }
 
 # What steps own on a machine, as patterns: data, which are removed with all that is below them, and files.
@@ -173,28 +189,50 @@ made_by_steps() {
 
 # file PATH MODE OWNER: a file with the content of standard input, written at once or not at all.
 file() {
-  local new=$1.hardway-new
+  local content
+  # `read` fails at the end of the input. It takes no process, which `cat` does, and a step has many files.
+  IFS= read -r -d '' content || true
+  write_file "$@" "$content"
+}
+
+# write_file PATH MODE OWNER CONTENT
+write_file() {
+  local new=$1.hardway-new mask
   parents "$1"
   own file "$1"
-  install -m "$2" -o "$3" -g "$3" /dev/stdin "$new"
-  if [ -f "$1" ] && [ ! -L "$1" ] && cmp -s "$new" "$1"; then
+  if has_content "$1" "$4"; then
     # In place: a unit's file with a new time is a changed one to systemd. The mode is last: chown clears bits of it.
-    if [ "$(stat -c '%a %u:%g' "$new")" != "$(stat -c '%a %u:%g' "$1")" ]; then
-      chown --reference="$new" "$1"
+    if [ "$(stat -c '%04a %U:%G' "$1")" != "$2 $3:$3" ]; then
+      chown "$3:$3" "$1"
       chmod "$2" "$1"
     fi
-    rm "$new"
-  else
-    case $1 in "$UNIT_DIRECTORY"/*) keep_earlier "$1" ;; esac
-    mv -fT "$new" "$1"
+    return
   fi
+  # What a killed run has left may have another mode.
+  [ ! -e "$new" ] && [ ! -L "$new" ] || rm -f "$new"
+  printf -v mask '%o' $((8#666 & ~8#$2))
+  umask "$mask"
+  printf %s "$4" >"$new" || die "$1 cannot be written"
+  umask 022
+  [ "$3" = root ] && [ $EUID = 0 ] && [ -O "$new" ] && [ -G "$new" ] || chown "$3:$3" "$new"
+  # umask gives no file the right to be executed.
+  [ $((8#$2 & ~8#666)) = 0 ] || chmod "$2" "$new"
+  case $1 in "$UNIT_DIRECTORY"/*) keep_earlier "$1" ;; esac
+  mv -fT "$new" "$1"
+}
+
+# has_content PATH CONTENT: whether it is a regular file of this content.
+has_content() {
+  local found
+  [ -f "$1" ] && [ ! -L "$1" ] || return 1
+  # A byte NUL would be a delimiter, and no file of ours has one.
+  ! IFS= read -r -d '' found <"$1" && [ "$found" = "$2" ]
 }
 
 # secret PATH MODE OWNER: a file whose content came as a secret.
 secret() {
   [ -n "${secrets[$1]+set}" ] || die "no content came for $1"
-  # Not by a pipe, whose last part is a subshell: what `own` notes would be lost.
-  file "$@" < <(printf %s "${secrets[$1]}" | base64 -d)
+  write_file "$@" "${secrets[$1]}"
 }
 
 # sysctls NAME=VALUE...: set now; `undo` restores the earlier values.
@@ -202,12 +240,12 @@ sysctls() {
   local setting name line
   for setting; do
     name=${setting%%=*}
-    for line in "${manifest[@]}"; do
-      case $line in sysctl:*" $name") own "${line% *}" "$name" ;; esac
+    for line in "${manifest[@]}" "${kept[@]}"; do
+      case $line in sysctl:*" $name") own "${line% *}" "$name"; continue 2 ;; esac
     done
-    grep -q "^sysctl:.* $name\$" <<<"$(printf '%s\n' "${kept[@]}")" || own "sysctl:$(sysctl -n "$name")" "$name"
-    sysctl -q -w "$setting"
+    own "sysctl:$(sysctl -n "$name")" "$name"
   done
+  sysctl -q -w "$@"
 }
 
 # clock_after TIME: with a clock behind the creation of the lab's CAs no certificate is valid.
@@ -229,21 +267,20 @@ user() {
 
 # packages NAME...: Debian packages; those that were missing go again with the step, and so does what came with them.
 packages() {
-  local name line missing=() absent=()
+  local name line missing=()
   for line in "${manifest[@]}"; do
     case $line in "dependency "*) own dependency "${line#* }" ;; esac
   done
-  for name; do
-    [ -z "${owned[package $name]+set}" ] || own package "$name"
-    installed "$name" || missing+=("$name")
-  done
+  for name; do [ -z "${owned[package $name]+set}" ] || own package "$name"; done
+  mapfile -t missing < <(not_installed "$@")
+  wait $! || exit 1
   [ ${#missing[@]} -gt 0 ] || return 0
   export DEBIAN_FRONTEND=noninteractive
   # What a killed run has left unfinished prevents the installation of every package.
   dpkg --configure -a >/dev/null 2>&1 || true
   # What was only not configured is installed now: no package source is needed for it.
-  for name in "${missing[@]}"; do installed "$name" || absent+=("$name"); done
-  missing=("${absent[@]}")
+  mapfile -t missing < <(not_installed "${missing[@]}")
+  wait $! || exit 1
   [ ${#missing[@]} -gt 0 ] || return 0
   # A broken package source of another owner prevents only packages from it.
   local outdated=
@@ -258,12 +295,20 @@ packages() {
       "${outdated:+apt-get update failed before: $outdated}"
 }
 
-# installed NAME: dpkg-query ends with 1 where it does not know the package, and with 2 where it cannot tell.
+# not_installed NAME...: those of the packages that are not, one a line. dpkg-query reads its whole database each time, so it
+# is asked once. It ends with 1 where it does not know one of them, and with 2 where it cannot tell.
+not_installed() {
+  local name said status=0
+  # shellcheck disable=SC2016  # fields of dpkg-query
+  said=$(dpkg-query -W -f '${Package} ${Status} \n' "$@" 2>/dev/null) || status=$?
+  [ $status -le 1 ] || die "dpkg-query on $(hostname) does not tell whether $* is installed (status $status)"
+  for name; do [[ $'\n'$said =~ $'\n'"$name "[^$'\n']*' installed ' ]] || printf '%s\n' "$name"; done
+}
+
 installed() {
-  local said status=0
-  said=$(dpkg-query -W -f '${Status}\n' "$1" 2>/dev/null) || status=$?
-  [ $status -le 1 ] || die "dpkg-query on $(hostname) does not tell whether $1 is installed (status $status)"
-  grep -q ' installed$' <<<"$said"
+  local missing
+  missing=$(not_installed "$1") || exit 1
+  [ -z "$missing" ]
 }
 
 # apt waits for dpkg's lock by itself, and not for that of its lists, which a host's timers hold after a boot.
@@ -299,12 +344,13 @@ purge() {
 
 # host_name NAME: the machine's name; `undo` restores the earlier one.
 host_name() {
-  local line
+  local line now
   for line in "${manifest[@]}"; do
     case $line in "hostname "*) own hostname "${line#* }" ;; esac
   done
-  [ "$(hostname)" != "$1" ] || return 0
-  own hostname "$(hostname)"
+  now=$(hostname)
+  [ "$now" != "$1" ] || return 0
+  own hostname "$now"
   hostnamectl set-hostname "$1"
 }
 
@@ -336,9 +382,10 @@ kept_sysctls() {
   done
 }
 
+# sha256 FILE: its sum, in REPLY.
 sha256() {
   # openssl uses the processor's SHA instructions; coreutils 9.1 does not, and is four times slower.
-  if command -v openssl >/dev/null; then openssl dgst -sha256 -r "$1"; else sha256sum "$1"; fi | cut -d ' ' -f 1
+  read -r REPLY _ < <(if command -v openssl >/dev/null; then exec openssl dgst -sha256 -r "$1"; else exec sha256sum "$1"; fi) || true
 }
 
 # fetch URL SHA256 DESTINATION [MEMBER...]: an artifact, in the background (`fetched` waits). Without members
@@ -386,11 +433,10 @@ fetch_now() {
     [ -e "$source" ] || mv "$source.part" "$source"
     chmod 0755 "$source"
   fi
-  local found
-  found=$(sha256 "$source")
-  if [ "$found" != "$sha" ]; then
+  sha256 "$source"
+  if [ "$REPLY" != "$sha" ]; then
     [ "${url#file://}" != "$url" ] || rm -f "$source"
-    die "$url has the sha256 $found, expected $sha"
+    die "$url has the sha256 $REPLY, expected $sha"
   fi
   if [ "$destination" = - ]; then
     echo "$source"
@@ -415,10 +461,12 @@ hold() { held_links+=" $1 "; }
 
 link() {
   [ -e "$1" ] || die "$1 is not in its archive"
-  local now
-  now=$(readlink "$2") || true
+  local now=
+  [ ! -L "$2" ] || now=$(readlink "$2")
   if [[ "${held_links-}" == *" $2 "* ]] && [ -e "$2" ] && [ "${now##*/}" = "${1##*/}" ]; then return 0; fi
-  if [ "$now" != "$1" ]; then
+  if [ ! -e "$2" ] && [ ! -L "$2" ]; then
+    ln -sn "$1" "$2"
+  elif [ "$now" != "$1" ]; then
     keep_earlier "$2"
     ln -sfn "$1" "$2.hardway-new"
     mv -fT "$2.hardway-new" "$2"
@@ -431,9 +479,9 @@ link() {
 # again: `roll_back` restores it.
 keep_earlier() {
   local kept=$step/earlier$1
-  [ "$(owners_of "$step")" != 0 ] || return 0
-  if [ -e "$kept" ] || [ -L "$kept" ]; then return 0; fi
   [ -e "$1" ] || [ -L "$1" ] || return 0
+  if [ -e "$kept" ] || [ -L "$kept" ]; then return 0; fi
+  [ "$(owners_of "$step")" != 0 ] || return 0
   mkdir -p "${kept%/*}"
   cp -a "$1" "$kept.hardway-new"
   mv -fT "$kept.hardway-new" "$kept"
@@ -575,9 +623,11 @@ last_read() {
 # start: start the units declared since the last `start`, restart or reload those that changed, and wait until all serve.
 start() {
   fetched
+  [ ${#units[@]} -gt 0 ] || return 0
   local unit restart=() reload=() running=()
+  look_at "${units[@]}"
   for unit in "${units[@]}"; do
-    if ! systemctl -q is-active "$unit" || has_to_follow "$unit" ||
+    if ! is_active "$unit" || has_to_follow "$unit" ||
       [ "$(fingerprint "$unit")" != "$(cat "$step/started/$unit" 2>/dev/null)" ]
     then
       ! put_off "$unit" || continue
@@ -589,13 +639,20 @@ start() {
     fi
     fit "$unit"
   done
-  for unit in "${restart[@]}"; do ! systemctl -q is-active "$unit" || running+=("$unit"); done
-  [ ${#running[@]} = 0 ] || take_turn "${running[@]}"
+  for unit in "${restart[@]}"; do ! is_active "$unit" || running+=("$unit"); done
+  if [ ${#running[@]} -gt 0 ]; then
+    take_turn "${running[@]}"
+    # That may have taken minutes.
+    look_at "${restart[@]}"
+  fi
   if [ ${#restart[@]} -gt 0 ]; then
     ! outdated "${restart[@]}" || systemctl daemon-reload
     systemctl -q enable --no-reload "${restart[@]}" 2>/dev/null
-    systemctl reset-failed "${restart[@]}" 2>/dev/null || true
-    note_runs "${restart[@]}"
+    for unit in "${restart[@]}"; do
+      # Where it was started too often, systemd would not start it.
+      [[ ${seen[$unit ActiveState]-} != failed ]] || systemctl reset-failed "$unit" 2>/dev/null || true
+      note_run "$unit"
+    done
     # A unit that does not serve with its new files is restarted again when the old ones are put back.
     rm -f "${restart[@]/#/$step/started/}"
     # A unit that is slow to say that it runs is waited for below, where the report shows its log.
@@ -625,17 +682,30 @@ has_to_follow() {
   [ -n "$other" ] && [ -n "${restarted_again[$other]-}" ]
 }
 
-# outdated UNIT...: whether systemd knows a unit otherwise than it is on disk. One that it does not know is no such unit:
-# it is read when it is started; to re-read all of them takes systemd a tenth of a second, and more on a busy host.
+# look_at UNIT...: what systemd knows of them, as seen["UNIT PROPERTY"]. One question for all of them.
+look_at() {
+  local unit property rest=("$@")
+  while IFS= read -r property; do
+    # An empty line is between two units.
+    if [ -z "$property" ]; then rest=("${rest[@]:1}"); continue; fi
+    seen["${rest[0]} ${property%%=*}"]=${property#*=}
+  done < <(systemctl show -p ActiveState -p FragmentPath -p NeedDaemonReload -p InvocationID "$@")
+}
+
+# is_active UNIT: whether it was when it was looked at.
+is_active() { [[ ${seen[$1 ActiveState]-} =~ ^(active|reloading|refreshing)$ ]]; }
+
+# outdated UNIT...: whether systemd knew a unit otherwise than it is on disk when it was looked at. One that it does not know
+# is no such unit: it is read when it is started; to re-read all of them takes systemd a tenth of a second, and more on a
+# busy host.
 outdated() {
   local unit
   for unit; do
-    case $(systemctl show -p FragmentPath -p NeedDaemonReload "$unit" | sort | paste -sd ' ') in
-      "FragmentPath= NeedDaemonReload=no") ;;
-      "FragmentPath=$UNIT_DIRECTORY/$unit NeedDaemonReload=no") ;;
+    [ "${seen[$unit NeedDaemonReload]-}" = no ] || return 0
+    case ${seen[$unit FragmentPath]-} in
+      '' | "$UNIT_DIRECTORY/$unit") ;;
       # A package's, that nothing of ours hides.
-      *NeedDaemonReload=no) [ -e "$UNIT_DIRECTORY/$unit" ] || continue; return 0 ;;
-      *) return 0 ;;
+      *) [ ! -e "$UNIT_DIRECTORY/$unit" ] || return 0 ;;
     esac
   done
   return 1
@@ -651,7 +721,7 @@ finish() {
   start
   { [ ${#kept[@]} = 0 ] || printf '%s\n' "${kept[@]}"; } >"$step/manifest.new"
   mv "$step/manifest.new" "$step/manifest"
-  rm -rf "$step/earlier"
+  [ ! -e "$step/earlier" ] || rm -rf "$step/earlier"
 }
 
 # succeeded WORD...: the last line of a step, with the words of its command; the last is `updated` where its resource was
@@ -665,7 +735,8 @@ finish() {
 succeeded() {
   local owners
   # The connection was closed, as when Pulumi was killed: this success is in no state.
-  [ "$(started_by)" = "$STARTED_BY" ] || return 0
+  started_by
+  [ "$REPLY" = "$STARTED_BY" ] || return 0
   owners=$(owners_of "$step")
   if [ "${*: -1}" != updated ]; then
     count_owners $((owners + 1))
@@ -674,20 +745,24 @@ succeeded() {
   fi
 }
 
-# started_by: the process that started this script, beside sudo: sshd's, which ends with the connection.
+# started_by: the process that started this script, beside sudo: sshd's, which ends with the connection. In REPLY.
 started_by() {
-  local pid=$$ key parent name
+  local pid=$$ key name
   while :; do
-    while read -r key parent; do [ "$key" != PPid: ] || break; done <"/proc/$pid/status"
-    name=$(cat "/proc/$parent/comm" 2>/dev/null) || true
+    while read -r key REPLY; do [ "$key" != PPid: ] || break; done <"/proc/$pid/status"
+    name=
+    { read -r name <"/proc/$REPLY/comm"; } 2>/dev/null || true
     [ "$name" = sudo ] || break
-    pid=$parent
+    pid=$REPLY
   done
-  echo "$parent"
 }
 
 # owners_of STEP-DIRECTORY: a step that an earlier version of the program made has no count, and one resource.
-owners_of() { cat "$1/owners" 2>/dev/null || echo 1; }
+owners_of() {
+  local owners=1
+  [ ! -e "$1/owners" ] || read -r owners <"$1/owners" || true
+  echo "$owners"
+}
 
 count_owners() {
   echo "$1" >"$step/owners.new"
@@ -709,8 +784,10 @@ last_owner() {
 
 # serving UNIT: wait for the unit and for its `ready` command.
 serving() {
-  local why seconds=${ready_seconds[$1]:-30} status=0
-  why=$(await "$seconds" "$(check_of "$1")" "cannot_start $1") || status=$?
+  local why seconds=${ready_seconds[$1]:-30} status=0 since=$SECONDS left
+  listens "$1" "$seconds"
+  left=$((seconds - (SECONDS - since) / TIMEOUT_FACTOR))
+  why=$(await $((left > 0 ? left : 0)) "$(check_of "$1")" "cannot_start $1") || status=$?
   [ $status != 0 ] || return 0
   if [ $status = 2 ]; then
     printf '%s on %s: %s\n' "$1" "$(hostname)" "$why" >&2
@@ -725,8 +802,23 @@ serving() {
   exit 1
 }
 
+# listens UNIT SECONDS: wait until something listens where the unit's `ready` command sends its first request, or systemd
+# says that waiting is in vain. Without processes: they would take from the unit what it needs to start.
+listens() {
+  local end=$((SECONDS + $2 * TIMEOUT_FACTOR)) asked=$SECONDS
+  [[ ${ready_check[$1]-} =~ https?://([0-9.]+):([0-9]+)/ ]] || return 0
+  local address=${BASH_REMATCH[1]} port=${BASH_REMATCH[2]}
+  until { : <>"/dev/tcp/$address/$port"; } 2>/dev/null || [ $SECONDS -ge "$end" ]; do
+    if [ "$asked" != $SECONDS ]; then
+      asked=$SECONDS
+      ! cannot_start "$1" || return 0
+    fi
+    nap 0.05
+  done
+}
+
 # check_of UNIT: the command that succeeds while it serves.
-check_of() { printf '%s' "systemctl -q is-active $1${ready_check[$1]+ && ${ready_check[$1]}}"; }
+check_of() { printf '%s' "${ready_check[$1]+${ready_check[$1]} && }systemctl -q is-active $1"; }
 
 # cannot_start UNIT: whether waiting for the unit is in vain, and why, in `hopeless`: systemd cannot execute its program
 # (exit statuses from 200 are systemd's own, as 203/EXEC and 200/CHDIR), cannot read its file, or will not try again.
@@ -750,13 +842,8 @@ cannot_start() {
   [ -n "$hopeless" ]
 }
 
-# note_runs UNIT...: remember which run of each unit is the last one before it is restarted.
-note_runs() {
-  local key value unit=
-  while IFS='=' read -r key value; do
-    case $key in Id) unit=$value ;; InvocationID) run_before[$unit]=$value ;; esac
-  done < <(systemctl show -p Id -p InvocationID "$@")
-}
+# note_run UNIT: remember which run of the unit is the last one before it is restarted, when it was looked at.
+note_run() { run_before[$1]=${seen[$1 InvocationID]-}; }
 
 # status_name NUMBER: as systemd writes it, e.g. 203/EXEC.
 status_name() {
@@ -790,7 +877,7 @@ nap() {
 # Where the command GIVE_UP succeeds, waiting is in vain: status 2, and what it left in `hopeless` is printed. It is asked
 # once a second.
 await() {
-  local end=$((SECONDS + $1 * TIMEOUT_FACTOR)) said asked=
+  local end=$((SECONDS + $1 * TIMEOUT_FACTOR)) said asked=$SECONDS
   until said=$(eval "$2" 2>&1); do
     if [ -n "${3-}" ] && [ "$asked" != $SECONDS ]; then
       asked=$SECONDS

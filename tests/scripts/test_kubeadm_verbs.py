@@ -29,9 +29,10 @@ as_in_manifest() {{ :; }}
 pod_log() {{ echo "unknown flag"; }}
 systemctl() {{ echo "systemctl $*" >>{log}; case $* in *is-active*) [ -e {root}/runs ] ;; esac; }}
 serving() {{ echo "waited for $1" >>{log}; [ ! -e {root}/broken ]; }}
-note_runs() {{ :; }}
 pkill() {{ echo "pkill $*" >>{log}; }}
 pgrep() {{ return 1; }}
+look_at() {{ :; }}
+note_run() {{ :; }}
 """
 
 

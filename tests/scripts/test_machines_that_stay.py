@@ -8,7 +8,12 @@ from scripts.test_step_library import Machine
 
 TOOLS = {
     # Knows the packages in $R/installed; `curl` brings `libcurl4`, and upgrades what is there already.
-    "dpkg-query": 'grep -qx "${@: -1}" "$R/installed" && echo "install ok installed"',
+    "dpkg-query": """
+status=0
+for name in "${@:4}"; do
+  if grep -qx "$name" "$R/installed"; then echo "$name install ok installed "; else status=1; fi
+done
+exit $status""",
     "apt-get": r"""
 echo "apt-get $*" >>"$R/log"
 words=(); for word; do case $word in -*|APT::*|DPkg::*) ;; *) words+=("$word") ;; esac; done

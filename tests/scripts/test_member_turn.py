@@ -20,6 +20,13 @@ words=()
 for word; do case $word in -*) ;; *) words+=("$word") ;; esac; done
 case ${words[0]} in
   is-active) [ -e "$SYSTEMCTL_RUNNING/${words[1]}" ]; exit ;;
+  show)
+    for word in "${words[@]:1}"; do
+      [[ $word == *.* ]] || continue
+      if [ -e "$SYSTEMCTL_RUNNING/$word" ]; then state=active; else state=inactive; fi
+      printf 'NeedDaemonReload=no\\nFragmentPath=\\nActiveState=%s\\n\\n' $state
+    done
+    exit ;;
   stop) for unit in "${words[@]:1}"; do rm -f "$SYSTEMCTL_RUNNING/$unit"; done ;;
   start | restart) for unit in "${words[@]:1}"; do : >"$SYSTEMCTL_RUNNING/$unit"; done ;;
   *) exit 0 ;;

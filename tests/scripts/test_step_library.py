@@ -32,6 +32,12 @@ for word; do case $word in -*) ;; *) words+=("$word") ;; esac; done
 echo "$*" >>"$SYSTEMCTL_LOG"
 case ${words[0]} in
   is-active) [ -e "$SYSTEMCTL_RUNNING/${words[1]}" ] ;;
+  show)
+    for word in "${words[@]:1}"; do
+      [[ $word == *.* ]] || continue
+      if [ -e "$SYSTEMCTL_RUNNING/$word" ]; then state=active; else state=inactive; fi
+      printf 'NeedDaemonReload=no\\nFragmentPath=\\nActiveState=%s\\n\\n' $state
+    done ;;
   reload) [ ! -e "$SYSTEMCTL_RUNNING/../refuses" ] ;;
   restart) for unit in "${words[@]:1}"; do : >"$SYSTEMCTL_RUNNING/$unit"; done ;;
   disable) rm -f "$SYSTEMCTL_RUNNING/${words[1]}" ;;
@@ -947,7 +953,13 @@ def program(machine: Machine, name: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("says", "status", "answer"),
-    [("install ok installed", 0, "yes"), ("deinstall ok config-files", 0, "no"), ("", 1, "no"), ("", 2, "")],
+    [
+        ("curl install ok installed ", 0, "yes"),
+        ("curl deinstall ok config-files ", 0, "no"),
+        ("libcurl install ok installed ", 1, "no"),
+        ("", 1, "no"),
+        ("", 2, ""),
+    ],
 )
 def test_a_package_is_missing_only_where_dpkg_says_so(machine: Machine, says: str, status: int, answer: str) -> None:
     """A package of the host's that was noted as the lab's, since dpkg could not be asked: an undo removed it."""
@@ -978,7 +990,9 @@ def test_a_user_that_was_removed_gets_its_files_again(machine: Machine, group: i
 def test_a_package_that_was_only_not_configured_needs_no_source(machine: Machine) -> None:
     """A machine without a package source, on which dpkg was killed."""
     program(
-        machine, "dpkg-query", 'if [ -e "$R/done" ]; then echo install ok installed; else echo install ok unpacked; fi'
+        machine,
+        "dpkg-query",
+        """if [ -e "$R/done" ]; then echo 'curl install ok installed '; else echo 'curl install ok unpacked '; fi""",
     )
     program(machine, "dpkg", ': >"$R/done"')
     program(machine, "apt-get", 'echo "$*" >>"$R/apt"; exit 1')
@@ -995,7 +1009,7 @@ def test_apt_removes_packages_only_where_it_has_said_which(
     machine: Machine, simulated: str, status: int, removed_by: str
 ) -> None:
     """Where the simulation failed, apt removed whatever needs the package."""
-    program(machine, "dpkg-query", "echo 'install ok installed'")
+    program(machine, "dpkg-query", "echo 'socat install ok installed '")
     program(machine, "dpkg", 'echo "dpkg $*" >>"$R/removed"')
     program(
         machine,
