@@ -183,11 +183,7 @@ def test_a_remote_command_may_end_before_its_input_is_sent(host: SshHost, monkey
                 await asyncio.sleep(0.01)
 
     monkeypatch.setattr(ssh._Channel, "start", started_late)
-    names = {"private_key": "privateKey", "host_key": "hostKey", "dial_error_limit": "dialErrorLimit"}
-    inputs = {
-        "connection": {names.get(name, name): value for name, value in host.connection.items()},
-        "stdin": _SECRET,
-    }
+    inputs = _inputs(host) | {"stdin": _SECRET}
     log = provider.Log(Mock(), Mock(), "it")
     assert asyncio.run(ssh.run(ENDS_AT_ONCE, inputs, {}, Transcript(print, "none"), log)) is None
     assert host.commands == [ENDS_AT_ONCE]
@@ -304,6 +300,45 @@ def test_commands_run_at_once(project: Project, host: SshHost) -> None:
     )
 
     project.up()
+
+
+def _inputs(host: SshHost) -> dict[str, Any]:
+    names = {"private_key": "privateKey", "host_key": "hostKey", "dial_error_limit": "dialErrorLimit"}
+    return {"connection": {names.get(name, name): value for name, value in host.connection.items()}}
+
+
+def test_commands_of_a_machine_share_connections(host: SshHost) -> None:
+    inputs, log = _inputs(host), provider.Log(Mock(), Mock(), "it")
+
+    async def many(number: int) -> list[str | None]:
+        said = (ssh.run(f"exit {each}", inputs, {}, Transcript(print, "none"), log) for each in range(number))
+        return await asyncio.gather(*said)
+
+    async def twice() -> None:
+        failures = await many(20)
+        assert failures[0] is None and failures[19] == "Process exited with status 19"
+        connections = host.connections
+        # sshd permits ten sessions on each.
+        assert 2 <= connections <= 3
+        await many(8)
+        assert host.connections == connections
+
+    asyncio.run(twice())
+
+
+def test_a_machine_that_was_restarted_is_dialled_again(host: SshHost) -> None:
+    inputs, log = _inputs(host), provider.Log(Mock(), Mock(), "it")
+
+    async def before_and_after() -> None:
+        assert await ssh.run("true", inputs, {}, Transcript(print, "none"), log) is None
+        # No message says that it ended: it is seen when the next command is sent.
+        (machine,) = (each for (loop, _), each in ssh._machines.items() if loop is asyncio.get_running_loop())
+        transport = machine.connections[0].connection.get_extra_info("socket")
+        transport.shutdown(socket.SHUT_WR)
+        assert await ssh.run("exit 3", inputs, {}, Transcript(print, "none"), log) == ("Process exited with status 3")
+
+    asyncio.run(before_and_after())
+    assert (host.commands, host.connections) == (["true", "exit 3"], 2)
 
 
 def test_a_killed_engine_leaves_no_process(project: Project) -> None:

@@ -37,6 +37,10 @@ class Background:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[str | None]] = set()
+        self._lock = threading.Lock()
+        self._import = threading.Thread(
+            target=importlib.import_module, args=("toolchain.from_source.standins.ssh",), daemon=True
+        )
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
     def run(self, work: Coroutine[Any, Any, str | None]) -> str | None:
@@ -49,6 +53,16 @@ class Background:
             return asyncio.run_coroutine_threadsafe(self._tracked(work), self._loop).result()
         except CancelledError:
             raise ResourceError("the command was cancelled") from None
+
+    def import_ssh(self) -> None:
+        """Begin to import what remote commands need; most runs of the engine change nothing, and do not need it."""
+        with self._lock:
+            if self._import.ident is None:
+                self._import.start()
+
+    def wait_for_ssh(self) -> None:
+        """Wait until that is imported."""
+        self._import.join()
 
     def cancel(self) -> Future[None]:
         """Cancel all that runs; the result is there when all has ended."""
@@ -97,6 +111,8 @@ class Command:
         return inputs | _said(state)
 
     def create(self, name: str, inputs: Properties, log: Log) -> tuple[str, Properties]:
+        # What a machine is created by comes before the first command on it, which is not to wait for this.
+        self._background.import_ssh()
         nothing: Properties = {"stdout": "", "stderr": ""}
         return f"{name}{secrets.token_hex(4)}", self._outputs(inputs.get("create"), inputs, nothing, log)
 
@@ -175,7 +191,10 @@ class RemoteCommand(Command):
     async def _run(
         self, text: str, inputs: Properties, previous: dict[str, str], transcript: Transcript, log: Log
     ) -> str | None:
-        # Not imported at the top: a fifth of a second that the engine would wait for.
+        # Not imported at the top: a fifth of a second that the engine would wait for. In a thread, so that other
+        # commands go on.
+        self._background.import_ssh()
+        await asyncio.to_thread(self._background.wait_for_ssh)
         from toolchain.from_source.standins import ssh
 
         return await ssh.run(text, inputs, previous, transcript, log)
@@ -207,8 +226,6 @@ def main() -> None:
         "command:local:Command": LocalCommand(background),
         "command:remote:Command": RemoteCommand(background),
     }
-    # Loaded while the engine is busy with something else, so that no first command waits for it.
-    threading.Thread(target=importlib.import_module, args=("toolchain.from_source.standins.ssh",), daemon=True).start()
     serve(Provider(VERSION, resources, background.cancel), before_end=lambda: _end(background))
 
 

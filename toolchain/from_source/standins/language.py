@@ -1,30 +1,27 @@
-"""Stand-in for the Python language host: runs a program in its own process, as `python __main__.py` would.
+"""Stand-in for the Python language host: runs a program in its own process (program.py).
 
 Source: `sdk/python/cmd/pulumi-language-python-exec` in Pulumi 3.259.0.
 """
 
 # ruff: noqa: N802 -- the protocol names the methods of the service.
 
-import asyncio
 import importlib.metadata
 import io
-import logging
-import os
 import queue
-import runpy
 import sys
-import traceback
+import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from concurrent.futures import Future
 from typing import Any
 
 import grpc
-import pulumi
 from google.protobuf.empty_pb2 import Empty
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
-from toolchain.from_source.standins import plugin, policy_pack
+from toolchain.from_source.standins import plugin, policy_pack, protocol
+
+# What runs a program is imported when one is to be run. The CLI starts a language host before that of the engine, only
+# to ask for the version of Python.
 
 
 class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
@@ -32,11 +29,15 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
 
     def __init__(self) -> None:
         self._programs: queue.SimpleQueue[tuple[Any, Future[Any]]] = queue.SimpleQueue()
+        self._sdk = _Sdk()
 
     def run_program(self) -> None:
         """Wait for the next program that the engine asks for, and run it."""
         request, answer = self._programs.get()
-        answer.set_result(_run(request))
+        self._sdk.wait()
+        from toolchain.from_source.standins import program
+
+        answer.set_result(program.run(request))
 
     def Run(self, request: language_pb2.RunRequest, context: Any) -> language_pb2.RunResponse:
         answer: Future[language_pb2.RunResponse] = Future()
@@ -54,6 +55,8 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         return language_pb2.AboutResponse(executable=sys.executable, version=version)
 
     def GetRequiredPackages(self, request: Any, context: Any) -> language_pb2.GetRequiredPackagesResponse:
+        # What the engine asks before it runs a program.
+        self._sdk.start()
         return language_pb2.GetRequiredPackagesResponse()
 
     def GetRequiredPlugins(self, request: Any, context: Any) -> language_pb2.GetRequiredPluginsResponse:
@@ -83,70 +86,23 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         return Empty()
 
 
-def _run(request: language_pb2.RunRequest) -> language_pb2.RunResponse:
-    """Run one program to its end. What goes wrong is shown once, and `bail` keeps the engine from repeating it."""
-    program = Path(request.info.program_directory or request.pwd, request.info.entry_point or request.program)
-    if program.is_dir():
-        program /= "__main__.py"
-    _configure(request)
-    os.chdir(request.pwd)
-    # As Python has it when it starts a program itself. In front is the checkout that this module came from.
-    sys.path[0] = str(program.parent)
-    sys.argv = [str(program), *request.args]
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    executor = ThreadPoolExecutor(max(request.parallel, 1) * 4)
-    loop.set_default_executor(executor)
-    # Futures without a waiter are Pulumi's way of ending a program that failed.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    try:
-        if not program.exists():
-            raise pulumi.RunError(f"unable to find the main Python program {program}")
-        loop.run_until_complete(pulumi.runtime.run_in_stack(lambda: _as_main(program)))
-        return language_pb2.RunResponse()
-    except pulumi.RunError as error:
-        pulumi.log.error(str(error))
-    except SystemExit as end:
-        if not end.code:
-            return language_pb2.RunResponse()
-        if not isinstance(end.code, str):
-            return language_pb2.RunResponse(error=f"program exited with non-zero exit code: {end.code}")
-        pulumi.log.error(end.code)
-    except Exception as error:
-        pulumi.log.error(f"Program failed with an unhandled exception:\n{_traceback(error, program)}")
-    finally:
-        executor.shutdown(wait=True)
-        loop.close()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return language_pb2.RunResponse(bail=True)
+class _Sdk:
+    """The import of Pulumi's SDK, in a thread of its own."""
 
+    def __init__(self) -> None:
+        self._thread = threading.Thread(target=protocol.whole, daemon=True)
+        self._lock = threading.Lock()
 
-def _as_main(program: Path) -> None:
-    runpy.run_path(str(program), run_name="__main__")
+    def start(self) -> None:
+        """Begin, if that was not done before."""
+        with self._lock:
+            if self._thread.ident is None:
+                self._thread.start()
 
-
-def _configure(request: language_pb2.RunRequest) -> None:
-    pulumi.runtime.configure(
-        pulumi.runtime.Settings(
-            monitor=request.monitor_address,
-            engine=sys.argv[-1],
-            project=request.project,
-            stack=request.stack,
-            parallel=request.parallel,
-            dry_run=request.dryRun,
-            organization=request.organization or "organization",
-            root_directory=request.info.root_directory,
-        )
-    )
-    pulumi.runtime.set_all_config(dict(request.config), list(request.configSecretKeys))
-
-
-def _traceback(error: Exception, program: Path) -> str:
-    """The traceback from the program's first line on; all of it when the program is not in it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    start = next((index for index, frame in enumerate(frames) if Path(frame.filename) == program), 0)
-    return "".join(traceback.format_exception(error, limit=start - len(frames)))
+    def wait(self) -> None:
+        """Until it is there."""
+        self.start()
+        self._thread.join()
 
 
 def main() -> None:

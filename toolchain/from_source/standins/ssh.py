@@ -1,16 +1,19 @@
-"""Running a command on another machine for `command:remote:Command`."""
+"""Running a command on another machine for `command:remote:Command`.
+
+The commands of one machine share connections: to establish one takes both sides longer than most commands do. The
+official plugin has one for each command. Like there, none is closed before the plugin ends.
+"""
 
 import asyncio
 import itertools
+import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import asyncssh
-from asyncssh.packet import String
-
+from toolchain.from_source.standins.asyncssh_alone import String, asyncssh
 from toolchain.from_source.standins.properties import Properties
 from toolchain.from_source.standins.provider import Log, ResourceError
 from toolchain.from_source.standins.transcript import Transcript
@@ -22,6 +25,8 @@ _PAUSE_SECONDS = 0.2
 # As long as Go's dialer takes to find out that a peer is dead.
 _KEEPALIVE_SECONDS, _KEEPALIVE_COUNT = 15, 9
 _WINDOW_BYTES, _PACKET_BYTES = 2 * 1024 * 1024, 32768
+# sshd's own limit is 10 sessions on a connection (MaxSessions).
+_COMMANDS_AT_ONCE = 8
 
 _NOT_ACCEPTED = (
     "Unable to set {name!r}. This only works if the SSH server is configured to accept it, by AcceptEnv. "
@@ -30,7 +35,7 @@ _NOT_ACCEPTED = (
 
 
 async def run(text: str, inputs: Properties, previous: dict[str, str], transcript: Transcript, log: Log) -> str | None:
-    """Run a command over a connection of its own; when cancelled, end the command.
+    """Run a command; when cancelled, end it.
 
     OpenSSH does not end commands of root: those run on without their connection, as with the official plugin.
 
@@ -49,21 +54,79 @@ async def run(text: str, inputs: Properties, previous: dict[str, str], transcrip
     """
     session = _Session(transcript)
     try:
-        async with _connected(inputs["connection"], log) as connection:
-            channel = _Channel(connection, inputs.get("environment", {}), previous, log)
-            await channel.start(session, text)
-            try:
-                # A command may end without reading its input.
-                with suppress(BrokenPipeError):
-                    channel.write((inputs.get("stdin") or "").encode())
-                channel.write_eof()
-                await channel.wait_closed()
-            except asyncio.CancelledError:
-                channel.terminate()
-                raise
+        shared, channel = await _begun(text, session, inputs, previous, log)
+        try:
+            # A command may end without reading its input.
+            with suppress(BrokenPipeError):
+                channel.write((inputs.get("stdin") or "").encode())
+            channel.write_eof()
+            await channel.wait_closed()
+        except asyncio.CancelledError:
+            channel.terminate()
+            raise
+        finally:
+            shared.commands -= 1
     except asyncssh.Error as error:
         raise ResourceError(f"{_address(inputs['connection'])}: {error.reason}") from error
     return session.failure
+
+
+async def _begun(
+    text: str, session: "_Session", inputs: Properties, previous: dict[str, str], log: Log
+) -> tuple["_Shared", "_Channel"]:
+    while True:
+        shared, is_new = await _connected(inputs["connection"], log)
+        channel = _Channel(shared.connection, inputs.get("environment", {}), previous, log)
+        shared.commands += 1
+        try:
+            await channel.start(session, text)
+        except BaseException as error:
+            shared.commands -= 1
+            if not isinstance(error, asyncssh.Error | OSError):
+                raise
+            # Others may still use it.
+            shared.takes_more = False
+            if is_new or channel.asked:
+                raise
+            # The machine was restarted or recreated since this connection was established, or has a lower limit.
+        else:
+            return shared, channel
+
+
+@dataclass
+class _Shared:
+    """A connection, and how many commands use it now."""
+
+    connection: asyncssh.SSHClientConnection
+    commands: int = 0
+    takes_more: bool = True
+
+    def has_room(self) -> bool:
+        """Whether another command can use it."""
+        return self.takes_more and not self.connection.is_closed() and self.commands < _COMMANDS_AT_ONCE
+
+
+@dataclass
+class _Machine:
+    """The connections to one machine as one user; they are established one after the other."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    connections: list[_Shared] = field(default_factory=list)
+
+
+_machines: dict[tuple[asyncio.AbstractEventLoop, str], _Machine] = {}
+
+
+async def _connected(wanted: Properties, log: Log) -> tuple[_Shared, bool]:
+    """A connection that has room for a command, and whether it is new."""
+    machine = _machines.setdefault((asyncio.get_running_loop(), json.dumps(wanted, sort_keys=True)), _Machine())
+    async with machine.lock:
+        for shared in machine.connections:
+            if shared.has_room():
+                return shared, False
+        shared = _Shared(await _dialled(wanted, log))
+        machine.connections.append(shared)
+        return shared, True
 
 
 class _Session(asyncssh.SSHClientSession[bytes]):
@@ -96,6 +159,8 @@ class _Channel(asyncssh.SSHClientChannel[bytes]):
         loop = asyncio.get_running_loop()
         super().__init__(connection, loop, "strict", None, "strict", _WINDOW_BYTES, _PACKET_BYTES)
         self._environment, self._previous, self._log = environment, previous, log
+        self.asked = False
+        """Whether the machine may have begun to run the command."""
 
     async def start(self, session: _Session, text: str) -> None:
         await self.create(lambda: session, text, None, {}, False, None, None, {}, False, None, None, False, False)
@@ -108,21 +173,15 @@ class _Channel(asyncssh.SSHClientChannel[bytes]):
             for name, value in self._previous.items():
                 if not await super()._make_request(b"env", String(name), String(value)):
                     self._log.warning(_NOT_ACCEPTED.format(name=name))
+            self.asked = True
         return await super()._make_request(request, *args)
 
 
-@asynccontextmanager
-async def _connected(wanted: Properties, log: Log) -> AsyncIterator[asyncssh.SSHClientConnection]:
+async def _dialled(wanted: Properties, log: Log) -> asyncssh.SSHClientConnection:
     proxy = wanted.get("proxy")
     if not proxy:
-        async with await _dial("Dial", wanted, log) as connection:
-            yield connection
-        return
-    async with (
-        await _dial("Dial proxy", proxy, log) as tunnel,
-        await _dial("Dial from proxy", wanted, log, tunnel) as connection,
-    ):
-        yield connection
+        return await _dial("Dial", wanted, log)
+    return await _dial("Dial from proxy", wanted, log, await _dial("Dial proxy", proxy, log))
 
 
 async def _dial(
