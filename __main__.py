@@ -50,6 +50,7 @@ def build(lab: config.Lab) -> None:
 
 
 language_host.end_quietly_when_cancelled()
+language_host.send_no_debug_messages()
 try:
     build(config.load())
 except UserError as error:

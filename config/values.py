@@ -3,8 +3,12 @@
 Left alone it takes `true` for the number 1 and the number 5 for the address 0.0.0.5.
 """
 
+import os
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any
+
+# Plugins of pydantic are looked for in every package of the environment when the first model is made. There are none.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
