@@ -58,6 +58,7 @@ class ContainerRuntime(Component):
     def __init__(self, name: str, args: ContainerRuntimeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ContainerRuntime", name, opts)
         machine, artifacts = args.machine, args.artifacts
+        containerd, plugins = (artifacts.artifact(each, arch=machine.arch) for each in ("containerd", "cni-plugins"))
         config = File(
             path="/etc/containerd/config.toml",
             content=containerd_configuration(pins().images["pause"]),
@@ -90,13 +91,15 @@ class ContainerRuntime(Component):
                 + ("" if args.bridge else f"\nparents {_CNI}/any"),
                 fetches=[
                     Fetch(
-                        artifact=artifacts.artifact("containerd", arch=machine.arch),
+                        artifact=containerd,
+                        sums=artifacts.member_sums(containerd),
                         destination="/usr/local/bin",
                         members=[f"bin/{program}" for program in ("containerd", "containerd-shim-runc-v2", "ctr")],
                     ),
                     Fetch(artifact=artifacts.artifact("runc", arch=machine.arch), destination="/usr/local/sbin/runc"),
                     Fetch(
-                        artifact=artifacts.artifact("cni-plugins", arch=machine.arch),
+                        artifact=plugins,
+                        sums=artifacts.member_sums(plugins),
                         destination="/opt/cni/bin",
                         members=[*(["bridge", "host-local"] if args.bridge else []), "loopback", "portmap"],
                     ),

@@ -301,10 +301,12 @@ def member_flags(member: Machine, args: EtcdArgs) -> Flags:
 def fetch_etcd(artifacts: ArtifactSource, arch: str, *programs: str) -> Fetch:
     """Programs of etcd's release, where a machine's programs are."""
     folder = f"etcd-v{artifacts.versions['etcd']}-linux-{arch}"
+    archive = artifacts.artifact("etcd", arch=arch)
     return Fetch(
-        artifact=artifacts.artifact("etcd", arch=arch),
+        artifact=archive,
         destination="/usr/local/bin",
         members=[f"{folder}/{program}" for program in programs],
+        sums=artifacts.member_sums(archive),
     )
 
 

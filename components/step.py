@@ -9,7 +9,7 @@ changed flag as a changed line. Where secrets make the whole input secret, a res
 import base64
 import gzip
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from shlex import quote
 from typing import Any
 
@@ -82,11 +82,13 @@ class Fetch:
         artifact: what, and its checksum.
         destination: the file; with members, the directory that they appear in.
         members: paths inside a tar archive.
+        sums: member -> its sha256, of those that the mirror also has unpacked: the machine copies them.
     """
 
     artifact: Artifact
     destination: str
     members: Sequence[str] = ()
+    sums: Mapping[str, str] = field(default_factory=dict)
 
 
 def fetch_kubernetes(artifacts: ArtifactSource, arch: str, *programs: str) -> list[Fetch]:
@@ -258,9 +260,12 @@ def render_undo(args: StepArgs) -> str:
 
 
 def _fetch(fetch: Fetch) -> str:
-    return " ".join(
-        ["fetch", quote(fetch.artifact.url), fetch.artifact.sha256, fetch.destination, *map(quote, fetch.members)]
-    )
+    sha256 = fetch.artifact.sha256
+    lines = [
+        f"has_member {sha256} {quote(member)} {fetch.sums[member]}" for member in fetch.members if member in fetch.sums
+    ]
+    words = ["fetch", quote(fetch.artifact.url), sha256, fetch.destination, *map(quote, fetch.members)]
+    return "\n".join([*lines, " ".join(words)])
 
 
 def _file(file: File, contents: Mapping[str, str]) -> str:

@@ -1,7 +1,7 @@
 """Where a machine gets an artifact from, and what its checksum must be."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from config.versions import pins
@@ -27,11 +27,13 @@ class ArtifactSource:
         versions: the version of each product in this lab.
         checksums: path -> sha256, as a mirror's SHA256SUMS lists them; the pins of versions.yaml serve where
             a path is not in it.
+        unpacked: likewise, of the programs of archives that the mirror also has unpacked (config/archives.py).
     """
 
     base_url: str
     versions: Mapping[str, str]
     checksums: Mapping[str, str]
+    unpacked: Mapping[str, str] = field(default_factory=dict)
 
     def artifact(self, product: str, *, arch: str, artifact: str | None = None) -> Artifact:
         """One file of a product, e.g. ("kubernetes", artifact="kubelet") or ("etcd")."""
@@ -44,6 +46,16 @@ class ArtifactSource:
     def image(self, name: str, *, arch: str) -> Artifact:
         """The archive of a container image."""
         return self._at(pins().images[name].archive_path(arch), None)
+
+    def member_sums(self, artifact: Artifact) -> Mapping[str, str]:
+        """The sha256 of the programs of an archive, by their paths in it, where the machines' mirror has them unpacked.
+
+        Only a mirror that machines have among their files does: elsewhere the archive is less to transfer.
+        """
+        folder = f"{artifact.url.removeprefix(f'{self.base_url}/')}/"
+        if not self.base_url.startswith("file:"):
+            return {}
+        return {path.removeprefix(folder): sha256 for path, sha256 in self.unpacked.items() if path.startswith(folder)}
 
     @property
     def has_images(self) -> bool:

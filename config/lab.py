@@ -28,6 +28,7 @@ from config import (
     rotations,
     trust,
 )
+from config.archives import UNPACKED
 from config.artifacts import UPSTREAM, ArtifactSource, read_checksums
 from config.calico import CalicoSettings, kernel_modules
 from config.machines import MachineSpec, Role
@@ -216,8 +217,8 @@ def _artifacts(settings: LabSettings, mirror: Path) -> ArtifactSource:
     versions = versions_of(settings)
     base_url = settings.traits.base_url(settings)
     # What the Pulumi host's mirror holds may have been built here: its sums are not the releases'.
-    sums = {} if base_url == UPSTREAM else read_checksums(mirror)
-    return ArtifactSource(base_url=base_url, versions=versions, checksums=sums)
+    sums, unpacked = ({} if base_url == UPSTREAM else read_checksums(place) for place in (mirror, mirror / UNPACKED))
+    return ArtifactSource(base_url=base_url, versions=versions, checksums=sums, unpacked=unpacked)
 
 
 def _covers(key: str, other: str) -> bool:

@@ -6,10 +6,12 @@ the sum that versions.yaml pins; where upstream cannot be reached, the same file
 
 import shutil
 import stat
+import tarfile
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.archives import UNPACKED, members
 from config.artifacts import UPSTREAM
 from config.versions import pins
 from toolchain import origin, paths
@@ -17,7 +19,7 @@ from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
 from toolchain.from_source import gomodule, sources
 from toolchain.from_source.gomodule import Programs, SourceFile
-from toolchain.ledger import Ledger
+from toolchain.ledger import Entry, Ledger
 from toolchain.origin import Origin
 from toolchain.progress import Part, Report
 from toolchain.providers import Door, Provider
@@ -99,6 +101,63 @@ def ensure(
             _door(ledger, missing, base_url).fetch(report, part, missing)
             for file in missing:
                 shutil.rmtree(_work_of(file), ignore_errors=True)
+
+
+def unpack(report: Report, kubernetes_version: str, features: Collection[str] = ()) -> None:
+    """Have the programs of archives unpacked in the mirror, too, for machines that have it among their files.
+
+    Args: as `ensure`, which has put the archives there.
+    """
+    mirror, unpacked = Ledger(paths.mirror()), Ledger(paths.mirror() / UNPACKED)
+    planned = plan(kubernetes_version, architecture(), features)
+    missing = [file for file in planned if _packed_only(mirror, unpacked, file)]
+    if not missing:
+        return
+    with (
+        report.part("programs of archives") as part,
+        # Not the lock of the mirror: a build may hold that for an hour.
+        exclusive(paths.locks() / "unpacked", what="unpacking archives of the mirror", part=part),
+    ):
+        for file in filter(lambda each: _packed_only(mirror, unpacked, each), missing):
+            part.say(f"unpacking {Path(file.path).name}")
+            _unpack(mirror, unpacked, file)
+
+
+def _packed_only(mirror: Ledger, unpacked: Ledger, file: Wanted) -> bool:
+    """Whether it is an archive of which a program is missing, or is of another archive."""
+    archive = mirror.entry(file.path)
+    return archive is not None and any(
+        (entry := unpacked.entry(f"{file.path}/{member}")) is None or entry.made_of != _unpacked_from(archive)
+        for member in members(file.product, version=file.version, arch=file.arch)
+    )
+
+
+def _unpacked_from(archive: Entry) -> str:
+    return f"the archive with the sha256 {archive.sha256}"
+
+
+def _unpack(mirror: Ledger, unpacked: Ledger, file: Wanted) -> None:
+    archive = mirror.entry(file.path)
+    assert archive is not None
+    top = paths.mirror() / UNPACKED
+    wanted = members(file.product, version=file.version, arch=file.arch)
+    with tarfile.open(paths.mirror() / file.path) as packed:
+        for each in packed:
+            member = each.name.removeprefix("./")
+            content = packed.extractfile(each) if member in wanted else None
+            if content is None:
+                continue
+            place = top / file.path / member
+            place.parent.mkdir(parents=True, exist_ok=True)
+            draft = place.with_name(f"{place.name}.new")
+            with draft.open("wb") as copy:
+                shutil.copyfileobj(content, copy)
+            draft.chmod(0o755)
+            draft.replace(place)
+            # For machines, whatever this user's umask is.
+            for directory in place.relative_to(top).parents:
+                _change_mode(top / directory, 0o755)
+            unpacked.record(f"{file.path}/{member}", origin=archive.origin, made_of=_unpacked_from(archive))
 
 
 def is_built(artifact: str) -> bool:

@@ -44,6 +44,7 @@ class Ledger:
     def __init__(self, mirror: Path) -> None:
         self._mirror = mirror
         self._lock = threading.Lock()
+        self._read: tuple[object, dict[str, Entry], dict[str, str]] | None = None
 
     def entry(self, path: str) -> Entry | None:
         """What is known of a file, if it is there and still what was recorded.
@@ -51,8 +52,9 @@ class Ledger:
         Size and time decide. Where only the time differs, the checksum does, and the time is recorded again: a copy by
         tar, by a disk image or from a backup may have other times than the original.
         """
-        entry = self._entries().get(path)
-        if entry is None or read_checksums(self._mirror).get(path) != entry.sha256:
+        entries, sums = self._both()
+        entry = entries.get(path)
+        if entry is None or sums.get(path) != entry.sha256:
             return None
         file = self._mirror / path
         try:
@@ -94,6 +96,21 @@ class Ledger:
         )
         with self._lock:
             self._write(self._entries() | {path: entry})
+
+    def _both(self) -> tuple[dict[str, Entry], dict[str, str]]:
+        """The entries and the sums; both files are read again only if one has changed: a set-up asks for each file."""
+        now = [self._version(name) for name in (_ORIGINS, _SUMS)]
+        if self._read is None or self._read[0] != now:
+            self._read = now, self._entries(), read_checksums(self._mirror)
+        return self._read[1], self._read[2]
+
+    def _version(self, name: str) -> tuple[int, int] | None:
+        try:
+            status = (self._mirror / name).stat()
+        except FileNotFoundError:
+            return None
+        # Each write is a new file.
+        return status.st_ino, status.st_mtime_ns
 
     def _entries(self) -> dict[str, Entry]:
         try:

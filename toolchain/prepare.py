@@ -69,6 +69,8 @@ def everything(report: Report, stack: Stack, *, retry: bool = False) -> Workshop
         artifacts.ensure(report, kubernetes, features, arch=arch)
         images.ensure(report, features, arch=arch)
     if stack.traits.image == "node":
+        # Its machines have the mirror among their files.
+        artifacts.unpack(report, kubernetes, features)
         node_image.ensure(report, stack.engine)
     if stack.traits.image == "disk":
         _have_vm_image(report, stack)

@@ -752,6 +752,42 @@ def test_an_archive_whose_unpacking_was_killed_is_unpacked_again(
     assert (machine.root / "bin" / "tool").read_text() == "run\n"
 
 
+def test_members_that_the_mirror_has_unpacked_are_copied_and_checked(
+    machine: Machine, tmp_path: Path, archive: bytes
+) -> None:
+    mirror = tmp_path / "mirror"
+    unpacked = mirror / "unpacked" / "tool.tar.gz" / "bin"
+    unpacked.mkdir(parents=True)
+    (mirror / "tool.tar.gz").write_bytes(archive)
+    (unpacked / "tool").write_text("as it was unpacked\n")
+    (unpacked / "tool").chmod(0o755)
+    wanted = sha256(b"as it was unpacked\n")
+    fetch = f"fetch file://{mirror}/tool.tar.gz {sha256(archive)} $R/bin bin/tool"
+    script = f"MIRROR={mirror}\nhas_member {sha256(archive)} bin/tool {wanted}\n{fetch}"
+    # What a killed unpacking has left.
+    copy = machine.hardway / "artifacts" / sha256(archive) / "unpacked" / "bin" / "tool"
+    copy.parent.mkdir(parents=True)
+    copy.write_text("half")
+    for _ in range(2):
+        machine.done(script)
+        assert (machine.root / "bin" / "tool").read_text() == "as it was unpacked\n"
+        assert os.access(machine.root / "bin" / "tool", os.X_OK)
+    assert not copy.is_symlink()
+    # Another one that the program does not know comes from the archive, and so does this one where it is not there.
+    machine.done(f"{script} bin/other")
+    assert (machine.root / "bin" / "other").read_text() == "run\n"
+
+    shutil.rmtree(machine.hardway / "artifacts")
+    (unpacked / "tool").write_text("forged\n")
+    result = machine.step(script)
+    assert result.returncode != 0
+    assert f"{unpacked}/tool has the sha256 {sha256(b'forged' + bytes([10]))}, expected {wanted}" in result.stderr
+    assert not copy.exists()
+    (unpacked / "tool").unlink()
+    machine.done(script)
+    assert (machine.root / "bin" / "tool").read_text() == "run\n"
+
+
 # Dies like a machine that lost its power, at the given number of commands after the step began.
 DIE = "set -T\nleft={left}\ntrap '((left-- > 0)) || kill -9 $$ $BASHPID' DEBUG\n"
 
