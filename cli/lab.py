@@ -66,7 +66,7 @@ def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None, 
         ended = bring_up(stack, options=options, until=until or "")
         if ended.code != 0:
             return ended.code
-        access.show(stack, ended.outputs)
+        access.show(stack, ended.outputs, ended.table)
     set_up, pulumi, _ = ended.seconds
     total = time.monotonic() - started
     print(

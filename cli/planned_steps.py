@@ -19,8 +19,8 @@ from cli import without_engine
 from components import step
 from config.chapters import VARIABLE
 from config.problems import ConfigError
+from config.recorded_state import SECRET_KEY
 from live.drift import recorded
-from live.drift.recorded import SECRET_KEY
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 

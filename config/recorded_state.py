@@ -9,6 +9,9 @@ from urllib.parse import unquote
 
 from config.errors import UserError
 
+SECRET_KEY = "4dabf18193072939515e22adb298388d"
+"""The key by which Pulumi marks a secret in a state."""
+
 
 def login() -> str | None:
     """The backend that the user has chosen, however that was done; None if there is none."""

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from live import answers, cluster, power
 from toolchain import access, operations, prepare
 from toolchain.progress import Report
+from toolchain.recovery import recorded
 from toolchain.stack import Stack
 
 
@@ -18,11 +20,13 @@ class Ended:
     Args:
         code: the exit code of `pulumi up`; if it is not 0, nothing was done after it.
         outputs: the stack's outputs, secrets in clear.
+        table: the Nodes, as kubectl prints them.
         seconds: how long the set-up took, `pulumi up`, and the rest.
     """
 
     code: int
     outputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    table: str = ""
     seconds: tuple[float, float, float]
 
 
@@ -46,8 +50,15 @@ def bring_up(stack: Stack, *, options: Sequence[str] = (), until: str = "") -> E
     code = operations.up(workshop, stack, options=options, until=until)
     made = time.monotonic()
     outputs: Mapping[str, Any] = {}
+    table = ""
     if code == 0:
-        outputs = operations.outputs(workshop, stack)
-        access.write(stack, outputs)
-        answers.check(cluster.find(stack, part_too=True))
-    return Ended(code=code, outputs=outputs, seconds=(ready - started, made - ready, time.monotonic() - made))
+        deployment = recorded(workshop.state.directory, stack)
+        outputs = access.unchanged(stack, deployment) or operations.outputs(workshop, stack)
+        access.write(stack, outputs, deployment)
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            # Asked meanwhile; again where the API was not there yet.
+            asked = beside.submit(access.nodes, stack, quiet=True) if not outputs.get("until") else None
+            answers.check(cluster.find(stack, part_too=True))
+            table = (asked.result() or access.nodes(stack)) if asked else ""
+    seconds = (ready - started, made - ready, time.monotonic() - made)
+    return Ended(code=code, outputs=outputs, table=table, seconds=seconds)

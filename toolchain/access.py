@@ -1,5 +1,6 @@
 """How a person reaches a running lab: `.state/<stack>/` has its kubeconfig, ssh_config, key and list of machines."""
 
+import hashlib
 import ipaddress
 import json
 import os
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from config import chapters, container_engine
+from config.recorded_state import SECRET_KEY
 from config.versions import pins
 from config.whole_file import write_whole
 from toolchain import halted, owner, paths
@@ -25,14 +27,52 @@ _ENFORCES = "calico"
 """The pod network that enforces network policies."""
 _FACTS = ("endpoint", "machines", "certificates")
 """Outputs that stand together in lab.json."""
+_WRITTEN = "written.json"
+"""Of which outputs the files were written, as the state has them, and the checksum of each file."""
 
 
-def write(stack: Stack, outputs: Mapping[str, Any]) -> None:
+def unchanged(stack: Stack, recorded: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The outputs, secrets in clear, where the files are as they were written of what the state still has.
+
+    The same secret stays the same ciphertext in the state. So what it is stands in the files, and neither the CLI nor
+    the passphrase is needed, which takes half a second.
+
+    Args:
+        stack: whose.
+        recorded: its deployment, as the state has it; empty if it is in no file.
+    """
+    found = _outputs_in(recorded)
+    try:
+        written = json.loads((stack.directory / _WRITTEN).read_text())
+        texts = {name: (stack.directory / name).read_text() for name in written["files"]}
+        if written["of"] != _digest(found) or written["files"] != {name: _digest(text) for name, text in texts.items()}:
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    in_files = {output: texts[name] for output, name in _FILES.items() if name in texts}
+    outputs = found | in_files
+    # A secret that is in no file only the CLI can tell.
+    return None if SECRET_KEY in json.dumps(outputs) else outputs
+
+
+def _outputs_in(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    for resource in recorded.get("resources", []):
+        if resource.get("type") == "pulumi:pulumi:Stack":
+            return dict(resource.get("outputs", {}))
+    return {}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def write(stack: Stack, outputs: Mapping[str, Any], recorded: Mapping[str, Any] | None = None) -> None:
     """Write the files, for the user's eyes only, and the kubectl of the lab's version.
 
     Args:
         stack: whose files.
         outputs: the stack's outputs, secrets in clear.
+        recorded: the deployment that they are of, see `unchanged`.
 
     Raises:
         ToolchainError: an output is missing, or the mirror has no such kubectl.
@@ -43,6 +83,7 @@ def write(stack: Stack, outputs: Mapping[str, Any]) -> None:
     if absent := sorted({*files, *_FACTS} - outputs.keys()):
         raise ToolchainError(f"The stack {stack.name} has no output {', '.join(absent)}: `./hardway up` makes them.")
     stack.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (stack.directory / _WRITTEN).unlink(missing_ok=True)
     for output, name in files.items():
         _replace(stack.directory / name, str(outputs[output]))
     facts = {fact: outputs[fact] for fact in _FACTS} | ({"until": part} if part else {})
@@ -51,6 +92,9 @@ def write(stack: Stack, outputs: Mapping[str, Any]) -> None:
         # Other backends than files cannot be read here: the lab keeps its container engine by this.
         container_engine.keep(stack.name, stack.engine, paths.state())
     _copy_kubectl(stack)
+    if recorded:
+        written = {name: _digest((stack.directory / name).read_text()) for name in files.values()}
+        _replace(stack.directory / _WRITTEN, json.dumps({"of": _digest(_outputs_in(recorded)), "files": written}))
 
 
 def read(stack: Stack, *, halted_too: bool = False) -> dict[str, Any]:
@@ -83,18 +127,36 @@ def remove(stack: Stack) -> None:
         stack.directory.rmdir()
 
 
-def show(stack: Stack, outputs: Mapping[str, Any]) -> None:
+def nodes(stack: Stack, *, quiet: bool = False) -> str:
+    """The table of the Nodes, as kubectl prints it; empty where it fails.
+
+    Args:
+        stack: the lab.
+        quiet: whether the user is not told why.
+    """
+    deadline = f"--request-timeout={30 * stack.timeout_factor}s"
+    command = [*kubectl_command(stack), "get", "nodes", "-o", "wide", deadline]
+    errors = subprocess.DEVNULL if quiet else None
+    environment = kubectl_environment(stack)
+    done = subprocess.run(command, env=environment, check=False, stdout=subprocess.PIPE, stderr=errors, text=True)
+    return done.stdout if done.returncode == 0 else ""
+
+
+def show(stack: Stack, outputs: Mapping[str, Any], table: str) -> None:
     """Print the nodes, the endpoint, where the kubeconfig is, and that network policies are not enforced if so.
 
     Of a part of a lab: what it is, and how it goes on.
+
+    Args:
+        stack: which lab.
+        outputs: its outputs.
+        table: the Nodes, see `nodes`.
     """
     print(flush=True)
     if part := outputs.get("until", ""):
         _show_part(stack, part)
         return
-    deadline = f"--request-timeout={30 * stack.timeout_factor}s"
-    command = [*kubectl_command(stack), "get", "nodes", "-o", "wide", deadline]
-    subprocess.run(command, env=kubectl_environment(stack), check=False)
+    print(table, end="")
     print(f"\nendpoint    {outputs.get('endpoint', 'unknown')}")
     print(f"kubeconfig  {stack.directory / 'kubeconfig'}", flush=True)
     if stack.domain:

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from config.recorded_state import SECRET_KEY
+
 LIBRARY = "/usr/local/lib/hardway/step.sh"
 THERE = "there"
 """The value of what has none: a user, a kernel module."""
@@ -22,8 +24,6 @@ USED_ONCE = frozenset({"/etc/hardway/join-token", "/etc/hardway/discovery.conf",
 """What kubeadm's steps remove again once a machine has joined."""
 _UNITS = "/etc/systemd/system"
 ARTIFACTS = "/var/lib/hardway/artifacts"
-SECRET_KEY = "4dabf18193072939515e22adb298388d"
-"""The key by which the state marks a secret."""
 _BRINGS = f"install -D -m 0644 /dev/stdin {LIBRARY}"
 _MACHINE_LABEL, _NODE_LABEL = "hardway/machine", "hardway/worker"
 _OPENING, _CLOSING = "{\n", "}; exit #"

@@ -1,8 +1,10 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from config.recorded_state import SECRET_KEY
 from config.versions import pins
 from toolchain import access, paths
 from toolchain.errors import ToolchainError
@@ -36,6 +38,48 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
         engine="podman",
         kubernetes=VERSION,
     )
+
+
+SECRETS = ("kubeconfig", "ssh_config", "ssh_private_key")
+
+
+def deployment(**changed: str) -> dict[str, Any]:
+    """A state with these outputs: each secret is a ciphertext."""
+    outputs: dict[str, Any] = dict(OUTPUTS)
+    for name in SECRETS:
+        outputs[name] = {SECRET_KEY: "1b47061264138c4ac30d75fd1eb44270", "ciphertext": changed.get(name, f"v1:{name}")}
+    return {"resources": [{"type": "pulumi:pulumi:Stack", "outputs": outputs}]}
+
+
+def test_outputs_are_those_that_were_written_while_the_state_has_the_same(stack: Stack) -> None:
+    assert access.unchanged(stack, deployment()) is None
+    access.write(stack, OUTPUTS, deployment())
+    found = access.unchanged(stack, deployment())
+    assert found is not None
+    assert found.keys() == OUTPUTS.keys()
+    for name, value in OUTPUTS.items():
+        # A file ends with a line feed.
+        assert found[name] == value or (name in SECRETS and found[name].rstrip() == str(value).rstrip())
+    # Another secret, an output that was added, and no state to compare with.
+    assert access.unchanged(stack, deployment(kubeconfig="v1:another")) is None
+    more = deployment()
+    more["resources"][0]["outputs"]["token"] = {SECRET_KEY: "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "v1:t"}
+    assert access.unchanged(stack, more) is None
+    assert access.unchanged(stack, {}) is None
+
+
+@pytest.mark.parametrize("change", ["other", "gone", "half"])
+def test_files_that_were_changed_are_not_taken_for_outputs(stack: Stack, change: str) -> None:
+    access.write(stack, OUTPUTS, deployment())
+    file = stack.directory / ("written.json" if change == "half" else "kubeconfig")
+    if change == "gone":
+        file.unlink()
+    else:
+        file.write_text("{")
+    assert access.unchanged(stack, deployment()) is None
+    access.write(stack, OUTPUTS)
+    # Of which state these are nobody has said.
+    assert access.unchanged(stack, deployment()) is None
 
 
 # Which engine the lab runs on: no secret.
@@ -79,7 +123,7 @@ def test_private_addresses_are_connected_to_without_a_proxy(
 
 def test_what_is_shown_has_no_secret(stack: Stack, capfd: pytest.CaptureFixture[str]) -> None:
     access.write(stack, OUTPUTS)
-    access.show(stack, OUTPUTS)
+    access.show(stack, OUTPUTS, access.nodes(stack))
     said = capfd.readouterr()
     assert f"<--kubeconfig><{stack.directory}/kubeconfig><get><nodes><-o><wide><--request-timeout=30s>" in said.out
     assert "endpoint    https://10.0.0.1:6443" in said.out
@@ -93,7 +137,7 @@ def test_who_enforces_no_policies_says_so_once(
 ) -> None:
     """Policies that the API accepts and nothing enforces."""
     access.write(stack, OUTPUTS)
-    access.show(replace(stack, features=frozenset(features)), OUTPUTS)
+    access.show(replace(stack, features=frozenset(features)), OUTPUTS, access.nodes(stack))
     assert capfd.readouterr().out.count("NetworkPolicies are not enforced here: docs/calico.md") == says
 
 
@@ -147,5 +191,5 @@ def test_ssh_knows_the_labs_machines(stack: Stack) -> None:
 def test_a_domain_without_a_dns_record(stack: Stack, domain: str, capfd: pytest.CaptureFixture[str]) -> None:
     """The line for /etc/hosts, with the address of the endpoint."""
     access.write(stack, OUTPUTS)
-    access.show(replace(stack, domain=domain), OUTPUTS)
+    access.show(replace(stack, domain=domain), OUTPUTS, access.nodes(stack))
     assert ("hosts line  10.0.0.1 api.hardway.example " in capfd.readouterr().out) == bool(domain)

@@ -9,6 +9,7 @@ import pytest
 from components import kubeadm, kubeadm_config
 from components.step import Fetch, File, StepArgs, Unit, sent
 from config.artifacts import Artifact
+from config.recorded_state import SECRET_KEY
 from live.drift import recorded
 from live.drift.recorded import Program, Recorded
 from unit.conftest import program
@@ -102,7 +103,7 @@ def test_what_kubeadm_uses_once_is_not_missed(kubeadm_lab: Run) -> None:
 
 def read_one(arguments: StepArgs, more: str = "", contents: dict[str, str] | None = None) -> Recorded:
     stdin = sent(script(arguments, contents), more)
-    marked = {recorded.SECRET_KEY: "1b47061264138c4ac30d75fd1eb44270", "plaintext": json.dumps(stdin)}
+    marked = {SECRET_KEY: "1b47061264138c4ac30d75fd1eb44270", "plaintext": json.dumps(stdin)}
     resource = {"type": "command:remote:Command", "urn": "urn:step", "inputs": {"stdin": marked}}
     (machine,) = recorded.read(recorded.steps({"deployment": {"resources": [resource]}})).values()
     return machine

@@ -9,11 +9,12 @@ import pytest
 
 from cli import planned_steps
 from config import chapters
+from config.recorded_state import SECRET_KEY
 from lab.certificate_authority import CertificateAuthority
 from live.by_hand import certificates, compare, kubeconfigs
 from live.by_hand.compare import DIFFERENT, SAME, Row, compare_content
 from live.drift import recorded
-from live.drift.recorded import SECRET_KEY, File
+from live.drift.recorded import File
 from toolchain import stack
 from unit.conftest import program
 from unit.mocked_engine import _computed
