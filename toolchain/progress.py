@@ -11,12 +11,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, Self, TextIO
 
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-
 _FIRST_LINE_AFTER = 1.0
 _NEXT_LINE_AFTER = 20.0
 _LOOK_EVERY = 0.5
-_WIDTH_OF_DETAIL = 60
 
 
 class CancelledError(Exception):
@@ -121,35 +118,6 @@ class _Plain:
         pass
 
 
-class _Live:
-    """Moving lines for a terminal."""
-
-    def __init__(self) -> None:
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            TextColumn("{task.fields[detail]}", style="dim", markup=False),
-            TimeElapsedColumn(),
-            transient=True,
-        )
-        self._tasks: dict[Part, TaskID] = {}
-        self._progress.start()
-
-    def look(self, running: list[Part]) -> None:
-        for part in running:
-            if part not in self._tasks:
-                self._tasks[part] = self._progress.add_task(part.name, total=None, detail="")
-            self._progress.update(self._tasks[part], detail=part.detail[:_WIDTH_OF_DETAIL])
-        for ended in self._tasks.keys() - set(running):
-            self._progress.remove_task(self._tasks.pop(ended))
-
-    def line(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
-
-    def close(self) -> None:
-        self._progress.stop()
-
-
 class Report:
     """Shows parts while they run, and the seconds of each when all is done. Use as a context manager."""
 
@@ -164,7 +132,10 @@ class Report:
 
     def __enter__(self) -> Self:
         if self._stream is sys.stdout and sys.stdout.isatty():
-            self._display = _Live()
+            # rich takes longer to import than everything else of a set-up that has nothing to do.
+            from toolchain.moving_lines import MovingLines
+
+            self._display = MovingLines()
         self._watcher.start()
         return self
 

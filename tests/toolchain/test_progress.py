@@ -9,6 +9,7 @@ import pytest
 from toolchain import progress
 from toolchain.command import run
 from toolchain.errors import ToolchainError
+from toolchain.moving_lines import MovingLines
 from toolchain.progress import CancelledError, Report
 
 
@@ -96,5 +97,5 @@ def test_a_terminal_gets_moving_lines(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with Report() as report, report.part("kubelet [bold]") as part:
         part.say("downloading")
-        assert isinstance(report._display, progress._Live)
+        assert isinstance(report._display, MovingLines)
     assert "kubelet [bold]: done in 0.0 s" in capsys.readouterr().out
