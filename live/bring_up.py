@@ -56,9 +56,9 @@ def bring_up(stack: Stack, *, options: Sequence[str] = (), until: str = "") -> E
         outputs = access.unchanged(stack, deployment) or operations.outputs(workshop, stack)
         access.write(stack, outputs, deployment)
         with ThreadPoolExecutor(max_workers=1) as beside:
-            # Asked meanwhile; again where the API was not there yet.
+            # Asked meanwhile. Where the API was not there yet, `show` asks again.
             asked = beside.submit(access.nodes, stack, quiet=True) if not outputs.get("until") else None
             answers.check(cluster.find(stack, part_too=True))
-            table = (asked.result() or access.nodes(stack)) if asked else ""
+            table = asked.result() if asked else ""
     seconds = (ready - started, made - ready, time.monotonic() - made)
     return Ended(code=code, outputs=outputs, table=table, seconds=seconds)

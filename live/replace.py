@@ -47,7 +47,7 @@ def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
         reached = {probe.machine.name for probe in probes if probe.reached}
         wanted = [each.name for each in cluster.nodes if each.name in reached | set(names)]
         missing = nodes.wait_until_heard(cluster, wanted, since=since, seconds=_NODES_SECONDS)
-        access.show(stack, outputs, access.nodes(stack))
+        access.show(stack, outputs)
     if missing:
         raise ToolchainError(
             f"The machines were recreated, but not all Nodes are Ready after {cluster.allowed(_NODES_SECONDS):.0f} s:"

@@ -142,7 +142,7 @@ def nodes(stack: Stack, *, quiet: bool = False) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def show(stack: Stack, outputs: Mapping[str, Any], table: str) -> None:
+def show(stack: Stack, outputs: Mapping[str, Any], table: str = "") -> None:
     """Print the nodes, the endpoint, where the kubeconfig is, and that network policies are not enforced if so.
 
     Of a part of a lab: what it is, and how it goes on.
@@ -150,13 +150,13 @@ def show(stack: Stack, outputs: Mapping[str, Any], table: str) -> None:
     Args:
         stack: which lab.
         outputs: its outputs.
-        table: the Nodes, see `nodes`.
+        table: the Nodes, see `nodes`; asked for if not given.
     """
     print(flush=True)
     if part := outputs.get("until", ""):
         _show_part(stack, part)
         return
-    print(table, end="")
+    print(table or nodes(stack), end="")
     print(f"\nendpoint    {outputs.get('endpoint', 'unknown')}")
     print(f"kubeconfig  {stack.directory / 'kubeconfig'}", flush=True)
     if stack.domain:

@@ -123,7 +123,7 @@ def test_private_addresses_are_connected_to_without_a_proxy(
 
 def test_what_is_shown_has_no_secret(stack: Stack, capfd: pytest.CaptureFixture[str]) -> None:
     access.write(stack, OUTPUTS)
-    access.show(stack, OUTPUTS, access.nodes(stack))
+    access.show(stack, OUTPUTS)
     said = capfd.readouterr()
     assert f"<--kubeconfig><{stack.directory}/kubeconfig><get><nodes><-o><wide><--request-timeout=30s>" in said.out
     assert "endpoint    https://10.0.0.1:6443" in said.out
@@ -137,7 +137,7 @@ def test_who_enforces_no_policies_says_so_once(
 ) -> None:
     """Policies that the API accepts and nothing enforces."""
     access.write(stack, OUTPUTS)
-    access.show(replace(stack, features=frozenset(features)), OUTPUTS, access.nodes(stack))
+    access.show(replace(stack, features=frozenset(features)), OUTPUTS)
     assert capfd.readouterr().out.count("NetworkPolicies are not enforced here: docs/calico.md") == says
 
 
@@ -191,5 +191,5 @@ def test_ssh_knows_the_labs_machines(stack: Stack) -> None:
 def test_a_domain_without_a_dns_record(stack: Stack, domain: str, capfd: pytest.CaptureFixture[str]) -> None:
     """The line for /etc/hosts, with the address of the endpoint."""
     access.write(stack, OUTPUTS)
-    access.show(replace(stack, domain=domain), OUTPUTS, access.nodes(stack))
+    access.show(replace(stack, domain=domain), OUTPUTS)
     assert ("hosts line  10.0.0.1 api.hardway.example " in capfd.readouterr().out) == bool(domain)
