@@ -52,6 +52,7 @@ def build(lab: config.Lab) -> None:
 language_host.end_quietly_when_cancelled()
 language_host.send_no_debug_messages()
 language_host.send_short_stack_traces()
+language_host.wait_for_many()
 try:
     build(config.load())
 except UserError as error:

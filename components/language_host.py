@@ -6,16 +6,19 @@ with tracebacks of KeyboardInterrupt, below the error that the engine has alread
 Source: `sdk/python/cmd/pulumi-language-python` in Pulumi 3.259.0: `main.go` (Run), and the script `-exec` beside it.
 """
 
+import asyncio
 import os
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
+from types import FrameType, NoneType
 from typing import Any
 
 import pulumi
 from pulumi.runtime.proto import source_pb2
+from pulumi.runtime.settings import SETTINGS
+from pulumi.runtime.stack import ResourceRegistrationFailed
 
 _PROJECT = Path(__file__).parents[1]
 _OFFICIAL = "pulumi-language-python-exec"
@@ -70,6 +73,40 @@ def _own_frames() -> source_pb2.StackTrace:
             break
         frame = frame.f_back
     return source_pb2.StackTrace(frames=frames)
+
+
+def wait_for_many() -> None:
+    """Wait for the program's outputs with a time that grows as their number does.
+
+    Whenever one of them has its value, the SDK begins to wait for all others again: twice the machines took four times
+    as long. Here one wait is for all that are known, and it ends sooner only if one fails. The SDK does the rest.
+    """
+    pulumi.runtime.stack.wait_for_rpcs = _wait
+
+
+_sdk_wait = pulumi.runtime.stack.wait_for_rpcs
+# Outputs that have come meanwhile are looked at so often: if one of these fails, the program ends no later.
+_LOOK_SECONDS = 1.0
+
+
+async def _wait(await_all_outstanding_tasks: bool = True) -> None:
+    while await_all_outstanding_tasks:
+        with SETTINGS.lock:
+            known = list(SETTINGS.outputs)
+        for each in known:
+            if each.done() and _has_failed(each):
+                # As the SDK does: this raises its error, and the program ends. Calls of the engine may still go on.
+                await each
+        waiting = [each for each in known if not each.done()]
+        if not waiting:
+            break
+        await asyncio.wait(waiting, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+    await _sdk_wait(await_all_outstanding_tasks)
+
+
+def _has_failed(ended: "asyncio.Future[Any]") -> bool:
+    # The engine has reported a resource that it could not make, and the program goes on without it.
+    return ended.cancelled() or not isinstance(ended.exception(), NoneType | ResourceRegistrationFailed)
 
 
 def _nothing(*_arguments: Any, **_named: Any) -> None:
