@@ -1,6 +1,7 @@
 """The page of `./hardway view` while etcd loses its leader, in a real browser; HARDWAY_PICTURE=FILE draws the page."""
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from lab.browser import Tab
 from lab.cluster import Cluster
 from lab.polling import eventually
+from lab.session import Show
 from lab.viewing import BAR_SECONDS, UNITS, looking, lose_unit, seen_after, viewed
 
 _TILE = "#tile-etcd"
@@ -16,25 +18,32 @@ _TRIES = 3
 
 
 @pytest.mark.long
-def test_lost_leader_of_etcd_is_seen_within_a_second(cluster: Cluster, stack: str, tmp_path: Path) -> None:
+def test_lost_leader_of_etcd_is_seen_within_a_second(cluster: Cluster, stack: str, show: Show, tmp_path: Path) -> None:
     """A page that shows the old leader until there is a new one."""
     took = list[float]()
     with viewed(stack) as url, looking(url, tmp_path) as tab:
         # Where other work has the cores, one slow try says nothing.
         while len(took) < _TRIES and (not took or min(took) > BAR_SECONDS):
             took.append(_lose_leader(cluster, tab))
+    show(_figures("leader of etcd", took))
     assert min(took) <= BAR_SECONDS, took
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("unit", UNITS)
-def test_lost_unit_is_seen_within_a_second(cluster: Cluster, stack: str, tmp_path: Path, unit: str) -> None:
+def test_lost_unit_is_seen_within_a_second(cluster: Cluster, stack: str, show: Show, tmp_path: Path, unit: str) -> None:
     """Units that are asked only now and then. Killed alone, each of them runs again after a second."""
     took = list[float]()
     with viewed(stack) as url, looking(url, tmp_path) as tab:
         while len(took) < _TRIES and (not took or min(took) > BAR_SECONDS):
             took.append(lose_unit(cluster, tab, unit))
+    show(_figures(unit, took))
     assert min(took) <= BAR_SECONDS, took
+
+
+def _figures(what: str, took: Sequence[float]) -> str:
+    seconds = ", ".join(f"{each:.2f} s" for each in took)
+    return f"\nview: a lost {what} was shown after {seconds}; load {os.getloadavg()[0]:.0f}\n"
 
 
 def _lose_leader(cluster: Cluster, tab: Tab) -> float:
