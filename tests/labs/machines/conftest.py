@@ -28,7 +28,7 @@ BEHIND = OwnHost(number=3, name="worker-1", only_from=JUMPBOX.address)
 BALANCER = OwnHost(number=4, name="load-balancer-0", port=2222)
 HOSTS = (CONTROLLER, SUDOER, BEHIND, BALANCER, JUMPBOX)
 KEY = key_of(STACK)
-_ORDER = ("test_entry", "test_trust", "test_bad_input", "test_preflight", "test_lab", "test_destroy")
+_ORDER = ("test_entry", "test_trust", "test_bad_input", "test_preflight", "test_lab", "test_destroy", "test_upgraded")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
