@@ -109,10 +109,11 @@ def test_up_ends_with_how_to_reach_the_lab_and_the_time_taken(
     monkeypatch.setattr(access, "write", lambda *_: None)
     monkeypatch.setattr(cluster, "find", lambda _, **given: None)
     monkeypatch.setattr(answers, "check", lambda *_: None)
-    monkeypatch.setattr(access, "show", lambda stack, outputs: print(outputs["endpoint"]))
+    monkeypatch.setattr(access, "nodes", lambda stack, **given: "worker-0  Ready")
+    monkeypatch.setattr(access, "show", lambda stack, outputs, table: print(table, outputs["endpoint"], sep="\n"))
     assert commands.main(["up"]) == 0
-    *_, endpoint, last = capsys.readouterr().out.splitlines()
-    assert endpoint == "https://10.0.0.1:6443"
+    *_, table, endpoint, last = capsys.readouterr().out.splitlines()
+    assert (table, endpoint) == ("worker-0  Ready", "https://10.0.0.1:6443")
     assert last.startswith("time taken  ")
 
 
