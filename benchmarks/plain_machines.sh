@@ -127,16 +127,27 @@ prepare() { # PACKAGE...: what every machine needs
 }
 
 download() { # PATTERN: check and install what matches, side by side
-  local sum path destination members process processes=()
+  local sum path destination members member unpacked process processes=()
   while read -r sum path destination members; do
+    unpacked=/opt/mirror/unpacked/${path#/opt/mirror/}
     {
-      [ "$(openssl dgst -sha256 -r "$path" | cut -d ' ' -f 1)" = "$sum" ]
       # shellcheck disable=SC2086
-      if [ -z "$members" ]; then
-        ln -s "$path" "$destination"
-      else
+      if [ -n "$members" ] && [ -d "$unpacked" ]; then
+        # Of an archive that lies there unpacked, each program is checked.
         mkdir -p "$destination"
-        tar -xf "$path" -C "$destination" --no-same-owner --no-anchored --transform 's,.*/,,' $members
+        for member in $members; do
+          cp "$unpacked/$member" "$destination/"
+          sum=$(awk -v path="${path#/opt/mirror/}/$member" '$2 == path { print $1 }' /opt/mirror/unpacked/SHA256SUMS)
+          [ "$(openssl dgst -sha256 -r "$destination/${member##*/}" | cut -d ' ' -f 1)" = "$sum" ]
+        done
+      else
+        [ "$(openssl dgst -sha256 -r "$path" | cut -d ' ' -f 1)" = "$sum" ]
+        if [ -z "$members" ]; then
+          ln -s "$path" "$destination"
+        else
+          mkdir -p "$destination"
+          tar -xf "$path" -C "$destination" --no-same-owner --no-anchored --transform 's,.*/,,' $members
+        fi
       fi
     } &
     processes+=($!)
