@@ -43,8 +43,11 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for product in ("etcd", "containerd"):
         with tarfile.open(artifact(product, product)) as archive:
             (member,) = (each for each in archive if re.fullmatch(rf"(.*/)?{product}", each.name) and each.isfile())
-            member.name = product
-            archive.extract(member, directory, filter="data")
+            # By hand: Debian 12's Python has no filter for extraction yet.
+            content = archive.extractfile(member)
+            assert content is not None
+            (directory / product).write_bytes(content.read())
+            (directory / product).chmod(0o755)
     return directory
 
 
@@ -155,10 +158,11 @@ def test_kube_proxy_reads_its_configuration_as_meant(kubeconfig: Path) -> None:
     for text in distinct(configuration(WORKER, "kube-proxy")):
         answer = understood("kube-proxy", text, kubeconfig)
         for key, value in yaml.safe_load(text).items():
-            if key not in ("clientConnection", "conntrack"):
+            if key in ("conntrack", "iptables", "nftables"):
+                # Only some of their keys are given; kube-proxy adds its defaults.
+                assert value.items() <= answer[key].items(), key  # type: ignore[attr-defined]
+            elif key != "clientConnection":
                 assert answer[key] == value, key
-        asked = yaml.safe_load(text).get("conntrack", {})
-        assert asked.items() <= answer["conntrack"].items()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("name", "step"), [("kube-scheduler", CONTROLLER), ("kube-proxy", WORKER)])
