@@ -100,7 +100,8 @@ lay_out_controller() { # NAME
   for name in kube-controller-manager kube-scheduler; do
     put 0600 <(kubeconfig "system:$name" 127.0.0.1 $name) "$root/kubernetes/$name.kubeconfig"
   done
-  put 0600 <(kubeconfig admin "$balancer" admin) "$root/kubernetes/admin.kubeconfig"
+  put 0600 <(kubeconfig admin "$balancer" admin) "$root/kubernetes/admin.conf"
+  ln -s admin.conf "$root/kubernetes/admin.kubeconfig"
   put 0600 /dev/stdin "$root/kubernetes/config/encryption.yaml" <<END
 apiVersion: apiserver.config.k8s.io/v1
 kind: EncryptionConfiguration
