@@ -80,6 +80,9 @@ def run(cluster: Cluster, sigs: Collection[str], *, processes: int, again: bool)
     Raises:
         ToolchainError: the tests cannot be had or do not start, or the results are of another lab.
     """
+    # Whatever ends this ends the tests too: they would go on, and the next run would start others beside them.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
     directory = directory_of(cluster)
     if again:
         shutil.rmtree(directory, ignore_errors=True)
@@ -212,7 +215,8 @@ def _run_group(cluster: Cluster, programs: Path, directory: Path, group: Group, 
     kubectl = access.kubectl_command(cluster.stack)[0]
     command = [
         str(programs / conformance.RUNNER),
-        *(f"--procs={processes}", "--no-color", "--timeout=24h", *group.selection),
+        # -v: what the tests do stands in the log, and the identity of the run, by which its namespaces are found.
+        *(f"--procs={processes}", "-v", "--no-color", "--timeout=24h", *group.selection),
         *(str(programs / conformance.SUITE), "--"),
         *("--provider=skeleton", f"--kubeconfig={cluster.stack.directory / 'kubeconfig'}", f"--kubectl-path={kubectl}"),
         *(f"--report-dir={work}", "--disable-log-dump=true"),

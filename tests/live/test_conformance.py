@@ -1,7 +1,9 @@
 """`./hardway conformance`: the groups, what is run again, and what is made of the results."""
 
 import json
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,14 @@ chosen = [t for t in json.loads((home / "tests").read_text())
 ends = json.loads((home / "ends").read_text())
 if any(ends.get(t) == "dies" for t in chosen):
     os.kill(os.getpid(), signal.SIGKILL)
+if any(ends.get(t) == "waits" for t in chosen):
+    def end(*_):
+        (home / "waits").write_text("ended")
+        sys.exit(130)
+    signal.signal(signal.SIGINT, end)
+    (home / "waits").touch()
+    while True:
+        signal.pause()
 directory = next(a for a in sys.argv if a.startswith("--report-dir=")).partition("=")[2]
 cases = ['<testcase name="[ReportAfterSuite] writes this" time="0"></testcase>',
          '<testcase name="[It] [sig-storage] another" time="0"><skipped message="skipped"/></testcase>']
@@ -94,6 +104,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(images, "ensure", lambda report, features: None)
     monkeypatch.setattr(workload_tools, "kubectl", made.answer)
     monkeypatch.setattr(Cluster, "ssh", lambda *_, **given: subprocess.CompletedProcess([], 0, "", ""))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     return made
 
 
@@ -151,6 +162,22 @@ def test_the_next_run_continues_where_a_killed_one_ended(lab: Lab) -> None:
     assert conformance.passes(lab.run())
     assert len(lab.calls()) == 4
     assert not any("delete" in call for call in lab.kubectl)
+
+
+def test_an_interrupted_run_ends_the_tests(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.ends(Pods="waits")
+    waits = time.sleep
+
+    def interrupted(seconds: float) -> None:
+        if (lab.home / "waits").exists():
+            raise KeyboardInterrupt
+        waits(seconds)
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lab.run("sig-node")
+    assert (lab.home / "waits").read_text() == "ended"
+    assert not conformance.directory_of(lab.cluster).joinpath("groups", "sig-node").exists()
 
 
 def test_results_of_another_cluster_are_not_mixed_with_those_of_this_one(lab: Lab) -> None:
