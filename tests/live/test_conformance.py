@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from toolchain import conformance as programs
 from toolchain import images, paths
 from toolchain.errors import ToolchainError
 from toolchain.from_source.image_recipes import RECIPES
+from toolchain.progress import Part
 
 APPS = ["[sig-apps] Job should run [Conformance]", "[sig-apps] Deployment should roll [Conformance]"]
 SERIAL = "[sig-apps] DaemonSet should be alone [Serial] [Conformance]"
@@ -166,14 +166,12 @@ def test_the_next_run_continues_where_a_killed_one_ended(lab: Lab) -> None:
 
 def test_an_interrupted_run_ends_the_tests(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.ends(Pods="waits")
-    waits = time.sleep
 
-    def interrupted(seconds: float) -> None:
+    def interrupted(_: Part, doing: str) -> None:
         if (lab.home / "waits").exists():
             raise KeyboardInterrupt
-        waits(seconds)
 
-    monkeypatch.setattr(time, "sleep", interrupted)
+    monkeypatch.setattr(Part, "say", interrupted)
     with pytest.raises(KeyboardInterrupt):
         lab.run("sig-node")
     assert (lab.home / "waits").read_text() == "ended"
