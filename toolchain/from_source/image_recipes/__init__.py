@@ -84,6 +84,7 @@ RECIPES = {
         make=sample_apiserver.make, code=Path(sample_apiserver.__file__), programs=sample_apiserver.programs
     ),
     "e2e-busybox": Recipe(make=busybox.make, code=Path(busybox.__file__)),
+    "e2e-agnhost-previous": Recipe(make=agnhost.make, code=Path(agnhost.__file__), programs=agnhost.programs),
     "e2e-etcd": Recipe(make=etcd.make, code=Path(etcd.__file__), programs=etcd.programs),
     "nginx": Recipe(make=nginx.make, code=Path(nginx.__file__)),
     "nginx-new": Recipe(make=nginx.make, code=Path(nginx.__file__)),
