@@ -23,7 +23,7 @@ from rich.table import Table
 from config.versions import pins
 from config.whole_file import write_whole
 from live import workload_tools
-from live.cluster import Cluster
+from live.cluster import Cluster, LiveMachine
 from live.conformance import results, suite
 from live.conformance.results import Result
 from live.conformance.suite import Group
@@ -93,19 +93,21 @@ def run(cluster: Cluster, sigs: Collection[str], *, processes: int, again: bool)
         groups = suite.groups(programs, sigs)
         with report.part("images of the tests") as part:
             _import_images(cluster, part)
+        done = []
         for group in groups:
             with report.part(f"{group.name}: {len(group.tests)} tests") as part:
-                if _results_of(directory, group) is not None:
+                found = _results_of(directory, group)
+                if found is not None:
                     part.found()
-                    continue
-                _remove_rests(cluster, directory, part)
-                _run_group(cluster, programs, directory, group, 1 if group.is_serial else processes, part)
-    done = [(group, found) for group in groups if (found := _results_of(directory, group)) is not None]
-    results.merge([_place(directory, group) / _JUNIT for group, _ in done], directory / _JUNIT)
+                else:
+                    _remove_rests(cluster, directory, part)
+                    found = _run_group(cluster, programs, directory, group, 1 if group.is_serial else processes, part)
+            done.append(GroupResults(group=group, results=found))
+    results.merge([_place(directory, group) / _JUNIT for group in groups], directory / _JUNIT)
     with (directory / _LOG).open("wb") as log:
-        for group, _ in done:
+        for group in groups:
             log.write((_place(directory, group) / _LOG).read_bytes())
-    return [GroupResults(group=group, results=found) for group, found in done]
+    return done
 
 
 def passes(found: Sequence[GroupResults]) -> bool:
@@ -177,12 +179,12 @@ def _import_images(cluster: Cluster, part: Part) -> None:
     names = pins().images_for([FEATURE])
     part.say(f"{len(names)} images")
 
-    def on(node: int) -> None:
+    def on(node: LiveMachine) -> None:
         for name in names:
-            workload_tools.import_image(cluster, cluster.nodes[node], of="the tests", name=name)
+            workload_tools.import_image(cluster, node, of="the tests", name=name)
 
     with ThreadPoolExecutor(max_workers=len(cluster.nodes)) as threads:
-        list(threads.map(on, range(len(cluster.nodes))))
+        list(threads.map(on, cluster.nodes))
 
 
 def _place(directory: Path, group: Group) -> Path:
@@ -207,7 +209,9 @@ def _remove_rests(cluster: Cluster, directory: Path, part: Part) -> None:
         workload_tools.kubectl(cluster, "delete", "namespaces", selector, "--ignore-not-found", seconds=300)
 
 
-def _run_group(cluster: Cluster, programs: Path, directory: Path, group: Group, processes: int, part: Part) -> None:
+def _run_group(
+    cluster: Cluster, programs: Path, directory: Path, group: Group, processes: int, part: Part
+) -> list[Result]:
     place = _place(directory, group)
     work = place.with_name(f"{group.name}.running")
     shutil.rmtree(work, ignore_errors=True)
@@ -232,11 +236,15 @@ def _run_group(cluster: Cluster, programs: Path, directory: Path, group: Group, 
             stderr=subprocess.STDOUT,
             process_group=0,
         )
+    over, rest = 0, b""
     try:
-        while process.poll() is None:
-            over = len(_OVER.findall((work / _LOG).read_bytes()))
-            part.say(f"{over} of {len(group.tests)} are over")
-            time.sleep(_LOOK_EVERY)
+        # Each line once: the log has many megabytes in the end.
+        with (work / _LOG).open("rb") as written:
+            while process.poll() is None:
+                lines, _, rest = (rest + written.read()).rpartition(b"\n")
+                over += len(_OVER.findall(lines))
+                part.say(f"{over} of {len(group.tests)} are over")
+                time.sleep(_LOOK_EVERY)
     finally:
         _end(process)
     found = results.read(work / _JUNIT) if (work / _JUNIT).exists() else []
@@ -246,6 +254,7 @@ def _run_group(cluster: Cluster, programs: Path, directory: Path, group: Group, 
         raise ToolchainError(f"The tests of {group.name} did not run:\n  " + "\n  ".join(last))
     shutil.rmtree(place, ignore_errors=True)
     work.replace(place)
+    return found
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
