@@ -16,7 +16,7 @@ from components.container_runtime import CONTAINERD_SOCKET
 from components.control_plane import AUDIT_FLAGS, AUDIT_POLICY, LEASE_RETRY
 from components.etcd import SNAPSHOT_COUNT
 from components.kube_proxy import SHARED_CONNTRACK
-from components.kubelet import RESOLV_CONF, SHARED_KERNEL
+from components.kubelet import NODE_STATUS, RESOLV_CONF, SHARED_KERNEL
 from components.machine import Machine
 from components.systemd import Flags, flag_value
 from config.machine_paths import AUDIT_LOGS
@@ -184,6 +184,7 @@ def kubelet_configuration(machine: Machine, network: Network) -> dict[str, Any]:
         "maxPods": network.max_pods,
         # Without the machine's search domains, see components/kubelet.py.
         "resolvConf": RESOLV_CONF,
+        **NODE_STATUS,
         **(SHARED_KERNEL if machine.shares_kernel else {}),
     }
 

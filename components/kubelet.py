@@ -103,15 +103,19 @@ def kubelet_configuration(machine: Machine, network: Network) -> str:
             "podPidsLimit": 4096,
             "seccompDefault": True,
             "eventRecordQPS": 50,
-            # A kubelet that starts may report its Node as not Ready, because not all of it has started ("CSINode is not
-            # yet initialized"). With the default it would stay so for 10 s. The second line is the default of reports
-            # without a change.
-            "nodeStatusUpdateFrequency": "1s",
-            "nodeStatusReportFrequency": "5m",
+            **NODE_STATUS,
             **(SHARED_KERNEL if machine.shares_kernel else {}),
         },
         sort_keys=False,
     )
+
+
+# A kubelet that starts may report its Node as not Ready, because not all of it has started ("CSINode is not yet
+# initialized"). With the default it would stay so for 10 s. The second line is the default of reports without a change.
+NODE_STATUS = {
+    "nodeStatusUpdateFrequency": "1s",
+    "nodeStatusReportFrequency": "5m",
+}
 
 
 # What a kubelet cannot have when kernel, swap and disk are the host's.

@@ -79,6 +79,12 @@ def test_only_what_has_a_reason_differs_from_kubeadms_defaults(kubeadm_lab: Run)
         assert "taints" not in registration  # type: ignore[operator]
 
 
+def test_kubelets_check_the_status_of_their_node_every_second(kubeadm_lab: Run) -> None:
+    """One that starts may report its Node as not Ready, and nothing else until it checks again."""
+    kubelet = documents(kubeadm_lab, INIT)["KubeletConfiguration"]
+    assert (kubelet["nodeStatusUpdateFrequency"], kubelet["nodeStatusReportFrequency"]) == ("1s", "5m")
+
+
 def test_the_api_servers_pod_has_its_audit_policy_and_a_place_for_the_log(kubeadm_lab: Run) -> None:
     server = documents(kubeadm_lab, INIT)["ClusterConfiguration"]["apiServer"]
     flags = {flag["name"]: flag["value"] for flag in server["extraArgs"]}  # type: ignore[index]
