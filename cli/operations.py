@@ -268,8 +268,11 @@ def cis(stack: Stack, checkout: Path, *, as_json: bool) -> int:
     "--processes", type=click.IntRange(min=1), help="Tests at the same time.  [default: two for each processor]"
 )
 @click.option("--again", is_flag=True, help="Discard the results that are there, and begin again.")
+@click.option("--failed", is_flag=True, help="Run the tests again that failed, besides those without a result.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON: the results of each group.")
-def conformance(stack: Stack, sigs: Sequence[str], *, processes: int | None, again: bool, as_json: bool) -> int:
+def conformance(
+    stack: Stack, sigs: Sequence[str], *, processes: int | None, again: bool, failed: bool, as_json: bool
+) -> int:
     """Run Kubernetes' conformance tests on the lab, of all SIGs or of some (sig-apps, ...).
 
     The next call continues where an earlier one ended.
@@ -279,7 +282,7 @@ def conformance(stack: Stack, sigs: Sequence[str], *, processes: int | None, aga
 
     lab = cluster.find(stack)
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
-        found = tests.run(lab, sigs, processes=processes or 2 * (os.cpu_count() or 1), again=again)
+        found = tests.run(lab, sigs, processes=processes or 2 * (os.cpu_count() or 1), again=again, failed=failed)
     if as_json:
         print(tests.as_json(found))
     else:

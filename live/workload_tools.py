@@ -1,33 +1,40 @@
-"""What commands that run pods of their own have in common: their image, and kubectl whose failure is an error."""
+"""What commands that run pods of their own have in common: their images, and kubectl whose failure is an error."""
 
-from config.versions import pins
+from collections.abc import Sequence
+
+from config.versions import Image, pins
 from live.cluster import Cluster, LiveMachine
 from toolchain.errors import ToolchainError
 from toolchain.versions import architecture
 
+_IMPORT_SECONDS = 120
 
-def import_image(cluster: Cluster, machine: LiveMachine, *, of: str, name: str = "agnhost") -> None:
-    """Have an image on a machine: from its mirror if that has the archive, as no registry may be reached. It stays.
+
+def import_images(cluster: Cluster, machine: LiveMachine, names: Sequence[str] = ("agnhost",), *, of: str) -> None:
+    """Have images on a machine: from its mirror if that has the archive, as no registry may be reached. They stay.
 
     Args:
         cluster: the lab.
         machine: where.
-        of: whose image it is, for the error: "the drills".
-        name: of the image, in versions.yaml.
+        names: of the images, in versions.yaml.
+        of: whose images they are, for the error: "the drills".
 
     Raises:
-        ToolchainError: it cannot be imported.
+        ToolchainError: one cannot be imported.
     """
-    image = pins().images[name]
-    archive = f"/opt/mirror/{image.archive_path(architecture())}"
     done = cluster.ssh(
-        machine,
-        f'[ -n "$(ctr -n k8s.io images ls -q name=={image.reference})" ] || [ ! -e {archive} ] || '
-        f"ctr -n k8s.io images import {archive} >/dev/null",
-        seconds=120,
+        machine, " && ".join(_import(pins().images[name]) for name in names), seconds=_IMPORT_SECONDS * len(names)
     )
     if done.returncode != 0:
-        raise ToolchainError(f"The image of {of} cannot be imported on {machine.name}: {done.stderr.strip()}")
+        raise ToolchainError(f"The images of {of} cannot be imported on {machine.name}: {done.stderr.strip()}")
+
+
+def _import(image: Image) -> str:
+    archive = f"/opt/mirror/{image.archive_path(architecture())}"
+    return (
+        f'{{ [ -n "$(ctr -n k8s.io images ls -q name=={image.reference})" ] || [ ! -e {archive} ] || '
+        f"ctr -n k8s.io images import {archive} >/dev/null; }}"
+    )
 
 
 def kubectl(cluster: Cluster, *arguments: str, stdin: str | None = None, seconds: float = 60) -> str:

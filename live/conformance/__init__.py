@@ -1,7 +1,7 @@
 """`./hardway conformance`: Kubernetes' own conformance tests on a running lab, in groups, each with its results.
 
 Results stay below .state/<stack>/conformance: e2e.log and junit_01.xml as a submission to upstream's programme has
-them, and `groups/`, one directory for each group that came to its end. The next call runs what has no results yet.
+them, and `groups/`, one directory for each group. The next call runs the tests that have no result yet.
 """
 
 import json
@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
@@ -24,21 +24,22 @@ from config.versions import pins
 from config.whole_file import write_whole
 from live import workload_tools
 from live.cluster import Cluster, LiveMachine
-from live.conformance import results, suite
+from live.conformance import images, results, suite
 from live.conformance.results import Result
 from live.conformance.suite import Group
-from toolchain import access, conformance, images
+from toolchain import access, conformance
+from toolchain import images as image_archives
 from toolchain.errors import ToolchainError
 from toolchain.progress import Part, Report
 
-FEATURE = "conformance"
-"""Of the images, in versions.yaml."""
 _LOG, _JUNIT = "e2e.log", "junit_01.xml"
 _LOOK_EVERY = 0.5
 # How long ginkgo may take to end its tests, and what they have made, after it is asked to.
 _TO_END = 120
-# What ginkgo prints for a test that is over: a dot, or a line of its failure.
-_OVER = re.compile(rb"\xe2\x80\xa2|\[FAILED\] \[")
+# How often the events of the cluster are asked for images that cannot be pulled.
+_EVENTS_EVERY = 10
+# With -v, ginkgo begins a line with a dot for each test that is over, however it ended.
+_OVER = re.compile(rb"^\xe2\x80\xa2", re.MULTILINE)
 _RUN = re.compile(r'Starting e2e run "([0-9a-f-]{36})"')
 
 
@@ -65,14 +66,17 @@ class GroupResults:
         return results.unfinished(self.group.tests, self.results)
 
 
-def run(cluster: Cluster, sigs: Collection[str], *, processes: int, again: bool) -> list[GroupResults]:
-    """Run the groups that have no results of this lab yet, and write e2e.log and junit_01.xml of all of them.
+def run(
+    cluster: Cluster, sigs: Collection[str], *, processes: int, again: bool, failed: bool = False
+) -> list[GroupResults]:
+    """Run the tests that have no result of this lab yet, and write e2e.log and junit_01.xml of all of them.
 
     Args:
         cluster: the lab.
         sigs: sig-apps, ...; all where it is empty.
         processes: how many tests run at the same time, of those that may.
         again: discard the results that are there.
+        failed: run the tests again that failed.
 
     Returns:
         The results of each group, also of an earlier call.
@@ -89,19 +93,25 @@ def run(cluster: Cluster, sigs: Collection[str], *, processes: int, again: bool)
     _check_same_lab(cluster, directory)
     with Report() as report:
         programs = conformance.ensure(report, cluster.stack.kubernetes)
-        images.ensure(report, [FEATURE])
-        groups = suite.groups(programs, sigs)
+        image_archives.ensure(report, [images.FEATURE])
         with report.part("images of the tests") as part:
             _import_images(cluster, part)
-        done = []
+    for reference in images.unknown(programs):
+        print(f"The tests list the image {reference}, which is not made here. Where nodes cannot pull it, tests fail.")
+    groups = suite.groups(programs, sigs)
+    done = []
+    with Report() as report:
         for group in groups:
             with report.part(f"{group.name}: {len(group.tests)} tests") as part:
                 found = _results_of(directory, group)
-                if found is not None:
+                rest = results.unfinished(group.tests, [each for each in found if not (failed and each.failure)])
+                if not rest:
                     part.found()
                 else:
                     _remove_rests(cluster, directory, part)
-                    found = _run_group(cluster, programs, directory, group, 1 if group.is_serial else processes, part)
+                    part_of_group = replace(group, tests=rest)
+                    _run_group(cluster, programs, directory, part_of_group, 1 if group.is_serial else processes, part)
+                    found = _results_of(directory, group)
             done.append(GroupResults(group=group, results=found))
     results.merge([_place(directory, group) / _JUNIT for group in groups], directory / _JUNIT)
     with (directory / _LOG).open("wb") as log:
@@ -129,6 +139,8 @@ def show(found: Sequence[GroupResults], directory: Path) -> None:
     for each in found:
         for result in each.failed:
             print(f"\nfailed   {result.name}\n  {(result.failure or '').splitlines()[0]}")
+            for image in result.not_pulled:
+                print(f"  could not be pulled: {image}")
         for name in each.missing:
             print(f"\nnot run  {name}")
     tests = sum(len(each.results) for each in found)
@@ -142,7 +154,10 @@ def as_json(found: Sequence[GroupResults]) -> str:
             {
                 "group": each.group.name,
                 "tests": len(each.group.tests),
-                "failed": [{"name": result.name, "failure": result.failure} for result in each.failed],
+                "failed": [
+                    {"name": result.name, "failure": result.failure, "not_pulled": list(result.not_pulled)}
+                    for result in each.failed
+                ],
                 "not_run": each.missing,
                 "seconds": round(sum(result.seconds for result in each.results), 1),
             }
@@ -176,12 +191,11 @@ def _check_same_lab(cluster: Cluster, directory: Path) -> None:
 
 def _import_images(cluster: Cluster, part: Part) -> None:
     """Have the images on each node, from the mirror where the machine has it; elsewhere the kubelet pulls them."""
-    names = pins().images_for([FEATURE])
+    names = pins().images_for([images.FEATURE])
     part.say(f"{len(names)} images")
 
     def on(node: LiveMachine) -> None:
-        for name in names:
-            workload_tools.import_image(cluster, node, of="the tests", name=name)
+        workload_tools.import_images(cluster, node, names, of="the tests")
 
     with ThreadPoolExecutor(max_workers=len(cluster.nodes)) as threads:
         list(threads.map(on, cluster.nodes))
@@ -191,12 +205,12 @@ def _place(directory: Path, group: Group) -> Path:
     return directory / "groups" / group.name
 
 
-def _results_of(directory: Path, group: Group) -> list[Result] | None:
-    """The results of a group that came to its end; None where it did not."""
+def _results_of(directory: Path, group: Group) -> list[Result]:
+    """The results that are there of a group."""
     try:
         return results.read(_place(directory, group) / _JUNIT)
-    except (FileNotFoundError, ParseError):
-        return None
+    except FileNotFoundError:
+        return []
 
 
 def _remove_rests(cluster: Cluster, directory: Path, part: Part) -> None:
@@ -209,9 +223,8 @@ def _remove_rests(cluster: Cluster, directory: Path, part: Part) -> None:
         workload_tools.kubectl(cluster, "delete", "namespaces", selector, "--ignore-not-found", seconds=300)
 
 
-def _run_group(
-    cluster: Cluster, programs: Path, directory: Path, group: Group, processes: int, part: Part
-) -> list[Result]:
+def _run_group(cluster: Cluster, programs: Path, directory: Path, group: Group, processes: int, part: Part) -> None:
+    """Run the tests of a group, and keep the results of those that came to their end."""
     place = _place(directory, group)
     work = place.with_name(f"{group.name}.running")
     shutil.rmtree(work, ignore_errors=True)
@@ -236,25 +249,67 @@ def _run_group(
             stderr=subprocess.STDOUT,
             process_group=0,
         )
-    over, rest = 0, b""
     try:
-        # Each line once: the log has many megabytes in the end.
-        with (work / _LOG).open("rb") as written:
-            while process.poll() is None:
-                lines, _, rest = (rest + written.read()).rpartition(b"\n")
-                over += len(_OVER.findall(lines))
-                part.say(f"{over} of {len(group.tests)} are over")
-                time.sleep(_LOOK_EVERY)
+        _watch(cluster, process, work / _LOG, len(group.tests), part)
     finally:
         _end(process)
-    found = results.read(work / _JUNIT) if (work / _JUNIT).exists() else []
-    # ginkgo also ends with 1 where tests failed; then there is a report of them.
-    if not found:
+        # ginkgo also writes them where it was interrupted, and ends with 1 where tests failed.
+        any_ran = _keep(work, place)
+    if not any_ran:
         last = (work / _LOG).read_text(errors="replace").splitlines()[-20:]
         raise ToolchainError(f"The tests of {group.name} did not run:\n  " + "\n  ".join(last))
-    shutil.rmtree(place, ignore_errors=True)
-    work.replace(place)
-    return found
+    shutil.rmtree(work)
+
+
+def _watch(cluster: Cluster, process: "subprocess.Popen[bytes]", log: Path, tests: int, part: Part) -> None:
+    """Show how far the tests are until they end, and the images that they wait for in vain."""
+    over, rest, not_pulled = 0, b"", set[str]()
+    next_events = time.monotonic()
+    # Each line once: the log has many megabytes in the end.
+    with log.open("rb") as written:
+        while process.poll() is None:
+            lines, _, rest = (rest + written.read()).rpartition(b"\n")
+            over += len(_OVER.findall(lines))
+            if time.monotonic() >= next_events:
+                not_pulled |= _not_pulled(cluster)
+                next_events = time.monotonic() + _EVENTS_EVERY
+            part.say("; ".join([f"{over} of {tests} are over", *sorted(not_pulled)]))
+            time.sleep(_LOOK_EVERY)
+
+
+def _not_pulled(cluster: Cluster) -> set[str]:
+    """The images that nodes cannot pull, with the namespaces of the tests that need them."""
+    path = 'jsonpath={range .items[*]}{.metadata.namespace}{" "}{.message}{"\\n"}{end}'
+    # Without an answer, as while a test stops an API server, the next question finds them.
+    done = cluster.kubectl(
+        "get", "events", "--all-namespaces", "--field-selector=reason=Failed,type=Warning", f"--output={path}"
+    )
+    found = re.findall(r'^(\S+) Failed to pull image "([^"]+)"', done.stdout, re.MULTILINE)
+    return {
+        f"{image} cannot be pulled, which a test in the namespace {namespace} needs"
+        for namespace, image in found
+        if not image.startswith(images.MUST_NOT_EXIST)
+    }
+
+
+def _keep(work: Path, place: Path) -> bool:
+    """Add what ran in a directory to the results of its group.
+
+    Returns:
+        Whether any test has a result.
+    """
+    try:
+        ran = results.read(work / _JUNIT)
+    except (FileNotFoundError, ParseError):
+        return False
+    if ran:
+        place.mkdir(exist_ok=True)
+        # The log first: a run that is killed in between runs these tests again, and has both logs.
+        with (place / _LOG).open("ab") as log:
+            log.write((work / _LOG).read_bytes())
+        before = [place / _JUNIT] if (place / _JUNIT).exists() else []
+        results.merge([*before, work / _JUNIT], place / _JUNIT)
+    return bool(ran)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

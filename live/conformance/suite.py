@@ -38,13 +38,7 @@ class Group:
     @property
     def selection(self) -> list[str]:
         """The options of ginkgo that select exactly these tests."""
-        serial = re.escape(_SERIAL)
-        if self.is_serial:
-            return [
-                rf"--focus=\[{self.sig}\].*{serial}.*\[Conformance\]",
-                rf"--focus=\[{self.sig}\].*\[Conformance\].*{serial}",
-            ]
-        return [rf"--focus=\[{self.sig}\].*\[Conformance\]", f"--skip={serial}"]
+        return [f"--focus={re.escape(test)}$" for test in self.tests]
 
 
 def groups(programs: Path, chosen: Collection[str] = ()) -> list[Group]:

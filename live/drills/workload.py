@@ -12,7 +12,7 @@ from config.machines import Role
 from config.versions import pins
 from live.cluster import Cluster, LiveMachine
 from live.waiting import still_missing
-from live.workload_tools import import_image, kubectl
+from live.workload_tools import import_images, kubectl
 from toolchain.errors import ToolchainError
 
 NAMESPACE = "hardway-drills"
@@ -59,7 +59,7 @@ class Workload:
             ToolchainError: it is not, within its time.
         """
         for worker in self._workers:
-            import_image(self._cluster, worker, of="the drills")
+            import_images(self._cluster, worker, of="the drills")
         self._kubectl("apply", "--filename", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", **self._all()}))
         allowed = self._cluster.allowed(_READY_SECONDS)
         if missing := still_missing(self.missing, allowed):

@@ -10,7 +10,7 @@ from config.machines import Role
 from config.versions import pins
 from live.cluster import Cluster
 from live.waiting import still_missing
-from live.workload_tools import import_image, kubectl
+from live.workload_tools import import_images, kubectl
 from toolchain.errors import ToolchainError
 
 NAMESPACE = "hardway-trace-packet"
@@ -52,7 +52,7 @@ class Workload:
             ToolchainError: they are not, within their time.
         """
         for machine in (self._client, self._server):
-            import_image(self._cluster, machine, of="the trace")
+            import_images(self._cluster, machine, of="the trace")
         self._kubectl("apply", "--filename", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", **_all(self)}))
         allowed = self._cluster.allowed(_READY_SECONDS)
         if missing := still_missing(self._missing, allowed, every=0.2):

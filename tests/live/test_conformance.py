@@ -1,6 +1,7 @@
 """`./hardway conformance`: the groups, what is run again, and what is made of the results."""
 
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -10,7 +11,8 @@ from small_lab import cluster
 
 from config.versions import pins
 from live import conformance, workload_tools
-from live.cluster import Cluster
+from live.cluster import Cluster, LiveMachine
+from live.conformance import images as test_images
 from live.conformance import results, suite
 from toolchain import conformance as programs
 from toolchain import images, paths
@@ -38,26 +40,40 @@ ends = json.loads((home / "ends").read_text())
 if any(ends.get(t) == "dies" for t in chosen):
     os.kill(os.getpid(), signal.SIGKILL)
 if any(ends.get(t) == "waits" for t in chosen):
-    def end(*_):
-        (home / "waits").write_text("ended")
-        sys.exit(130)
-    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGINT, lambda *_: (home / "waits").write_text("ended"))
     (home / "waits").touch()
-    while True:
-        signal.pause()
+    signal.pause()
 directory = next(a for a in sys.argv if a.startswith("--report-dir=")).partition("=")[2]
 cases = ['<testcase name="[ReportAfterSuite] writes this" time="0"></testcase>',
          '<testcase name="[It] [sig-storage] another" time="0"><skipped message="skipped"/></testcase>']
 for t in chosen:
-    if ends.get(t) != "missing":
-        failure = '<failure message="expected 1 to equal 2">the whole text</failure>' if ends.get(t) == "fails" else ""
-        cases.append(f'<testcase name="[It] {t}" time="1.5">{failure}</testcase>')
+    end = ends.get(t, "passed")
+    failure = {"fails": '<failure message="expected 1 to equal 2">the whole text</failure>',
+               "waits": '<error message="Interrupted by User">the whole text</error>'}.get(end, "")
+    err = 'Failed to pull image "example.org/none:1": no route' if end == "fails" else ""
+    status = "interrupted" if end == "waits" else end
+    if end != "missing":
+        cases.append(f'<testcase name="[It] {t}" time="1.5" status="{status}">{failure}'
+                     f'<system-err>{err}</system-err></testcase>')
 body = "".join(cases)
 pathlib.Path(directory, "junit_01.xml").write_text(f"<testsuites><testsuite>{body}</testsuite></testsuites>")
 sys.exit(any(ends.get(t) == "fails" for t in chosen))
 """
+PRINTS_TWO_TESTS = """#!/usr/bin/env python3
+import signal
+signal.signal(signal.SIGINT, lambda *_: None)
+print(chr(0x2022) + " [1.000 seconds]")
+print("[SynchronizedBeforeSuite] PASSED [0.002 seconds]")
+print(chr(0x2022) + " [FAILED] [2.000 seconds]")
+print("  [FAILED] in [It] - pods.go:1")
+print("  [FAILED] [sig-node] Pods [It] should start", flush=True)
+signal.pause()
+"""
 E2E_TEST = """#!/bin/sh
-[ "$1" = --list-conformance-tests ] && cat "${0%/*}/list"
+case "$1" in
+    --list-conformance-tests) cat "${0%/*}/list" ;;
+    --list-images) cat "${0%/*}/images" ;;
+esac
 """
 
 
@@ -74,6 +90,9 @@ class Lab:
             (self.home / name).chmod(0o755)
         (self.home / "tests").write_text(json.dumps(TESTS))
         (self.home / "list").write_text("".join(f"- testname: x\n  codename: '{test}'\n" for test in TESTS))
+        self.images()
+        self.events = ""
+        self.ssh: list[str] = []
         self.ends()
         self.cluster = cluster(directory)
         self.cluster.stack.directory.mkdir(parents=True)
@@ -84,8 +103,17 @@ class Lab:
         ends = {test: end for test in TESTS for word, end in how.items() if word in test}
         (self.home / "ends").write_text(json.dumps(ends))
 
-    def run(self, *sigs: str, again: bool = False) -> list[conformance.GroupResults]:
-        return conformance.run(self.cluster, sigs, processes=3, again=again)
+    def images(self, *others: str) -> None:
+        """The images that the tests list: one that is made, one that must not exist, and these."""
+        listed = (pins().images["agnhost"].reference, "invalid.registry.k8s.io/invalid/alpine:3.1", *others)
+        (self.home / "images").write_text("".join(f"{image}\n" for image in listed))
+
+    def run(self, *sigs: str, again: bool = False, failed: bool = False) -> list[conformance.GroupResults]:
+        return conformance.run(self.cluster, sigs, processes=3, again=again, failed=failed)
+
+    def asked_for(self) -> list[set[str]]:
+        """The tests that each call of the runner selects."""
+        return [{test for test in TESTS if f"--focus={re.escape(test)}$" in call} for call in self.calls()]
 
     def calls(self) -> list[list[str]]:
         file = self.home / "calls"
@@ -95,6 +123,13 @@ class Lab:
         self.kubectl.append(arguments)
         return self.uid
 
+    def answer_events(self, *_: object, **given: object) -> "subprocess.CompletedProcess[str]":
+        return subprocess.CompletedProcess([], 0, self.events, "")
+
+    def answer_ssh(self, machine: LiveMachine, script: str, **given: object) -> "subprocess.CompletedProcess[str]":
+        self.ssh.append(f"{machine.name}: {script}")
+        return subprocess.CompletedProcess([], 0, "", "")
+
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
@@ -103,7 +138,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(programs, "ensure", lambda report, version: made.home)
     monkeypatch.setattr(images, "ensure", lambda report, features: None)
     monkeypatch.setattr(workload_tools, "kubectl", made.answer)
-    monkeypatch.setattr(Cluster, "ssh", lambda *_, **given: subprocess.CompletedProcess([], 0, "", ""))
+    monkeypatch.setattr(Cluster, "kubectl", made.answer_events)
+    monkeypatch.setattr(Cluster, "ssh", lambda _, *given, **named: made.answer_ssh(*given, **named))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     return made
 
@@ -142,7 +178,7 @@ def test_a_test_that_fails_or_has_no_result_is_named(lab: Lab, capsys: pytest.Ca
     assert not conformance.passes(found)
     conformance.show(found, conformance.directory_of(lab.cluster))
     said = capsys.readouterr().out
-    assert f"failed   {APPS[0]}\n  expected 1 to equal 2\n" in said
+    assert f"failed   {APPS[0]}\n  expected 1 to equal 2\n  could not be pulled: example.org/none:1\n" in said
     assert f"not run  {APPS[1]}\n" in said
     assert "\n3 tests have a result: " in said
     shown = json.loads(conformance.as_json(found))
@@ -164,18 +200,51 @@ def test_the_next_run_continues_where_a_killed_one_ended(lab: Lab) -> None:
     assert not any("delete" in call for call in lab.kubectl)
 
 
-def test_an_interrupted_run_ends_the_tests(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    lab.ends(Pods="waits")
+def interrupt_when(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    """Interrupt a run as Ctrl-C does, where it says how far it is."""
 
     def interrupted(_: Part, doing: str) -> None:
-        if (lab.home / "waits").exists():
+        if file.exists():
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Part, "say", interrupted)
+
+
+def test_an_interrupted_run_ends_the_tests(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.ends(Pods="waits")
+    interrupt_when(monkeypatch, lab.home / "waits")
     with pytest.raises(KeyboardInterrupt):
         lab.run("sig-node")
     assert (lab.home / "waits").read_text() == "ended"
     assert not conformance.directory_of(lab.cluster).joinpath("groups", "sig-node").exists()
+
+
+def test_an_interrupted_group_continues_with_the_tests_that_have_no_result(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.ends(Job="waits")
+    with monkeypatch.context() as patch:
+        interrupt_when(patch, lab.home / "waits")
+        with pytest.raises(KeyboardInterrupt):
+            lab.run("sig-apps")
+    lab.ends()
+    lab.kubectl.clear()
+    found = lab.run("sig-apps")
+    assert conformance.passes(found)
+    assert lab.asked_for() == [set(APPS), {APPS[0]}, {SERIAL}]
+    assert any("--selector=e2e-run in (11111111-2222-3333-4444-555555555555)" in call for call in lab.kubectl)
+    directory = conformance.directory_of(lab.cluster)
+    assert sorted(each.name for each in results.read(directory / "junit_01.xml")) == sorted([*APPS, SERIAL])
+    assert (directory / "e2e.log").read_text().count("Starting e2e run") == 3
+
+
+def test_failed_tests_run_again_only_where_that_is_asked_for(lab: Lab) -> None:
+    lab.ends(Job="fails")
+    assert not conformance.passes(lab.run("sig-apps"))
+    lab.ends()
+    assert not conformance.passes(lab.run("sig-apps"))
+    assert conformance.passes(lab.run("sig-apps", failed=True))
+    assert lab.asked_for() == [set(APPS), {SERIAL}, {APPS[0]}]
 
 
 def test_results_of_another_cluster_are_not_mixed_with_those_of_this_one(lab: Lab) -> None:
@@ -186,6 +255,62 @@ def test_results_of_another_cluster_are_not_mixed_with_those_of_this_one(lab: La
     assert len(lab.calls()) == 3
     lab.run(again=True)
     assert len(lab.calls()) == 6
+
+
+def test_tests_that_are_over_are_counted_once_however_they_end(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    (lab.home / "ginkgo").write_text(PRINTS_TWO_TESTS)
+
+    def said(_: Part, doing: str) -> None:
+        seen.append(doing)
+        if "2 of 1 are over" in doing:
+            raise KeyboardInterrupt
+
+    seen: list[str] = []
+    monkeypatch.setattr(Part, "say", said)
+    monkeypatch.setattr(results, "read", lambda file: [])
+    with pytest.raises(KeyboardInterrupt):
+        lab.run("sig-node")
+    assert not any("3 of 1" in each for each in seen)
+
+
+def test_images_that_cannot_be_pulled_are_shown_while_the_tests_wait_for_them(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.ends(Pods="waits")
+    lab.events = (
+        'pods-1 Failed to pull image "example.org/none:1": no route\npods-1 Error: ErrImagePull\n'
+        'runtime-2 Failed to pull image "invalid.registry.k8s.io/invalid/alpine:3.1": no such host\n'
+    )
+    seen: list[str] = []
+
+    def said(_: Part, doing: str) -> None:
+        seen.append(doing)
+        if (lab.home / "waits").exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Part, "say", said)
+    with pytest.raises(KeyboardInterrupt):
+        lab.run("sig-node")
+    wanted = "example.org/none:1 cannot be pulled, which a test in the namespace pods-1 needs"
+    assert seen[-1] == f"0 of 1 are over; {wanted}"
+
+
+def test_an_image_that_is_neither_made_nor_needless_is_named_before_the_tests(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.run("sig-node")
+    assert "which is not made here" not in capsys.readouterr().out
+    lab.images("example.org/new:2", "registry.k8s.io/sig-storage/csi-resizer:v2.1.0")
+    lab.run("sig-node", again=True)
+    said = capsys.readouterr().out
+    assert said.count("which is not made here") == 1
+    assert said.index("The tests list the image example.org/new:2, which is not made here.") < said.index("sig-node:")
+
+
+def test_the_images_of_a_node_are_imported_by_one_connection(lab: Lab) -> None:
+    lab.run("sig-node")
+    assert len(lab.ssh) == len(lab.cluster.nodes)
+    assert all(image.reference in lab.ssh[0] for image in (pins().images["nautilus"], pins().images["e2e-etcd"]))
 
 
 def test_only_the_chosen_sig_runs(lab: Lab) -> None:
@@ -206,3 +331,5 @@ def test_a_binary_that_lists_no_tests_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "e2e.test").chmod(0o755)
     with pytest.raises(ToolchainError, match="does not list its tests: no such flag"):
         suite.groups(tmp_path)
+    with pytest.raises(ToolchainError, match="does not list its images: no such flag"):
+        test_images.unknown(tmp_path)
