@@ -29,6 +29,8 @@ from toolchain import operations
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
+INTERRUPTED = "Interrupted; what was broken is repaired."
+"""What is said of a run that a signal has ended."""
 _console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
@@ -117,7 +119,7 @@ def _do(drills: Sequence[Drill], cluster: Cluster) -> tuple[list[Outcome], str]:
     except (ToolchainError, ApiError) as error:
         return outcomes, str(error)
     except KeyboardInterrupt:
-        return outcomes, "Interrupted; what was broken is repaired."
+        return outcomes, INTERRUPTED
     finally:
         with undisturbed():
             _remove(cluster, workload)

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +20,9 @@ from live.cluster import Cluster
 from live.drills import catalogue
 from live.https_api import ApiError
 from live.scale import figures, simulation
+from live.scale.figures import Latency
 from toolchain.errors import ToolchainError
+from toolchain.exclusive import HeldError, held_or_refused
 from toolchain.progress import Report
 from toolchain.stack import Stack
 
@@ -34,10 +38,12 @@ class Size:
     Args:
         nodes, pods: simulated ones.
         nodes_ready, pods_ready: seconds until all of them were Ready, from the size before.
-        requests: kind -> median and 99th percentile, in milliseconds.
+        requests: kind -> how long they took.
         memory: component -> MiB, on the machine where it is largest.
+        database: MiB of etcd's data that is in use.
         commands: command -> its seconds.
         failover: drill and number -> seconds; None where the number did not come.
+        load: of the Pulumi host, before this size: the average of 1 minute.
         trouble: what could not be measured, and why.
     """
 
@@ -45,8 +51,10 @@ class Size:
     pods: int
     nodes_ready: float
     pods_ready: float
-    requests: dict[str, tuple[float, float]]
+    requests: dict[str, Latency]
     memory: dict[str, float]
+    database: float
+    load: float
     commands: dict[str, float] = field(default_factory=dict)
     failover: dict[str, float | None] = field(default_factory=dict)
     trouble: list[str] = field(default_factory=list)
@@ -64,24 +72,47 @@ def main(stack: Stack, sizes: Sequence[int], *, json_file: Path | None = None) -
         0; 1 where something could not be measured.
 
     Raises:
-        ToolchainError: the lab is not up, KWOK cannot be had, or the simulated Nodes do not become Ready.
+        ToolchainError: the lab is not up, KWOK cannot be had, another run simulates Nodes there, or they do not become
+            Ready.
+        ApiError: the API gives no good answer.
     """
+    # Whatever ends this removes what was simulated.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
     cluster = live_cluster.find(stack)
     possible = {drill.name for drill in catalogue.split(catalogue.DRILLS, cluster)[0]}
     with Report(sys.stderr) as report:
         kwok = simulation.program(report)
-    log = stack.directory / "kwok.log"
-    measured = []
-    with simulation.simulating(cluster, kwok, log):
-        for nodes in sorted(set(sizes)):
-            measured.append(_measure(cluster, nodes, [name for name in _DRILLS if name in possible]))
+    measured: list[Size] = []
+    try:
+        with (
+            held_or_refused(stack.directory / "scale.lock", what=f"./hardway scale, process {os.getpid()}"),
+            simulation.simulating(cluster, kwok, stack.directory / simulation.LOG),
+        ):
+            for nodes in sorted(set(sizes)):
+                print(f"{nodes} simulated Nodes with {PODS_PER_NODE * nodes} Pods ...", file=sys.stderr)
+                measured.append(_measure(cluster, nodes, [name for name in _DRILLS if name in possible]))
+            print("Removing the simulated Nodes ...", file=sys.stderr)
+    except HeldError as error:
+        raise ToolchainError(f"Nodes are simulated on {stack.name} already ({error}).") from None
+    finally:
+        # Also what was measured before an error.
+        if measured:
             show(measured)
-    if json_file is not None:
-        surroundings = {"cores": os.cpu_count(), "load": os.getloadavg(), "kubernetes": stack.kubernetes}
-        json_file.write_text(
-            json.dumps({"sizes": [asdict(each) for each in measured], **surroundings}, indent=2) + "\n"
-        )
+            _write(json_file, stack, measured)
     return 1 if any(each.trouble for each in measured) else 0
+
+
+def _write(json_file: Path | None, stack: Stack, measured: Sequence[Size]) -> None:
+    if json_file is None:
+        return
+    document = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "kubernetes": stack.kubernetes,
+        "cores": os.cpu_count(),
+        "sizes": [asdict(each) for each in measured],
+    }
+    json_file.write_text(json.dumps(document, indent=2) + "\n")
 
 
 def show(measured: Sequence[Size]) -> None:
@@ -104,10 +135,14 @@ def rows(measured: Sequence[Size]) -> list[list[str]]:
         ["nodes ready, s", *(f"{each.nodes_ready:.1f}" for each in measured)],
         ["pods ready, s", *(f"{each.pods_ready:.1f}" for each in measured)],
     ]
-    for kind in measured[0].requests:
-        found.append([f"{kind}, ms, median", *(f"{each.requests[kind][0]:.1f}" for each in measured)])
-        found.append([f"{kind}, ms, p99", *(f"{each.requests[kind][1]:.1f}" for each in measured)])
+    for kind in dict.fromkeys(kind for each in measured for kind in each.requests):
+        known = [each.requests.get(kind) for each in measured]
+        found.append([f"{kind}, number", *("-" if each is None else str(each.count) for each in known)])
+        found.append([f"{kind}, ms, median", *("-" if each is None else f"{each.median:.1f}" for each in known)])
+        found.append([f"{kind}, ms, p99", *("-" if each is None else f"{each.p99:.1f}" for each in known)])
     found += [[f"{name}, MiB", *(f"{each.memory[name]:.0f}" for each in measured)] for name in figures.COMPONENTS]
+    found.append(["etcd's data, MiB", *(f"{each.database:.1f}" for each in measured)])
+    found.append(["load before", *(f"{each.load:.1f}" for each in measured)])
     for attribute in ("commands", "failover"):
         names = dict.fromkeys(name for each in measured for name in getattr(each, attribute))
         found += [
@@ -121,7 +156,7 @@ def _seconds(value: float | None) -> str:
 
 
 def _measure(cluster: Cluster, nodes: int, names: Sequence[str]) -> Size:
-    began = time.monotonic()
+    load, began = os.getloadavg()[0], time.monotonic()
     simulation.create_nodes(cluster, nodes)
     ready = time.monotonic()
     simulation.create_pods(cluster, PODS_PER_NODE * nodes)
@@ -132,6 +167,8 @@ def _measure(cluster: Cluster, nodes: int, names: Sequence[str]) -> Size:
         pods_ready=time.monotonic() - ready,
         requests=figures.requests(cluster),
         memory=figures.memory(cluster),
+        database=figures.database(cluster),
+        load=load,
     )
     for words in _COMMANDS:
         try:
@@ -152,6 +189,10 @@ def _failovers(cluster: Cluster, names: Sequence[str], size: Size) -> None:
         except (ToolchainError, ApiError) as error:
             size.trouble.append(str(error))
             return
-        for drill in json.loads(file.read_text())["drills"]:
+        document = json.loads(file.read_text())
+        if document["trouble"] == drills.INTERRUPTED:
+            # It has repaired what it broke, and returned.
+            raise KeyboardInterrupt
+        for drill in document["drills"]:
             for result in drill["results"]:
                 size.failover[f"{drill['name']}: {result['what']}"] = result["seconds"]

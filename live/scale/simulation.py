@@ -3,16 +3,17 @@
 https://kwok.sigs.k8s.io. It is built from its Go module (toolchain/from_source/modules/kwok).
 """
 
-import json
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from config import health
 from config.versions import pins
-from live import workload_tools
 from live.cluster import Cluster
+from live.https_api import Api, ApiError, ask
 from live.waiting import still_missing
 from toolchain import access, paths
 from toolchain.errors import ToolchainError
@@ -25,8 +26,24 @@ NAMESPACE = "hardway-scale"
 LABEL = "hardway.scale/simulated"
 _PROGRAMS = Programs(module="kwok", packages={"kwok": "sigs.k8s.io/kwok/cmd/kwok"})
 _TAINT = {"key": LABEL, "value": "true", "effect": "NoSchedule"}
-_AT_ONCE = 250
-_LOOK_EVERY = 0.5
+LOG = "kwok.log"
+"""The file in the lab's directory that takes what KWOK says."""
+_NAME = "simulated"
+_NODES = f"/api/v1/nodes?labelSelector={LABEL}=true"
+_NAMESPACE = f"/api/v1/namespaces/{NAMESPACE}"
+_DELETED_AT_ONCE = 200
+_ANSWER_SECONDS = 30
+# A list of 1,000 Nodes takes a tenth of a second of a processor.
+_LOOK_EVERY = 1.0
+# KWOK ends when the standard input does, which is at the latest the end of the process that holds it; and this shell
+# when KWOK has ended.
+_WITH_ITS_PARENT = """\
+exec 3<&0
+"$@" </dev/null 3<&- &
+kwok=$!
+{ read -r _ || true; kill "$kwok"; } <&3 2>/dev/null &
+wait "$kwok"
+kill "$!" 2>/dev/null"""
 # Per Node, and at least a minute: what the API takes to create and to list them on two cores.
 _SECONDS_PER_NODE = 0.6
 
@@ -45,6 +62,8 @@ def program(report: Report) -> Path:
 def simulating(cluster: Cluster, kwok: Path, log: Path) -> Iterator[None]:
     """Have KWOK run for the simulated Nodes as long as the `with` block runs; afterwards they and their Pods go.
 
+    KWOK ends with this process, however that ends; what a killed run leaves in the API, the next one removes first.
+
     Args:
         cluster: the lab.
         kwok: the program.
@@ -52,51 +71,52 @@ def simulating(cluster: Cluster, kwok: Path, log: Path) -> Iterator[None]:
 
     Raises:
         ToolchainError: what is left of an earlier run cannot be removed.
+        ApiError: likewise.
     """
     remove(cluster)
-    with log.open("wb") as said:
-        process = subprocess.Popen(
-            [
-                str(kwok),
-                f"--kubeconfig={cluster.stack.directory / 'kubeconfig'}",
-                f"--manage-nodes-with-label-selector={LABEL}=true",
-                # As kubelets do: a Lease each, renewed every 10 s.
-                "--node-lease-duration-seconds=40",
-            ],
+    command = [
+        str(kwok),
+        f"--kubeconfig={cluster.stack.directory / 'kubeconfig'}",
+        f"--manage-nodes-with-label-selector={LABEL}=true",
+        # As kubelets do: a Lease each, renewed every 10 s.
+        "--node-lease-duration-seconds=40",
+    ]
+    with (
+        log.open("wb") as said,
+        subprocess.Popen(
+            ["/bin/sh", "-c", _WITH_ITS_PARENT, "sh", *command],
             env=access.kubectl_environment(cluster.stack),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=said,
             stderr=subprocess.STDOUT,
-        )
-    try:
-        yield
-    finally:
+            # A terminal's Ctrl-C is not for it: it confirms that Pods have ended while they are removed.
+            start_new_session=True,
+        ) as guard,
+    ):
         try:
-            remove(cluster)
+            yield
         finally:
-            process.terminate()
-            process.wait()
+            try:
+                remove(cluster)
+            finally:
+                guard.communicate()
 
 
 def remove(cluster: Cluster) -> None:
     """Remove the simulated Nodes and their Pods; nothing happens where there are none.
 
     Raises:
-        ToolchainError: the API refuses, or they are not gone in time.
+        ToolchainError: they are not gone in time.
+        ApiError: the API refuses.
     """
-    _kubectl(cluster, "delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
-    # Their kubelet may not run any more, which would confirm that a Pod has ended.
-    _kubectl(
-        cluster, "delete", "pods", f"--namespace={NAMESPACE}", "--all", "--grace-period=0", "--force", "--wait=false"
-    )
-    _kubectl(cluster, "delete", "nodes", f"--selector={LABEL}=true", "--ignore-not-found", "--wait=false")
+    api = Api(cluster)
+    _delete(api, _NAMESPACE)
+    # KWOK may not run any more, which would confirm that a Pod has ended.
+    _delete_all(api, f"{_NAMESPACE}/pods?")
+    _delete_all(api, f"{_NODES}&")
 
     def left() -> list[str]:
-        nodes = _kubectl(cluster, "get", "nodes", f"--selector={LABEL}=true", "--output=name").split()
-        return [
-            *nodes,
-            *_kubectl(cluster, "get", "namespace", NAMESPACE, "--ignore-not-found", "--output=name").split(),
-        ]
+        return [*(f"node {name}" for name in _nodes(api)), *([f"namespace {NAMESPACE}"] if _is_there(api) else [])]
 
     if missing := still_missing(left, cluster.allowed(600), every=_LOOK_EVERY):
         raise ToolchainError(f"{len(missing)} simulated objects are not removed, {missing[0]} among them.")
@@ -106,17 +126,18 @@ def create_nodes(cluster: Cluster, count: int) -> None:
     """Create simulated Nodes until there are so many, and wait until each is Ready.
 
     Raises:
-        ToolchainError: the API refuses one, or not all are Ready in time.
+        ToolchainError: not all are Ready in time.
+        ApiError: the API refuses one.
     """
-    have = len(_kubectl(cluster, "get", "nodes", f"--selector={LABEL}=true", "--output=name").split())
-    for start in range(have, count, _AT_ONCE):
-        nodes = [_node(number) for number in range(start, min(start + _AT_ONCE, count))]
-        _apply(cluster, nodes)
+    api = Api(cluster)
+    have = len(_nodes(api))
+    with closing(api.connection(seconds=_ANSWER_SECONDS)) as connection:
+        for number in range(have, count):
+            ask(connection, "POST", "/api/v1/nodes", _node(number))
 
-    def not_ready() -> list[str]:
-        said = _kubectl(cluster, "get", "nodes", f"--selector={LABEL}=true", "--no-headers")
-        ready = sum(line.split()[1] == "Ready" for line in said.splitlines())
-        return [] if ready == count else [f"{count - ready} of {count} simulated Nodes are not Ready"]
+    def not_ready() -> str:
+        ready = sum(map(health.has_condition, _nodes(api).values()))
+        return "" if ready == count else f"{count - ready} of {count} simulated Nodes are not Ready"
 
     _wait(cluster, not_ready, count)
 
@@ -125,22 +146,60 @@ def create_pods(cluster: Cluster, count: int) -> None:
     """Have so many Pods on the simulated Nodes, and wait until each is Ready.
 
     Raises:
-        ToolchainError: the API refuses, or not all are Ready in time.
+        ToolchainError: not all are Ready in time.
+        ApiError: the API refuses.
     """
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-    _apply(cluster, [namespace, _deployment(count)])
+    api = Api(cluster)
+    deployments = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
+    if not _is_there(api):
+        api.send("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+        api.send("POST", deployments, _deployment(count))
+    else:
+        scale = {"metadata": {"name": _NAME, "namespace": NAMESPACE}, "spec": {"replicas": count}}
+        api.send("PUT", f"{deployments}/{_NAME}/scale", {"apiVersion": "autoscaling/v1", "kind": "Scale", **scale})
 
-    def not_ready() -> list[str]:
-        where = "--output=jsonpath={.status.readyReplicas}"
-        ready = int(_kubectl(cluster, "get", "deployment", "simulated", f"--namespace={NAMESPACE}", where) or 0)
-        return [] if ready == count else [f"{count - ready} of {count} Pods on simulated Nodes are not Ready"]
+    def not_ready() -> str:
+        ready = api.get(f"{deployments}/{_NAME}")["status"].get("readyReplicas", 0)
+        return "" if ready == count else f"{count - ready} of {count} Pods on simulated Nodes are not Ready"
 
     _wait(cluster, not_ready, count // 5)
 
 
-def _wait(cluster: Cluster, missing: Any, nodes: int) -> None:
+def _wait(cluster: Cluster, missing: Callable[[], str], nodes: int) -> None:
     if left := still_missing(missing, cluster.allowed(60 + _SECONDS_PER_NODE * nodes), every=_LOOK_EVERY):
-        raise ToolchainError("; ".join(left))
+        raise ToolchainError(f"{left}: see {cluster.stack.directory / LOG}.")
+
+
+def _nodes(api: Api) -> dict[str, Any]:
+    """Name -> object of the simulated Nodes that are there."""
+    return {item["metadata"]["name"]: item for item in api.get(_NODES, seconds=_ANSWER_SECONDS)["items"]}
+
+
+def _is_there(api: Api) -> bool:
+    """Whether the namespace is there."""
+    try:
+        api.get(_NAMESPACE)
+    except ApiError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return False
+    return True
+
+
+def _delete(api: Api, path: str) -> None:
+    try:
+        api.send("DELETE", path)
+    except ApiError as error:
+        # 409: it is being deleted.
+        if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+            raise
+
+
+def _delete_all(api: Api, of: str) -> None:
+    # The API server deletes one after the other: there may be more than it deletes within one request's time.
+    path, now = f"{of}limit={_DELETED_AT_ONCE}", {"gracePeriodSeconds": 0}
+    while api.send("DELETE", path, now, seconds=_ANSWER_SECONDS)["metadata"].get("continue"):
+        pass
 
 
 def _node(number: int) -> dict[str, Any]:
@@ -162,11 +221,11 @@ def _node(number: int) -> dict[str, Any]:
 
 
 def _deployment(replicas: int) -> dict[str, Any]:
-    labels = {"app": "simulated"}
+    labels = {"app": _NAME}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": "simulated", "namespace": NAMESPACE},
+        "metadata": {"name": _NAME, "namespace": NAMESPACE},
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": labels},
@@ -181,12 +240,3 @@ def _deployment(replicas: int) -> dict[str, Any]:
             },
         },
     }
-
-
-def _apply(cluster: Cluster, objects: Sequence[dict[str, Any]]) -> None:
-    document = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
-    _kubectl(cluster, "apply", "--server-side", "--filename=-", stdin=document)
-
-
-def _kubectl(cluster: Cluster, *arguments: str, stdin: str | None = None) -> str:
-    return workload_tools.kubectl(cluster, *arguments, stdin=stdin, seconds=300)
