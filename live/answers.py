@@ -4,13 +4,12 @@ These are the checks of `./hardway status` without which the lab does not work: 
 roles run, the API is ready, and every Node is Ready.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
-from live.api import ask_api
+from live.api import ask_nodes
 from live.cluster import Cluster, LiveMachine
 from live.probe import probe, unit_questions
 from live.status.api import node_problems, node_status
@@ -80,12 +79,11 @@ def _machine(cluster: Cluster, machine: LiveMachine) -> MachineStatus:
 
 
 def _node_problems(cluster: Cluster) -> list[str]:
-    """What is wrong with the Nodes."""
-    said, why = ask_api(cluster, "nodes", "-o", "json")
+    """What is wrong with the lab's Nodes."""
+    items, why = ask_nodes(cluster, [each.name for each in cluster.nodes])
     if why:
         return [f"the API does not list the Nodes: {why}"]
-    nodes = [node_status(item) for item in json.loads(said)["items"]]
-    return list(node_problems(cluster, nodes))
+    return list(node_problems(cluster, [node_status(item) for item in items]))
 
 
 def _advice(cluster: Cluster, silent: Sequence[str]) -> str:

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Collection, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 from config import health
 from config.machines import Role
 from live.cluster import Cluster
-from live.https_api import Api, ApiError
+from live.https_api import Api, ApiError, ask
 from live.last_lines import Logged, last_lines
 from live.waiting import still_missing
 from toolchain.errors import ToolchainError
@@ -63,7 +65,7 @@ def names_in_api(cluster: Cluster, *, seconds: float) -> set[str]:
 
 
 def _missing(cluster: Cluster, names: Collection[str], since: datetime) -> dict[str, str]:
-    nodes, leases = _get(cluster, _NODES) or {}, _get(cluster, _LEASES) or {}
+    nodes, leases = _each(cluster, _NODES, names), _each(cluster, _LEASES, names)
     found = {name: _lacks(nodes.get(name), leases.get(name), since) for name in names}
     return {name: what for name, what in found.items() if what}
 
@@ -76,6 +78,22 @@ def _lacks(node: dict[str, Any] | None, lease: dict[str, Any] | None, since: dat
     if health.has_condition(node):
         return ""
     return str(health.condition_of(node).get("message", "it has never been ready"))
+
+
+def _each(cluster: Cluster, path: str, names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Name -> object, of those that the API has said are there. By their names: others may be many."""
+    found = {}
+    try:
+        with closing(Api(cluster).connection(seconds=_ANSWER_SECONDS)) as connection:
+            for name in names:
+                try:
+                    found[name] = ask(connection, "GET", f"{path}/{name}")
+                except ApiError as error:
+                    if error.status != HTTPStatus.NOT_FOUND:
+                        break
+    except OSError:
+        pass
+    return found
 
 
 def _get(cluster: Cluster, path: str) -> dict[str, dict[str, Any]] | None:

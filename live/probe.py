@@ -55,6 +55,8 @@ _KUBEADM_PODS: Mapping[Role, tuple[str, ...]] = {
 
 
 _HEALTH = Path(__file__).parents[1] / "components" / "etcd_health.sh"
+NODES_LISTED = 100
+"""So many Nodes are asked for, whatever their names are."""
 SNAPSHOT_SERVICE = "etcd-snapshot.service"
 # For each route that the machine is to have: pods, next hop, and what the kernel would do with a packet to these pods.
 _ROUTES = """\
@@ -269,13 +271,18 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
             "snapshot": _SNAPSHOT,
         }
     if Role.CONTROLLER in machine.roles and cluster.has("control-plane"):
+        kubectl = (
+            "kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --cache-dir /var/lib/hardway/kubectl "
+            f"--server https://127.0.0.1:6443 --request-timeout={most}s"
+        )
         asked |= {
             "readyz": f"curl -sS --max-time {most} --cacert /etc/kubernetes/pki/ca.crt -w '\\n%{{http_code}}' "
             f"'https://{machine.address}:6443{health.API_READY}?verbose'",
             # Its own API server: the balancer may be what is broken.
-            "objects": "kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig --cache-dir /var/lib/hardway/kubectl "
-            "--server https://127.0.0.1:6443 "
-            f"--request-timeout={most}s --namespace kube-system get nodes,leases,pods,deployments -o json",
+            "objects": f"{kubectl} --namespace kube-system get leases,pods,deployments "
+            # There is a pod of each DaemonSet for every Node.
+            "--selector 'k8s-app notin (kube-proxy,calico-node)' -o json",
+            "nodes": _nodes_question([each.name for each in cluster.nodes], kubectl),
         }
     if cluster.by_kubeadm and Role.CONTROLLER in machine.roles:
         # By its files alone: without a kubeconfig it does not wait for an API that may be what is broken.
@@ -285,6 +292,20 @@ def questions(cluster: Cluster, machine: LiveMachine) -> dict[str, str]:
     if (rules := firewall_question(cluster, machine)) is not None:
         asked["firewall"] = rules
     return asked
+
+
+def _nodes_question(names: Sequence[str], kubectl: str) -> str:
+    """The shell lines that print the Nodes as a JSON array of lists: the first NODES_LISTED; then, if there are more,
+    the lab's own, so that the answer does not grow with the number of others.
+    """
+    return f"""
+page=$({kubectl} get --raw '/api/v1/nodes?limit={NODES_LISTED}') || exit
+printf '[%s' "$page"
+case $page in *'"continue":"'[!\\"]*)
+  own=$({kubectl} get nodes {" ".join(names)} --ignore-not-found -o json) || exit
+  printf ',%s' "${{own:-null}}" ;;
+esac
+echo ]"""
 
 
 def script(asked: Mapping[str, str], *, seconds: int) -> str:

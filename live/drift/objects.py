@@ -1,12 +1,11 @@
 """What the lab has put into the API, and what is there: asked of the API itself, which changes nothing (dry run)."""
 
-import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from live.api import ask_api
+from live.api import ask_nodes
 from live.cluster import Cluster
 from live.drift import nodes
 from live.drift.compare import API, Difference
@@ -24,13 +23,13 @@ def ask(cluster: Cluster, recorded: Mapping[str, Recorded]) -> tuple[list[Differ
     objects = [each for machine in recorded.values() for each in machine.objects.values()]
     registered = nodes.expected(cluster, recorded)
     with ThreadPoolExecutor(max_workers=len(objects) + 1) as threads:
-        listed = threads.submit(ask_api, cluster, "nodes", "-o", "json") if registered else None
+        listed = threads.submit(ask_nodes, cluster, list(registered)) if registered else None
         answers = list(threads.map(lambda each: _diff(cluster, each), objects))
-        said, why = listed.result() if listed else ("", "")
+        items, why = listed.result() if listed else ([], "")
     differences = [each for found, _ in answers for each in found]
     reasons = [reason for _, reason in answers if reason] + ([why] if why else [])
     if registered and not why:
-        differences += nodes.differences(registered, json.loads(said)["items"])
+        differences += nodes.differences(registered, items)
     return differences, "; ".join(dict.fromkeys(reasons))
 
 

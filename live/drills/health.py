@@ -144,7 +144,7 @@ def _balancer(cluster: Cluster, machine: LiveMachine) -> list[Complaint]:
 
 
 def _objects(cluster: Cluster, api: Api, heard_since: float | None) -> Iterator[Complaint]:
-    view = look(api.get)
+    view = look(api.get, [machine.name for machine in cluster.with_role(Role.WORKER)])
     for name in LEADERS:
         logged = tuple(Logged(machine, name) for machine in cluster.with_role(Role.CONTROLLER))
         if not view.leaders[name]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 
 from config import health
@@ -285,8 +286,9 @@ class View:
 class Watcher(Probe):
     """Looks at leaders, API servers and nodes, through the balancer."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, nodes: Sequence[str]) -> None:
         super().__init__("watcher", every=0.4)
+        self._nodes = nodes
         self._connection = api.connection()
         self._views: list[View] = []
 
@@ -298,7 +300,7 @@ class Watcher(Probe):
     def _try(self) -> None:
         began = time.time()
         try:
-            self._views.append(look(lambda path: ask(self._connection, "GET", path)))
+            self._views.append(look(lambda path: ask(self._connection, "GET", path), self._nodes))
             self._note(began)
         except ApiError as error:
             self._note(began, str(error))
@@ -308,19 +310,20 @@ class Watcher(Probe):
         self._connection.close()
 
 
-def look(get: Any) -> View:
+def look(get: Any, nodes: Sequence[str]) -> View:
     """What the API says now.
 
     Args:
-        get: path -> objects.
+        get: path -> object.
+        nodes: those that are looked at, by name: other Nodes, of which there may be many, cost nothing.
 
     Raises:
         ApiError: there is no answer.
     """
     leases = [get(f"{_LEASES}/kube-system/leases/{program}") for program in LEADERS]
     slice_ = get(_ENDPOINTS)
-    nodes = get("/api/v1/nodes")["items"]
-    heard = get(f"{_LEASES}/kube-node-lease/leases")["items"]
+    found = [each for name in nodes if (each := _found(get, f"/api/v1/nodes/{name}"))]
+    heard = [each for name in nodes if (each := _found(get, f"{_LEASES}/kube-node-lease/leases/{name}"))]
     now = time.time()
     return View(
         at=now,
@@ -330,9 +333,19 @@ def look(get: Any) -> View:
         api_servers=frozenset(
             address for endpoint in slice_.get("endpoints") or () for address in endpoint["addresses"]
         ),
-        ready=frozenset(node["metadata"]["name"] for node in nodes if health.has_condition(node)),
+        ready=frozenset(node["metadata"]["name"] for node in found if health.has_condition(node)),
         heard={lease["metadata"]["name"]: _epoch(lease["spec"]["renewTime"]) for lease in heard},
     )
+
+
+def _found(get: Any, path: str) -> Any:
+    """An object, or None where there is none."""
+    try:
+        return get(path)
+    except ApiError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return None
 
 
 def _epoch(text: str) -> float:

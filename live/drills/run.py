@@ -95,7 +95,7 @@ class Probes:
         self.writers = (ApiWriter(api, run), EtcdWriter(scene.cluster, member, run))
         self._client = ApiClient(api)
         self._pod = PodClient(scene.cluster, scene.workload.client_on, scene.workload.log())
-        self._watcher = Watcher(api)
+        self._watcher = Watcher(api, [each.name for each in scene.cluster.with_role(Role.WORKER)])
         self._first_answers = scene.cluster.allowed(_FIRST_ANSWERS)
         self._all = (*self.writers, self._client, self._pod, self._watcher)
         self._running = ExitStack()
@@ -161,7 +161,7 @@ def run(drill: Drill, scene: Scene, api: Api, say: Callable[[str], None]) -> Out
     failure, injected_at, repairing_at, well = "", None, None, None
     with _mended(scene, drill, fault, hit):
         fault.prepare()
-        before = probes.look(api.get)
+        before = probes.look(api.get, [worker.name for worker in workers])
         with Probes(scene, api, fault) as at_work:
             at_work.wait_until_calm()
 

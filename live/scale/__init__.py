@@ -37,7 +37,8 @@ class Size:
 
     Args:
         nodes, pods: simulated ones.
-        nodes_ready, pods_ready: seconds until all of them were Ready, from the size before.
+        nodes_ready: seconds until all Nodes were Ready, from the size before.
+        pods_run: seconds until all Pods ran, after that.
         requests: kind -> how long they took.
         memory: component -> MiB, on the machine where it is largest.
         database: MiB of etcd's data that is in use.
@@ -50,7 +51,7 @@ class Size:
     nodes: int
     pods: int
     nodes_ready: float
-    pods_ready: float
+    pods_run: float
     requests: dict[str, Latency]
     memory: dict[str, float]
     database: float
@@ -133,7 +134,7 @@ def rows(measured: Sequence[Size]) -> list[list[str]]:
     found = [
         ["pods", *(str(each.pods) for each in measured)],
         ["nodes ready, s", *(f"{each.nodes_ready:.1f}" for each in measured)],
-        ["pods ready, s", *(f"{each.pods_ready:.1f}" for each in measured)],
+        ["pods run, s", *(f"{each.pods_run:.1f}" for each in measured)],
     ]
     for kind in dict.fromkeys(kind for each in measured for kind in each.requests):
         known = [each.requests.get(kind) for each in measured]
@@ -164,7 +165,7 @@ def _measure(cluster: Cluster, nodes: int, names: Sequence[str]) -> Size:
         nodes=nodes,
         pods=PODS_PER_NODE * nodes,
         nodes_ready=ready - began,
-        pods_ready=time.monotonic() - ready,
+        pods_run=time.monotonic() - ready,
         requests=figures.requests(cluster),
         memory=figures.memory(cluster),
         database=figures.database(cluster),
@@ -177,6 +178,8 @@ def _measure(cluster: Cluster, nodes: int, names: Sequence[str]) -> Size:
             size.trouble.append(str(error))
     if names:
         _failovers(cluster, names, size)
+    if late := simulation.not_ready(cluster):
+        size.trouble.append(f"{late} Pods were marked not Ready: the Leases of their Nodes were renewed too late")
     return size
 
 

@@ -30,6 +30,7 @@ from live.status.api import (
     lease_status,
     node_problems,
     node_status,
+    nodes_not_listed,
     object_problems,
     objects_seen,
 )
@@ -70,6 +71,8 @@ class Status:
         well: whether there are no problems.
         problems: each in one sentence.
         seen_by: the controller whose API server told of leases and nodes; null where none could.
+        nodes: those of the lab's machines, and others, up to 100 in the order of names.
+        nodes_not_listed: how many others there are.
         dns: null likewise.
         renewal_days: a `./hardway up` this many days before a certificate's end renews those that the stack made.
     """
@@ -87,6 +90,7 @@ class Status:
     backends: list[BackendStatus]
     seen_by: str | None
     nodes: list[NodeStatus]
+    nodes_not_listed: int
     dns: DnsStatus | None
     renewal_days: float
     certificates: list[CertificateStatus]
@@ -257,6 +261,7 @@ def judge(
         backends=backends,
         seen_by=seen_by,
         nodes=nodes,
+        nodes_not_listed=nodes_not_listed(probes, len(nodes)),
         dns=dns,
         renewal_days=renewal / timedelta(days=1),
         certificates=ends,

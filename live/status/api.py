@@ -86,10 +86,27 @@ def objects_seen(probes: Sequence[Probe]) -> tuple[str | None, list[dict[str, An
     """Who told of the objects in the API, the objects, and the time there; the first controller that can."""
     for probe in probes:
         found = probe.json("objects")
-        if found:
+        pages = probe.json("nodes")
+        if found and pages:
             clock = datetime.fromtimestamp(float(probe.answer("clock").out), UTC)
-            return probe.machine.name, found["items"], clock
+            return probe.machine.name, [*found["items"], *_nodes(pages)], clock
     return None, [], None
+
+
+def _nodes(pages: Sequence[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    """The Nodes of a page and, after it, of the lab's own where there are more; each once, in the order of names."""
+    # Of one Node kubectl prints no list. In the API's own lists an item does not say what it is.
+    items = [item for page in pages if page for item in page.get("items", [page])]
+    return [each for _, each in sorted({item["metadata"]["name"]: {**item, "kind": "Node"} for item in items}.items())]
+
+
+def nodes_not_listed(probes: Sequence[Probe], listed: int) -> int:
+    """How many Nodes there are besides those that were listed; all of them belong to no machine of the lab."""
+    for probe in probes:
+        if probe.json("objects") and (pages := probe.json("nodes")):
+            page = pages[0]
+            return int(len(page["items"]) + page["metadata"].get("remainingItemCount", 0)) - listed
+    return 0
 
 
 def lease_status(name: str, objects: Sequence[dict[str, Any]], clock: datetime) -> LeaseStatus:

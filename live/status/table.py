@@ -23,6 +23,8 @@ def show(status: Status) -> None:
     soon = [each for each in status.certificates if each.ends_soon]
     if _built(status, "certificates"):
         console.print(_certificates(status, soon), markup=False, soft_wrap=True)
+    if status.nodes_not_listed:
+        console.print(f"{status.nodes_not_listed} further Nodes belong to no machine of the lab", markup=False)
     for each in status.firewalls:
         if not each.read:
             whose = each.machine or "the host of the containers"

@@ -192,6 +192,8 @@ def _answers(lab: Cluster, machine: LiveMachine) -> dict[str, Answer]:
         "members": member_list(*(each.name for each in lab.etcd_members)),
         "readyz": "[+]ping ok\nreadyz check passed\n\n200",
         "objects": HEALTHY_OBJECTS,
+        # Tests put Nodes among the objects.
+        "nodes": '[{"metadata": {}, "items": []}]',
         "certificates": issued(apiserver="2027-11-21T12:00:00Z"),
         "backends": "# pxname,svname,status,check_status,last_chk\n"
         "api-servers,FRONTEND,OPEN,,\n"

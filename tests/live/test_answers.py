@@ -148,6 +148,18 @@ def test_a_node_that_is_not_ready_or_missing_is_named(lab: Cluster) -> None:
     assert "is not healthy: worker-0 has no Node in the API." in refusal(lab)
 
 
+@pytest.mark.parametrize("printed", ["", json.dumps(node("worker-0"))])
+def test_one_node_is_no_list_and_none_is_nothing(lab: Cluster, printed: str) -> None:
+    """As kubectl prints what it is asked for by name."""
+    (lab.stack.directory / "kubectl.nodes").write_text(printed)
+    if printed:
+        answers.check(lab)
+    else:
+        assert "worker-0 has no Node in the API" in refusal(lab)
+    asked = (lab.stack.directory / "kubectl.log").read_text()
+    assert "get nodes worker-0 --ignore-not-found -o json" in asked
+
+
 def test_nodes_that_cannot_be_listed_are_not_taken_as_ready(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_NODES", "yes")
     assert "is not healthy: the API does not list the Nodes: Forbidden." in refusal(lab)

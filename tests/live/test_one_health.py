@@ -75,12 +75,12 @@ def view(*, status: str = "True", age: float = 1) -> probes.View:
     held = {name: lease(name, "controller-0", age) for name in LEADERS}
 
     def get(path: str) -> Any:
-        if path.endswith("/nodes"):
-            return {"items": [node("worker-0", ready=status)]}
+        if path == "/api/v1/nodes/worker-0":
+            return node("worker-0", ready=status)
         name = path.rpartition("/")[2]
-        return held.get(name, {"items": [], "endpoints": []})
+        return held.get(name, {"endpoints": []}) if name != "worker-0" else lease("worker-0", "worker-0", 1)
 
-    return probes.look(get)
+    return probes.look(get, ["worker-0"])
 
 
 def test_drills_and_status_follow_one_definition(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """`stop` and `start` with an engine that only notes what it is asked."""
 
+import io
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from fake_engine import FakeEngine, installed
-from small_lab import cluster, own_backend
+from small_lab import cluster, node, own_backend
 
 from config.machines import Role
 from live import answers, nodes, power
@@ -299,18 +300,19 @@ def test_a_node_counts_once_its_kubelet_has_renewed_its_lease(lab: Cluster, monk
     """A Node whose condition is from before the stop, and counts."""
     monkeypatch.undo()
     name, since = "worker-0", datetime(2026, 11, 29, 9, 0, tzinfo=UTC)
-    metadata, spec = {"name": name}, {"renewTime": "2026-11-29T08:59:00.000000Z"}
-    lists = {
-        "/api/v1/nodes": {"metadata": metadata, "status": {"conditions": [{"type": "Ready", "status": "True"}]}},
-        "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases": {"metadata": metadata, "spec": spec},
+    spec = {"renewTime": "2026-11-29T08:59:00.000000Z"}
+    there = {
+        "/api/v1/nodes/worker-0": node(name),
+        "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/worker-0": {"spec": spec},
     }
 
     class FakeApi:
         def __init__(self, _: Cluster) -> None: ...
 
-        def get(self, path: str, *, seconds: float) -> dict[str, list[object]]:
-            return {"items": [lists[path]]}
+        def connection(self, *, seconds: float) -> io.StringIO:
+            return io.StringIO()
 
+    monkeypatch.setattr(nodes, "ask", lambda _, __, path: there[path])
     monkeypatch.setattr(nodes, "Api", FakeApi)
     assert nodes.wait_until_heard(lab, [name], since=since, seconds=0) == {name: "its kubelet has not been heard"}
     spec["renewTime"] = "2026-11-29T09:01:00.000000Z"

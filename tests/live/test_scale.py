@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from small_lab import cluster
@@ -75,7 +76,10 @@ class Server:
                 self.namespace = self.pods > 0
                 return {"metadata": {"continue": "more"} if self.pods else {}}
             case "GET", "simulated":
-                return {"status": {"readyReplicas": self.pods if self.is_ready else 0}}
+                return {"status": {"replicas": self.pods, "readyReplicas": self.pods if self.is_ready else 0}}
+            case "GET", "pods":
+                assert "status.phase!=Running" in unquote(query)
+                return {"items": [] if self.is_ready else [{}] * self.pods}
         return {}
 
     def _nodes(self, method: str, query: str, body: Any) -> Any:
@@ -202,8 +206,9 @@ def test_nodes_that_do_not_become_ready_are_an_error(
     server.is_ready = False
     with pytest.raises(ToolchainError, match="5 of 5 simulated Nodes are not Ready"):
         simulation.create_nodes(lab, 5)
-    with pytest.raises(ToolchainError, match="25 of 25 Pods on simulated Nodes are not Ready"):
+    with pytest.raises(ToolchainError, match="25 Pods or more of 25 on simulated Nodes do not run"):
         simulation.create_pods(lab, 25)
+    assert simulation.not_ready(lab) == 25
 
 
 def test_an_interrupted_drill_ends_the_whole_run(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +254,7 @@ def size(nodes: int, failover: float | None = None) -> scale.Size:
         nodes=nodes,
         pods=5 * nodes,
         nodes_ready=1.0,
-        pods_ready=2.0,
+        pods_run=2.0,
         requests={"get": Latency(count=600, median=1.5, p99=9.0)},
         memory=dict.fromkeys(figures.COMPONENTS, 100.4),
         database=4.25,

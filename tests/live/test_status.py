@@ -85,6 +85,7 @@ def test_the_json_has_the_documented_shape(lab: Cluster) -> None:
         "backends",
         "seen_by",
         "nodes",
+        "nodes_not_listed",
         "dns",
         "renewal_days",
         "certificates",
@@ -282,6 +283,55 @@ def test_an_api_server_that_is_gone_tells_of_nothing(lab: Cluster) -> None:
     status = judged(lab, saying(well(lab), "controller-0", "objects", silent))
     assert status.seen_by == "controller-1"
     assert status.well
+
+
+def page(*names: str, others: int = 0) -> str:
+    """What an API server answers to the question for the first Nodes; its items do not say what they are."""
+    items = [{key: value for key, value in node(name).items() if key != "kind"} for name in names]
+    return json.dumps({"metadata": {"remainingItemCount": others} if others else {}, "items": items})
+
+
+def test_the_labs_nodes_are_found_among_many_others(lab: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    leases = (lease("kube-controller-manager", "controller-2", 1), lease("kube-scheduler", "controller-0", 1))
+    probes = saying(well(lab), "controller-0", "objects", ok(objects(*leases)))
+    assert judged(lab, saying(probes, "controller-0", "nodes", ok(f"[{page('a', 'b')}]"))).problems == [
+        "worker-0 has no Node in the API"
+    ]
+    # Of one Node kubectl prints no list.
+    own = json.dumps(node("worker-0"))
+    status = judged(lab, saying(probes, "controller-0", "nodes", ok(f"[{page('a', 'b', others=998)},{own}]")))
+    assert status.well
+    assert [each.name for each in status.nodes] == ["a", "b", "worker-0"]
+    assert status.nodes_not_listed == 997
+    table.show(status)
+    assert "997 further Nodes belong to no machine of the lab" in capsys.readouterr().out
+
+
+def test_an_api_server_that_lists_no_nodes_tells_of_nothing(lab: Cluster) -> None:
+    status = judged(lab, saying(well(lab), "controller-0", "nodes", Answer(status=1, out="", error="timed out")))
+    assert status.seen_by == "controller-1"
+
+
+@pytest.mark.parametrize(
+    ("first", "own", "expected"),
+    [
+        ('{"metadata":{}}', "", [{"metadata": {}}]),
+        ('{"metadata":{"continue":""}}', "", [{"metadata": {"continue": ""}}]),
+        ('{"metadata":{"continue":"x"}}', '{"items":[]}', [{"metadata": {"continue": "x"}}, {"items": []}]),
+        ('{"metadata":{"continue":"x"}}', "", [{"metadata": {"continue": "x"}}, None]),
+    ],
+)
+def test_own_nodes_are_asked_for_where_there_are_more_than_a_page(
+    tmp_path: Path, first: str, own: str, expected: object
+) -> None:
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        f"#!/bin/sh\ncase $* in *--raw*) printf %s '{first}' ;; *'nodes a b '*) printf %s '{own}' ;; esac\n"
+    )
+    kubectl.chmod(0o755)
+    question = probe._nodes_question(["a", "b"], str(kubectl))
+    done = subprocess.run(["bash", "-c", question], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == expected
 
 
 def test_an_endpoint_that_does_not_answer_is_not_well(lab: Cluster) -> None:
