@@ -52,11 +52,11 @@ def measure(lab: MeasuredLab, directory: Path) -> ProgramRound:
 
 
 @contextmanager
-def one_worker_more(settings_file: Path) -> Iterator[None]:
-    """The settings with one worker more, as a person would write that; put back as they were in every case."""
+def with_workers(settings_file: Path, workers: int) -> Iterator[None]:
+    """The settings with so many workers, as a person would write that; put back as they were in every case."""
     before = settings_file.read_bytes()
     document = yaml.safe_load(before)
-    document["config"][f"{PROJECT}:lab"]["workers"] += 1
+    document["config"][f"{PROJECT}:lab"]["workers"] = workers
     try:
         settings_file.write_text(yaml.safe_dump(document, sort_keys=False))
         yield
@@ -84,7 +84,7 @@ def remove(lab: MeasuredLab, directory: Path) -> None:
 
 
 def _one_more_worker(lab: MeasuredLab, directory: Path) -> Ran:
-    with one_worker_more(lab.settings_file):
+    with with_workers(lab.settings_file, lab.settings["workers"] + 1):
         up = toolchain(lab, "up", directory / "one-more-worker.log")
     if not _changes(lab, directory).get("create"):
         raise BenchmarkError(f"The `up` that was to add a worker to the stack {lab.stack} made nothing.")

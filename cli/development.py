@@ -35,8 +35,15 @@ def pins(products: Sequence[str], version: str) -> None:
 @click.option("--lab", type=click.Choice(LABS), default="dev", show_default=True, help="Which lab is measured.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--path", is_flag=True, help="Measure nothing: show the critical path of the last `up` of the lab of -s.")
+@click.option(
+    "--workers",
+    multiple=True,
+    type=click.IntRange(min=1, max=100),
+    metavar="NUMBER",
+    help="Measure the program alone, with so many workers. Can be repeated.",
+)
 @click.option("--json", "json_file", type=stacks.FILE, metavar="FILE", help="Also write all figures to this file.")
-def bench(stack: Stack, *, lab: str, rounds: int, path: bool, json_file: Path | None) -> int:
+def bench(stack: Stack, *, lab: str, rounds: int, path: bool, workers: Sequence[int], json_file: Path | None) -> int:
     """Measure the lab and the same work in plain shell, one after the other; or show where an `up` spent its time."""
     if path:
         from live import critical_path
@@ -50,6 +57,10 @@ def bench(stack: Stack, *, lab: str, rounds: int, path: bool, json_file: Path | 
     from benchmarks import labs
 
     _use_pulumi(stack)
+    if workers:
+        from benchmarks import workers as growing
+
+        return growing.main(labs.LABS[lab], workers, json_file=json_file)
     return measuring.main(labs.LABS[lab], rounds=rounds, json_file=json_file)
 
 

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from rich.console import Console
 
-from benchmarks import files, shell_lab
-from benchmarks.commands import BenchmarkError
+from benchmarks import files, program_lab, shell_lab, workers
+from benchmarks.commands import BenchmarkError, Ran
 from benchmarks.figures import Bar, ProgramRound, Round, Row, ShellRound, document, rows, spread
 from benchmarks.labs import LABS, MeasuredLab
-from benchmarks.program_lab import one_worker_more
+from benchmarks.program_lab import with_workers
 from benchmarks.table import number, table
 from components.substrates.containers.substrate import create_container
 from config import lab as config
@@ -158,7 +158,7 @@ def test_the_settings_are_put_back_as_they_were(tmp_path: Path, trouble: type[Ba
     file.write_bytes(HA.settings_file.read_bytes())
 
     def grow() -> int:
-        with one_worker_more(file):
+        with with_workers(file, HA.settings["workers"] + 1):
             workers: int = yaml.safe_load(file.read_text())["config"]["hardway:lab"]["workers"]
             if trouble:
                 raise trouble
@@ -207,3 +207,44 @@ def test_plain_shell_makes_its_machines_with_the_programs_own_flags() -> None:
     assert [flag for flag in flags if flag.partition("=")[0] not in own and flag not in script] == []
     assert "--privileged" in script
     assert "--volume=/var/lib/containerd" in script
+
+
+def test_more_and_more_workers_are_grown_to_and_then_made_from_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With stand-ins for the program and for podman: what is run with how many workers, and the table."""
+    file = tmp_path / "Pulumi.bench.yaml"
+    file.write_bytes(DEV.settings_file.read_bytes())
+    monkeypatch.setattr(paths, "settings_file", lambda _: file)
+    ran: list[tuple[str, int]] = []
+
+    def run(command: list[str], **_: object) -> Ran:
+        ran.append((command[-1], yaml.safe_load(file.read_text())["config"]["hardway:lab"]["workers"]))
+        return Ran(output="", seconds=12.5)
+
+    monkeypatch.setattr(workers, "run", run)
+    monkeypatch.setattr(program_lab, "run", run)
+    monkeypatch.setattr(workers, "groups", lambda _: ["one"])
+    monkeypatch.setattr(workers, "working_set", lambda _: 640.0)
+    monkeypatch.setattr(workers, "processor_seconds", lambda _: float(len(ran)))
+    done = list(workers._measure(DEV, [10, 30], tmp_path))
+    before = DEV.settings["workers"]
+    assert ran == [
+        ("setup", before),
+        *(("up", 10), ("up", 10), ("preview", 10)),
+        *(("up", 30), ("up", 30), ("preview", 30)),
+        ("destroy", before),
+        ("up", 30),
+        ("destroy", before),
+    ]
+    assert [each.what for each in done if each.seconds and "up" in each.what][:3] == [
+        "up from nothing",
+        "up without a change",
+        "up with 20 workers more",
+    ]
+    assert done[0].machines == 1.0 and done[0].memory == 640.0
+    assert done[-1].machines == 0.0 and done[-1].memory is None
+    console = Console(width=120)
+    with console.capture() as printed:
+        console.print(workers.table(done))
+    assert "up with 20 workers more       30     12.5" in printed.get()
