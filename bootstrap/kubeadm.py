@@ -109,6 +109,7 @@ def kubeadm(site: Site) -> Cluster:
             version=version,
             pki=lab.settings.pki,
             runtimes=runtimes,
+            max_unavailable=lab.settings.max_unavailable,
             extra_flags=lab.settings.extra_flags,
         ),
         after(*nodes, *entrance),

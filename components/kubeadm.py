@@ -9,6 +9,7 @@ Source: https://kubernetes.io/docs/setup/production-environment/tools/kubeadm/
 """
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +94,7 @@ class KubeadmArgs:
     controllers: the machines with the control plane; the first of them makes the cluster.
     workers: the others that join.
     cas: what kubeadm is to take; None where it makes its own. In its external CA mode the machines have all
-        certificates (`cas.issued`), and controllers change one after the other, since new certificates restart them.
+        certificates (`cas.issued`). New ones restart controllers one after the other, then workers.
     join_token: id and secret, see `KubeadmPki`.
     endpoint: https://address:6443 of the load balancer.
     domains: names of the API's beside those that kubeadm gives it.
@@ -101,6 +102,7 @@ class KubeadmArgs:
     version: of Kubernetes.
     pki: algorithm and validity of what kubeadm issues.
     runtimes: machine name -> its container runtime with its images, which it waits for.
+    max_unavailable: how many workers' kubelets may restart at the same time.
     extra_flags: program -> the user's flags for it.
     """
 
@@ -114,6 +116,7 @@ class KubeadmArgs:
     version: str
     pki: PkiSettings
     runtimes: Mapping[str, pulumi.Resource]
+    max_unavailable: int
     extra_flags: Mapping[str, Flags] = field(default_factory=dict)
 
     @property
@@ -192,6 +195,7 @@ class Kubeadm(Component):
     Attributes:
         made: the step after which the API answers; other machines may still be on their way.
         nodes: machine name -> the step after which its kubelet runs.
+        renewals: worker name -> the step after which its kubelet uses its renewed certificate (external CA mode).
         ca_certificate: the certificate (PEM) of the API's CA.
         administrator: the administrator's key and certificate: the stack's, or where kubeadm made the CAs its.
     """
@@ -227,6 +231,16 @@ class Kubeadm(Component):
             )
             self.nodes[machine.name] = joined
             in_order += [joined] if is_in_order else []
+        self.renewals: dict[str, pulumi.Resource] = {}
+        if args.external:
+            for number, machine in enumerate(args.workers):
+                earlier = number - args.max_unavailable
+                turn = self.renewals[args.workers[earlier].name] if earlier >= 0 else in_order[-1]
+                self.renewals[machine.name] = Step(
+                    f"{name}-certificate-{machine.name}",
+                    _renewal_step(machine, args.external),
+                    after(machine, self.nodes[machine.name], turn),
+                )
         self.register_outputs({})
 
 
@@ -295,13 +309,13 @@ def _join_step(machine: Machine, args: KubeadmArgs, ca_certificate: pulumi.Outpu
         files.append(File(path=_CONTROL_PLANE, content=_control_plane_settings(machine, args), mode="0600"))
         files += _ca_files(args.cas)
         run = f"{_USE_BOTH}\njoin_cluster {_CONTROL_PLANE}"
-        changed = f"\ncontrol_plane_flags {_CONTROL_PLANE}"
+        changed = f"{_use_issued(machine, args)}\ncontrol_plane_flags {_CONTROL_PLANE}"
     return StepArgs(
         machine=machine,
         name="node",
         prepare=_prepare(machine),
         files=[*files, *_issued(machine, args)],
-        run=f"{run}{_use_issued(machine, args)}{changed}",
+        run=f"{run}{changed}",
         undo=_UNDO,
     )
 
@@ -433,9 +447,29 @@ def _issued(machine: Machine, args: KubeadmArgs) -> Sequence[File]:
 
 
 def _use_issued(machine: Machine, args: KubeadmArgs) -> str:
-    """The line after which the machine's programs use it."""
+    """The line after which a controller's programs use it."""
     files = sorted(file.path for file in _issued(machine, args))
-    return f"\nuse_certificates {' '.join(files)}" if files else ""
+    return f"\nuse_certificates {machine.name} {' '.join(files)}" if files else ""
+
+
+def _renewal_step(machine: Machine, issued: ExternalCertificates) -> StepArgs:
+    """A worker's kubelet reads its certificate when it starts. The step that joins the worker writes the file."""
+    (file,) = issued.files[machine.name]
+    return StepArgs(
+        machine=machine,
+        name="certificate",
+        # The file is secret. What is shown says that it is another one.
+        run=issued.kubelets[machine.name].public.apply(
+            lambda pem: "\n".join(
+                [
+                    f". {WORKER_VERBS}",
+                    _USE,
+                    f"# The certificate with the SHA-256 {hashlib.sha256(pem.encode()).hexdigest()}",
+                    f"use_certificates {machine.name} {file.path}",
+                ]
+            )
+        ),
+    )
 
 
 def _etcdctl(controllers: Sequence[Machine]) -> list[File]:

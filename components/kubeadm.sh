@@ -129,20 +129,60 @@ finished() {
   touch "$HARDWAY/steps/node/finished"
 }
 
-# use_certificates FILE...: restart what reads these files where one has changed since. The program issued them, and renews
-# them; a run that was killed before the restart is finished by the next.
-# On controllers after etcd.sh.
+# use_certificates NODE FILE...: restart what reads these files where one has changed since. The program issued them, and
+# renews them; a run that was killed before the restart is finished by the next. One machine after the other: which is
+# next, the order of the steps says.
+# On controllers after etcd.sh, on workers after worker.sh.
 use_certificates() {
-  local now record=$HARDWAY/steps/node/certificates
+  local now node=$1 record=$HARDWAY/steps/node/certificates
+  shift
   now=$(cat "$@" | sha256sum)
   if [ -e "$record" ] && [ "$(cat "$record")" != "$now" ]; then
-    end_static_pods
-    systemctl restart kubelet.service
-    trap - EXIT
-    [ ! -e /etc/kubernetes/pki/apiserver.crt ] ||
+    if [ -e /etc/kubernetes/pki/apiserver.crt ]; then
+      end_static_pods
+      release_leases
+      systemctl restart kubelet.service
+      trap - EXIT
       wait_for 120 'an API server with the new certificates' serves_new_certificate
+      wait_for 60 'a controller manager that leads' another_leads
+    else
+      systemctl restart kubelet.service
+      kubelet_identity
+      # shellcheck disable=SC2034  # worker.sh reads them
+      NODE=$node SAID=${step:?}/answer
+      wait_for 120 "$node being Ready with its new certificate" node_is_ready
+      rm -f "$SAID" "$step/kubelet.crt" "$step/kubelet.key"
+    fi
   fi
   printf '%s\n' "$now" >"$record"
+}
+
+# release_leases: of the controller manager and the scheduler that have ended here. Else the next ones would lead when the
+# leases expire, 15 s later. Then kubelets of workers may restart, which may report their Nodes as not Ready; a controller
+# manager that begins to lead has all pods of such a Node not ready.
+release_leases() {
+  local program holder
+  ended_leader=
+  for program in kube-controller-manager kube-scheduler; do
+    holder=$(leader_of "$program") || continue
+    [[ $holder == "$(hostname)"_* ]] || continue
+    [ "$program" != kube-controller-manager ] || ended_leader=$holder
+    # Not if another one leads meanwhile.
+    k -n kube-system patch lease "$program" --request-timeout "$((5 * TIMEOUT_FACTOR))s" --type json -p '[
+      {"op": "test", "path": "/spec/holderIdentity", "value": "'"$holder"'"},
+      {"op": "replace", "path": "/spec/holderIdentity", "value": ""},
+      {"op": "replace", "path": "/spec/leaseDurationSeconds", "value": 1}]' >/dev/null 2>&1 || true
+  done
+}
+
+another_leads() {
+  local holder
+  holder=$(leader_of kube-controller-manager) && [ -n "$holder" ] && [ "$holder" != "$ended_leader" ]
+}
+
+# leader_of PROGRAM: the name in its lease.
+leader_of() {
+  k -n kube-system get lease "$1" --request-timeout "$((5 * TIMEOUT_FACTOR))s" -o jsonpath='{.spec.holderIdentity}'
 }
 
 # end_static_pods: on a controller, before its kubelet restarts together with its static pods; the caller restarts it, and
@@ -271,6 +311,20 @@ kubelet_flags() {
     serving kubelet.service
   fi
   printf '%s\n' "$flags" >"$known"
+}
+
+# kubelet_identity: what the kubelet asks the API with (worker_turns.sh).
+# shellcheck disable=SC2034,SC2154
+kubelet_identity() {
+  KUBELET_KUBECONFIG=/etc/kubernetes/kubelet.conf
+  KUBELET_CA=/etc/kubernetes/pki/ca.crt
+  KUBELET_CERTIFICATE=$(sed -n 's/^ *client-certificate: //p' "$KUBELET_KUBECONFIG")
+  KUBELET_KEY=$(sed -n 's/^ *client-key: //p' "$KUBELET_KUBECONFIG")
+  [ -z "$KUBELET_CERTIFICATE" ] || return 0
+  # In the kubeconfig itself.
+  KUBELET_CERTIFICATE=$step/kubelet.crt KUBELET_KEY=$step/kubelet.key
+  sed -n 's/^ *client-certificate-data: //p' "$KUBELET_KUBECONFIG" | base64 -d | install -m 0600 /dev/stdin "$KUBELET_CERTIFICATE"
+  sed -n 's/^ *client-key-data: //p' "$KUBELET_KUBECONFIG" | base64 -d | install -m 0600 /dev/stdin "$KUBELET_KEY"
 }
 
 # close_kubelet_config: kubeadm writes the kubelet's configuration with mode 0644 (CIS Benchmark 4.1.9).

@@ -48,6 +48,7 @@ class ExternalCertificates:
     Attributes:
         all: every certificate that was issued.
         files: machine name -> its files beside the certificates of the CAs.
+        kubelets: machine name -> the certificate in its kubelet's kubeconfig.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class ExternalCertificates:
         self._name, self._args = name, args
         self._kubernetes, self._etcd, self._front_proxy = kubernetes, etcd, front_proxy
         self.all: list[Certificate] = []
+        self.kubelets: dict[str, Certificate] = {}
         shared = self._shared()
         self.files: Mapping[str, Sequence[File]] = {
             **{each.name: [*shared, *self._controller(each), self._kubelet(each)] for each in args.controllers},
@@ -127,7 +129,7 @@ class ExternalCertificates:
 
     def _kubelet(self, machine: MachineSpec) -> File:
         # The Node authorizer knows a kubelet by exactly this name and group.
-        certificate = self._issue(f"system:node:{machine.name}", "system:nodes")
+        certificate = self.kubelets[machine.name] = self._issue(f"system:node:{machine.name}", "system:nodes")
         return self._kubeconfig("kubelet", self._args.endpoint, certificate)
 
     def _issue(

@@ -64,6 +64,8 @@ class KubeadmUpgrade(Component):
         version = f"v{wanted}"
         # Flags that have changed are applied before, on all controllers: else two API servers could restart at once.
         before = [args.cluster.nodes[machine.name] for machine in args.controllers]
+        # So are certificates of workers: else two kubelets could.
+        before += args.cluster.renewals.values()
         for number, machine in enumerate(args.controllers):
             words = [version, control_plane_file(number == 0), _CONFIGURATION]
             words += ["first"] if number == 0 else []

@@ -246,16 +246,3 @@ runs_kubelet() {
 artifact_path() {
   case $1 in file://*) echo "${1#file://}" ;; *) echo "$HARDWAY/artifacts/$2/${1##*/}" ;; esac
 }
-
-# kubelet_identity: what the kubelet asks the API with (worker_turns.sh).
-kubelet_identity() {
-  KUBELET_KUBECONFIG=/etc/kubernetes/kubelet.conf
-  KUBELET_CA=/etc/kubernetes/pki/ca.crt
-  KUBELET_CERTIFICATE=$(sed -n 's/^ *client-certificate: //p' "$KUBELET_KUBECONFIG")
-  KUBELET_KEY=$(sed -n 's/^ *client-key: //p' "$KUBELET_KUBECONFIG")
-  [ -z "$KUBELET_CERTIFICATE" ] || return 0
-  # In the kubeconfig itself.
-  KUBELET_CERTIFICATE=$step/kubelet.crt KUBELET_KEY=$step/kubelet.key
-  sed -n 's/^ *client-certificate-data: //p' "$KUBELET_KUBECONFIG" | base64 -d | install -m 0600 /dev/stdin "$KUBELET_CERTIFICATE"
-  sed -n 's/^ *client-key-data: //p' "$KUBELET_KUBECONFIG" | base64 -d | install -m 0600 /dev/stdin "$KUBELET_KEY"
-}

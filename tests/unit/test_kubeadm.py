@@ -18,7 +18,7 @@ from config.problems import ConfigError
 from config.versions import pins
 from toolchain import paths
 from unit.conftest import program
-from unit.mocked_engine import ADMIN_CONF, Run, ed25519_pem, seed_of
+from unit.mocked_engine import ADMIN_CONF, Run, ed25519_pem, run_program, seed_of
 
 INIT, JOIN, ADMISSION = "kubeadm-controller-0", "kubeadm-worker-0", "kubeadm-admission"
 SETTINGS = "/etc/hardway/kubeadm.yaml"
@@ -129,8 +129,6 @@ def test_kubelet_configuration_gets_mode_0600_after_kubeadm(tmp_path: Path) -> N
 
 
 def test_preflight_errors_are_errors_on_machines_with_a_kernel_of_their_own() -> None:
-    from unit.mocked_engine import run_program
-
     hosts = [
         {"address": "192.0.2.10", "fqdn": "a.example", "name": "controller-0"},
         {"address": "192.0.2.11", "fqdn": "b.example", "name": "worker-0", "pod_cidr": "10.200.0.0/24"},
@@ -531,13 +529,29 @@ def test_in_the_external_mode_controllers_restart_one_after_the_other() -> None:
     run = program("kubeadm-external")
     second = run.named("kubeadm-controller-1")
     assert INIT in run.before(second)
-    assert "\nuse_certificates /etc/kubernetes/admin.conf " in second.script
-    assert {"kubeadm-worker-0", "kubeadm-worker-1"} <= {each.name for each in run.of_type("command:remote:Command")}
+    assert "\nuse_certificates controller-1 /etc/kubernetes/admin.conf " in second.script
     # So long the step waits that sees them all join: the last of three begins when the two before are done.
     assert "\nadmit 3 <<'END'\n" in run.named("kubeadm-admission").script
     assert "\nadmit <<'END'\n" in program("kubeadm").named("kubeadm-admission").script
     listed = {row["name"] for row in run.outputs["certificates"]}
     assert {"pki-apiserver-controller-1", "pki-system-node-worker-0", "pki-kubernetes-admin"} <= listed
+
+
+def test_in_the_external_mode_workers_restart_after_controllers_and_in_waves() -> None:
+    """Two workers at once, or one beside a controller manager that begins to lead, leave too few pods ready."""
+    last, kubelet = "kubeadm-controller-2", "/etc/kubernetes/kubelet.conf"
+    lab = {"bootstrap": "kubeadm", "controllers": 3, "workers": 3, "kubeadm": {"authorities": "external"}}
+    for at_once in (1, 2):
+        run = run_program("dev", {**lab, "max_unavailable": at_once})
+        steps = [f"kubeadm-certificate-worker-{number}" for number in range(3)]
+        for number, name in enumerate(steps):
+            before = run.before(run.named(name))
+            assert {last, f"kubeadm-worker-{number}"} <= before
+            assert before & set(steps) == set(steps[: max(0, number + 1 - at_once)][number % at_once :: at_once])
+            assert f"\nuse_certificates worker-{number} {kubelet}\n" in run.script(name)
+            assert "use_certificates" not in run.script(f"kubeadm-worker-{number}")
+        assert set(steps) <= run.before(run.named("kubeadm-upgrade-controller-0"))
+        assert set(steps) <= run.before(run.named("readiness-cluster"))
 
 
 @pytest.mark.parametrize("value", ["stacks", "External", True])
@@ -547,36 +561,86 @@ def test_an_unknown_authority_is_refused_with_the_three_that_there_are(value: ob
     assert [problem.keys[0] for problem in refused.value.problems] == ["lab.kubeadm.authorities"]
 
 
-def test_changed_certificates_restart_the_pods_once(tmp_path: Path) -> None:
-    """A renewal that is written and not used, or a restart in every `up`."""
-    for name in ("bin", "steps/node", "pki", "manifests"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "pki" / "apiserver.crt").touch()
-    (tmp_path / "manifests" / "etcd.yaml").touch()
-    for name in ("systemctl", "pkill"):
-        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/done\n')
-        (tmp_path / "bin" / name).chmod(0o755)
-    verbs = VERBS.read_text().replace("/etc/kubernetes/", f"{tmp_path}/")
-    waits = "wait_for() { [ ! -e killed ] || exit 9; }; await() { :; }; leave_leadership() { :; }"
+class Renewed:
+    """A bash with `use_certificates`, where programs only note what they are asked."""
 
-    def run(*, ok: bool = True) -> str:
-        (tmp_path / "done").unlink(missing_ok=True)
-        script = f"HARDWAY={tmp_path} TIMEOUT_FACTOR=1\n{verbs}\n{waits}\nuse_certificates certificate"
-        path = f"{tmp_path}/bin:{os.environ['PATH']}"
-        ran = subprocess.run(["bash", "-euc", script], cwd=tmp_path, env={"PATH": path}, check=False, timeout=30)
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("bin", "steps/node", "pki", "manifests"):
+            (root / name).mkdir(parents=True)
+        for name in ("systemctl", "pkill", "kubectl"):
+            (root / "bin" / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{root}/done\ncat {root}/holder\n')
+            (root / "bin" / name).chmod(0o755)
+        (root / "holder").touch()
+
+    def run(self, *, ok: bool = True) -> list[str]:
+        """What was done in a run."""
+        (self.root / "done").unlink(missing_ok=True)
+        (self.root / "done").touch()
+        verbs = VERBS.read_text().replace("/etc/kubernetes/", f"{self.root}/")
+        stand_in = """wait_for() { [ ! -e killed ] || exit 9; echo "wait for ${*:3}" >>done; }
+            await() { :; }; leave_leadership() { :; }; kubelet_identity() { :; }; hostname() { echo controller-0; }"""
+        script = f"HARDWAY={self.root} step={self.root} TIMEOUT_FACTOR=1\n{verbs}\n{stand_in}\n"
+        ran = subprocess.run(
+            ["bash", "-euc", f"{script}use_certificates worker-0 certificate"],
+            cwd=self.root,
+            env={"PATH": f"{self.root}/bin:{os.environ['PATH']}"},
+            check=False,
+            timeout=30,
+        )
         assert (ran.returncode == 0) == ok
-        return (tmp_path / "done").read_text() if (tmp_path / "done").exists() else ""
+        return (self.root / "done").read_text().splitlines()
 
+
+@pytest.fixture
+def renewed(tmp_path: Path) -> Renewed:
+    """A machine whose certificate was renewed after its first use."""
+    machine = Renewed(tmp_path)
     (tmp_path / "certificate").write_text("one")
-    assert run() == "" == run()
+    assert machine.run() == [] == machine.run()
     (tmp_path / "certificate").write_text("two")
-    (tmp_path / "killed").touch()
-    assert "systemctl restart" in run(ok=False)
-    (tmp_path / "killed").unlink()
-    assert run().splitlines() == [
+    return machine
+
+
+def test_changed_certificates_restart_the_pods_once(renewed: Renewed) -> None:
+    """A renewal that is written and not used, or a restart in every `up`."""
+    (renewed.root / "pki" / "apiserver.crt").touch()
+    (renewed.root / "manifests" / "etcd.yaml").touch()
+    (renewed.root / "killed").touch()
+    assert "systemctl restart kubelet.service" in renewed.run(ok=False)
+    (renewed.root / "killed").unlink()
+    done = [each for each in renewed.run() if not each.startswith("kubectl ")]
+    assert done == [
         "systemctl stop kubelet.service",
         "pkill -TERM -x kube-apiserver",
         "pkill -TERM -x etcd|kube-controller|kube-scheduler",
         "systemctl restart kubelet.service",
+        "wait for serves_new_certificate",
+        "wait for another_leads",
     ], "the next run finishes what was killed"
-    assert run() == ""
+    assert renewed.run() == []
+
+
+def test_leases_of_programs_that_ended_are_released(renewed: Renewed) -> None:
+    """A lease of another machine that is taken from a program that leads; 15 s without a leader."""
+    (renewed.root / "pki" / "apiserver.crt").touch()
+    (renewed.root / "manifests" / "etcd.yaml").touch()
+    (renewed.root / "holder").write_text("controller-0_of-before")
+    done = renewed.run()
+    patches = [number for number, line in enumerate(done) if line.startswith("kubectl ") and " patch lease " in line]
+    assert len(patches) == 2
+    assert done.index("pkill -TERM -x etcd|kube-controller|kube-scheduler") < patches[0]
+    assert patches[1] < done.index("systemctl restart kubelet.service")
+    assert sum('"path": "/spec/holderIdentity", "value": "controller-0_of-before"' in line for line in done) == 2
+    (renewed.root / "certificate").write_text("three")
+    (renewed.root / "holder").write_text("controller-01_leads")
+    assert not [line for line in renewed.run() if " patch lease " in line]
+
+
+def test_a_changed_certificate_of_a_worker_restarts_its_kubelet_once(renewed: Renewed) -> None:
+    """The next worker that restarts before this one is Ready."""
+    assert renewed.run() == [
+        "systemctl restart kubelet.service",
+        "wait for node_is_ready",
+    ]
+    assert renewed.run() == []
