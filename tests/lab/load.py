@@ -87,7 +87,7 @@ class Load:
         # A new namespace takes pods once its service account is there, which a controller makes; that of a load which
         # has just ended takes none until its pods are gone.
         eventually("the API taking the pods", self._applied, seconds=180)
-        eventually("the replicas ready", lambda: self._ready() == REPLICAS, seconds=90, report=self._cluster.situation)
+        eventually("the replicas ready", lambda: self._ready() == REPLICAS, seconds=90, report=self._situation)
         self._answered = time.monotonic()
         for thread in self._threads:
             thread.start()
@@ -115,8 +115,19 @@ class Load:
         figures.lost = [name for name in figures.acknowledged if name not in there]
 
     def _applied(self) -> bool:
+        # In a namespace that is being deleted objects that are still there could be changed, and would be deleted.
+        phase = self._cluster.kubectl(
+            *("get", "namespace", NAMESPACE, "--ignore-not-found", "--output", "jsonpath={.status.phase}")
+        )
+        if phase == "Terminating":
+            return False
         self._cluster.apply(*_objects())
         return True
+
+    def _situation(self) -> str:
+        kinds = "namespaces,deployments,replicasets,serviceaccounts"
+        found = self._cluster.try_kubectl("get", kinds, "--namespace", NAMESPACE, "--output", "wide")
+        return f"{found.stdout}{found.stderr}{self._cluster.situation()}"
 
     def _repeat(self, once: Callable[[], None], pause: float) -> None:
         while not self._end.is_set():
