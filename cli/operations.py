@@ -269,7 +269,7 @@ def cis(stack: Stack, checkout: Path, *, as_json: bool) -> int:
 )
 @click.option("--again", is_flag=True, help="Discard the results that are there, and begin again.")
 @click.option("--failed", is_flag=True, help="Run the tests again that failed, besides those without a result.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON: the results of each group.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON: the lab, and the results of each group.")
 def conformance(
     stack: Stack, sigs: Sequence[str], *, processes: int | None, again: bool, failed: bool, as_json: bool
 ) -> int:
@@ -284,7 +284,7 @@ def conformance(
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
         found = tests.run(lab, sigs, processes=processes or 2 * (os.cpu_count() or 1), again=again, failed=failed)
     if as_json:
-        print(tests.as_json(found))
+        print(tests.as_json(lab, found))
     else:
         tests.show(found, tests.directory_of(lab))
     return 0 if tests.passes(found) else 1

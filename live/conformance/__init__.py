@@ -20,6 +20,7 @@ from xml.etree.ElementTree import ParseError
 from rich.console import Console
 from rich.table import Table
 
+from config.machines import Role
 from config.versions import pins
 from config.whole_file import write_whole
 from live import workload_tools
@@ -147,22 +148,30 @@ def show(found: Sequence[GroupResults], directory: Path) -> None:
     print(f"\n{tests} tests have a result: {directory / _JUNIT}, {directory / _LOG}")
 
 
-def as_json(found: Sequence[GroupResults]) -> str:
-    """The results as JSON."""
+def as_json(cluster: Cluster, found: Sequence[GroupResults]) -> str:
+    """The lab and the results as JSON; docs/scorecard has such files."""
+    groups = [
+        {
+            "group": each.group.name,
+            "tests": len(each.group.tests),
+            "failed": [
+                {"name": result.name, "failure": result.failure, "not_pulled": list(result.not_pulled)}
+                for result in each.failed
+            ],
+            "not_run": each.missing,
+            "seconds": round(sum(result.seconds for result in each.results), 1),
+        }
+        for each in found
+    ]
     return json.dumps(
-        [
-            {
-                "group": each.group.name,
-                "tests": len(each.group.tests),
-                "failed": [
-                    {"name": result.name, "failure": result.failure, "not_pulled": list(result.not_pulled)}
-                    for result in each.failed
-                ],
-                "not_run": each.missing,
-                "seconds": round(sum(result.seconds for result in each.results), 1),
-            }
-            for each in found
-        ],
+        {
+            "kubernetes": cluster.stack.kubernetes,
+            "bootstrap": cluster.stack.bootstrap,
+            "controllers": len(cluster.with_role(Role.CONTROLLER)),
+            "workers": len(cluster.with_role(Role.WORKER)),
+            "versions": dict(cluster.stack.versions or {}),
+            "groups": groups,
+        },
         indent=2,
     )
 

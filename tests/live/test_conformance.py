@@ -181,8 +181,11 @@ def test_a_test_that_fails_or_has_no_result_is_named(lab: Lab, capsys: pytest.Ca
     assert f"failed   {APPS[0]}\n  expected 1 to equal 2\n  could not be pulled: example.org/none:1\n" in said
     assert f"not run  {APPS[1]}\n" in said
     assert "\n3 tests have a result: " in said
-    shown = json.loads(conformance.as_json(found))
-    assert shown[0]["not_run"] == [APPS[1]] and shown[0]["failed"][0]["name"] == APPS[0]
+    shown = json.loads(conformance.as_json(lab.cluster, found))
+    assert (shown["controllers"], shown["workers"]) == (3, 1)
+    (apps, *_) = shown["groups"]
+    assert (apps["group"], apps["tests"], apps["not_run"]) == ("sig-apps", 2, [APPS[1]])
+    assert [(each["name"], each["not_pulled"]) for each in apps["failed"]] == [(APPS[0], ["example.org/none:1"])]
 
 
 def test_the_next_run_continues_where_a_killed_one_ended(lab: Lab) -> None:
