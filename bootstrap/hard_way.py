@@ -107,7 +107,7 @@ def hard_way(site: Site) -> Cluster:
             artifacts=lab.artifacts,
             extra_flags=extra,
         ),
-        after(etcd, *(hosts[machine.name] for machine in controllers)),
+        after(*etcd.started, *(hosts[machine.name] for machine in controllers)),
     )
     membership = EtcdMembership("etcd-membership", members, after(control_plane))
     if lab.until == "control-plane":
@@ -156,7 +156,7 @@ def hard_way(site: Site) -> Cluster:
             ),
             after(
                 runtime.runtime,
-                control_plane,
+                *control_plane.started,
                 *entrance,
                 *plugin,
                 *(in_cluster if lab.settings.calico.datastore == "etcd" else ()),

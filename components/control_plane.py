@@ -81,15 +81,32 @@ class ControlPlaneArgs:
 
 
 class ControlPlane(Component):
-    """The control plane on all controllers, side by side."""
+    """The control plane on all controllers, side by side.
+
+    Attributes:
+        started: the steps after which the API servers of a new lab are being started, and those of a lab that runs serve
+            with their new files.
+    """
 
     def __init__(self, name: str, args: ControlPlaneArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ControlPlane", name, opts)
+        self.started: list[pulumi.Resource] = []
         for controller in args.controllers:
-            self._controller(name, args, controller)
+            step = self._controller(name, args, controller)
+            self.started.append(step)
+            # What comes next prepares its machines while the API server starts.
+            Step(
+                f"{name}-{controller.name}-serving",
+                StepArgs(
+                    machine=controller,
+                    name="control-plane-serving",
+                    run=pulumi.Output.format("# {0}\nstart_left control-plane", controller.identity),
+                ),
+                self.child(step, args.etcd),
+            )
         self.register_outputs({})
 
-    def _controller(self, name: str, args: ControlPlaneArgs, controller: Machine) -> None:
+    def _controller(self, name: str, args: ControlPlaneArgs, controller: Machine) -> Step:
         apiserver = _apiserver_files(args)
         manager = _client_files("kube-controller-manager", args.pki.kube_controller_manager, args)
         # The CA's key: the controller manager signs certificate requests with it.
@@ -121,7 +138,7 @@ class ControlPlane(Component):
             key=f"{_PKI}/apiserver-etcd-client.key",
         )
         restart_member, end_turn = args.etcd.restart_of(controller)
-        Step(
+        return Step(
             f"{name}-{controller.name}",
             StepArgs(
                 machine=controller,
@@ -171,6 +188,7 @@ class ControlPlane(Component):
                     ),
                 ],
                 run=end_turn,
+                leaves_first_start=True,
             ),
             self.child(),
         )

@@ -65,6 +65,7 @@ class Etcd(Component):
 
     Attributes:
         endpoints: https://address:2379 of every member.
+        started: the steps after which the founders of a new cluster have been started, and all other members serve.
     """
 
     def __init__(self, name: str, args: EtcdArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -72,7 +73,7 @@ class Etcd(Component):
         self._args = args
         self.endpoints = [f"https://{member.address}:{CLIENT_PORT}" for member in args.members]
         initial = initial_members(f"{name}-founders", args.members, self.child())
-        started = []
+        self.started: list[pulumi.Resource] = []
         for member in args.members:
             certificate = args.pki.etcd_members[member.name]
             files = [
@@ -134,19 +135,18 @@ class Etcd(Component):
                             ready_means=_SERVES,
                         )
                     ],
-                    run="" if len(args.members) > 1 else joined(member),
                     undo=keep_data(member) if member.resource else "",
                 ),
                 self.child(),
             )
-            started.append(start)
+            self.started.append(start)
         # Steps of their own: a member serves once others have started, and that is later where Pulumi does one thing at
-        # a time (`pulumi up --parallel 1`).
-        for member in args.members if len(args.members) > 1 else ():
+        # a time (`pulumi up --parallel 1`). The control plane is prepared meanwhile.
+        for member in args.members:
             Step(
                 f"{name}-{member.name}-serving",
                 StepArgs(machine=member, name="etcd-serving", run=f"{USE_ETCD}\n{joined(member)}"),
-                self.child(*started),
+                self.child(*self.started),
             )
         self.register_outputs({})
 

@@ -29,7 +29,8 @@ join() {
       "with new data must not run at the same time. Run it again: ./hardway restore FILE"
   own file "$ETCD_JOIN"
   own file "$ETCD_MARK"
-  # With `pulumi up --parallel 1` the other members start only after this step has ended.
+  # With `pulumi up --parallel 1` the other members start only after this step has ended; and the next step prepares the
+  # control plane meanwhile.
   ! bootstraps "$initial_members" || not_waited_for etcd.service
   own_data
   systemctl -q is-active etcd.service || move_unusable_data_aside "$peer"
@@ -50,9 +51,8 @@ own_data() {
   chown -R etcd:etcd "$ETCD_DATA"
 }
 
-# bootstraps INITIAL_MEMBERS: whether this machine must bootstrap the cluster together with others, and has not served
-# yet.
-bootstraps() { [[ $1 == *,* ]] && [ ! -e "$ETCD_MARK" ]; }
+# bootstraps INITIAL_MEMBERS: whether this machine must bootstrap the cluster, and has not served yet.
+bootstraps() { [ -n "$1" ] && [ ! -e "$ETCD_MARK" ]; }
 
 # others_serve: whether a member of the lab is healthy. Then there is a cluster, and a machine without data joins it.
 # (After `pulumi up --replace` or `pulumi state delete` of etcd-founders Pulumi may list a new machine as an initial

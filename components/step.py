@@ -118,6 +118,8 @@ class StepArgs:
         brings: the step library itself (step.sh), for the first step of a machine, which has no secrets.
         undo: shell lines before the step's files and units are removed; must succeed if all is gone already.
         prints_secrets: whether what `run` prints is kept out of logs and plain state.
+        leaves_first_start: at its first run on a machine it only starts the units of the first stage; another step has
+            `start_left NAME`, which waits for them, and starts the rest.
     """
 
     machine: Machine
@@ -131,6 +133,7 @@ class StepArgs:
     undo: str = ""
     brings: str | None = None
     prints_secrets: bool = False
+    leaves_first_start: bool = False
 
 
 class Step(remote.Command):
@@ -221,6 +224,7 @@ def render(args: StepArgs, *, contents: Mapping[str, str], identity: str, before
     parts += [f". {LIBRARY}"]
     parts += [f"TIMEOUT_FACTOR={args.machine.timeout_factor}"] if args.machine.timeout_factor > 1 else []
     parts += [f"begin {args.name}"]
+    parts += ["leave_first_start"] if args.leaves_first_start else []
     parts += [args.prepare] if args.prepare else []
     parts += [_fetch(fetch) for fetch in args.fetches]
     parts += [_file(file, contents) for file in args.files]

@@ -60,7 +60,7 @@ begin() {
   [ -d "$step/started" ] || install -d -m 0700 "$step" "$step/started"
   take_locks "$1"
   [ -e "$step/owners" ] || [ -e "$step/manifest" ] || count_owners 0
-  units=() fetches=() kept=()
+  units=() fetches=() kept=() left=() leaves=
   declare -gA owned=() elsewhere=() found_there=() above=() keeps=() secrets=() watched=() ready_check=() ready_seconds=() ready_what=()
   declare -gA reread=() valid_check=() later=() followed=() restarted_again=()
   read_manifest
@@ -602,6 +602,13 @@ follows() { followed[$1]=$2; }
 # not_waited_for UNIT: started all the same; that it serves is seen by a later step.
 not_waited_for() { later[$1]=yes; }
 
+# first_run: whether the step has never succeeded on this machine.
+first_run() { [ "$(owners_of "$step")" = 0 ]; }
+
+# leave_first_start: at its first run the step starts its units of the first stage, and waits for none: the steps that come
+# next prepare what is theirs meanwhile. A step after it has `start_left`, which waits, and starts the other stages.
+leave_first_start() { ! first_run || leaves=maybe; }
+
 # program_of UNIT: the path of its program; nothing where a package brings the unit.
 program_of() { sed -n 's/^ExecStart=-\?\([^ ]*\).*/\1/p' "$UNIT_DIRECTORY/$1" 2>/dev/null || true; }
 
@@ -649,6 +656,7 @@ last_read() {
 start() {
   fetched
   [ ${#units[@]} -gt 0 ] || return 0
+  if [ "$leaves" = yes ]; then left+=("${units[*]}") units=(); return; fi
   local unit restart=() reload=() running=()
   look_at "${units[@]}"
   for unit in "${units[@]}"; do
@@ -683,6 +691,12 @@ start() {
     # A unit that is slow to say that it runs is waited for below, where the report shows its log.
     systemctl restart --no-block "${restart[@]}"
   fi
+  # Where one of them ran before, a run that was killed has got this far.
+  if [ "$leaves" = maybe ] && [ ${#restart[@]} = ${#units[@]} ] && [ ${#running[@]} = 0 ]; then
+    leaves=yes left=("${units[*]}") units=()
+    return
+  fi
+  leaves=
   for unit in "${reload[@]}"; do
     rm -f "$step/started/$unit.read"
     systemctl reload "$unit" || { printf '%s on %s cannot be reloaded\n' "$unit" "$(hostname)" >&2; show_log "$unit"; exit 1; }
@@ -693,6 +707,51 @@ start() {
   for unit in "${running[@]}"; do note_restart "$unit"; done
   [ ${#running[@]} = 0 ] || give_turn
   units=()
+}
+
+# What `start_left` needs to know of the units.
+LEFT=(left watched ready_check ready_seconds ready_what valid_check reread followed)
+
+# note_left: for `start_left`, what this run leaves; nothing where it has started and seen all.
+note_left() {
+  if [ "$leaves" = yes ]; then
+    declare -p "${LEFT[@]}" | sed 's/^declare -/declare -g/' >"$step/left.new"
+    mv "$step/left.new" "$step/left"
+  elif [ -e "$step/left" ]; then
+    rm -f "$step/left"
+  fi
+}
+
+# start_left STEP: start what the first run of another step here has left, and wait until all its units serve.
+start_left() {
+  local own=$step unit begun=() number
+  step=$HARDWAY/steps/$1
+  # Of a run whose Pulumi was killed, or of a later one.
+  exec {other}>>"$step/lock"
+  flock -w $((300 * TIMEOUT_FACTOR)) "$other" || die "another run of step $1 is at work on $(hostname): $(cat "$step/lock")"
+  if [ -e "$step/left" ]; then
+    # shellcheck source=/dev/null
+    . "$step/left"
+    read -r -a units <<<"${left[0]}"
+    look_at "${units[@]}"
+    for unit in "${units[@]}"; do
+      # It runs, or systemd is at it: what it was started from has not changed since.
+      [[ ! ${seen[$unit ActiveState]-} =~ ^(active|activating|reloading|refreshing)$ ]] || begun+=("$unit")
+    done
+    for unit in "${begun[@]}"; do
+      serving "$unit"
+      last_read "$unit" >"$step/started/$unit.read"
+      fingerprint "$unit" >"$step/started/$unit"
+    done
+    start
+    for ((number = 1; number < ${#left[@]}; number++)); do
+      read -r -a units <<<"${left[number]}"
+      start
+    done
+    rm -f "$step/left"
+  fi
+  exec {other}>&-
+  step=$own
 }
 
 # note_restart UNIT: that it was restarted while it ran, and whether that was also done within the last three minutes.
@@ -746,6 +805,7 @@ finish() {
   start
   { [ ${#kept[@]} = 0 ] || printf '%s\n' "${kept[@]}"; } >"$step/manifest.new"
   mv "$step/manifest.new" "$step/manifest"
+  note_left
   [ ! -e "$step/earlier" ] || rm -rf "$step/earlier"
 }
 

@@ -77,7 +77,9 @@ class Worker(Component):
                 ),
                 fetches=fetch_kubernetes(args.artifacts, machine.arch, "kubelet", "kube-proxy"),
                 files=[*kubelet, *proxy],
-                before_start=f"{args.turns}\nregister_again {own_node(machine)}",
+                before_start=pulumi.Output.format(
+                    "{0}\nawait_api {1}\nregister_again {2}", args.turns, args.endpoint, own_node(machine)
+                ),
                 units=[
                     kubelet_unit(machine, kubelet, args.extra_flags.get("kubelet", {})),
                     proxy_unit(machine, proxy, args.extra_flags.get("kube-proxy", {})),

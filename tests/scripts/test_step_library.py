@@ -506,6 +506,74 @@ def test_unit_with_a_replaced_program_is_restarted(machine: Machine) -> None:
     assert machine.restarts() == ["a.service"]
 
 
+def two_stages(content: str = "[Service]") -> str:
+    """A step that leaves the first start of its units; they serve once a file is there."""
+    check = "[ -e $R/serves ]"
+    return "\n".join(
+        [
+            "leave_first_start",
+            here("units/a.service", content),
+            here("units/b.service", "[Service]"),
+            "unit a.service",
+            f"ready a.service 0 'a file' '{check}'",
+            "start",
+            "unit b.service",
+            f"ready b.service 0 'a file' '{check}'",
+            "start",
+        ]
+    )
+
+
+def test_the_run_after_one_that_was_killed_at_the_first_start_waits(machine: Machine) -> None:
+    assert machine.bash(f"begin unit\n{two_stages()}\nfinish").returncode == 0
+    assert machine.restarts() == ["a.service"]
+    (machine.root / "serves").touch()
+    assert machine.bash(f"begin unit\n{two_stages()}\nfinish\nsucceeded").returncode == 0
+    assert machine.restarts() == ["a.service", "b.service"]
+    assert not (machine.hardway / "steps/unit/left").exists()
+
+
+def left_start(machine: Machine) -> subprocess.CompletedProcess[str]:
+    return machine.bash("begin serving\nfinish\nstart_left unit")
+
+
+def test_what_the_first_run_has_left_is_started_in_its_order_and_waited_for(machine: Machine) -> None:
+    assert machine.bash(f"begin unit\n{two_stages()}\nfinish\nsucceeded").returncode == 0
+    assert machine.restarts() == ["a.service"], "the units of the second stage wait for those of the first"
+    result = left_start(machine)
+    assert result.returncode != 0 and "a.service on " in result.stderr and "a file not seen within 0 s" in result.stderr
+    assert machine.restarts() == []
+    (machine.root / "serves").touch()
+    assert left_start(machine).returncode == 0
+    assert machine.restarts() == ["b.service"]
+    for _ in range(2):
+        assert left_start(machine).returncode == 0
+        machine.done(two_stages())
+    assert machine.restarts() == [], "nothing is left, and all runs what is on disk"
+    machine.undo()
+    machine.undo("serving")
+    assert not machine.hardway.exists()
+
+
+def test_a_unit_that_has_ended_since_its_first_start_is_started_again(machine: Machine) -> None:
+    assert machine.bash(f"begin unit\n{two_stages()}\nfinish\nsucceeded").returncode == 0
+    machine.restarts()
+    (machine.root / "serves").touch()
+    (machine.running / "a.service").unlink()
+    assert left_start(machine).returncode == 0
+    assert machine.restarts() == ["a.service", "b.service"]
+
+
+def test_a_step_that_is_updated_before_the_other_step_starts_everything_itself(machine: Machine) -> None:
+    assert machine.bash(f"begin unit\n{two_stages()}\nfinish\nsucceeded").returncode == 0
+    machine.restarts()
+    (machine.root / "serves").touch()
+    assert machine.bash(f"begin unit\n{two_stages('[Service]# changed')}\nfinish\nsucceeded updated").returncode == 0
+    assert machine.restarts() == ["a.service", "b.service"]
+    assert left_start(machine).returncode == 0
+    assert machine.restarts() == []
+
+
 def test_a_unit_that_does_not_serve_is_reported_and_tried_again(machine: Machine) -> None:
     broken = unit("[Service]") + "\nready a.service 0 'answering on port 1' 'echo refused; false'"
     result = machine.step(broken)
