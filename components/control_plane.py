@@ -84,7 +84,7 @@ class ControlPlane(Component):
     """The control plane on all controllers, side by side.
 
     Attributes:
-        started: the steps after which the API servers of a new lab are being started, and those of a lab that runs serve
+        started: the steps after which the API servers of a new lab have been started, and those of a running lab serve
             with their new files.
     """
 

@@ -1,13 +1,14 @@
 """An `up` from the set-up of the Pulumi host to a lab that answers: for the command line and each stage of rotate."""
 
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from live import answers, cluster, power
 from toolchain import access, operations, prepare
+from toolchain.errors import ToolchainError
 from toolchain.progress import Report
 from toolchain.recovery import recorded
 from toolchain.stack import Stack
@@ -47,18 +48,48 @@ def bring_up(stack: Stack, *, options: Sequence[str] = (), until: str = "") -> E
         workshop = prepare.everything(report, stack)
     power.start_for_up(stack)
     ready = time.monotonic()
-    code = operations.up(workshop, stack, options=options, until=until)
-    made = time.monotonic()
-    outputs: Mapping[str, Any] = {}
-    table = ""
-    if code == 0:
-        deployment = recorded(workshop.state.directory, stack)
-        outputs = access.unchanged(stack, deployment) or operations.outputs(workshop, stack)
-        access.write(stack, outputs, deployment)
-        with ThreadPoolExecutor(max_workers=1) as beside:
-            # Asked meanwhile. Where the API was not there yet, `show` asks again.
-            asked = beside.submit(access.nodes, stack, quiet=True) if not outputs.get("until") else None
-            answers.check(cluster.find(stack, part_too=True))
-            table = asked.result() if asked else ""
+    before = recorded(workshop.state.directory, stack)
+    with ThreadPoolExecutor(max_workers=2) as beside:
+        # Most runs change nothing. What the machines say meanwhile holds then: nobody waits for it afterwards.
+        early = _ask(stack, beside, _problems) if _is_whole(access.unchanged(stack, before)) else None
+        code = operations.up(workshop, stack, options=options, until=until)
+        made = time.monotonic()
+        outputs: Mapping[str, Any] = {}
+        table = ""
+        if code == 0:
+            deployment = recorded(workshop.state.directory, stack)
+            outputs = access.unchanged(stack, deployment) or operations.outputs(workshop, stack)
+            access.write(stack, outputs, deployment)
+            if early and deployment["resources"] == before["resources"] and not early[0].result():
+                table = early[1].result()
+            elif _is_whole(outputs):
+                checked, nodes = _ask(stack, beside, _check)
+                checked.result()
+                table = nodes.result()
+            else:
+                _check(stack)
     seconds = (ready - started, made - ready, time.monotonic() - made)
     return Ended(code=code, outputs=outputs, table=table, seconds=seconds)
+
+
+def _is_whole(outputs: Mapping[str, Any] | None) -> bool:
+    return bool(outputs) and not (outputs or {}).get("until")
+
+
+def _ask(
+    stack: Stack, beside: Executor, question: Callable[[Stack], list[str]]
+) -> tuple[Future[list[str]], Future[str]]:
+    """Ask the machines, and the API for the table of the Nodes; where it was not there yet, `show` asks again."""
+    return beside.submit(question, stack), beside.submit(access.nodes, stack, quiet=True)
+
+
+def _problems(stack: Stack) -> list[str]:
+    try:
+        return answers.problems(cluster.find(stack, part_too=True))
+    except ToolchainError as error:
+        return [str(error)]
+
+
+def _check(stack: Stack) -> list[str]:
+    answers.check(cluster.find(stack, part_too=True))
+    return []
