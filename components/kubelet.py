@@ -18,6 +18,8 @@ from components.tls_settings import CIPHER_SUITES, MIN_VERSION
 from config.settings import Network
 
 KUBELET = "/var/lib/kubelet"
+KUBELET_CA = f"{KUBELET}/pki/ca.crt"
+"""The certificate of the CA that issues for the API servers, on a worker."""
 _CONFIG = "/etc/kubernetes/config/kubelet.yaml"
 _KUBECONFIG = "/etc/kubernetes/kubelet.kubeconfig"
 RESOLV_CONF = "/etc/kubernetes/config/resolv.conf"
@@ -87,7 +89,7 @@ def kubelet_configuration(machine: Machine, network: Network) -> str:
             "authentication": {
                 "anonymous": {"enabled": False},
                 "webhook": {"enabled": True},
-                "x509": {"clientCAFile": f"{KUBELET}/pki/ca.crt"},
+                "x509": {"clientCAFile": KUBELET_CA},
             },
             "authorization": {"mode": "Webhook"},
             "readOnlyPort": 0,
@@ -143,7 +145,7 @@ def kubelet_files(
     """
     certificate = pki.kubelets[machine.name]
     return [
-        File(path=f"{KUBELET}/pki/ca.crt", content=pki.kubernetes.certificate),
+        File(path=KUBELET_CA, content=pki.kubernetes.certificate),
         File(path=f"{KUBELET}/pki/kubelet.crt", content=certificate.public),
         File(path=f"{KUBELET}/pki/kubelet.key", content=certificate.private_key, mode="0600", secret=True),
         File(
@@ -169,7 +171,7 @@ def own_node(machine: Machine, *, file: str = "/dev/null") -> str:
         machine: the worker.
         file: what gets the Node, as indented JSON.
     """
-    identity = f"--cacert {KUBELET}/pki/ca.crt --cert {KUBELET}/pki/kubelet.crt --key {KUBELET}/pki/kubelet.key"
+    identity = f"--cacert {KUBELET_CA} --cert {KUBELET}/pki/kubelet.crt --key {KUBELET}/pki/kubelet.key"
     server = f"$(sed -n 's/^ *server: //p' {_KUBECONFIG})"
     url = f"{server}/api/v1/nodes/{machine.name}" + ("?pretty=true" if file != "/dev/null" else "")
     return f'curl -sf -m {5 * machine.timeout_factor} -o {file} {identity} "{url}"'

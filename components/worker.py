@@ -10,7 +10,16 @@ import pulumi
 from components.component import Component
 from components.container_runtime import WORKER_VERBS
 from components.kube_proxy import PROXY_CONFIG, proxy_files, proxy_unit
-from components.kubelet import KEPT_SYSCTLS, KUBELET, OWN_NODE, RESOLV_CONF, kubelet_files, kubelet_unit, own_node
+from components.kubelet import (
+    KEPT_SYSCTLS,
+    KUBELET,
+    KUBELET_CA,
+    OWN_NODE,
+    RESOLV_CONF,
+    kubelet_files,
+    kubelet_unit,
+    own_node,
+)
 from components.machine import Machine
 from components.pki import Pki
 from components.step import Step, StepArgs, fetch_kubernetes
@@ -78,7 +87,11 @@ class Worker(Component):
                 fetches=fetch_kubernetes(args.artifacts, machine.arch, "kubelet", "kube-proxy"),
                 files=[*kubelet, *proxy],
                 before_start=pulumi.Output.format(
-                    "{0}\nawait_api {1}\nregister_again {2}", args.turns, args.endpoint, own_node(machine)
+                    "{0}\nawait_api {1} {2}\nregister_again {3}",
+                    args.turns,
+                    args.endpoint,
+                    KUBELET_CA,
+                    own_node(machine),
                 ),
                 units=[
                     kubelet_unit(machine, kubelet, args.extra_flags.get("kubelet", {})),
