@@ -114,11 +114,13 @@ def hard_way(site: Site) -> Cluster:
         return cluster
 
     entrance = create_entrance(site, hosts, ca_certificate=pki.kubernetes.certificate, certificate=pki.load_balancer)
-    kubelet_access = KubeletAccess("kubelet-access", controllers[0], after(control_plane, *entrance))
+    kubelet_access = KubeletAccess("kubelet-access", controllers[0], after(*control_plane.started, *entrance))
     if lab.until == "load-balancer":
         return cluster
 
-    removed_workers = RemovedWorkers("former-workers", controllers[0], workers, after(control_plane, *entrance))
+    removed_workers = RemovedWorkers(
+        "former-workers", controllers[0], workers, after(*control_plane.started, *entrance)
+    )
     nodes: list[pulumi.Resource] = []
     kubelets: list[tuple[Machine, pulumi.Resource]] = []
     calico = calico_args(site, pki.calico, controllers[0], workers, etcd.endpoints)
@@ -183,7 +185,7 @@ def hard_way(site: Site) -> Cluster:
     dns = Dns(
         "dns",
         DnsArgs(controller=controllers[0], network=lab.network, workers=len(workers)),
-        after(control_plane, *entrance),
+        after(*control_plane.started, *entrance),
     )
     rotation_steps: list[pulumi.Resource] = []
     if lab.rotations:

@@ -11,7 +11,7 @@ import yaml
 
 from components.machine import Machine
 from components.step import File, Step, StepArgs
-from config.machine_paths import KUBECTL
+from config.machine_paths import AWAIT_API, KUBECTL
 
 
 def apply_manifests(
@@ -32,15 +32,15 @@ def apply_manifests(
         then: shell lines that wait for what was applied.
     """
     path = f"/etc/kubernetes/manifests/{name}.yaml"
+    # Repeated, since the balancer may not have seen the new API server yet.
+    apply = f"wait_for 60 'applying {name}' '{KUBECTL} apply --server-side --force-conflicts -f {path} >/dev/null'"
     return Step(
         name,
         StepArgs(
             machine=controller,
             name=name,
             files=[File(path=path, content=yaml.safe_dump_all(documents, sort_keys=False), mode="0600")],
-            # Repeated, since the balancer may not have seen the new API server yet.
-            run=f"wait_for 60 'applying {name}' '{KUBECTL} apply --server-side --force-conflicts -f {path} >/dev/null'"
-            + (f"\n{then}" if then else ""),
+            run="\n".join(filter(None, [AWAIT_API, apply, then])),
             undo=f"{KUBECTL} delete --ignore-not-found --wait=false -f {path} >/dev/null 2>&1 || true",
         ),
         opts,

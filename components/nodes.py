@@ -10,7 +10,7 @@ import pulumi
 from components.component import Component
 from components.machine import Machine
 from components.step import File, Step, StepArgs
-from config.machine_paths import KUBECTL, LIBRARY
+from config.machine_paths import AWAIT_API, KUBECTL, LIBRARY
 
 _NODES = str(Path(LIBRARY).with_name("nodes.sh"))
 # What tells the Nodes of the lab's own workers from other Nodes that a user may have added; in nodes.sh, too.
@@ -36,7 +36,7 @@ class RemovedWorkers(Component):
                 machine=controller,
                 name="former-workers",
                 files=[File(path=_NODES, content=Path(__file__).with_name("nodes.sh").read_text())],
-                run=f". {_NODES}\nonly_nodes {' '.join(worker.name for worker in workers)}",
+                run=f". {_NODES}\n{AWAIT_API}\nonly_nodes {' '.join(worker.name for worker in workers)}",
             ),
             self.child(),
         )

@@ -979,6 +979,30 @@ wait_for() {
   why=$(await "$1" "$3") || die "$2: not within $(($1 * TIMEOUT_FACTOR)) s on $(hostname); the last try said: $why"
 }
 
+# await_api URL CA: at the first run of a step, which comes while the API server of a new lab starts: wait until it is ready.
+# A kubelet or kubectl that asks too early waits longer after each try. Without processes until something answers: many
+# steps may wait, and would take from the API server what it needs to start.
+await_api() {
+  local seconds=$((120 * TIMEOUT_FACTOR)) address=${1#https://} why
+  local end=$((SECONDS + seconds)) left
+  first_run || return 0
+  until keeps_connection "${address%:*}" "${address##*:}" || [ $SECONDS -ge "$end" ]; do nap 0.1; done
+  left=$(((end - SECONDS) / TIMEOUT_FACTOR))
+  why=$(await $((left > 0 ? left : 0)) "curl -sSf -m $((5 * TIMEOUT_FACTOR)) -o /dev/null --cacert $2 $1/readyz") ||
+    die "the API at $1 was not ready within $seconds s, asked from $(hostname); the last try said: $why"
+}
+
+# keeps_connection HOST PORT: whether the other side accepts a connection and keeps it. A load balancer without a server
+# behind it closes it.
+keeps_connection() {
+  local connection status=0
+  { exec {connection}<>"/dev/tcp/$1/$2"; } 2>/dev/null || return 1
+  read -r -t 0.1 -u "$connection" _ || status=$?
+  exec {connection}>&-
+  # More than 128 is that the time is over.
+  [ $status -gt 128 ]
+}
+
 # answer_of SECONDS WHAT COMMAND...: print what a query says, once it succeeds. One that fails has said nothing: that
 # something is missing from a list is known only where the list could be had. In $(...): `|| exit 1`.
 answer_of() {

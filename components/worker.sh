@@ -8,13 +8,6 @@ CHAINS='KUBE-|CNI-HOSTPORT-|CNI-DN-'
 # note_tables: which nftables tables there are before the kubelet makes those of iptables.
 note_tables() { [ -e "$NOTED_TABLES" ] || nft list tables >"$NOTED_TABLES"; }
 
-# await_api URL CA: in a new worker's step: all has been prepared while the API server started. A kubelet that starts before it
-# waits longer after each try to register its Node.
-await_api() {
-  ! first_run || wait_for 180 "the API answering at $1" \
-    "curl -sSf --max-time $((5 * TIMEOUT_FACTOR)) --cacert $2 $1/readyz"
-}
-
 # register_again COMMAND...: a kubelet registers its Node when it starts, and at no other time. Where the API answers curl
 # that there is none, it is stopped; the step starts it.
 register_again() {

@@ -20,6 +20,8 @@ ADMIN_KUBECONFIG = "/etc/kubernetes/admin.kubeconfig"
 """On every controller, for root alone: a link to admin.conf, where the CIS Benchmark looks (1.1.13 and 1.1.14)."""
 KUBECTL_CACHE = "/var/lib/hardway/kubectl"
 """On every controller: kubectl's cache, which would otherwise be in root's home."""
+AWAIT_API = f"await_api \"$(sed -n 's/^ *server: //p' {ADMIN_KUBECONFIG})\" /etc/kubernetes/pki/ca.crt"
+"""On a controller: wait for what kubectl asks, in a step that comes while the API server of a new lab starts."""
 KUBECTL = f"kubectl --kubeconfig {ADMIN_KUBECONFIG} --cache-dir {KUBECTL_CACHE}"
 
 IDENTITY_KEY = "/hardway/lab"

@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import tarfile
@@ -1286,3 +1287,75 @@ def test_host_without_the_lab_has_no_files_of_it(machine: Machine) -> None:
     run(machine, CREATED)
     run(machine, CREATED)
     assert deleted(machine, "sole_owner=yes\nundo unit")
+
+
+class Server(threading.Thread):
+    """Accepts connections on a port of its own, and keeps them or, as a balancer without a server, closes them."""
+
+    def __init__(self, *, keeps: bool) -> None:
+        super().__init__(daemon=True)
+        self._keeps, self._kept = keeps, list[socket.socket]()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._keeps:
+                self._kept.append(connection)
+            else:
+                connection.close()
+
+    def __enter__(self) -> "Server":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Wakes the thread, which waits in accept.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._kept:
+            connection.close()
+
+
+@pytest.mark.parametrize(("keeps", "status"), [(True, 0), (False, 1)])
+def test_a_balancer_without_a_server_keeps_no_connection(machine: Machine, keeps: bool, status: int) -> None:
+    with Server(keeps=keeps) as server:
+        assert machine.bash(f"keeps_connection 127.0.0.1 {server.port}").returncode == status
+
+
+def test_a_port_where_nothing_listens_keeps_no_connection(machine: Machine) -> None:
+    with Server(keeps=True) as server:
+        port = server.port
+    result = machine.bash(f"keeps_connection 127.0.0.1 {port} || echo none")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "none\n", "")
+
+
+CURL = "curl() { echo asked >&2; [ -e $R/ready ]; }\n"
+
+
+def test_the_first_run_of_a_step_waits_for_the_api(machine: Machine) -> None:
+    (machine.root / "ready").touch()
+    with Server(keeps=True) as server:
+        result = machine.bash(f"{CURL}begin unit\nawait_api https://127.0.0.1:{server.port} ca\nfinish\nsucceeded")
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_later_run_asks_no_api(machine: Machine) -> None:
+    machine.done("")
+    assert machine.bash("begin unit\nfinish\nsucceeded").returncode == 0
+    result = machine.bash(f"{CURL}begin unit\nawait_api https://127.0.0.1:1 ca\nfinish\nsucceeded updated")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_an_api_that_is_not_ready_in_time_is_reported(machine: Machine, keeps: bool) -> None:
+    with Server(keeps=keeps) as server:
+        url = f"https://127.0.0.1:{server.port}"
+        hours = "nap() { SECONDS=$((SECONDS + 3600)); }\n"
+        result = machine.bash(f"{CURL}{hours}begin unit\nawait_api {url} ca")
+    assert result.returncode == 1
+    assert f"the API at {url} was not ready within 120 s" in result.stderr and "asked" in result.stderr
