@@ -1,5 +1,7 @@
 """A lab: read the configuration, make the machines, build a cluster on them, export the facts."""
 
+from typing import Any
+
 import pulumi
 
 from bootstrap.hard_way import hard_way
@@ -9,7 +11,7 @@ from components import language_host
 from components.ssh import ssh_config
 from components.substrate import create_substrate
 from components.unfinished_updates import UnfinishedUpdates
-from config import chapters
+from config import chapters, told_outputs
 from config import lab as config
 from config.errors import UserError
 
@@ -21,15 +23,9 @@ def build(lab: config.Lab) -> None:
     site = Site(lab=lab, substrate=substrate)
     cluster = kubeadm(site) if lab.settings.bootstrap == "kubeadm" else hard_way(site)
 
-    if lab.until != chapters.COMPLETE:
-        pulumi.export("until", lab.until)
-    pulumi.export("endpoint", site.endpoint)
-    if cluster.kubeconfig is not None:
-        pulumi.export("ca_certificate", cluster.ca_certificate)
-        pulumi.export("kubeconfig", cluster.kubeconfig)
-    pulumi.export(
-        "machines",
-        [
+    outputs: dict[str, pulumi.Input[Any]] = {
+        "endpoint": site.endpoint,
+        "machines": [
             {
                 "name": machine.name,
                 "fqdn": machine.spec.fqdn,
@@ -40,13 +36,21 @@ def build(lab: config.Lab) -> None:
             }
             for machine in substrate.machines
         ],
-    )
-    pulumi.export("ssh_private_key", substrate.ssh_private_key)
-    pulumi.export("ssh_config", ssh_config(substrate.machines, lab.ssh_key))
-    pulumi.export("versions", dict(lab.artifacts.versions))
-    pulumi.export("certificates", cluster.certificates or [])
+        "ssh_private_key": substrate.ssh_private_key,
+        "ssh_config": ssh_config(substrate.machines, lab.ssh_key),
+        "versions": dict(lab.artifacts.versions),
+        "certificates": cluster.certificates or [],
+    }
+    if lab.until != chapters.COMPLETE:
+        outputs["until"] = lab.until
+    if cluster.kubeconfig is not None:
+        outputs |= {"ca_certificate": cluster.ca_certificate, "kubeconfig": cluster.kubeconfig}
     if cluster.readiness is not None:
-        pulumi.export("readiness", cluster.readiness.facts)
+        outputs["readiness"] = cluster.readiness.facts
+    for name, value in outputs.items():
+        pulumi.export(name, value)
+    if not pulumi.runtime.is_dry_run():
+        pulumi.Output.all(**outputs).apply(told_outputs.write)
 
 
 language_host.end_quietly_when_cancelled()

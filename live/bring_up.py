@@ -6,6 +6,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from config import told_outputs
 from live import answers, cluster, power
 from toolchain import access, operations, prepare
 from toolchain.errors import ToolchainError
@@ -20,7 +21,7 @@ class Ended:
 
     Args:
         code: the exit code of `pulumi up`; if it is not 0, nothing was done after it.
-        outputs: the stack's outputs, secrets in clear.
+        outputs: the stack's outputs, secrets in clear; of no use if it failed.
         table: the Nodes, as kubectl prints them.
         seconds: how long the set-up took, `pulumi up`, and the rest.
     """
@@ -51,18 +52,20 @@ def bring_up(stack: Stack, *, options: Sequence[str] = (), until: str = "") -> E
     before = recorded(workshop.state.directory, stack)
     with ThreadPoolExecutor(max_workers=2) as beside:
         # Most runs change nothing. What the machines say meanwhile holds then: nobody waits for it afterwards.
-        early = _ask(stack, beside, _problems) if _is_whole(access.unchanged(stack, before)) else None
-        code = operations.up(workshop, stack, options=options, until=until)
+        early = _ask(stack, beside, _problems) if before and _is_up(stack) else None
+        told = access.room_for_outputs(stack)
+        code = operations.up(workshop, stack, options=options, until=until, told=told)
         made = time.monotonic()
-        outputs: Mapping[str, Any] = {}
+        outputs: Mapping[str, Any] = told_outputs.take(told) or {}
         table = ""
         if code == 0:
-            deployment = recorded(workshop.state.directory, stack)
-            outputs = access.unchanged(stack, deployment) or operations.outputs(workshop, stack)
-            access.write(stack, outputs, deployment)
-            if early and deployment["resources"] == before["resources"] and not early[0].result():
+            # A language host that starts programs without our variables would leave them untold.
+            outputs = outputs or operations.outputs(workshop, stack)
+            access.write(stack, outputs)
+            after = recorded(workshop.state.directory, stack)
+            if early and access.modified(after) == access.modified(before) and not early[0].result():
                 table = early[1].result()
-            elif _is_whole(outputs):
+            elif not outputs.get("until"):
                 checked, nodes = _ask(stack, beside, _check)
                 checked.result()
                 table = nodes.result()
@@ -72,8 +75,12 @@ def bring_up(stack: Stack, *, options: Sequence[str] = (), until: str = "") -> E
     return Ended(code=code, outputs=outputs, table=table, seconds=seconds)
 
 
-def _is_whole(outputs: Mapping[str, Any] | None) -> bool:
-    return bool(outputs) and not (outputs or {}).get("until")
+def _is_up(stack: Stack) -> bool:
+    """Whether the whole lab is: a part of one has no Nodes to ask for."""
+    try:
+        return "until" not in access.read(stack)
+    except ToolchainError:
+        return False
 
 
 def _ask(

@@ -1,6 +1,5 @@
 """How a person reaches a running lab: `.state/<stack>/` has its kubeconfig, ssh_config, key and list of machines."""
 
-import hashlib
 import ipaddress
 import json
 import os
@@ -13,7 +12,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from config import chapters, container_engine
-from config.recorded_state import SECRET_KEY
 from config.versions import pins
 from config.whole_file import write_whole
 from toolchain import halted, owner, paths
@@ -27,52 +25,30 @@ _ENFORCES = "calico"
 """The pod network that enforces network policies."""
 _FACTS = ("endpoint", "machines", "certificates")
 """Outputs that stand together in lab.json."""
-_WRITTEN = "written.json"
-"""Of which outputs the files were written, as the state has them, and the checksum of each file."""
 
 
-def unchanged(stack: Stack, recorded: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The outputs, secrets in clear, where the files are as they were written of what the state still has.
+def room_for_outputs(stack: Stack) -> Path:
+    """Where the program of an `up` may write its outputs; what a run that was killed has left there is removed."""
+    stack.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = stack.directory / "outputs.json"
+    file.unlink(missing_ok=True)
+    return file
 
-    The same secret stays the same ciphertext in the state. So what it is stands in the files, and neither the CLI nor
-    the passphrase is needed, which takes half a second.
 
-    Args:
-        stack: whose.
-        recorded: its deployment, as the state has it; empty if it is in no file.
+def modified(recorded: Mapping[str, Any]) -> dict[str, str]:
+    """When each resource of a deployment, as the state has it, was made or changed, by its URN.
+
+    What is secret says nothing: the same secret may get another ciphertext.
     """
-    found = _outputs_in(recorded)
-    try:
-        written = json.loads((stack.directory / _WRITTEN).read_text())
-        texts = {name: (stack.directory / name).read_text() for name in written["files"]}
-        if written["of"] != _digest(found) or written["files"] != {name: _digest(text) for name, text in texts.items()}:
-            return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    in_files = {output: texts[name] for output, name in _FILES.items() if name in texts}
-    outputs = found | in_files
-    # A secret that is in no file only the CLI can tell.
-    return None if SECRET_KEY in json.dumps(outputs) else outputs
+    return {each["urn"]: each.get("modified", "") for each in recorded.get("resources", [])}
 
 
-def _outputs_in(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    for resource in recorded.get("resources", []):
-        if resource.get("type") == "pulumi:pulumi:Stack":
-            return dict(resource.get("outputs", {}))
-    return {}
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def write(stack: Stack, outputs: Mapping[str, Any], recorded: Mapping[str, Any] | None = None) -> None:
+def write(stack: Stack, outputs: Mapping[str, Any]) -> None:
     """Write the files, for the user's eyes only, and the kubectl of the lab's version.
 
     Args:
         stack: whose files.
         outputs: the stack's outputs, secrets in clear.
-        recorded: the deployment that they are of, see `unchanged`.
 
     Raises:
         ToolchainError: an output is missing, or the mirror has no such kubectl.
@@ -83,7 +59,6 @@ def write(stack: Stack, outputs: Mapping[str, Any], recorded: Mapping[str, Any] 
     if absent := sorted({*files, *_FACTS} - outputs.keys()):
         raise ToolchainError(f"The stack {stack.name} has no output {', '.join(absent)}: `./hardway up` makes them.")
     stack.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (stack.directory / _WRITTEN).unlink(missing_ok=True)
     for output, name in files.items():
         _replace(stack.directory / name, str(outputs[output]))
     facts = {fact: outputs[fact] for fact in _FACTS} | ({"until": part} if part else {})
@@ -92,9 +67,6 @@ def write(stack: Stack, outputs: Mapping[str, Any], recorded: Mapping[str, Any] 
         # Other backends than files cannot be read here: the lab keeps its container engine by this.
         container_engine.keep(stack.name, stack.engine, paths.state())
     _copy_kubectl(stack)
-    if recorded:
-        written = {name: _digest((stack.directory / name).read_text()) for name in files.values()}
-        _replace(stack.directory / _WRITTEN, json.dumps({"of": _digest(_outputs_in(recorded)), "files": written}))
 
 
 def read(stack: Stack, *, halted_too: bool = False) -> dict[str, Any]:

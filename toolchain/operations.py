@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from config import told_outputs
 from config.chapters import VARIABLE
 from toolchain import (
     chapters,
@@ -76,12 +77,15 @@ def _check_changes(deployment: Mapping[str, Any], stack: Stack) -> None:
     version_changes.check_joins(deployment, stack)
 
 
-def up(workshop: Workshop, stack: Stack, *, options: Sequence[str] = (), until: str = "") -> int:
+def up(
+    workshop: Workshop, stack: Stack, *, options: Sequence[str] = (), until: str = "", told: Path | None = None
+) -> int:
     """Bring a lab to what the program says, made if need be. The CLI talks to the user.
 
     Args:
         options: more for the CLI: a plan that limits what is changed, policy packs.
         until: the last chapter; empty for the whole lab.
+        told: the file that the program writes its outputs to, see `told_outputs`.
 
     Returns:
         The CLI's exit status.
@@ -94,7 +98,7 @@ def up(workshop: Workshop, stack: Stack, *, options: Sequence[str] = (), until: 
         chapters.check(deployment, stack, until)
         _check_changes(deployment, stack)
         whose.check_before_up(deployment, stack)
-        return _pulumi(workshop, stack, "up", *_AT_ONCE, *options, until=until)
+        return _pulumi(workshop, stack, "up", *_AT_ONCE, *options, until=until, told=told)
 
 
 def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
@@ -385,19 +389,27 @@ def _ask(
     return ask(workshop.pulumi, *words, stdin=told, cwd=paths.checkout(), env=os.environ | workshop.environment)
 
 
-def _pulumi(workshop: Workshop, stack: Stack, *arguments: str, runs_program: bool = True, until: str = "") -> int:
+def _pulumi(
+    workshop: Workshop,
+    stack: Stack,
+    *arguments: str,
+    runs_program: bool = True,
+    until: str = "",
+    told: Path | None = None,
+) -> int:
     """Run the CLI before the user's eyes, until it has ended in order.
 
     Args:
         runs_program: whether the command reads the stack's settings file.
         until: the last chapter that the program creates; empty for all.
+        told: the file that the program writes its outputs to.
     """
     settings = ["--config-file", str(stack.settings_file)] if runs_program else []
     in_terminal = sys.stdin.isatty()
     process = subprocess.Popen(
         [workshop.pulumi, *arguments, "--stack", stack.name, *settings],
         cwd=paths.checkout(),
-        env=os.environ | workshop.environment | {VARIABLE: until},
+        env=os.environ | workshop.environment | {VARIABLE: until, told_outputs.VARIABLE: str(told or "")},
         stdin=None if in_terminal else subprocess.DEVNULL,
         # A terminal's Ctrl-C reaches every process of its foreground group, so the CLI has it already.
         # Elsewhere the CLI gets a group of its own and is told here. A second one would make it break off.

@@ -19,7 +19,7 @@ class Lab:
     """A lab whose state, problems and chapter a test sets; `asked` has each question in its order."""
 
     def __init__(self) -> None:
-        self.state: Mapping[str, Any] = {"resources": ["a"]}
+        self.state: Mapping[str, Any] = {"resources": [{"urn": "a", "modified": "10:00"}]}
         self.changes_to: Mapping[str, Any] | None = None
         self.problems: list[str] = []
         self.outputs: dict[str, Any] = {"endpoint": "https://10.0.0.1:6443"}
@@ -42,7 +42,7 @@ class Lab:
 
 
 @pytest.fixture
-def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
+def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lab:
     lab = Lab()
     monkeypatch.setattr(operations, "check_settings", lambda *_, **__: None)
     monkeypatch.setattr(operations, "up", lab.up)
@@ -51,7 +51,9 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     )
     monkeypatch.setattr(power, "start_for_up", lambda _: None)
     monkeypatch.setattr(bring_up, "recorded", lambda *_: lab.state)
-    monkeypatch.setattr(access, "unchanged", lambda _, state: lab.outputs if state else None)
+    monkeypatch.setattr(access, "read", lambda _: {"until": "etcd"} if "until" in lab.outputs else {})
+    monkeypatch.setattr(access, "room_for_outputs", lambda _: tmp_path / "outputs.json")
+    monkeypatch.setattr(operations, "outputs", lambda *_: lab.outputs)
     monkeypatch.setattr(access, "write", lambda *_: None)
     monkeypatch.setattr(access, "nodes", lambda *_, **__: lab.asked.append("nodes") or TABLE)
     monkeypatch.setattr(cluster, "find", lambda *_, **__: None)
@@ -76,13 +78,13 @@ def test_a_healthy_lab_without_a_change_is_asked_once(lab: Lab) -> None:
 
 
 def test_a_lab_that_changed_is_asked_after_the_change(lab: Lab) -> None:
-    lab.changes_to = {"resources": ["b"]}
+    lab.changes_to = {"resources": [{"urn": "a", "modified": "10:01"}]}
     assert bring_up.bring_up(STACK).table == TABLE
     assert sorted(lab.asked) == ["check", "early", "nodes", "nodes"]
 
 
 def test_a_new_lab_is_asked_when_it_is_made(lab: Lab) -> None:
-    lab.state, lab.changes_to = {}, {"resources": ["a"]}
+    lab.state, lab.changes_to = {}, lab.state
     assert bring_up.bring_up(STACK).table == TABLE
     assert sorted(lab.asked) == ["check", "nodes"]
 

@@ -1,10 +1,8 @@
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from config.recorded_state import SECRET_KEY
 from config.versions import pins
 from toolchain import access, paths
 from toolchain.errors import ToolchainError
@@ -40,46 +38,24 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
     )
 
 
-SECRETS = ("kubeconfig", "ssh_config", "ssh_private_key")
+def test_a_resource_is_known_by_when_it_was_changed_and_not_by_its_place_or_ciphertext() -> None:
+    def of(*resources: tuple[str, str, str]) -> dict[str, str]:
+        return access.modified(
+            {"resources": [{"urn": urn, "modified": at, "outputs": {"key": secret}} for urn, at, secret in resources]}
+        )
+
+    before = of(("a", "10:00", "v1:x"), ("b", "10:01", "v1:y"))
+    assert of(("b", "10:01", "v1:z"), ("a", "10:00", "v1:x")) == before
+    assert of(("a", "10:00", "v1:x"), ("b", "10:02", "v1:y")) != before
+    assert of(("a", "10:00", "v1:x")) != before
+    assert access.modified({}) == {}
 
 
-def deployment(**changed: str) -> dict[str, Any]:
-    """A state with these outputs: each secret is a ciphertext."""
-    outputs: dict[str, Any] = dict(OUTPUTS)
-    for name in SECRETS:
-        outputs[name] = {SECRET_KEY: "1b47061264138c4ac30d75fd1eb44270", "ciphertext": changed.get(name, f"v1:{name}")}
-    return {"resources": [{"type": "pulumi:pulumi:Stack", "outputs": outputs}]}
-
-
-def test_outputs_are_those_that_were_written_while_the_state_has_the_same(stack: Stack) -> None:
-    assert access.unchanged(stack, deployment()) is None
-    access.write(stack, OUTPUTS, deployment())
-    found = access.unchanged(stack, deployment())
-    assert found is not None
-    assert found.keys() == OUTPUTS.keys()
-    for name, value in OUTPUTS.items():
-        # A file ends with a line feed.
-        assert found[name] == value or (name in SECRETS and found[name].rstrip() == str(value).rstrip())
-    # Another secret, an output that was added, and no state to compare with.
-    assert access.unchanged(stack, deployment(kubeconfig="v1:another")) is None
-    more = deployment()
-    more["resources"][0]["outputs"]["token"] = {SECRET_KEY: "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "v1:t"}
-    assert access.unchanged(stack, more) is None
-    assert access.unchanged(stack, {}) is None
-
-
-@pytest.mark.parametrize("change", ["other", "gone", "half"])
-def test_files_that_were_changed_are_not_taken_for_outputs(stack: Stack, change: str) -> None:
-    access.write(stack, OUTPUTS, deployment())
-    file = stack.directory / ("written.json" if change == "half" else "kubeconfig")
-    if change == "gone":
-        file.unlink()
-    else:
-        file.write_text("{")
-    assert access.unchanged(stack, deployment()) is None
-    access.write(stack, OUTPUTS)
-    # Of which state these are nobody has said.
-    assert access.unchanged(stack, deployment()) is None
+def test_what_a_killed_run_was_told_is_removed_before_the_next(stack: Stack) -> None:
+    file = access.room_for_outputs(stack)
+    file.write_text("{}")
+    assert access.room_for_outputs(stack) == file
+    assert not file.exists()
 
 
 # Which engine the lab runs on: no secret.
