@@ -35,6 +35,10 @@ class Lab:
         self.asked.append("early")
         return self.problems
 
+    def nodes(self, *_: Any, **__: Any) -> str:
+        self.asked.append("nodes")
+        return TABLE
+
     def check(self, _: Any) -> None:
         self.asked.append("check")
         if self.problems:
@@ -55,7 +59,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lab:
     monkeypatch.setattr(access, "room_for_outputs", lambda _: tmp_path / "outputs.json")
     monkeypatch.setattr(operations, "outputs", lambda *_: lab.outputs)
     monkeypatch.setattr(access, "write", lambda *_: None)
-    monkeypatch.setattr(access, "nodes", lambda *_, **__: lab.asked.append("nodes") or TABLE)
+    monkeypatch.setattr(access, "nodes", lab.nodes)
     monkeypatch.setattr(cluster, "find", lambda *_, **__: None)
     monkeypatch.setattr(answers, "problems", lab.early)
     monkeypatch.setattr(answers, "check", lab.check)
