@@ -79,3 +79,5 @@ def made(settings: config.Lab, show: Show) -> Cluster:
 def _destroy(stack: str, show: Show) -> None:
     done = Started("destroy", show=show, stack=stack).wait(_SECONDS)
     assert done.code == 0, "`destroy` failed; its output stands above"
+    # `destroy` keeps snapshots, which are the user's. Those of tests before, as of an upgrade, have no lab any more.
+    shutil.rmtree(CHECKOUT / ".state" / stack / "snapshots", ignore_errors=True)
