@@ -122,9 +122,15 @@ class Watch(Background):
         self.listed = True
 
     def _apply(self, kind: str, item: Any) -> None:
+        # The others are not compared again: of thousands of objects, hundreds may change in a second.
         uid = item["metadata"]["uid"]
-        rest = {each: known for each, known in self.items.items() if each != uid}
-        self._replace(rest if kind == "DELETED" else {**rest, uid: item})
+        if kind == "DELETED":
+            self.changed_at.pop(uid, None)
+            self.items = {each: known for each, known in self.items.items() if each != uid}
+            return
+        if _version(self.items.get(uid)) != _version(item):
+            self.changed_at[uid] = time.monotonic()
+        self.items = {**self.items, uid: item}
 
 
 def _version(item: Any) -> str | None:

@@ -12,13 +12,15 @@ from markupsafe import Markup
 
 from live.status.certificates import CertificateStatus
 from live.view.events import Event
-from live.view.now import LabNow
+from live.view.now import LabNow, NodeNow, PodNow
 from live.view.tiles import Tile
 
 STATIC = Path(__file__).with_name("static")
 PARTS = ("clock", "tiles", "machines", "etcd", "balancers", "timeline", "nodes", "pods", "services", "certificates")
 """Each is a template, and an element of the page."""
 _LINES = 300
+ROWS = 200
+"""So many Nodes and pods are shown: the whole table is sent whenever one of them changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,11 @@ class Timeline:
         return list(self._lines)
 
 
+def _shown(items: Sequence[NodeNow | PodNow]) -> Sequence[NodeNow | PodNow]:
+    """Those that have a row: all; of very many, those first that are not ready."""
+    return items if len(items) <= ROWS else sorted(items, key=lambda each: each.ready)[:ROWS]
+
+
 class Page:
     """Renders the page of a lab.
 
@@ -62,7 +69,7 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._common = {"stack": stack, "endpoint": endpoint}
+        self._common: Mapping[str, Any] = {"stack": stack, "endpoint": endpoint, "rows": ROWS, "shown": _shown}
 
     def parts(
         self,

@@ -18,9 +18,10 @@ from config.machines import Role
 from lab.polling import eventually
 from live import cluster as live_cluster
 from live.cluster import Cluster
-from live.https_api import ApiError
+from live.https_api import Api, ApiError
 from live.status.certificates import CertificateStatus
 from live.view import machines, observer, server
+from live.view.api import Watch
 from live.view.events import Event, events
 from live.view.machines import Facts, Follower, Program
 from live.view.now import (
@@ -38,7 +39,7 @@ from live.view.now import (
     member_now,
     pod_now,
 )
-from live.view.page import PARTS, Page, Timeline
+from live.view.page import PARTS, ROWS, Page, Timeline
 from live.view.tiles import Tiles
 from toolchain import exclusive, paths
 
@@ -353,6 +354,23 @@ def parts(lab: LabNow = LAB) -> dict[str, str]:
     return Page("paper", "https://10.0.0.5:6443").parts(lab, Tiles().make(lab, 1.0), timeline.lines, [certificate], AT)
 
 
+def test_an_event_changes_one_object_and_notes_when() -> None:
+    watch = Watch(Api.__new__(Api), "/api/v1/pods")
+    first, second = ({"metadata": {"uid": uid, "resourceVersion": "1"}} for uid in ("a", "b"))
+    watch._apply("ADDED", first)
+    watch._apply("ADDED", second)
+    noted = dict(watch.changed_at)
+    before = watch.items
+    # As after a new connection, which tells of objects that have not changed.
+    watch._apply("MODIFIED", first)
+    assert watch.changed_at == noted
+    watch._apply("MODIFIED", {"metadata": {"uid": "a", "resourceVersion": "2"}})
+    assert watch.changed_at["a"] > noted["a"] and watch.changed_at["b"] == noted["b"]
+    assert before["a"] is first, "who reads has one moment"
+    watch._apply("DELETED", second)
+    assert watch.items.keys() == watch.changed_at.keys() == {"a"}
+
+
 class TestPage:
     """The HTML."""
 
@@ -373,6 +391,15 @@ class TestPage:
         loaded = [word for word in whole.replace("'", '"').split() if word.startswith(("src=", "href="))]
         assert loaded and all(word.split('"')[1].startswith("/static/") for word in loaded)
         assert "style=" not in whole and " on" not in "".join(word for word in whole.split() if word.startswith("on"))
+
+    def test_of_very_many_pods_those_that_are_not_ready_are_shown_and_the_others_counted(self) -> None:
+        pod = PodNow(name="", node="", state="Running", ready=True, ip="", restarts=0)
+        pods = tuple(replace(pod, name=f"default/web-{number:04}", ready=number != 4000) for number in range(5000))
+        shown = parts(replace(LAB, pods=pods))["pods"]
+        assert shown.count("<tr class=") == ROWS
+        assert "default/web-4000" in shown and "default/web-0000" in shown
+        assert f"{5000 - ROWS} further ones are not shown" in shown
+        assert "further ones" not in parts()["pods"]
 
     @pytest.mark.parametrize("lab", [LabNow(), LabNow(halted="The lab paper is stopped."), replace(LAB, pods=None)])
     def test_a_page_with_nothing_known(self, lab: LabNow) -> None:
