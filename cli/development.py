@@ -79,11 +79,18 @@ def compare(stack: Stack, *, rounds: int, json_file: Path | None, files: bool) -
 @stacks.command()
 @click.argument("nodes", nargs=-1, type=click.IntRange(min=0, max=9999), metavar="[NODES]...")
 @click.option("--json", "json_file", type=stacks.FILE, metavar="FILE", help="Also write all figures to this file.")
-def scale(stack: Stack, nodes: Sequence[int], *, json_file: Path | None) -> int:
+@click.option(
+    "--seconds",
+    type=click.IntRange(min=1),
+    default=60,
+    show_default=True,
+    help="How long requests are measured, at each number.",
+)
+def scale(stack: Stack, nodes: Sequence[int], *, seconds: int, json_file: Path | None) -> int:
     """Measure the running lab with 0, 100 and 1000 simulated Nodes more, or with those that are given."""
     from live import scale as measuring
 
-    return measuring.main(stack, nodes or (0, 100, 1000), json_file=json_file)
+    return measuring.main(stack, nodes or (0, 100, 1000), seconds=seconds, json_file=json_file)
 
 
 def _use_pulumi(chosen: Stack) -> None:

@@ -61,12 +61,13 @@ class Size:
     trouble: list[str] = field(default_factory=list)
 
 
-def main(stack: Stack, sizes: Sequence[int], *, json_file: Path | None = None) -> int:
+def main(stack: Stack, sizes: Sequence[int], *, seconds: float, json_file: Path | None = None) -> int:
     """Measure a running lab at each size, print the table, and remove all that was simulated.
 
     Args:
         stack: the lab's.
         sizes: numbers of simulated Nodes.
+        seconds: how long requests are measured, at each number.
         json_file: takes all figures, too.
 
     Returns:
@@ -82,6 +83,7 @@ def main(stack: Stack, sizes: Sequence[int], *, json_file: Path | None = None) -
         signal.signal(ending, signal.default_int_handler)
     cluster = live_cluster.find(stack)
     possible = {drill.name for drill in catalogue.split(catalogue.DRILLS, cluster)[0]}
+    drills_of_lab = [name for name in _DRILLS if name in possible]
     with Report(sys.stderr) as report:
         kwok = simulation.program(report)
     measured: list[Size] = []
@@ -92,7 +94,7 @@ def main(stack: Stack, sizes: Sequence[int], *, json_file: Path | None = None) -
         ):
             for nodes in sorted(set(sizes)):
                 print(f"{nodes} simulated Nodes with {PODS_PER_NODE * nodes} Pods ...", file=sys.stderr)
-                measured.append(_measure(cluster, nodes, [name for name in _DRILLS if name in possible]))
+                measured.append(_measure(cluster, nodes, seconds, drills_of_lab))
             print("Removing the simulated Nodes ...", file=sys.stderr)
     except HeldError as error:
         raise ToolchainError(f"Nodes are simulated on {stack.name} already ({error}).") from None
@@ -156,7 +158,7 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _measure(cluster: Cluster, nodes: int, names: Sequence[str]) -> Size:
+def _measure(cluster: Cluster, nodes: int, seconds: float, names: Sequence[str]) -> Size:
     load, began = os.getloadavg()[0], time.monotonic()
     simulation.create_nodes(cluster, nodes)
     ready = time.monotonic()
@@ -166,7 +168,7 @@ def _measure(cluster: Cluster, nodes: int, names: Sequence[str]) -> Size:
         pods=PODS_PER_NODE * nodes,
         nodes_ready=ready - began,
         pods_run=time.monotonic() - ready,
-        requests=figures.requests(cluster),
+        requests=figures.requests(cluster, seconds),
         memory=figures.memory(cluster),
         database=figures.database(cluster),
         load=load,

@@ -27,7 +27,6 @@ _REQUESTS: Mapping[str, tuple[str, str]] = {
     "write": ("PUT", f"/api/v1/namespaces/{NAMESPACE}/configmaps/written"),
 }
 _EVERY = 0.1
-_SECONDS_OF_REQUESTS = 60.0
 
 # Of all requests that API servers answer, by their own histograms: group -> verbs. What lasts by its nature (WATCH,
 # CONNECT) belongs to none.
@@ -54,7 +53,7 @@ class Latency:
     p99: float
 
 
-def requests(cluster: Cluster, seconds: float = _SECONDS_OF_REQUESTS) -> dict[str, Latency]:
+def requests(cluster: Cluster, seconds: float) -> dict[str, Latency]:
     """How long requests of each kind take.
 
     Those of this program: one after the other, one of each kind every 100 ms, through the load balancer. And all that
