@@ -14,7 +14,7 @@ import pulumi
 
 from components.component import Component
 from components.machine import Machine
-from components.step import Fetch, File, Step, StepArgs, Unit
+from components.step import Fetch, File, Step, StepArgs, Unit, without_comments
 from components.systemd import systemd_unit
 from config.artifacts import ArtifactSource
 from config.machine_paths import LIBRARY
@@ -148,7 +148,7 @@ class ContainerRuntime(Component):
 
 def worker_verbs() -> str:
     """The functions that steps of a worker use besides the library's."""
-    return "\n".join(Path(__file__).with_name(name).read_text() for name in _VERBS)
+    return without_comments("\n".join(Path(__file__).with_name(name).read_text() for name in _VERBS))
 
 
 def containerd_configuration(pause: Image) -> str:

@@ -20,7 +20,7 @@ from pulumi_command import local
 from components.component import Component
 from components.machine import Machine
 from components.pki import Pki
-from components.step import Fetch, File, Step, StepArgs, Unit
+from components.step import Fetch, File, Step, StepArgs, Unit, without_comments
 from components.systemd import Flags, systemd_unit
 from components.tls_settings import CIPHER_SUITES
 from config.artifacts import ArtifactSource
@@ -312,7 +312,9 @@ def fetch_etcd(artifacts: ArtifactSource, arch: str, *programs: str) -> Fetch:
 
 def etcd_verbs() -> str:
     """The text of etcd.sh on a machine, with its definition of health."""
-    return "".join(Path(__file__).with_name(name).read_text() for name in ("etcd_health.sh", "etcd.sh"))
+    return without_comments(
+        "".join(Path(__file__).with_name(name).read_text() for name in ("etcd_health.sh", "etcd.sh"))
+    )
 
 
 def etcd_client(

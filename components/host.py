@@ -14,7 +14,7 @@ import pulumi
 
 from components.component import Component
 from components.machine import Machine
-from components.step import File, Step, StepArgs, Unit
+from components.step import File, Step, StepArgs, Unit, without_comments
 from components.systemd import oneshot_unit
 from config.machine_paths import LIBRARY
 from config.machines import MachineSpec, Role
@@ -83,7 +83,7 @@ class Host(Component):
             StepArgs(
                 machine=machine,
                 name="host",
-                brings="".join(Path(__file__).with_name(part).read_text() for part in ("replace.sh", "step.sh")),
+                brings=step_library(),
                 prepare="\n".join(
                     [
                         f"data {Path(LIBRARY).parent} $HARDWAY/artifacts",
@@ -127,3 +127,8 @@ def packages(machine: MachineSpec, lab: Sequence[MachineSpec]) -> list[str]:
         *(name for role in Role if role in roles for name in _PACKAGES[role]),
         *([_SHARING] if len(balancers) > 1 and machine.name in balancers else []),
     ]
+
+
+def step_library() -> str:
+    """The functions that steps are written in, as every machine has them."""
+    return without_comments("".join(Path(__file__).with_name(part).read_text() for part in ("replace.sh", "step.sh")))

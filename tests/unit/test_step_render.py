@@ -3,8 +3,9 @@
 import grp
 import os
 import pwd
+import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from shlex import quote, split
@@ -16,7 +17,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pulumi_command import local, remote
 
-from components.host import Host, HostArgs
+from components.container_runtime import worker_verbs
+from components.etcd import etcd_verbs
+from components.host import Host, HostArgs, step_library
 from components.machine import Machine
 from components.step import Fetch, File, Step, StepArgs, Unit, render, render_undo, sent
 from config.artifacts import Artifact
@@ -233,8 +236,7 @@ def test_the_library_travels_with_the_first_step_of_a_machine(tmp_path: Path) ->
         subprocess.run(
             ["bash", "-euo", "pipefail", "-c", here], input=input_of(step.inputs["stdin"]), text=True, check=True
         )
-        parts = [paths.checkout() / "components" / name for name in ("replace.sh", "step.sh")]
-        assert library.read_text() == "".join(part.read_text() for part in parts) and not library.is_symlink()
+        assert library.read_text() == step_library() and not library.is_symlink()
         assert library.stat().st_mode & 0o777 == 0o644
         return library.stat().st_ctime_ns
 
@@ -248,6 +250,33 @@ def test_the_library_travels_with_the_first_step_of_a_machine(tmp_path: Path) ->
     library.rename(tmp_path / "aside")
     library.symlink_to(tmp_path / "aside")
     bring()
+
+
+@pytest.mark.parametrize(
+    ("parts", "sent"),
+    [
+        (("replace.sh", "step.sh"), step_library),
+        (("worker.sh", "worker_turns.sh"), worker_verbs),
+        (("etcd_health.sh", "etcd.sh"), etcd_verbs),
+    ],
+)
+def test_a_library_without_its_comments_has_the_same_functions(parts: tuple[str, ...], sent: Callable[[], str]) -> None:
+    """A line of a text in the library that begins like a comment."""
+
+    def functions(script: str) -> str:
+        done = subprocess.run(
+            ["bash", "--norc", "-c", f"TIMEOUT_FACTOR=1\n{script}\ndeclare -f; declare -p | grep -v ' _='"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PATH": os.environ["PATH"]},
+        )
+        return re.sub(r"(?m)^declare .* (BASH\w*|EPOCH\w*|RANDOM|SRANDOM|SECONDS|PPID|LINENO)=.*$", "", done.stdout)
+
+    whole = "\n".join((paths.checkout() / "components" / name).read_text() for name in parts)
+    assert functions(whole) == functions(sent())
+    assert len(sent()) < 0.75 * len(whole)
+    assert "()" in functions(sent())
 
 
 def test_a_machine_with_a_kernel_of_its_own_gets_modules_and_loses_swap_for_good() -> None:
