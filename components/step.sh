@@ -989,7 +989,7 @@ await_api() {
   until keeps_connection "${address%:*}" "${address##*:}" || [ $SECONDS -ge "$end" ]; do nap 0.1; done
   left=$(((end - SECONDS) / TIMEOUT_FACTOR))
   why=$(await $((left > 0 ? left : 0)) "curl -sSf -m $((5 * TIMEOUT_FACTOR)) -o /dev/null --cacert $2 $1/readyz") ||
-    die "the API at $1 was not ready within $seconds s, asked from $(hostname); the last try said: $why"
+    die "the API at $1 was not ready within $seconds s, asked from $(hostname) ($why): a control plane's step says why"
 }
 
 # keeps_connection HOST PORT: whether the other side accepts a connection and keeps it. A load balancer without a server
