@@ -314,7 +314,7 @@ def without_comments(script: str) -> str:
     """A shell script without its lines of comments.
 
     For those that each machine gets: the state has them twice for each, and the engine writes the whole state when a
-    step begins and when it ends. With 30 workers that takes more of a processor than anything else of the program.
+    step begins and when it ends (docs/scale.md, "What grows in the program").
     """
     return "".join(line for line in script.splitlines(keepends=True) if not line.lstrip().startswith("#"))
 
