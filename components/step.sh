@@ -997,7 +997,8 @@ await_api() {
 keeps_connection() {
   local connection status=0
   { exec {connection}<>"/dev/tcp/$1/$2"; } 2>/dev/null || return 1
-  read -r -t 0.1 -u "$connection" _ || status=$?
+  # A tenth of a second, multiplied as every deadline is.
+  read -r -t "$((TIMEOUT_FACTOR / 10)).$((TIMEOUT_FACTOR % 10))" -u "$connection" _ || status=$?
   exec {connection}>&-
   # More than 128 is that the time is over.
   [ $status -gt 128 ]
