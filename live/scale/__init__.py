@@ -74,9 +74,8 @@ def main(stack: Stack, sizes: Sequence[int], *, seconds: float, json_file: Path 
         0; 1 where something could not be measured.
 
     Raises:
-        ToolchainError: the lab is not up, KWOK cannot be had, another run simulates Nodes there, or they do not become
-            Ready.
-        ApiError: the API gives no good answer.
+        ToolchainError: the lab is not up, KWOK cannot be had, another run simulates Nodes there, they do not become
+            Ready, or the API gives no good answer.
     """
     # Whatever ends this removes what was simulated.
     for ending in (signal.SIGTERM, signal.SIGHUP):
@@ -96,6 +95,8 @@ def main(stack: Stack, sizes: Sequence[int], *, seconds: float, json_file: Path 
                 print(f"{nodes} simulated Nodes with {PODS_PER_NODE * nodes} Pods ...", file=sys.stderr)
                 measured.append(_measure(cluster, nodes, seconds, drills_of_lab))
             print("Removing the simulated Nodes ...", file=sys.stderr)
+    except ApiError as error:
+        raise ToolchainError(f"The API of {stack.name}: {error}") from error
     except HeldError as error:
         raise ToolchainError(f"Nodes are simulated on {stack.name} already ({error}).") from None
     finally:

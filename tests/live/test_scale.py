@@ -38,6 +38,7 @@ class Server:
         self.namespace = False
         self.is_ready = True
         self.refused = False
+        self.silent = 0
 
     def __call__(self, _: Cluster) -> "Server":
         return self
@@ -52,6 +53,9 @@ class Server:
         return self.send("GET", path)
 
     def send(self, method: str, path: str, body: Any = None, *, seconds: float = 10) -> Any:
+        if self.silent and method == "DELETE":
+            self.silent -= 1
+            raise ApiError("TimeoutError: The read operation timed out")
         if self.refused:
             raise ApiError("HTTP 403: no", HTTPStatus.FORBIDDEN)
         plain, _, query = path.partition("?")
@@ -168,6 +172,15 @@ def test_what_an_earlier_run_left_is_removed_first(lab: Cluster, server: Server,
     server.namespace, server.pods = True, 7
     with simulation.simulating(lab, kwok, tmp_path / "log"):
         assert server.nodes == {"worker-0": False} and not server.namespace and not server.pods
+
+
+def test_a_request_without_an_answer_is_repeated(lab: Cluster, server: Server, kwok: Path, tmp_path: Path) -> None:
+    """As at a load of 50, after an interrupted drill."""
+    with simulation.simulating(lab, kwok, tmp_path / "log"):
+        simulation.create_nodes(lab, 3)
+        simulation.create_pods(lab, 15)
+        server.silent = 3
+    assert server.nodes == {"worker-0": False} and not server.namespace and not server.silent
 
 
 def test_kwok_ends_where_the_api_refuses_to_remove(lab: Cluster, server: Server, kwok: Path, tmp_path: Path) -> None:
