@@ -81,6 +81,7 @@ def kubeadm(site: Site) -> Cluster:
         )
         for machine in members
     }
+    kubelet_flags = lab.settings.extra_flags.get("kubelet", {})
     # On all machines, before kubeadm does anything on one of them.
     nodes = [
         KubeadmNode(
@@ -90,7 +91,7 @@ def kubeadm(site: Site) -> Cluster:
                 artifacts=lab.artifacts,
                 repository=pins().packages if chosen.packages == "apt" else None,
                 controllers=controllers,
-                kubelet_flags=lab.settings.extra_flags.get("kubelet", {}),
+                kubelet_flags=kubelet_flags,
             ),
             after(hosts[machine.name]),
         )
@@ -114,18 +115,19 @@ def kubeadm(site: Site) -> Cluster:
         ),
         after(*nodes, *entrance),
     )
-    upgraded: list[pulumi.Resource] = []
-    # The packages of apt have one version for all machines at once: no upgrade in turns.
-    if chosen.packages != "apt":
-        upgrade = KubeadmUpgradeArgs(
+    upgraded = KubeadmUpgrade(
+        "kubeadm-upgrade",
+        KubeadmUpgradeArgs(
             controllers=controllers,
             workers=workers,
             cluster=cluster,
-            artifacts=lab.artifacts,
+            artifacts=lab.artifacts if chosen.packages != "apt" else None,
             network=lab.network,
             max_unavailable=lab.settings.max_unavailable,
-        )
-        upgraded.append(KubeadmUpgrade("kubeadm-upgrade", upgrade, after(*runtimes.values())))
+            kubelet_flags=kubelet_flags,
+        ),
+        after(*runtimes.values()),
+    )
     EtcdSnapshots("etcd-snapshots", controllers, after(cluster))
     membership = EtcdMembership("etcd-membership", controllers, after(cluster))
     removed_nodes = RemovedWorkers("former-workers", controllers[0], members, after(cluster.made))
@@ -147,7 +149,7 @@ def kubeadm(site: Site) -> Cluster:
             endpoint=site.endpoint,
             network=lab.network,
         ),
-        after(cluster, membership, *host_tables, *network, *upgraded),
+        after(cluster, membership, *host_tables, *network, upgraded),
     )
     return Cluster(
         ca_certificate=cluster.ca_certificate,

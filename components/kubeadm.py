@@ -133,7 +133,7 @@ class KubeadmNode(Component):
         machine, repository = args.machine, args.repository
         own_kubelet, is_controller = repository is None, machine.has(Role.CONTROLLER)
         units = "/etc/systemd/system/kubelet.service"
-        files = [_verbs(path) for path in (_VERBS, UPGRADE_VERBS if own_kubelet else _PACKAGES)]
+        files = [_verbs(path) for path in (_VERBS, UPGRADE_VERBS, *([] if own_kubelet else [_PACKAGES]))]
         if own_kubelet:
             files += [
                 File(path=units, content=_KUBELET, mode="0600"),
@@ -179,7 +179,8 @@ class KubeadmNode(Component):
                         "systemctl -q enable --no-reload kubelet.service",
                         # In a lab that runs.
                         "close_kubelet_config",
-                        f"kubelet_flags {drop_in}",
+                        # A Node's kubelet restarts when it is its turn, too.
+                        f"[ -e {FINISHED} ] || kubelet_flags",
                     ]
                 ),
                 undo=_RELEASE if repository else "",
@@ -249,9 +250,13 @@ def control_plane_file(is_first: bool) -> str:
     return _SETTINGS if is_first else _CONTROL_PLANE
 
 
+def flag_words(flags: Flags) -> str:
+    """Flags as on a command line: --v=3 --max-pods=50."""
+    return " ".join(f"--{name}={flag_value(value)}" for name, value in flags.items())
+
+
 def _kubelet_drop_in(flags: Flags) -> list[str]:
-    words = " ".join(f"--{name}={flag_value(value)}" for name, value in flags.items())
-    extra = [f'Environment="KUBELET_EXTRA_ARGS={words}"'] if flags else []
+    extra = [f'Environment="KUBELET_EXTRA_ARGS={flag_words(flags)}"'] if flags else []
     return ["[Service]", f"ExecStartPre={resolv_conf_command()}", *extra]
 
 

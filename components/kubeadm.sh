@@ -9,6 +9,10 @@ KUBEADM_LOG=/var/log/kubeadm.log
 # The validity of a bootstrap token: the time that joining takes, and a margin.
 TOKEN_MINUTES=15
 
+# A drop-in of the kubelet's unit with its flags; and those that the kubelet was last started with.
+KUBELET_DROP_IN=/etc/systemd/system/kubelet.service.d/20-hardway.conf
+KUBELET_FLAGS=$HARDWAY/steps/kubeadm/kubelet-flags
+
 # The checksum of the settings that the static pods of a controller were made from.
 CONTROL_PLANE_MADE=$HARDWAY/steps/node/control-plane-made
 STATIC_PODS=/etc/kubernetes/manifests
@@ -293,15 +297,13 @@ pod_log() {
   ls -t "/var/log/pods/kube-system_$1-$(hostname)"_*/"$1"/*.log 2>/dev/null | head -n 1 | xargs -r tail -n 10
 }
 
-# kubelet_flags FILE: restart the kubelet where its flags in FILE, a drop-in of its unit, are not those that it was last
-# started with.
+# kubelet_flags: restart the kubelet where its flags in its drop-in are not those that it was last started with. On a Node
+# only in its turn (kubeadm_upgrade.sh).
 kubelet_flags() {
-  local flags known=$HARDWAY/steps/kubeadm/kubelet-flags
-  flags=$(grep '^Environment="KUBELET_EXTRA_ARGS=' "$1") || true
-  [ "$flags" != "$(cat "$known" 2>/dev/null)" ] || return 0
+  ! has_kubelet_flags || return 0
   if systemctl -q is-active kubelet.service || done_here; then
     # Until it serves it counts as not started, also if this is killed.
-    echo changing >"$known"
+    echo changing >"$KUBELET_FLAGS"
     systemctl daemon-reload
     look_at kubelet.service
     note_run kubelet.service
@@ -310,8 +312,12 @@ kubelet_flags() {
       'curl -sf http://127.0.0.1:10248/healthz >/dev/null'
     serving kubelet.service
   fi
-  printf '%s\n' "$flags" >"$known"
+  wanted_kubelet_flags >"$KUBELET_FLAGS"
 }
+
+wanted_kubelet_flags() { grep -s '^Environment="KUBELET_EXTRA_ARGS=' "$KUBELET_DROP_IN" || true; }
+
+has_kubelet_flags() { [ "$(wanted_kubelet_flags)" = "$(cat "$KUBELET_FLAGS" 2>/dev/null)" ]; }
 
 # kubelet_identity: what the kubelet asks the API with (worker_turns.sh).
 # shellcheck disable=SC2034,SC2154

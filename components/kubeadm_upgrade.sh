@@ -1,5 +1,5 @@
 # Another version of Kubernetes on a machine of a kubeadm cluster: the static pods of a controller, by `kubeadm upgrade`,
-# and the kubelet of a Node. Sourced after step.sh, worker.sh and kubeadm.sh, on controllers after etcd.sh, too;
+# and the kubelet of a Node, which also gets other flags here. Sourced after step.sh, worker.sh and kubeadm.sh, on controllers after etcd.sh, too;
 # /usr/local/lib/hardway/kubeadm_upgrade.sh on every controller and worker. Which machine is next, the order of the steps
 # says (kubeadm_upgrade.py).
 #
@@ -149,29 +149,63 @@ by_kubeadm() {
 # upgrade_kubelet NODE VERSION URL SHA256 DRAINS QUESTION SERVER ANSWER: have the kubelet run the program at URL. The Node is
 # drained before, unless DRAINS is "no"; it is Ready, takes pods and has an answer of the DNS (see `turns`) in the end.
 upgrade_kubelet() {
-  local name=$1 version=$2 url=$3 sha=$4 source why
+  local name=$1 version=$2 url=$3 sha=$4 source made
   shift 4
-  kubelet_identity
-  turns "$name" 1 "$@"
-  # The pods of no other machine wait for this one: the order of the steps is the turn.
-  # shellcheck disable=SC2329  # worker_turns.sh calls it
-  turn_ends() { mark_node null; rm -f "$step/turn" "$SAID"; }
+  begin_kubelet_turn "$name" "$@"
   source=$(artifact_path "$url" "$sha")
-  if ! runs_kubelet "$source" || [ "$(cat "$step/$MADE_VERSION" 2>/dev/null || echo "$version")" != "$version" ]; then
+  made=$(cat "$step/$MADE_VERSION" 2>/dev/null || echo "$version")
+  # Other flags come with another version, by one restart. Where the kubelet did not serve with the flags before, they are
+  # first: no pod of this Node could be drained.
+  if ! has_kubelet_flags && { [ "$made $(readlink "$KUBELET")" = "$version $source" ] || ! kubelet_serves; }; then
+    take_kubelet_flags
+  fi
+  if ! runs_kubelet "$source" || [ "$made" != "$version" ]; then
     source=$(fetch_now "$url" "$sha" -)
     change_kubelet "$version" "$source" "$1"
   fi
-  if [ -e "$step/turn" ]; then
-    why=$(await 120 node_is_ready) || die "the Node $NODE is not Ready with its new kubelet: $why"
-    uncordon
-    static_pods_serve
-    # Its pods may have been those of the DNS.
-    wait_for 60 "an answer of the cluster's DNS, after the kubelet of $NODE has restarted" dns_answers
-    turn_ends
-    # A run that was killed after the restart has left it.
-    rm -f "$step/program"
-  fi
+  end_kubelet_turn
   printf '%s\n' "$version" >"$step/$MADE_VERSION"
+}
+
+# restart_for_flags NODE QUESTION SERVER ANSWER: have the kubelet run with its flags; in the end as with `upgrade_kubelet`.
+restart_for_flags() {
+  local name=$1
+  shift
+  begin_kubelet_turn "$name" no "$@"
+  has_kubelet_flags || take_kubelet_flags
+  end_kubelet_turn
+}
+
+# begin_kubelet_turn NODE DRAINS QUESTION SERVER ANSWER: see `turns`. The order of the steps is the turn: the pods of no other
+# machine wait for this one.
+begin_kubelet_turn() {
+  kubelet_identity
+  turns "$1" 1 "${@:2}"
+  # shellcheck disable=SC2329  # worker_turns.sh calls it
+  turn_ends() { mark_node null; rm -f "$step/turn" "$SAID"; }
+}
+
+# take_kubelet_flags: the pods of the Node keep running while its kubelet restarts, so it is not drained.
+take_kubelet_flags() {
+  # In a lab whose first `up` has failed.
+  dns_answers || dns_is_silent=yes
+  : >"$step/turn"
+  kubelet_flags
+}
+
+# end_kubelet_turn: if the kubelet has restarted, also in a run that was killed.
+end_kubelet_turn() {
+  local why
+  [ -e "$step/turn" ] || return 0
+  why=$(await 120 node_is_ready) || die "the Node $NODE is not Ready after its kubelet has restarted: $why"
+  uncordon
+  static_pods_serve
+  # Its pods may have been those of the DNS.
+  [ -n "${dns_is_silent-}" ] ||
+    wait_for 60 "an answer of the cluster's DNS, after the kubelet of $NODE has restarted" dns_answers
+  turn_ends
+  # A run that was killed after the restart has left it.
+  rm -f "$step/program"
 }
 
 # static_pods_serve: the static pods of the machine restart with its kubelet. Those of the next controller must wait until all
@@ -225,11 +259,15 @@ change_kubelet() {
 
 kubelet_version() { "$1" --version | sed 's/^Kubernetes //'; }
 
+# restart_kubelet: with the flags that it is to have.
 restart_kubelet() {
+  has_kubelet_flags || { echo changing >"$KUBELET_FLAGS"; systemctl daemon-reload; }
   systemctl restart kubelet.service
   trap - EXIT
-  await 60 'systemctl -q is-active kubelet.service && curl -sf http://127.0.0.1:10248/healthz' >/dev/null
+  await 60 kubelet_serves >/dev/null && wanted_kubelet_flags >"$KUBELET_FLAGS"
 }
+
+kubelet_serves() { systemctl -q is-active kubelet.service && curl -sf http://127.0.0.1:10248/healthz; }
 
 point_kubelet() {
   ln -sfn "$1" "$KUBELET.hardway-new"

@@ -38,7 +38,8 @@ curl() {{
 pod_log() {{ echo "unknown flag of $1"; }}
 systemctl() {{
   echo "systemctl $*" >>{log}
-  [ ! -e {root}/broken-kubelet ] || [ "$(readlink "$KUBELET")" != {root}/v1.36.4 ]
+  [ ! -e {root}/broken-kubelet ] || [ "$(readlink "$KUBELET")" != {root}/v1.36.4 ] || return 1
+  [ ! -e {root}/broken-flags ] || ! grep -qs -- --no-such "$KUBELET_DROP_IN"
 }}
 kubelet_identity() {{ :; }}
 runs_kubelet() {{ [ "$(readlink "$KUBELET")" = "$1" ]; }}
@@ -57,6 +58,10 @@ pgrep() {{
   [ ! -e {root}/killed ] || exit 9
   [ -e {root}/ends ] && rm {root}/ends && echo "still there" >>{log}
 }}
+look_at() {{ :; }}
+note_run() {{ :; }}
+ready() {{ :; }}
+serving() {{ systemctl -q is-active "$1" || exit 1; }}
 ctl() {{ echo "etcdctl $*" >>{log}; [ ! -e {root}/broken-member ]; }}
 close_kubelet_config() {{ :; }}
 """
@@ -67,7 +72,9 @@ class Node:
 
     def __init__(self, root: Path) -> None:
         self.root, self.log = root, root / "log"
-        (root / "steps" / "x").mkdir(parents=True)
+        for step in ("x", "kubeadm", "node"):
+            (root / "steps" / step).mkdir(parents=True)
+        (root / "steps" / "node" / "finished").touch()
         (root / "manifests").mkdir()
         (root / "config.yaml").write_text("of v1.35.8")
         for version in ("v1.35.8", "v1.36.4"):
@@ -98,6 +105,7 @@ class Node:
             . {COMPONENTS / "step.sh"}
             . {COMPONENTS / "worker_turns.sh"}
             {verbs}
+            KUBELET_DROP_IN={self.root}/drop-in
             {STAND_IN.format(root=self.root, log=self.log, pods=" ".join(PODS))}
             {script}"""
         return subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=60, check=False)
@@ -110,6 +118,11 @@ class Node:
         return self.run(
             f"upgrade_kubelet worker-0 {version} file://{self.root}/{version} 0 yes name 10.0.0.10 10.0.0.1"
         )
+
+    def flags(self, *words: str) -> None:
+        """Those that the kubelet is to have."""
+        line = f'Environment="KUBELET_EXTRA_ARGS={" ".join(words)}"\n' if words else ""
+        (self.root / "drop-in").write_text(f"[Service]\n{line}")
 
     @property
     def versions(self) -> set[str]:
@@ -354,3 +367,66 @@ def test_a_kubelet_returns_with_the_configuration_from_before(node: Node) -> Non
     assert (node.root / "config.yaml").read_text() == "of v1.35.8"
     assert (node.root / "kubelet").readlink() == node.root / "v1.35.8"
     assert "kubeadm upgrade node phase kubelet-config" not in node.did
+
+
+_RESTARTED = [
+    "DNS",
+    "systemctl -q is-active kubelet.service",
+    "systemctl daemon-reload",
+    "systemctl restart kubelet.service",
+    "systemctl -q is-active kubelet.service",
+    "uncordon worker-0",
+    "DNS",
+    "mark null",
+]
+
+
+@pytest.mark.parametrize(
+    "run", ["upgrade_kubelet worker-0 v1.35.8 file://{root}/v1.35.8 0 yes", "restart_for_flags worker-0"]
+)
+def test_other_flags_restart_the_kubelet_without_a_drain(node: Node, run: str) -> None:
+    """Its pods keep running. The turn ends when the Node is Ready and the DNS answers."""
+    script = f"{run.format(root=node.root)} name 10.0.0.10 10.0.0.1"
+    assert node.run(script).returncode == 0
+    assert node.did == []
+    node.flags("--v=3")
+    assert node.run(f"set -e\n{script}").returncode == 0
+    assert node.did == _RESTARTED
+    assert node.run(script).returncode == 0
+    assert node.did == []
+    node.flags()
+    # Killed while it restarts, and while the Node becomes Ready.
+    assert node.run(f"serving() {{ exit 9; }}; {script}").returncode == 9
+    assert node.run(f"node_is_ready() {{ exit 9; }}; set -e; {script}").returncode != 0
+    assert "systemctl restart kubelet.service" in node.did and "mark null" not in node.did
+    assert node.run(script).returncode == 0
+    assert node.did == ["uncordon worker-0", "DNS", "mark null"]
+
+
+def test_another_version_and_other_flags_are_one_restart(node: Node) -> None:
+    """The one before may not know the flags."""
+    node.flags("--v=3")
+    assert node.kubelet("v1.36.4").returncode == 0
+    assert node.did.count("systemctl restart kubelet.service") == 1
+    assert node.did.index("drain worker-0") < node.did.index("systemctl daemon-reload")
+    assert node.kubelet("v1.36.4").returncode == 0
+    assert node.did == []
+
+
+@pytest.mark.parametrize("version", ["v1.35.8", "v1.36.4"])
+def test_flags_with_which_a_kubelet_does_not_serve_can_be_taken_back(node: Node, version: str) -> None:
+    """Also together with another version: a Node whose kubelet does not run cannot be drained."""
+    (node.root / "broken-flags").touch()
+    node.flags("--no-such")
+    assert node.run("set -e\nrestart_for_flags worker-0 name 10.0.0.10 10.0.0.1").returncode == 1
+    assert "uncordon worker-0" not in node.did
+    node.flags()
+    # As long as it has not restarted it does not serve.
+    stopped = f"kubelet_serves() {{ grep -q restart {node.log}; }}"
+    done = node.run(
+        f"{stopped}; upgrade_kubelet worker-0 {version} file://{node.root}/{version} 0 yes name 10.0.0.10 10.0.0.1"
+    )
+    assert done.returncode == 0, done.stderr
+    restart = "systemctl restart kubelet.service"
+    upgraded = ["drain worker-0", restart] if version == "v1.36.4" else []
+    assert [each for each in node.did if each in ("drain worker-0", restart)] == [restart, *upgraded]

@@ -56,6 +56,7 @@ class Controller:
             . {COMPONENTS / "step.sh"}
             declare -gA ready_check=() ready_seconds=() ready_what=()
             . {COMPONENTS / "kubeadm.sh"}
+            KUBELET_DROP_IN={self.root}/drop-in
             {stand_in}
             {script}"""
         return subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=60, check=False)
@@ -160,17 +161,17 @@ def test_the_kubelet_is_restarted_where_its_flags_have_changed(controller: Contr
     drop_in.write_text("[Service]\n")
     # A lab of an earlier version, without flags.
     (controller.root / "runs").touch()
-    assert controller.run(f"kubelet_flags {drop_in}").returncode == 0
+    assert controller.run("kubelet_flags").returncode == 0
     assert controller.did == []
     drop_in.write_text('[Service]\nEnvironment="KUBELET_EXTRA_ARGS=--v=4"\n')
     (controller.root / "broken").touch()
-    assert controller.run(f"set -e\nkubelet_flags {drop_in}").returncode != 0
+    assert controller.run("set -e\nkubelet_flags").returncode != 0
     assert "systemctl restart kubelet.service" in controller.did
     (controller.root / "broken").unlink()
     # It did not serve, so that the next run tries again; also with the flags of before.
     for content in ('[Service]\nEnvironment="KUBELET_EXTRA_ARGS=--v=4"\n', "[Service]\n"):
         drop_in.write_text(content)
-        assert controller.run(f"kubelet_flags {drop_in}").returncode == 0
+        assert controller.run("kubelet_flags").returncode == 0
         assert controller.did[-1] == "waited for kubelet.service"
-        assert controller.run(f"kubelet_flags {drop_in}").returncode == 0
+        assert controller.run("kubelet_flags").returncode == 0
         assert controller.did == []

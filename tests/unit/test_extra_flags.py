@@ -71,6 +71,7 @@ def test_flags_reach_what_kubeadm_is_told() -> None:
     assert changed == {
         *(f"kubeadm-controller-{number}" for number in range(3)),
         *(f"kubeadm-node-{machine}" for machine in machines),
+        *(f"kubeadm-upgrade-kubelet-{machine}" for machine in machines),
     }
     for number in range(3):
         file = "kubeadm.yaml" if number == 0 else "kubeadm-control-plane.yaml"

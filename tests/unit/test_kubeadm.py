@@ -462,7 +462,8 @@ def test_packages_come_from_a_repository_whose_key_is_pinned() -> None:
     from unit.conftest import program
 
     script = program("kubeadm-ha").script("kubeadm-node-worker-0")
-    assert "/usr/local/bin/kubelet" not in script
+    assert not [line for line in script.splitlines() if line.startswith("fetch ") and "kubelet" in line]
+    assert not [line for line in script.splitlines() if line.startswith("file /etc/systemd/system/kubelet.service ")]
     repository = "https://pkgs.k8s.io/core:/stable:/v1.36/deb DE15B14486CD377B9E876E1A234654DA9A296436"
     assert f"\nupstream_packages {repository} 1.36.4 1.9.1 kubelet kubeadm kubectl\n" in script
 

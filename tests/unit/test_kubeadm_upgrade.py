@@ -1,5 +1,6 @@
 """The order in which machines of a kubeadm lab get another version, and from what."""
 
+import pytest
 import yaml
 
 from unit.conftest import program
@@ -70,9 +71,36 @@ def test_a_kubelet_that_runs_stays_until_its_turn() -> None:
     assert script.index("hold /usr/local/bin/kubelet\n") < script.index("\nfetch ")
 
 
-def test_packages_have_no_turns() -> None:
+def test_packages_of_apt_are_not_upgraded_in_turns() -> None:
     run = program("kubeadm-ha")
-    assert not [each.name for each in run.resources if each.name.startswith("kubeadm-upgrade-kubelet-")]
+    steps = {each.name for each in run.resources if each.name.startswith("kubeadm-upgrade-")}
+    nodes = [each["name"] for each in run.outputs["machines"] if each["pod_cidr"]]
+    assert steps == {f"kubeadm-upgrade-kubelet-{name}" for name in nodes}
+    assert not [name for name in steps if "upgrade_kubelet " in run.script(name)]
+
+
+@pytest.mark.parametrize("packages", ["artifacts", "apt"])
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_kubelet_restarts_for_its_flags_in_its_turn(packages: str, at_once: int) -> None:
+    """Controllers one at a time, then workers in waves."""
+    lab = {**HA, "kubeadm": {"packages": packages}, "max_unavailable": at_once}
+    run = run_program("dev", {**lab, "extra_flags": {"kubelet": {"v": 3}}})
+    controllers, workers = (
+        [f"kubeadm-upgrade-kubelet-{role}-{number}" for number in range(3)] for role in ("controller", "worker")
+    )
+    for number, name in enumerate(controllers):
+        assert before(run, name) & {*controllers, *workers} == set(controllers[:number])
+    for number, name in enumerate(workers):
+        earlier = workers[: max(0, number + 1 - at_once)][number % at_once :: at_once]
+        assert before(run, name) & {*controllers, *workers} == {*controllers, *earlier}
+    for name in (*controllers, *workers):
+        machine = name.removeprefix("kubeadm-upgrade-kubelet-")
+        assert {f"kubeadm-controller-{number}" for number in range(3)} <= run.before(run.named(name, STEP))
+        assert "\n: the kubelet has the flags --v=3\n" in run.script(name)
+        # All of these steps run at the same time.
+        assert "\n[ -e $HARDWAY/steps/node/finished ] || kubelet_flags\n" in run.script(f"kubeadm-node-{machine}")
+        assert f"\n{'restart_for_flags' if packages == 'apt' else 'upgrade_kubelet'} {machine} " in run.script(name)
+    assert {*controllers, *workers} <= run.before(run.named("readiness-cluster", STEP))
 
 
 def test_images_are_imported_in_turn_where_the_cluster_serves() -> None:

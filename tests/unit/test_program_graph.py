@@ -29,6 +29,7 @@ KUBEADM_COMPONENTS = {
     "KubeadmPki",
     "KubeadmNode",
     "Kubeadm",
+    "KubeadmUpgrade",
     "Host",
     "ContainerRuntime",
     "EtcdMembership",
@@ -50,9 +51,6 @@ def test_every_component_has_the_token_of_its_class(lab: Run) -> None:
     substrate = {lab.substrate, "GcpBalancer"} if balancers == 0 else {lab.substrate, "LoadBalancer"}
     calico = {"Calico", "CalicoPlugin", "CalicoNetwork"} if "calicoctl" in lab.outputs["versions"] else set()
     made = KUBEADM_COMPONENTS if "hardway:index:Kubeadm" in tokens else COMPONENTS
-    # Packages of apt are not upgraded in turns.
-    if "hardway:index:Kubeadm" in tokens and "upstream_packages" not in lab.script("kubeadm-node-controller-0"):
-        made = made | {"KubeadmUpgrade"}
     expected = made | substrate | {"Script"} | ({"VirtualAddress"} if balancers == 2 else set()) | calico
     assert tokens == {f"hardway:index:{name}" for name in expected}
 

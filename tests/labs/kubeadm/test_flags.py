@@ -1,6 +1,7 @@
 """Flags of the user's own in a cluster of kubeadm's that runs: only what they concern restarts, one by one."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -45,7 +46,13 @@ def test_a_flag_restarts_its_program_alone(cluster: Cluster, show: Show) -> None
         changed = {file for file, sum_ in _manifests(cluster, name).items() if sum_ != manifests[name][file]}
         assert changed == {"kube-apiserver.yaml"}
         assert "--max-requests-inflight=500" in _command_line(cluster, name, "kube-apiserver")
-    assert "--v=3" in _command_line(cluster, cluster.workers[0].name, "kubelet")
+    # One after the other, each in its turn: workers `max_unavailable` at a time, which is 1 here.
+    machines = [*controllers, *(each.name for each in cluster.workers)]
+    restarts = {name: _kubelet_restart(cluster, name) for name in machines}
+    for earlier, later in pairwise(machines):
+        assert restarts[earlier][1] < restarts[later][0], f"{later} did not wait for {earlier}: {restarts}"
+    for name in machines:
+        assert "--v=3" in _command_line(cluster, name, "kubelet")
     assert cluster.ssh(cluster.workers[0].name, "pgrep -x kube-proxy") == pod, "a pod was restarted with the kubelet"
     assert "500" in cluster.kubectl("get", "configmap", "kubeadm-config", "--namespace", "kube-system", "-o", "yaml")
     again = live("up", show=show)
@@ -77,6 +84,16 @@ def _starts(cluster: Cluster, machine: str) -> dict[str, str]:
     # A leader that has ended by itself is started again after some seconds.
     eventually("every program running", all_run, seconds=60, report=lambda: str(found), pause=1)
     return found
+
+
+def _kubelet_restart(cluster: Cluster, machine: str) -> tuple[int, int]:
+    """When a machine's kubelet was last stopped, and when it was started again, in microseconds; all have one clock."""
+    properties = ("ActiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic")
+    said = cluster.ssh(machine, f"systemctl show kubelet.service {' '.join(f'-p {each}' for each in properties)}")
+    found = dict(line.split("=", 1) for line in said.splitlines())
+    stopped, started = (int(found[each]) for each in properties)
+    assert 0 < stopped < started
+    return stopped, started
 
 
 def _manifests(cluster: Cluster, machine: str) -> dict[str, str]:
