@@ -15,9 +15,9 @@ FEATURE = "conformance"
 """Of the images, in versions.yaml."""
 _SECONDS = 60
 _TESTS = "registry.k8s.io/e2e-test-images"
-MUST_NOT_EXIST = "invalid.registry.k8s.io/"
+MUST_NOT_EXIST = ("invalid.registry.k8s.io/", "gcr.io/google_samples/gb-redisslave:nonexistent", "webserver:404")
 NOT_MADE = {
-    MUST_NOT_EXIST: "must not exist: tests check how a failed pull is reported",
+    **dict.fromkeys(MUST_NOT_EXIST, "must not exist: tests check how a failed pull is reported"),
     "gcr.io/k8s-authenticated-test/": "needs upstream's own credentials; no conformance test uses it",
     "registry.k8s.io/sig-storage/": "parts of CSI drivers, which no conformance test installs",
     "registry.k8s.io/cloud-provider-gcp/": "a CSI driver, which no conformance test installs",

@@ -283,6 +283,8 @@ def test_images_that_cannot_be_pulled_are_shown_while_the_tests_wait_for_them(
     lab.events = (
         'pods-1 Failed to pull image "example.org/none:1": no route\npods-1 Error: ErrImagePull\n'
         'runtime-2 Failed to pull image "invalid.registry.k8s.io/invalid/alpine:3.1": no such host\n'
+        'deployment-3 Failed to pull image "gcr.io/google_samples/gb-redisslave:nonexistent": no such host\n'
+        'deployment-4 Failed to pull image "webserver:404": no such host\n'
     )
     seen: list[str] = []
 

@@ -24,6 +24,8 @@ _SOURCES = {
     "node/filesystem/etc/rc.local": "rc.local",
     "node/filesystem/etc/service/available/felix/run": "exec calico-node -felix",
     "node/filesystem/sbin/start_runit": "start_runit",
+    "test/images/agnhost/porter/localhost.crt": "certificate of localhost",
+    "test/images/agnhost/porter/localhost.key": "key of localhost",
     **{
         f"test/images/{pet}/html/{file}": f"{file} of {pet}"
         for pet in ("kitten", "nautilus")
@@ -164,7 +166,9 @@ def test_coredns_knows_authorities_and_is_not_root(all_made: dict[str, Made]) ->
 def test_agnhost_has_its_tools_beside_it_and_no_ballast(all_made: dict[str, Made]) -> None:
     made = all_made["agnhost"]
     assert (made.config["Entrypoint"], made.config["Cmd"]) == (["/agnhost"], ["pause"])
-    assert made.files["agnhost"] == "agnhost"
+    assert made.files["agnhost"] == made.files["agnhost-2"] == "agnhost"
+    assert made.files["localhost.crt"] == "certificate of localhost"
+    assert made.files["localhost.key"] == "key of localhost"
     assert made.files["bin/nc"] == "nc.openbsd"
     assert made.files["bin/nc.openbsd"] == "nc"
     assert not [name for name in made.files if "perl" in name or name.startswith("usr/share")]

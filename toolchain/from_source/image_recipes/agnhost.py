@@ -24,11 +24,16 @@ def programs() -> gomodule.Programs:
 
 def make(part: Part, reference: str, work: Path, arch: str) -> image_archive.Image:
     gomodule.build(part, programs(), work, arch=arch)
+    porter = gomodule.sources(part, "kubernetes", of="k8s.io/kubernetes") / "test" / "images" / "agnhost" / "porter"
     root, tools, layer = work / "root.tar", work / "tools.tar", work / "layer.tar"
     debian.files(part, root, packages=_TOOLS)
     image_archive.copy_layer(root, tools, without=_BALLAST)
     entries: dict[str, File | Link] = {
         "/agnhost": File(content=work / "agnhost", mode=0o755),
+        # By this name tests check that a pod's command replaces the entry point.
+        "/agnhost-2": Link(target="agnhost"),
+        # Servers use them for TLS; the readiness probes of upstream's StatefulSets ask for the certificate by HTTP.
+        **{f"/{name}": File(content=porter / name) for name in ("localhost.crt", "localhost.key")},
         # What installing the packages would have linked.
         "/bin/nc": Link(target="nc.openbsd"),
         "/etc/ssl/certs/ca-certificates.crt": File(content=foundation.authorities(part, work)),
