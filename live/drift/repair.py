@@ -134,8 +134,9 @@ def _units(machine: Recorded, difference: Difference) -> Iterator[tuple[str, Uni
             elif difference.name in unit.reloads_on:
                 yield name, unit, "reload"
     elif difference.kind == "unit":
-        # A step starts by itself what does not run.
-        if "stale" in difference.problems or not units[difference.name].by_step:
+        # A step starts by itself what does not run. What is only not enabled runs.
+        restarts_itself = not units[difference.name].by_step and difference.problems.keys() != {"disabled"}
+        if "stale" in difference.problems or restarts_itself:
             yield difference.name, units[difference.name], "restart"
     elif difference.kind == "host table":
         yield HOSTS_UNIT, units[HOSTS_UNIT], "reload"

@@ -729,6 +729,18 @@ def test_a_step_that_fails_runs_once_more_after_a_later_one_has_succeeded(
     assert said == ([] if recovers else ["step host on worker-0 failed: the reason"])
 
 
+@pytest.mark.parametrize(("problems", "restarts"), [({"disabled"}, []), ({"disabled", "stopped"}, ["kubelet.service"])])
+def test_a_unit_that_no_step_starts_is_restarted_only_if_it_does_not_run(
+    problems: set[str], restarts: list[str]
+) -> None:
+    """The kubelet of a lab by kubeadm. One that is only not enabled runs."""
+    said = dict.fromkeys(problems, "")
+    difference = Difference(machine="worker-0", kind="unit", name="kubelet.service", problems=said, step="s1")
+    (work,), _ = repair.plan(STEPS, {"worker-0": machine()}, [difference])
+    assert (work.restarts, work.restarts_itself) == ([], restarts)
+    assert work.before == ["systemctl -q enable --no-reload kubelet.service 2>/dev/null || true"]
+
+
 def test_a_missing_node_restarts_the_kubelet_that_registers_it() -> None:
     node = Difference(machine="API", kind="node", name="worker-0", problems={"missing": "missing"}, step="s2")
     works, _ = repair.plan(STEPS, {"worker-0": machine()}, [node])
