@@ -17,7 +17,8 @@ def write(outputs: Mapping[str, Any]) -> None:
     """Write them where the command line has asked for them: plain values, all that the program exports."""
     if path := os.environ.get(VARIABLE):
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(outputs, file)
+            # In the order in which the CLI prints them.
+            json.dump(outputs, file, sort_keys=True)
 
 
 def take(path: Path) -> dict[str, Any] | None:
