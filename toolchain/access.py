@@ -29,8 +29,9 @@ _FACTS = ("endpoint", "machines", "certificates")
 
 def room_for_outputs(stack: Stack) -> Path:
     """Where the program of an `up` may write its outputs; what a run that was killed has left there is removed."""
-    stack.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = stack.directory / "outputs.json"
+    # Not in the stack's directory, which says that the lab is up.
+    stack.directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = stack.directory.with_name(f"{stack.name}-outputs.json")
     file.unlink(missing_ok=True)
     return file
 
@@ -90,6 +91,7 @@ def read(stack: Stack, *, halted_too: bool = False) -> dict[str, Any]:
 
 def remove(stack: Stack) -> None:
     """Remove the files of a lab that is no more, but for the snapshots: those are the user's."""
+    room_for_outputs(stack)
     if not stack.directory.exists():
         return
     for file in stack.directory.iterdir():

@@ -152,7 +152,7 @@ def test_options_of_plans_and_policies_reach_pulumi(
     (tmp_path / "PulumiPolicy.yaml").touch()
     asked: list[object] = []
 
-    def fails(*_: object, options: object, until: str) -> int:
+    def fails(*_: object, options: object, **__: object) -> int:
         asked.append(options)
         return 7
 
