@@ -60,6 +60,22 @@ def test_a_flag_restarts_its_program_alone(cluster: Cluster, show: Show) -> None
 
 
 @pytest.mark.usefixtures("_flags")
+def test_a_flag_with_which_no_kubelet_serves_stops_at_the_first_controller(cluster: Cluster, show: Show) -> None:
+    first, *others = [*(each.name for each in cluster.controllers), *(each.name for each in cluster.workers)]
+    before = {name: _kubelet_start(cluster, name) for name in others}
+    with lab_settings(STACK, extra_flags={**_FLAGS, "kubelet": {"image-gc-high-threshold": 500}}):
+        ran = live("up", show=show)
+    assert ran.code != 0
+    assert f"kubelet.service on {first}" in ran.output and "image-gc-high-threshold" in ran.output.lower(), ran.output
+    assert {name: _kubelet_start(cluster, name) for name in others} == before
+    # With the flags as they were: the kubelet that does not serve restarts.
+    ran = live("up", show=show)
+    assert ran.code == 0, ran.output
+    assert "--v=3" in _command_line(cluster, first, "kubelet")
+    cluster.kubectl("wait", "--for=condition=Ready", f"node/{first}", "--timeout=10s")
+
+
+@pytest.mark.usefixtures("_flags")
 def test_a_flag_without_which_nothing_serves_stops_at_the_first_controller(cluster: Cluster, show: Show) -> None:
     others = [each.name for each in cluster.settings.with_role(Role.CONTROLLER)][1:]
     before = {name: _starts(cluster, name) for name in others}
@@ -84,6 +100,11 @@ def _starts(cluster: Cluster, machine: str) -> dict[str, str]:
     # A leader that has ended by itself is started again after some seconds.
     eventually("every program running", all_run, seconds=60, report=lambda: str(found), pause=1)
     return found
+
+
+def _kubelet_start(cluster: Cluster, machine: str) -> str:
+    """When a machine's kubelet was started."""
+    return cluster.ssh(machine, "systemctl show kubelet.service -p ActiveEnterTimestampMonotonic")
 
 
 def _kubelet_restart(cluster: Cluster, machine: str) -> tuple[int, int]:
