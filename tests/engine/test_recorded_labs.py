@@ -14,8 +14,8 @@ _TEXT_OF_A_SCRIPT = {"create", "update", "delete", "stdin", "script"}
 """Inputs of commands, and of the component that shows a step's script in previews."""
 _ADDED = {"encryption-keys", "machines-settings"}
 """Records in the state: keys that Secrets were encrypted with before, and the immutable settings."""
-_STEPS_ADDED = re.compile(r"kubeadm-upgrade-\S+")
-"""Steps that find nothing to do in a lab whose versions stay."""
+_STEPS_ADDED = re.compile(r"kubeadm-upgrade-\S+|(etcd|control-plane)-\S+-serving")
+"""Steps that find nothing to do in a lab whose versions stay, and whose programs have been started."""
 _COMPONENTS_ADDED = {"hardway:index:KubeadmUpgrade", "hardway:index:NodeRegistration"}
 """Components have nothing on a machine."""
 
