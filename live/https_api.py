@@ -7,7 +7,9 @@ import base64
 import json
 import os
 import ssl
+from collections.abc import Callable
 from contextlib import closing
+from http import HTTPStatus
 from http.client import HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -83,6 +85,24 @@ class Api:
         """
         with closing(self.connection(url, seconds=seconds)) as connection:
             return ask(connection, method, path, body)
+
+
+def found(get: Callable[[str], Any], path: str) -> Any:
+    """An object, or None where the API says that there is none.
+
+    Args:
+        get: path -> object; raises ApiError.
+        path: of the object.
+
+    Raises:
+        ApiError: there is no other answer.
+    """
+    try:
+        return get(path)
+    except ApiError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return None
 
 
 def ask(connection: HTTPSConnection, method: str, path: str, body: Any = None) -> Any:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from http import HTTPStatus
 from typing import Any
 
 from config import health
@@ -18,7 +17,7 @@ from live.background import Background
 from live.cluster import Cluster, LiveMachine
 from live.drills.samples import Sample
 from live.drills.workload import NAMESPACE
-from live.https_api import SECONDS, Api, ApiError, ask
+from live.https_api import SECONDS, Api, ApiError, ask, found
 from live.programs import LEADERS
 from toolchain import access
 from toolchain.errors import ToolchainError
@@ -322,8 +321,8 @@ def look(get: Any, nodes: Sequence[str]) -> View:
     """
     leases = [get(f"{_LEASES}/kube-system/leases/{program}") for program in LEADERS]
     slice_ = get(_ENDPOINTS)
-    found = [each for name in nodes if (each := _found(get, f"/api/v1/nodes/{name}"))]
-    heard = [each for name in nodes if (each := _found(get, f"{_LEASES}/kube-node-lease/leases/{name}"))]
+    registered = [each for name in nodes if (each := found(get, f"/api/v1/nodes/{name}"))]
+    heard = [each for name in nodes if (each := found(get, f"{_LEASES}/kube-node-lease/leases/{name}"))]
     now = time.time()
     return View(
         at=now,
@@ -333,19 +332,9 @@ def look(get: Any, nodes: Sequence[str]) -> View:
         api_servers=frozenset(
             address for endpoint in slice_.get("endpoints") or () for address in endpoint["addresses"]
         ),
-        ready=frozenset(node["metadata"]["name"] for node in found if health.has_condition(node)),
+        ready=frozenset(node["metadata"]["name"] for node in registered if health.has_condition(node)),
         heard={lease["metadata"]["name"]: _epoch(lease["spec"]["renewTime"]) for lease in heard},
     )
-
-
-def _found(get: Any, path: str) -> Any:
-    """An object, or None where there is none."""
-    try:
-        return get(path)
-    except ApiError as error:
-        if error.status != HTTPStatus.NOT_FOUND:
-            raise
-        return None
 
 
 def _epoch(text: str) -> float:

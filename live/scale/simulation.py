@@ -13,7 +13,7 @@ from typing import Any
 from config import health
 from config.versions import pins
 from live.cluster import Cluster
-from live.https_api import Api, ApiError, ask
+from live.https_api import Api, ApiError, ask, found
 from live.waiting import still_missing
 from toolchain import access, paths
 from toolchain.errors import ToolchainError
@@ -203,13 +203,7 @@ def _nodes(api: Api) -> dict[str, Any]:
 
 def _is_there(api: Api) -> bool:
     """Whether the namespace is there."""
-    try:
-        api.get(_NAMESPACE)
-    except ApiError as error:
-        if error.status != HTTPStatus.NOT_FOUND:
-            raise
-        return False
-    return True
+    return found(api.get, _NAMESPACE) is not None
 
 
 def _delete(api: Api, path: str) -> None:
