@@ -1,7 +1,7 @@
 # Another version of Kubernetes on a machine of a kubeadm cluster: the static pods of a controller, by `kubeadm upgrade`,
-# and the kubelet of a Node, which also gets other flags here. Sourced after step.sh, worker.sh and kubeadm.sh, on controllers after etcd.sh, too;
-# /usr/local/lib/hardway/kubeadm_upgrade.sh on every controller and worker. Which machine is next, the order of the steps
-# says (kubeadm_upgrade.py).
+# and the kubelet of a Node, which also gets other flags here. Sourced after step.sh, worker.sh and kubeadm.sh, on
+# controllers after etcd.sh, too; /usr/local/lib/hardway/kubeadm_upgrade.sh on every controller and worker. Which machine
+# is next, the order of the steps says (kubeadm_upgrade.py).
 #
 # What a run that was killed has left is finished by the next. A record has the version only when all of it is done; until
 # then it has two: "v1.35.8 to v1.36.4", the lower one first, whether the machine is upgraded or returns.
