@@ -95,7 +95,7 @@ check: .venv-dev  ## lint and the unit tests, in about a minute
 	$(PYTHON) -m pytest --quiet -p tests.side_by_side --numprocesses 2 --no-loadscope-reorder tests/unit; \
 	tests=$$?; wait $$lint && exit $$tests
 
-PYTEST := $(PYTHON) -m pytest --verbose --durations=60 -p tests.side_by_side --numprocesses 3 --no-loadscope-reorder
+PYTEST := $(PYTHON) -m pytest --verbose --durations=60 -p tests.side_by_side -p tests.first_failures --numprocesses 3 --no-loadscope-reorder
 
 # One run of pytest in three processes, which tests/side_by_side.py describes; each has its labs in this order.
 # What only some labs have takes minutes where it is built: here it says how far it is.
