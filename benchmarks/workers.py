@@ -12,7 +12,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +25,7 @@ from benchmarks.labs import MeasuredLab
 from benchmarks.memory import groups, processor_seconds, working_set
 from benchmarks.program_lab import with_workers
 from benchmarks.table import number
+from toolchain import stack
 
 _SECONDS = 900.0
 _COLUMNS = ("", "workers", "seconds", "the program's CPU", "machines' CPU", "memory, MiB", "load before")
@@ -61,6 +64,7 @@ def main(lab: MeasuredLab, numbers: Sequence[int], *, json_file: Path | None = N
     """
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
+    load = os.getloadavg()
     done: list[Measured] = []
     try:
         bench.refuse_what_is_taken(lab)
@@ -78,9 +82,21 @@ def main(lab: MeasuredLab, numbers: Sequence[int], *, json_file: Path | None = N
         if done:
             Console(highlight=False).print(table(done))
             if json_file is not None:
-                rows = [asdict(each) for each in done]
-                json_file.write_text(json.dumps({"cores": os.cpu_count(), "workers": rows}, indent=2) + "\n")
+                json_file.write_text(json.dumps(document(lab, done, load_before=load), indent=2) + "\n")
     return 0
+
+
+def document(lab: MeasuredLab, done: Sequence[Measured], *, load_before: Sequence[float]) -> dict[str, Any]:
+    """All figures, and where they were measured, as JSON can hold them; docs/scale-workers.json is such a file."""
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "kubernetes": stack.read(lab.stack).kubernetes,
+        "lab": lab.name,
+        "cores": os.cpu_count(),
+        "load_before": list(load_before),
+        "load_after": list(os.getloadavg()),
+        "workers": [asdict(each) for each in done],
+    }
 
 
 def table(done: Sequence[Measured]) -> Table:

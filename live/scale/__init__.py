@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from config.machines import Role
 from live import cluster as live_cluster
 from live import drills
 from live.cluster import Cluster
@@ -80,6 +82,7 @@ def main(stack: Stack, sizes: Sequence[int], *, seconds: float, json_file: Path 
     # Whatever ends this removes what was simulated.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
+    load = os.getloadavg()
     cluster = live_cluster.find(stack)
     possible = {drill.name for drill in catalogue.split(catalogue.DRILLS, cluster)[0]}
     drills_of_lab = [name for name in _DRILLS if name in possible]
@@ -103,20 +106,27 @@ def main(stack: Stack, sizes: Sequence[int], *, seconds: float, json_file: Path 
         # Also what was measured before an error.
         if measured:
             show(measured)
-            _write(json_file, stack, measured)
+            if json_file is not None:
+                figures_ = document(cluster, measured, seconds=seconds, load_before=load)
+                json_file.write_text(json.dumps(figures_, indent=2) + "\n")
     return 1 if any(each.trouble for each in measured) else 0
 
 
-def _write(json_file: Path | None, stack: Stack, measured: Sequence[Size]) -> None:
-    if json_file is None:
-        return
-    document = {
+def document(
+    cluster: Cluster, measured: Sequence[Size], *, seconds: float, load_before: Sequence[float]
+) -> dict[str, Any]:
+    """All figures, and where they were measured, as JSON can hold them; docs/scale.json is such a file."""
+    return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "kubernetes": stack.kubernetes,
+        "kubernetes": cluster.stack.kubernetes,
+        "controllers": len(cluster.with_role(Role.CONTROLLER)),
+        "workers": len(cluster.with_role(Role.WORKER)),
         "cores": os.cpu_count(),
+        "seconds": seconds,
+        "load_before": list(load_before),
+        "load_after": list(os.getloadavg()),
         "sizes": [asdict(each) for each in measured],
     }
-    json_file.write_text(json.dumps(document, indent=2) + "\n")
 
 
 def show(measured: Sequence[Size]) -> None:

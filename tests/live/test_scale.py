@@ -284,3 +284,10 @@ def test_the_table_has_a_column_for_each_size_and_says_what_did_not_come() -> No
     assert rows["get, number"] == ["600", "600"]
     assert rows["etcd, MiB"] == ["100", "100"]
     assert rows["stop-leader: new leader, s"] == ["12.00", "-"]
+
+
+def test_the_file_says_where_it_was_measured(lab: Cluster) -> None:
+    figures_ = scale.document(lab, [size(0), size(100)], seconds=60, load_before=(1.0, 2.0, 3.0))
+    assert (figures_["controllers"], figures_["workers"], figures_["kubernetes"]) == (3, 1, "1.36.4")
+    assert (figures_["seconds"], figures_["load_before"]) == (60, [1.0, 2.0, 3.0])
+    assert [each["nodes"] for each in json.loads(json.dumps(figures_))["sizes"]] == [0, 100]

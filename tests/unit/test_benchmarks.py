@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from benchmarks.program_lab import with_workers
 from benchmarks.table import number, table
 from components.substrates.containers.substrate import create_container
 from config import lab as config
+from config import versions
 from toolchain import paths
 
 DEV, HA = LABS["dev"], LABS["ha"]
@@ -248,3 +249,11 @@ def test_more_and_more_workers_are_grown_to_and_then_made_from_nothing(
     with console.capture() as printed:
         console.print(workers.table(done))
     assert "up with 20 workers more       30     12.5" in printed.get()
+
+
+def test_the_file_of_workers_says_where_they_were_measured() -> None:
+    up = workers.Measured(what="up", workers=10, seconds=1, program=2, machines=3, memory=None, load=4)
+    figures = json.loads(json.dumps(workers.document(DEV, [up], load_before=(1.0, 2.0, 3.0))))
+    assert (figures["lab"], figures["load_before"]) == ("dev", [1.0, 2.0, 3.0])
+    assert figures["kubernetes"] == versions.pins().products["kubernetes"].default
+    assert figures["workers"] == [asdict(up)]
