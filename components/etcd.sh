@@ -155,13 +155,15 @@ move_unusable_data_aside() {
 # member_serves PEER-URL: whether the member here is healthy in a cluster with a leader; a learner asks to be promoted.
 member_serves() {
   local said id
+  # First: it is healthy once it has read what the whole cluster agreed on. Before, the metrics of a new learner call it a
+  # voter, and the next machine would wait in vain for the only place of a learner.
+  member_is_healthy || return 1
   # In variables: grep -q would end before curl, and the pipe would fail.
   said=$(curl -sf http://127.0.0.1:2381/metrics) || return 1
-  if grep -q '^etcd_server_is_learner 1' <<<"$said"; then
-    said=$(ctl member list) || return 1
-    read -r id _ < <(member_at "$1" <<<"$said") || return 1
-    ctl member promote "$id" || return 1
-  fi
+  grep -q '^etcd_server_is_learner 1' <<<"$said" || return 0
+  said=$(ctl member list) || return 1
+  read -r id _ < <(member_at "$1" <<<"$said") || return 1
+  ctl member promote "$id" || return 1
   member_is_healthy
 }
 

@@ -442,6 +442,18 @@ def test_a_learner_is_promoted_before_it_counts_as_serving(machine: EtcdMachine)
     assert machine.run(f"member_serves {PEER.format(3)}").returncode != 0
 
 
+def test_a_learner_that_does_not_know_yet_what_it_is_is_promoted(machine: EtcdMachine) -> None:
+    """A learner that counts as serving because its metrics were read before it had read the cluster's log."""
+    machine.cluster("1 started", "3 learner")
+    (machine.directory / "bin/curl").write_text(
+        "#!/bin/bash\n"
+        'if [[ "$*" == */health ]]; then touch "$CURL_SAYS"; echo \'{"health":"true"}\'; exit; fi\n'
+        '[ ! -e "$CURL_SAYS" ]; echo "etcd_server_is_learner $?"\n'
+    )
+    assert machine.run(f"member_serves {PEER.format(3)}").returncode == 0
+    assert machine.asked() == ["member promote id3"]
+
+
 def test_a_turn_is_a_lock_of_etcd_that_falls_with_its_holder(machine: EtcdMachine) -> None:
     machine.cluster("1 started", "2 started", "3 started")
     done = machine.run('take_turn kube-apiserver.service\necho "$turn_PID"\ngive_turn')
