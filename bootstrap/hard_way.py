@@ -192,7 +192,7 @@ def hard_way(site: Site) -> Cluster:
         args = RotationArgs(
             rotations=lab.rotations,
             controller=controllers[0],
-            workers=kubelets,
+            nodes=kubelets,
             service_accounts=pki.service_accounts.public,
             provider=lab.settings.encryption,
         )

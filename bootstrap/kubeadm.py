@@ -22,6 +22,7 @@ from components.kubeadm_pki import KubeadmPki, KubeadmPkiArgs
 from components.kubeadm_upgrade import KubeadmUpgrade, KubeadmUpgradeArgs
 from components.nodes import RemovedWorkers
 from components.readiness import Readiness, ReadinessArgs
+from components.rotations import RotationArgs, RotationSteps
 from config.machines import Role
 from config.ports import CLIENT_PORT
 from config.versions import pins
@@ -48,7 +49,7 @@ def kubeadm(site: Site) -> Cluster:
             )
             if chosen.authorities == "external"
             else None,
-            leaves=lab.rotations["leaves"].active,
+            rotations=lab.rotations,
             terminated_domain=balancing.domain if balancing.mode == "terminate" else None,
             calico=lab.calico,
         ),
@@ -115,19 +116,6 @@ def kubeadm(site: Site) -> Cluster:
         ),
         after(*nodes, *entrance),
     )
-    upgraded = KubeadmUpgrade(
-        "kubeadm-upgrade",
-        KubeadmUpgradeArgs(
-            controllers=controllers,
-            workers=workers,
-            cluster=cluster,
-            artifacts=lab.artifacts if chosen.packages != "apt" else None,
-            network=lab.network,
-            max_unavailable=lab.settings.max_unavailable,
-            kubelet_flags=kubelet_flags,
-        ),
-        after(*runtimes.values()),
-    )
     EtcdSnapshots("etcd-snapshots", controllers, after(cluster))
     membership = EtcdMembership("etcd-membership", controllers, after(cluster))
     removed_nodes = RemovedWorkers("former-workers", controllers[0], members, after(cluster.made))
@@ -140,6 +128,30 @@ def kubeadm(site: Site) -> Cluster:
             plugin = CalicoPlugin(f"calico-plugin-{machine.name}", calico, machine, after(runtime))
             made = after(plugin, cluster.nodes[machine.name], *network[:1])
             network.append(CalicoNetwork(f"calico-network-{machine.name}", calico, machine, made))
+    rotation_steps: list[pulumi.Resource] = []
+    if given and given.issued and lab.rotations:
+        rotating = RotationArgs(
+            rotations=lab.rotations,
+            controller=controllers[0],
+            nodes=[(machine, cluster.nodes[machine.name]) for machine in members],
+            service_accounts=given.service_accounts.public,
+            max_unavailable=lab.settings.max_unavailable,
+        )
+        # After all kubelets have restarted: else two could at once.
+        rotation_steps = RotationSteps("rotations", rotating, after(cluster, *entrance, *network)).steps
+    upgraded = KubeadmUpgrade(
+        "kubeadm-upgrade",
+        KubeadmUpgradeArgs(
+            controllers=controllers,
+            workers=workers,
+            cluster=cluster,
+            artifacts=lab.artifacts if chosen.packages != "apt" else None,
+            network=lab.network,
+            max_unavailable=lab.settings.max_unavailable,
+            kubelet_flags=kubelet_flags,
+        ),
+        after(*runtimes.values(), *rotation_steps),
+    )
     readiness = Readiness(
         "readiness",
         ReadinessArgs(
@@ -149,7 +161,7 @@ def kubeadm(site: Site) -> Cluster:
             endpoint=site.endpoint,
             network=lab.network,
         ),
-        after(cluster, membership, *host_tables, *network, upgraded),
+        after(cluster, membership, *host_tables, *network, upgraded, *rotation_steps),
     )
     return Cluster(
         ca_certificate=cluster.ca_certificate,

@@ -24,7 +24,7 @@ from components.container_runtime import WORKER_VERBS
 from components.control_plane import AUDIT_POLICY, audit_policy
 from components.etcd import etcd_client, fetch_etcd, initial_members
 from components.kubeadm_config import DISCOVERY, init_documents, join_configuration, machine_label, yaml_of
-from components.kubeadm_external import ExternalCertificates
+from components.kubeadm_external import KUBELET_KUBECONFIG, ExternalCertificates
 from components.kubeadm_pki import CertificateAuthorities
 from components.kubeconfigs import Credentials, KubeconfigError, credentials_of
 from components.kubelet import KEPT_SYSCTLS, RESOLV_CONF, resolv_conf_command
@@ -36,12 +36,19 @@ from config.artifacts import ArtifactSource
 from config.machine_paths import AUDIT_LOGS, KUBECTL_CACHE, LEFT_ASIDE, LIBRARY, USE_ETCD
 from config.machines import MachineSpec, Role
 from config.ports import CLIENT_PORT, PORTS
+from config.rotations import Rotation
 from config.settings import Network, PkiSettings
 from config.versions import AptRepository, pins, versioned
 
 PROGRAMS = ("kubelet", "kubeadm", "kubectl")
 _PKI = "/etc/kubernetes/pki"
 _CA_KEYS = {f"{_PKI}/{name}.key" for name in ("ca", "etcd/ca", "front-proxy-ca")}
+_READ_AT_START = {
+    "etcd-ca": f"{_PKI}/etcd/ca.crt",
+    "front-proxy-ca": f"{_PKI}/front-proxy-ca.crt",
+    "service-accounts": f"{_PKI}/sa.pub",
+}
+"""Subject of a rotation -> what a controller's programs trust by it. The CA of the API is in kubeconfigs, too."""
 _SETTINGS = "/etc/hardway/kubeadm.yaml"
 """Of the first controller; of the others it says how they join."""
 _REJOIN = "/etc/hardway/kubeadm-join.yaml"
@@ -233,13 +240,13 @@ class Kubeadm(Component):
             self.nodes[machine.name] = joined
             in_order += [joined] if is_in_order else []
         self.renewals: dict[str, pulumi.Resource] = {}
-        if args.external:
+        if args.cas and args.external:
             for number, machine in enumerate(args.workers):
                 earlier = number - args.max_unavailable
                 turn = self.renewals[args.workers[earlier].name] if earlier >= 0 else in_order[-1]
                 self.renewals[machine.name] = Step(
                     f"{name}-certificate-{machine.name}",
-                    _renewal_step(machine, args.external),
+                    _renewal_step(machine, args.external, args.cas.rotations["ca"]),
                     after(machine, self.nodes[machine.name], turn),
                 )
         self.register_outputs({})
@@ -454,12 +461,14 @@ def _issued(machine: Machine, args: KubeadmArgs) -> Sequence[File]:
 def _use_issued(machine: Machine, args: KubeadmArgs) -> str:
     """The line after which a controller's programs use it."""
     files = sorted(file.path for file in _issued(machine, args))
+    # Where none was ever rotated they are as when the programs started: a longer list would restart them.
+    if args.cas and any(args.cas.rotations[subject].count for subject in _READ_AT_START):
+        files += _READ_AT_START.values()
     return f"\nuse_certificates {machine.name} {' '.join(files)}" if files else ""
 
 
-def _renewal_step(machine: Machine, issued: ExternalCertificates) -> StepArgs:
-    """A worker's kubelet reads its certificate when it starts. The step that joins the worker writes the file."""
-    (file,) = issued.files[machine.name]
+def _renewal_step(machine: Machine, issued: ExternalCertificates, ca: Rotation) -> StepArgs:
+    """A worker's kubelet reads its kubeconfig when it starts. The step that joins the worker writes the file."""
     return StepArgs(
         machine=machine,
         name="certificate",
@@ -470,7 +479,9 @@ def _renewal_step(machine: Machine, issued: ExternalCertificates) -> StepArgs:
                     f". {WORKER_VERBS}",
                     _USE,
                     f"# The certificate with the SHA-256 {hashlib.sha256(pem.encode()).hexdigest()}",
-                    f"use_certificates {machine.name} {file.path}",
+                    # The kubeconfig has the CAs, too.
+                    *([f"# CA {ca}"] if ca.count else []),
+                    f"use_certificates {machine.name} {KUBELET_KUBECONFIG}",
                 ]
             )
         ),

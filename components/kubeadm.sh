@@ -151,14 +151,32 @@ use_certificates() {
       wait_for 60 'a controller manager that leads' another_leads
     else
       systemctl restart kubelet.service
-      kubelet_identity
-      # shellcheck disable=SC2034  # worker.sh reads them
-      NODE=$node SAID=${step:?}/answer
-      wait_for 120 "$node being Ready with its new certificate" node_is_ready
-      rm -f "$SAID" "$step/kubelet.crt" "$step/kubelet.key"
+      await_node "$node" 'with its new certificate'
     fi
   fi
   printf '%s\n' "$now" >"$record"
+}
+
+# await_node NODE WHY: wait until the Node is Ready, as its kubelet said since it started. After worker.sh.
+await_node() {
+  kubelet_identity
+  # shellcheck disable=SC2034  # worker.sh reads them
+  NODE=$1 SAID=${step:?}/answer
+  wait_for 120 "$1 being Ready $2" node_is_ready
+  rm -f "$SAID" "$step/kubelet.crt" "$step/kubelet.key"
+}
+
+# publish_ca FILE: have cluster-info name the CAs in FILE. `kubeadm join` with a token reads it there.
+publish_ca() { wait_for 60 'the CAs in cluster-info' "cluster_info_names '$1'"; }
+
+cluster_info_names() {
+  local info ca
+  ca=$(base64 -w 0 "$1")
+  info=$(k -n kube-public get configmap cluster-info -o jsonpath='{.data.kubeconfig}') || return 1
+  [[ $info != *" certificate-authority-data: $ca"$'\n'* ]] || return 0
+  printf '%s\n' "$info" | sed "s|\( certificate-authority-data: \).*|\1$ca|" |
+    k create configmap cluster-info --from-file=kubeconfig=/dev/stdin --dry-run=client -o json |
+    k -n kube-public patch configmap cluster-info --type merge --patch-file /dev/stdin >/dev/null
 }
 
 # release_leases: of the controller manager and the scheduler that have ended here. Else the next ones would lead when the

@@ -222,9 +222,11 @@ def node_registration(machine: Machine, identity: str, *, version: str, has_kube
         identity: the machine's.
         version: of Kubernetes.
         has_kubeconfig: whether the stack has issued its certificate. Then it requests none: no program of the cluster
-            could sign that, and kubeadm always turns this on in the configuration file.
+            could sign that, and kubeadm always turns this on in the configuration file. A worker has the CA, too.
     """
-    kubeconfig = "FileAvailable--etc-kubernetes-kubelet.conf"
+    given = ["FileAvailable--etc-kubernetes-kubelet.conf"] if has_kubeconfig else []
+    if given and not machine.has(Role.CONTROLLER):
+        given.append("FileAvailable--etc-kubernetes-pki-ca.crt")
     return {
         "name": machine.name,
         "criSocket": f"unix://{CONTAINERD_SOCKET}",
@@ -235,7 +237,7 @@ def node_registration(machine: Machine, identity: str, *, version: str, has_kube
                 **({"rotate-certificates": "false"} if has_kubeconfig else {}),
             }
         ),
-        "ignorePreflightErrors": [*([kubeconfig] if has_kubeconfig else []), *ignored_errors(machine, version)],
+        "ignorePreflightErrors": [*given, *ignored_errors(machine, version)],
     }
 
 

@@ -1,7 +1,8 @@
 """kubeadm's external CA mode: the stack issues every certificate and kubeconfig, and no machine has the key of a CA.
 
 Made for each controller: what `kubeadm init` and `kubeadm join` would issue there, with the names that kubeadm gives;
-for each worker the kubelet's kubeconfig, since nobody in the cluster can sign its certificate request.
+for each worker the kubelet's kubeconfig, since nobody in the cluster can sign its certificate request, and the CA of
+its clients, which `kubeadm join` would write once and never change.
 
 Sources: https://kubernetes.io/docs/tasks/administer-cluster/kubeadm/kubeadm-certs/#external-ca-mode and
 https://kubernetes.io/docs/setup/best-practices/certificates/
@@ -22,6 +23,7 @@ from config.settings import Network
 
 _KUBERNETES = "/etc/kubernetes"
 _PKI = f"{_KUBERNETES}/pki"
+KUBELET_KUBECONFIG = f"{_KUBERNETES}/kubelet.conf"
 # kubeadm binds it to cluster-admin, by the certificate in super-admin.conf.
 _ADMINS = "kubeadm:cluster-admins"
 
@@ -64,9 +66,10 @@ class ExternalCertificates:
         self.all: list[Certificate] = []
         self.kubelets: dict[str, Certificate] = {}
         shared = self._shared()
+        clients_ca = File(path=f"{_PKI}/ca.crt", content=kubernetes.certificate)
         self.files: Mapping[str, Sequence[File]] = {
             **{each.name: [*shared, *self._controller(each), self._kubelet(each)] for each in args.controllers},
-            **{each.name: [self._kubelet(each)] for each in args.workers},
+            **{each.name: [self._kubelet(each), clients_ca] for each in args.workers},
         }
 
     def _shared(self) -> list[File]:

@@ -8,7 +8,7 @@ Source: https://kubernetes.io/docs/tasks/administer-cluster/kubeadm/kubeadm-cert
 
 import base64
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pulumi
 import pulumi_tls as tls
@@ -16,16 +16,18 @@ import pulumi_tls as tls
 from components.component import Component
 from components.kubeadm_external import ExternalArgs, ExternalCertificates
 from components.pki import (
+    CAS,
     CLIENT,
     CalicoIdentities,
     Certificate,
     CertificateAuthority,
     KeyPair,
     certificate_rows,
-    private_key,
     self_signed,
+    service_account_keys,
 )
 from config.calico import CalicoSettings
+from config.rotations import Rotations
 from config.settings import PkiSettings
 
 
@@ -35,7 +37,7 @@ class KubeadmPkiArgs:
     settings: algorithm and validity.
     creates_cas: whether the stack makes them, and not kubeadm.
     external: what the stack issues in kubeadm's external CA mode; else None.
-    leaves: how often the keys of what the stack issues were rotated.
+    rotations: of the keys, in the external CA mode.
     terminated_domain: the domain whose TLS ends at the load balancers, where it does.
     calico: Calico's settings, where it is the pod network.
     """
@@ -43,7 +45,7 @@ class KubeadmPkiArgs:
     settings: PkiSettings
     creates_cas: bool
     external: ExternalArgs | None = None
-    leaves: int = 0
+    rotations: Rotations = field(default_factory=Rotations)
     terminated_domain: str | None
     calico: CalicoSettings | None
 
@@ -54,10 +56,11 @@ class CertificateAuthorities:
 
     Args:
         kubernetes, etcd, front_proxy: the CAs.
-        service_accounts: the key pair that signs and verifies service account tokens.
+        service_accounts: the key that signs service account tokens, and the public keys that verify them.
         admin: the administrator, for the program's output.
         issued: the certificates and kubeconfigs of each machine, in the external CA mode; else None. With them no
             machine gets the key of a CA.
+        rotations: of these keys.
     """
 
     kubernetes: CertificateAuthority
@@ -66,6 +69,7 @@ class CertificateAuthorities:
     service_accounts: KeyPair
     admin: Certificate
     issued: ExternalCertificates | None = None
+    rotations: Rotations = field(default_factory=Rotations)
 
 
 class KubeadmPki(Component):
@@ -89,7 +93,15 @@ class KubeadmPki(Component):
         )
         domain = args.terminated_domain
         self.load_balancer = (
-            self_signed(f"{name}-load-balancer", domain, args.settings, self.child()) if domain is not None else None
+            self_signed(
+                f"{name}-load-balancer",
+                domain,
+                args.settings,
+                self.child(),
+                leaves=args.rotations["leaves"].active,
+            )
+            if domain is not None
+            else None
         )
         # 32 bytes straight from the system's random source, as the key of the encryption at rest (encryption.py).
         seed = tls.PrivateKey(f"{name}-join-token", algorithm="ED25519", opts=self.child())
@@ -98,17 +110,26 @@ class KubeadmPki(Component):
 
     def _cas(self, name: str, args: KubeadmPkiArgs) -> CertificateAuthorities:
         kubernetes, etcd, front_proxy = (
-            CertificateAuthority(f"{name}-{each}", each, args.settings, self.child(), leaves=args.leaves)
-            for each in ("kubernetes-ca", "etcd-ca", "front-proxy-ca")
+            CertificateAuthority(
+                f"{name}-{common_name}",
+                common_name,
+                args.settings,
+                self.child(),
+                rotation=args.rotations[subject],
+                leaves=args.rotations["leaves"].active,
+            )
+            for common_name, subject in CAS
         )
-        pair = private_key(f"{name}-service-accounts", args.settings.algorithm, self.child())
         return CertificateAuthorities(
             kubernetes=kubernetes,
             etcd=etcd,
             front_proxy=front_proxy,
-            service_accounts=KeyPair(private_key=pair.private_key_pem, public=pair.public_key_pem),
+            service_accounts=service_account_keys(
+                f"{name}-service-accounts", args.settings, self.child(), rotation=args.rotations["service-accounts"]
+            ),
             admin=kubernetes.issue(f"{name}-admin", common_name="admin", organization="system:masters", uses=CLIENT),
             issued=ExternalCertificates(name, args.external, kubernetes, etcd, front_proxy) if args.external else None,
+            rotations=args.rotations,
         )
 
     def certificates(self) -> pulumi.Output[list[dict[str, str]]]:

@@ -21,6 +21,8 @@ from config.settings import PkiSettings
 CLIENT = ("client_auth",)
 SERVER = ("server_auth",)
 BOTH = ("client_auth", "server_auth")
+CAS = (("kubernetes-ca", "ca"), ("etcd-ca", "etcd-ca"), ("front-proxy-ca", "front-proxy-ca"))
+"""The common name of each CA, and the subject of its rotation."""
 _LOCALHOST = "127.0.0.1"
 
 
@@ -241,11 +243,7 @@ class Pki(Component):
                 rotation=args.rotations[subject],
                 leaves=leaves,
             )
-            for common_name, subject in (
-                ("kubernetes-ca", "ca"),
-                ("etcd-ca", "etcd-ca"),
-                ("front-proxy-ca", "front-proxy-ca"),
-            )
+            for common_name, subject in CAS
         )
 
         self.admin = self.kubernetes.issue(
@@ -330,13 +328,8 @@ class Pki(Component):
             if args.terminates and args.domain
             else None
         )
-        pairs = [
-            private_key(rotated(f"{name}-service-accounts", number), args.settings.algorithm, self.child())
-            for number in args.rotations["service-accounts"].generations
-        ]
-        # The first signs; the API server verifies with each key of the file.
-        self.service_accounts = KeyPair(
-            private_key=pairs[0].private_key_pem, public=bundle([pair.public_key_pem for pair in pairs])
+        self.service_accounts = service_account_keys(
+            f"{name}-service-accounts", args.settings, self.child(), rotation=args.rotations["service-accounts"]
         )
         self.register_outputs({})
 
@@ -384,6 +377,15 @@ def bundle(blocks: Sequence[pulumi.Output[str]]) -> pulumi.Output[str]:
     if len(blocks) == 1:
         return blocks[0]
     return pulumi.Output.all(*blocks).apply(lambda known: "".join(f"{each.rstrip()}\n" for each in known))
+
+
+def service_account_keys(
+    name: str, settings: PkiSettings, opts: pulumi.ResourceOptions, *, rotation: Rotation
+) -> KeyPair:
+    """The key that signs service account tokens, and the public keys that verify them."""
+    pairs = [private_key(rotated(name, number), settings.algorithm, opts) for number in rotation.generations]
+    # The first signs; the API server verifies with each key of the file.
+    return KeyPair(private_key=pairs[0].private_key_pem, public=bundle([pair.public_key_pem for pair in pairs]))
 
 
 def self_signed(

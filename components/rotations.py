@@ -11,7 +11,9 @@ from pathlib import Path
 import pulumi
 
 from components.component import Component
+from components.container_runtime import WORKER_VERBS
 from components.encryption import key_in_use
+from components.kubeadm import USE_KUBEADM
 from components.machine import Machine
 from components.step import Step, StepArgs
 from config.machine_paths import KUBECTL, USE_ETCD
@@ -27,22 +29,25 @@ class RotationArgs:
     """Args:
     rotations: how far they are.
     controller: whose kubectl asks the API.
-    workers: whose pods have tokens; each with what its kubelet runs after.
+    nodes: whose pods have tokens; each with what its kubelet runs after.
     service_accounts: the public keys of tokens, PEM; the one that signs first.
-    provider: the encryption of Secrets.
+    provider: the encryption of Secrets; empty where they are not encrypted.
+    max_unavailable: how many kubelets may restart at the same time, where kubeadm made the cluster; else None.
     """
 
     rotations: Rotations
     controller: Machine
-    workers: Sequence[tuple[Machine, pulumi.Resource]]
+    nodes: Sequence[tuple[Machine, pulumi.Resource]]
     service_accounts: pulumi.Output[str]
-    provider: str
+    provider: str = ""
+    max_unavailable: int | None = None
 
 
 class RotationSteps(Component):
     """The steps of the stages that are under way, after the control plane has its new files.
 
-    Workers restart at the same time: only new tokens in pods wait for the kubelet that requests them.
+    On the hard way workers restart at the same time: only new tokens in pods wait for the kubelet that requests them.
+    With kubeadm these kubelets take turns: while one is not Ready, its pods may be taken for not ready.
 
     Attributes:
         steps: what the lab's readiness comes after.
@@ -61,11 +66,12 @@ class RotationSteps(Component):
             key = args.service_accounts.apply(lambda known: f" <<'{_END}'\n{known.rstrip()}\n{_END}")
             renewal = pulumi.Output.concat("renew_token_secrets", key)
             self._step(f"{name}-token-secrets", args.controller, renewal)
-            for worker, kubelet in args.workers:
-                self._step(f"{name}-tokens-{worker.name}", worker, pulumi.Output.concat("renew_tokens", key), kubelet)
+            self._renew_tokens(name, pulumi.Output.concat("renew_tokens", key))
         if ca.count and ca.stage != USED:
             # When the new CA comes, and when the old one goes.
-            self._step(f"{name}-pods", args.controller, f"# CA {ca}\nrestart_cluster_pods {_PKI}/ca.crt")
+            publishing = f"{USE_KUBEADM}\npublish_ca {_PKI}/ca.crt\n" if args.max_unavailable else ""
+            restart = f"# CA {ca}\n{publishing}restart_cluster_pods {_PKI}/ca.crt"
+            self._step(f"{name}-pods", args.controller, restart)
         clients = {subject: rotations[subject] for subject in ("ca", "front-proxy-ca") if rotations[subject].count}
         if clients and not any(each.stage for each in clients.values()):
             said = ", ".join(f"{subject} {each}" for subject, each in clients.items())
@@ -73,7 +79,20 @@ class RotationSteps(Component):
             self._step(f"{name}-client-cas", args.controller, f"# {said}\nforget_client_cas {files}")
         self.register_outputs({})
 
-    def _step(self, name: str, machine: Machine, run: pulumi.Input[str], *after: pulumi.Resource) -> None:
+    def _renew_tokens(self, name: str, renewal: pulumi.Output[str]) -> None:
+        turns = list[pulumi.Resource]()
+        for number, (machine, kubelet) in enumerate(self._args.nodes):
+            run, after = renewal, [kubelet]
+            if self._args.max_unavailable:
+                ready = f"await_node {machine.name} 'with new tokens in its pods'"
+                run = pulumi.Output.concat(f". {WORKER_VERBS}\n{USE_KUBEADM}\n", renewal, f"\n{ready}")
+                earlier = number - self._args.max_unavailable
+                after += [turns[earlier]] if earlier >= 0 else []
+            turns.append(self._step(f"{name}-tokens-{machine.name}", machine, run, *after))
+
+    def _step(self, name: str, machine: Machine, run: pulumi.Input[str], *after: pulumi.Resource) -> Step:
         functions = Path(__file__).with_name("rotations.sh").read_text()
         script = pulumi.Output.concat(f"{functions}{_API}\n", run)
-        self.steps.append(Step(name, StepArgs(machine=machine, name=name, run=script), self.child(*after)))
+        made = Step(name, StepArgs(machine=machine, name=name, run=script), self.child(*after))
+        self.steps.append(made)
+        return made

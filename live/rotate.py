@@ -121,8 +121,8 @@ def new_targets(stack: Stack, subjects: Sequence[str]) -> dict[str, int]:
     """
     if others := [subject for subject in SUBJECTS if subject in subjects and subject not in stack.rotates]:
         how = (
-            "its CAs and its key for tokens are those that kubeadm was given"
-            if "leaves" in stack.rotates
+            "the Secrets in its etcd are not encrypted, so there is no such key"
+            if others == ["encryption-key"]
             else "kubeadm issues its certificates; `kubeadm certs renew all` on each controller renews them, "
             "and its CAs stay: docs/kubeadm.md"
         )

@@ -3,7 +3,7 @@
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cryptography import x509
@@ -41,13 +41,16 @@ def not_above(version: ssl.TLSVersion, certificate: Path | None) -> ssl.SSLConte
     return context
 
 
-def fetch(url: str, context: ssl.SSLContext | None = None, token: str | None = None) -> tuple[int, str]:
+def fetch(
+    url: str, context: ssl.SSLContext | None = None, token: str | None = None, headers: Mapping[str, str] | None = None
+) -> tuple[int, str]:
     """Status and body of an answer, whatever the status.
 
     Raises:
         OSError: there was no answer.
     """
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    sent = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
+    request = urllib.request.Request(url, headers=sent)
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS, context=context) as answer:
             return answer.status, answer.read().decode()

@@ -200,14 +200,16 @@ def test_a_kubeadm_lab_is_refused(lab: Lab) -> None:
     assert lab.file.read_text() == SETTINGS
 
 
-def test_the_leaves_of_a_kubeadm_lab_with_external_authorities_are_rotated(lab: Lab) -> None:
+def test_a_kubeadm_lab_with_external_authorities_rotates_all_but_the_key_of_secrets(lab: Lab) -> None:
     lab.bootstrap, lab.authorities = "kubeadm", "external"
-    said = refusal(lambda: run(lab, "leaves", "service-accounts"))
-    assert "service-accounts cannot be rotated there" in said and "kubeadm certs renew" not in said
-    assert "Here rotate leaves, ssh alone." in said
+    said = refusal(lambda: run(lab, "ca", "encryption-key"))
+    assert "encryption-key cannot be rotated there; nothing was changed" in said
+    assert "Reason: the Secrets in its etcd are not encrypted" in said and "kubeadm certs renew" not in said
+    assert "Here rotate service-accounts, leaves, ca, etcd-ca, front-proxy-ca, ssh alone." in said
     assert lab.file.read_text() == SETTINGS
-    assert run(lab, "leaves", "ssh") == 0
-    assert lab.ups == ["leaves:1 ssh:1 trusted", "leaves:1 ssh:1 used", "leaves:1 ssh:1"]
+    assert run(lab, "leaves", "ca", "service-accounts") == 0
+    stages = ("1 trusted", "1 used", "1")
+    assert lab.ups == [f"service-accounts:{each} leaves:1 ca:{each}" for each in stages]
 
 
 def test_the_ssh_key_of_a_kubeadm_lab_is_rotated(lab: Lab) -> None:

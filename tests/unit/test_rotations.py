@@ -3,6 +3,7 @@
 import base64
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,14 @@ KEY, CERTIFICATE = "tls:index/privateKey:PrivateKey", "tls:index/selfSignedCert:
 SIGNED, REQUEST = "tls:index/locallySignedCert:LocallySignedCert", "tls:index/certRequest:CertRequest"
 CONTROLLER = "control-plane-controller-0"
 PKI = "/etc/kubernetes/pki"
+
+
+EXTERNAL: dict[str, Any] = {
+    "bootstrap": "kubeadm",
+    "controllers": 3,
+    "workers": 3,
+    "kubeadm": {"authorities": "external"},
+}
 
 
 def dev(**stages: Any) -> Run:
@@ -99,14 +108,15 @@ def test_rotations_of_what_kubeadm_makes_are_refused() -> None:
     assert error.value.problems[0].keys == ("rotations.ca",)
     assert parse("kubeadm", lab_of("kubeadm"), rotated={"ssh": 1}).rotations["ssh"] == Rotation(1)
     external = {**lab_of("kubeadm"), "kubeadm": {"authorities": "external"}}
-    assert parse("kubeadm", external, rotated={"leaves": 2, "ssh": 1}).rotations["leaves"] == Rotation(2)
-    with pytest.raises(ConfigError, match="only leaves, ssh"):
-        parse("kubeadm", external, rotated={"service-accounts": 1})
+    everything = {subject: 1 for subject in SUBJECTS if subject != "encryption-key"}
+    assert parse("kubeadm", external, rotated=everything).rotations["ca"] == Rotation(1)
+    with pytest.raises(ConfigError, match="only service-accounts, leaves, ca, etcd-ca, front-proxy-ca, ssh") as error:
+        parse("kubeadm", external, rotated={"encryption-key": 1})
+    assert error.value.problems[0].keys == ("rotations.encryption-key",)
 
 
 def test_in_the_external_mode_all_leaves_get_other_keys_and_no_ca() -> None:
-    lab = {"bootstrap": "kubeadm", "controllers": 3, "kubeadm": {"authorities": "external"}}
-    before, after = run_program("dev", lab), run_program("dev", lab, rotations={"leaves": 1})
+    before, after = run_program("dev", EXTERNAL), run_program("dev", EXTERNAL, rotations={"leaves": 1})
     certificates, cas, keys = names(before, SIGNED), names(before, CERTIFICATE), names(after, KEY)
     assert {"pki-apiserver-controller-2", "pki-system-node-worker-1", "pki-admin"} <= certificates
     assert {f"{name}-rotated-1" for name in certificates} <= keys and not keys & certificates
@@ -241,6 +251,165 @@ def test_every_key_comes_after_the_record(used: Run) -> None:
 def test_no_private_key_is_in_a_script(used: Run) -> None:
     for each in used.of_type("command:remote:Command"):
         assert "PRIVATE-KEY" not in each.script, each.name
+
+
+# kubeadm's external CA mode
+
+STAGES = {"0": (0,), "1 trusted": (0, 1), "1 used": (1, 0), "1": (1,)}
+"""Stage -> the generations that are accepted, the one in use first."""
+CA_FILES = {"kubernetes": "ca.crt", "etcd": "etcd/ca.crt", "front-proxy": "front-proxy-ca.crt"}
+INIT, NODES = "kubeadm-controller-0", [*(f"controller-{n}" for n in range(3)), *(f"worker-{n}" for n in range(3))]
+
+
+@cache
+def external(stage: str, *subjects: str) -> Run:
+    subjects = subjects or ("ca", "etcd-ca", "front-proxy-ca", "service-accounts")
+    return run_program("dev", EXTERNAL, rotations=dict.fromkeys(subjects, stage) if stage != "0" else None)
+
+
+def generations(stage: str, name: str) -> list[str]:
+    return [f"{name}-rotated-{number}" if number else name for number in STAGES[stage]]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_by_kubeadm_every_machine_trusts_both_cas_while_they_change(stage: str) -> None:
+    """kubeadm reads the first certificate of a file: the one that has issued what is beside it."""
+    run = external(stage)
+    for machine in NODES:
+        step = f"kubeadm-{machine}"
+        for ca, file in CA_FILES.items():
+            if machine.startswith("worker-") and ca != "kubernetes":
+                assert f"{PKI}/{file}" not in run.files(step)
+                continue
+            wanted = "".join(f"CERTIFICATE-{each}\n" for each in generations(stage, f"pki-{ca}-ca"))
+            assert run.file(step, f"{PKI}/{file}") == wanted, machine
+            if ca == "kubernetes":
+                for path in filter(re.compile(r"/etc/kubernetes/[^/]+\.conf").fullmatch, run.files(step)):
+                    cluster = yaml.safe_load(run.secret_file(step, path))["clusters"][0]["cluster"]
+                    assert base64.b64decode(cluster["certificate-authority-data"]).decode().split() == wanted.split()
+    trusted_by_balancer = run.file("load-balancer-0", "/etc/haproxy/kubernetes-ca.crt").split()
+    assert trusted_by_balancer == [f"CERTIFICATE-{each}" for each in generations(stage, "pki-kubernetes-ca")]
+    assert f"CERTIFICATE-{generations(stage, 'pki-kubernetes-ca')[0]}\n" in f"{run.outputs['ca_certificate']}\n"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_by_kubeadm_the_ca_in_use_issues_everything_with_new_keys(stage: str) -> None:
+    run = external(stage)
+    for name, ca in (
+        ("apiserver-controller-1", "kubernetes"),
+        ("system-node-worker-2", "kubernetes"),
+        ("kubernetes-admin", "kubernetes"),
+        ("admin", "kubernetes"),
+        ("etcd-peer-controller-2", "etcd"),
+        ("kube-apiserver-etcd-client", "etcd"),
+        ("front-proxy-client", "front-proxy"),
+    ):
+        issued, issuer = run.named(f"pki-{name}", SIGNED).inputs, generations(stage, f"pki-{ca}-ca")[0]
+        assert (issued["caCertPem"], issued["caPrivateKeyPem"]) == (f"CERTIFICATE-{issuer}", f"PRIVATE-KEY-{issuer}")
+        key = generations(stage, f"pki-{name}")[0]
+        assert run.named(f"pki-{name}", REQUEST).inputs["privateKeyPem"] == f"PRIVATE-KEY-{key}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_by_kubeadm_tokens_of_both_keys_are_accepted_while_they_change(stage: str) -> None:
+    run = external(stage)
+    accepted = generations(stage, "pki-service-accounts")
+    for number in range(3):
+        step = f"kubeadm-controller-{number}"
+        assert run.file(step, f"{PKI}/sa.pub").split() == [f"PUBLIC-KEY-{each}" for each in accepted]
+        assert run.secret_file(step, f"{PKI}/sa.key").strip() == f"PRIVATE-KEY-{accepted[0]}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_by_kubeadm_no_machine_has_the_key_of_a_ca_while_it_changes(stage: str) -> None:
+    run = external(stage)
+    keys = [f"PRIVATE-KEY-{each}" for ca in CA_FILES for each in generations(stage, f"pki-{ca}-ca")]
+    for step in run.of_type("command:remote:Command"):
+        given = str(step.inputs["stdin"])
+        for key in keys:
+            assert key not in given and base64.b64encode(f"{key}\n".encode()).decode() not in given, step.name
+
+
+@pytest.mark.parametrize("subject", ["etcd-ca", "front-proxy-ca", "service-accounts"])
+def test_by_kubeadm_what_is_in_no_certificate_restarts_the_programs_that_read_it(subject: str) -> None:
+    """A stage that changes one file alone; and labs that never rotated, whose programs must not restart."""
+    trust = f"{PKI}/etcd/ca.crt {PKI}/front-proxy-ca.crt {PKI}/sa.pub\n"
+    for stage in STAGES:
+        lines = external(stage, subject).script(INIT).splitlines(keepends=True)
+        (line,) = (each for each in lines if each.startswith("use_certificates "))
+        assert line.endswith(trust) == (stage != "0"), line
+    assert trust not in external("1 trusted", "ca").script(INIT)
+
+
+def test_by_kubeadm_workers_read_the_cas_of_each_stage_after_the_controllers() -> None:
+    name = "kubeadm-certificate-worker-0"
+    assert len({external(stage, "ca").script(name) for stage in STAGES}) == len(STAGES)
+    assert "# CA" not in external("0").script(name)
+
+
+def test_by_kubeadm_a_worker_may_have_the_ca_before_it_joins() -> None:
+    run = external("0")
+    for machine, has_it in (("worker-0", True), ("controller-1", False)):
+        told = yaml.safe_load(run.file(f"kubeadm-{machine}", "/etc/hardway/kubeadm.yaml"))
+        ignored = told["nodeRegistration"]["ignorePreflightErrors"]
+        assert ("FileAvailable--etc-kubernetes-pki-ca.crt" in ignored) == has_it
+
+
+def test_by_kubeadm_pods_are_restarted_after_all_kubelets_and_cluster_info_has_the_cas() -> None:
+    for stage in ("1 trusted", "1"):
+        run = external(stage)
+        pods = run.named("rotations-pods")
+        assert {"kubeadm-controller-2", "kubeadm-certificate-worker-2"} <= run.before(pods)
+        publishing, restart = pods.script.splitlines()[-3:-1]
+        assert publishing == f"publish_ca {PKI}/ca.crt" and restart == f"restart_cluster_pods {PKI}/ca.crt"
+        assert "rotations-pods" in run.before(run.named("readiness-cluster"))
+        assert "rotations-pods" in run.before(run.named("kubeadm-upgrade-controller-0"))
+    assert external("1 trusted").script("rotations-pods") != external("1").script("rotations-pods")
+    made = {stage: {each for each in steps(external(stage)) if each.startswith("rotations-")} for stage in STAGES}
+    assert made == {
+        "0": set(),
+        "1 trusted": {"rotations-pods"},
+        "1 used": {"rotations-token-secrets", *(f"rotations-tokens-{machine}" for machine in NODES)},
+        "1": {"rotations-pods", "rotations-client-cas"},
+    }
+
+
+def test_by_kubeadm_tokens_are_renewed_on_so_many_nodes_at_a_time() -> None:
+    """Two workers whose kubelets restart at once leave too few pods ready."""
+    for at_once in (1, 2):
+        run = run_program("dev", {**EXTERNAL, "max_unavailable": at_once}, rotations={"service-accounts": "1 used"})
+        turns = [f"rotations-tokens-{machine}" for machine in NODES]
+        for number, (name, machine) in enumerate(zip(turns, NODES, strict=True)):
+            before = run.before(run.named(name))
+            assert {f"kubeadm-{machine}", "kubeadm-controller-2", "kubeadm-certificate-worker-2"} <= before
+            assert before & set(turns) == set(turns[: max(0, number + 1 - at_once)][number % at_once :: at_once])
+            script = run.script(name)
+            assert "PUBLIC-KEY-pki-service-accounts-rotated-1" in script
+            assert script.splitlines()[-2] == f"await_node {machine} 'with new tokens in its pods'"
+
+
+def test_cluster_info_gets_the_cas_of_a_file(tmp_path: Path) -> None:
+    """A document that loses what else is in it; a change in every run."""
+    verbs = Path(rotation_record.__file__).with_name("kubeadm.sh").read_text()
+    info = "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {}\n    server: https://a:6443\n"
+    (tmp_path / "ca.crt").write_text("new\nold\n")
+    (tmp_path / "info").write_text(info.format("b2xkCg=="))
+    stand_in = f"""
+        k() {{
+          case "$*" in
+            *" get configmap cluster-info "*) cat {tmp_path}/info ;;
+            "create "*) cat ;;
+            *" patch "*) cat >{tmp_path}/patched; cat {tmp_path}/patched >{tmp_path}/info ;;
+          esac
+        }}
+        wait_for() {{ eval "$3"; }}"""
+    script = f"HARDWAY={tmp_path} TIMEOUT_FACTOR=1\n{verbs}\n{stand_in}\npublish_ca {tmp_path}/ca.crt"
+    for changes in (True, False):
+        subprocess.run(["bash", "-euo", "pipefail", "-c", script], check=True, timeout=30)
+        written = base64.b64encode(b"new\nold\n").decode()
+        assert (tmp_path / "info").read_text().rstrip() == info.format(written).rstrip()
+        assert (tmp_path / "patched").exists() == changes
+        (tmp_path / "patched").unlink(missing_ok=True)
 
 
 # The key of Secrets

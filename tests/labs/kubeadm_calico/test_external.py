@@ -9,7 +9,8 @@ from labs.kubeadm.test_external import (
     external,
     test_a_second_up_of_it_changes_nothing,
     test_no_machine_has_the_key_of_a_ca,
-    test_the_keys_that_the_stack_has_are_rotated,
+    test_rotation_under_load_loses_nothing_and_old_keys_are_refused,
+    test_the_key_of_secrets_that_there_is_not_is_refused,
     test_up_renews_what_kubeadm_cannot_renew,
     test_when_it_is_destroyed_nothing_is_left,
 )
@@ -18,7 +19,8 @@ __all__ = [
     "external",
     "test_a_second_up_of_it_changes_nothing",
     "test_no_machine_has_the_key_of_a_ca",
-    "test_the_keys_that_the_stack_has_are_rotated",
+    "test_rotation_under_load_loses_nothing_and_old_keys_are_refused",
+    "test_the_key_of_secrets_that_there_is_not_is_refused",
     "test_up_renews_what_kubeadm_cannot_renew",
     "test_when_it_is_destroyed_nothing_is_left",
 ]
