@@ -141,12 +141,12 @@ def test_a_rotation_that_is_killed_is_finished_by_the_next_run(external: Cluster
 
 def test_machines_that_are_replaced_during_a_rotation_join_and_finish_it(external: Cluster, show: Show) -> None:
     """kubeadm on a new machine that takes the first of two CAs for the only one."""
-    stack, replaced = external.settings.name, (external.controllers[0].name, external.workers[-1].name)
+    stack = external.settings.name
     for words in (
         ("rotate", "--stage", "ca", "etcd-ca"),
-        *(("replace", name) for name in replaced),
+        ("replace", external.controllers[0].name),
         ("rotate", "--stage"),
-        *(("replace", name) for name in replaced),
+        ("replace", external.workers[-1].name),
         ("rotate",),
     ):
         started = time.monotonic()
