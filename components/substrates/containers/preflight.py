@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 # Run as a program, by the host's Python: the project is not on its path.
@@ -78,17 +79,18 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
         yield f"{program} is not installed: run `./hardway setup`, or install it"
     if missing:
         return
-    listing = _run(args.engine, "network", "ls", "--format", "{{.Name}}")
-    if listing.returncode != 0:
-        yield f"{args.engine} does not work or is not permitted: {listing.stderr.strip()}"
-        return
-    if _run(args.engine, "image", "inspect", args.image).returncode != 0:
-        yield f"the node image {args.image} is missing: run `./hardway setup`"
-    try:
-        yield from owner.problems(_lab(args)) if args.lab else ()
-    except owner.UnknownError as error:
-        yield str(error)
-    mine, taken = _networks(args.engine, args.network, listing.stdout.split())
+    # At once: an engine takes a tenth of a second for each answer, and the machines wait for this program.
+    with ThreadPoolExecutor() as asked:
+        image = asked.submit(_run, args.engine, "image", "inspect", args.image)
+        anothers = asked.submit(_anothers, args)
+        listing = _run(args.engine, "network", "ls", "--format", "{{.Name}}")
+        if listing.returncode != 0:
+            yield f"{args.engine} does not work or is not permitted: {listing.stderr.strip()}"
+            return
+        mine, taken = _networks(asked, args.engine, args.network, listing.stdout.split())
+        if image.result().returncode != 0:
+            yield f"the node image {args.image} is missing: run `./hardway setup`"
+        yield from anothers.result()
     yield from _ranges(mine, taken, args.engine, args.ranges)
     lab = firewall_check.Lab(args.ranges, next(iter(mine), None))
     try:
@@ -99,6 +101,14 @@ def problems(args: argparse.Namespace) -> Iterator[str]:
                 print(f"Note: {found}.")
     except firewall_check.UnreadableError as error:
         print(f"Note: the host's firewall cannot be read, and may drop packets that it forwards for the lab: {error}")
+
+
+def _anothers(args: argparse.Namespace) -> list[str]:
+    """What has the lab's name and is not the lab's."""
+    try:
+        return list(owner.problems(_lab(args))) if args.lab else []
+    except owner.UnknownError as error:
+        return [str(error)]
 
 
 def _lab(args: argparse.Namespace) -> "owner.Lab":
@@ -164,13 +174,15 @@ def _room(machines: int, disk: Path) -> Iterator[str]:
         )
 
 
-def _networks(engine: str, own: str, networks: list[str]) -> tuple[list[str], dict[ipaddress.IPv4Network, str]]:
+def _networks(
+    asked: Executor, engine: str, own: str, networks: list[str]
+) -> tuple[list[str], dict[ipaddress.IPv4Network, str]]:
     """The bridge of the lab's own network, if it is there, and what the others take: range -> name."""
     mine: list[str] = []
     taken: dict[ipaddress.IPv4Network, str] = {}
-    for name in networks:
-        inspected = json.loads(_run(engine, "network", "inspect", name).stdout or "[]")
-        for network in inspected:
+    answers = asked.map(lambda name: _run(engine, "network", "inspect", name).stdout, networks)
+    for name, answer in zip(networks, answers, strict=True):
+        for network in json.loads(answer or "[]"):
             if name == own:
                 mine.append(firewall_check.bridge_of(network))
             else:
