@@ -20,6 +20,7 @@ from config import (
     checks,
     choices,
     container_engine,
+    destroy_mark,
     kubeadm,
     machine_database,
     machine_images,
@@ -121,9 +122,10 @@ def load() -> Lab:
 
     Raises:
         ConfigError: with all that is wrong.
-        UserError: a rewind of the lab is not finished, or it has a later chapter than it is to end with.
+        UserError: a rewind or a destroy of the lab is not finished, or it has a later chapter than it is to end with.
     """
     rewind_mark.check(pulumi.get_stack())
+    destroy_mark.check(pulumi.get_stack())
     document = _value("lab", {})
     known = [
         Problem((key,), "unknown key", f"the lab's keys stand below {PROJECT}:lab")

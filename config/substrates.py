@@ -50,6 +50,7 @@ class Traits:
         planned_addresses: whether machines are reached by the addresses that are planned for them.
         rotates_ssh: whether machines that exist can get another SSH key of the lab (components/ssh_keys.py).
         routes_every_pod: whether the network brings packets to pods on controllers, too.
+        deletes_again: whether every deletion of a lab succeeds if what it deletes is gone already, the machines too.
         problems: what is wrong with a lab's settings on this substrate; of a stack, its settings and machines.
         required: what a stack must have beside the key `lab` -> what is wrong without it, and what to write.
     """
@@ -70,6 +71,7 @@ class Traits:
     planned_addresses: bool = True
     rotates_ssh: bool = False
     routes_every_pod: bool = True
+    deletes_again: bool = False
     problems: "Callable[[str, LabSettings, Sequence[MachineSpec]], Iterator[Problem]]" = _no_problems
     required: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -97,6 +99,8 @@ SUBSTRATES: dict[str, Traits] = {
         image="node",
         on_engine=True,
         rotates_ssh=True,
+        # By container id, by name and owner, or for nothing at all: steps go with their containers.
+        deletes_again=True,
     ),
     "gcp": Traits(
         component="components.substrates.gcp.substrate:Gcp",

@@ -49,7 +49,7 @@ def stop(stack: Stack) -> None:
         ToolchainError: nothing was changed; or a machine still runs.
     """
     check_engine(stack, "stop")
-    halted.check_rewound(stack)
+    halted.check_state_fits(stack)
     lab = cluster.find(stack, halted_too=True, part_too=True)
     with operations.without_pulumi(stack, "./hardway stop"), Report() as report:
         containers = Containers(lab)
@@ -74,7 +74,7 @@ def start(stack: Stack) -> None:
         ToolchainError: nothing was changed; or what is not healthy.
     """
     check_engine(stack, "start")
-    halted.check_rewound(stack)
+    halted.check_state_fits(stack)
     began = monotonic()
     with operations.without_pulumi(stack, "./hardway start"):
         lab, missing = start_machines(stack)

@@ -1,4 +1,4 @@
-"""Labs that were stopped, and labs whose rewind is not finished: a mark beside the lab's files says so.
+"""Labs that were stopped, and labs whose rewind or destroy is not finished: a mark beside the lab's files says so.
 
 Commands that need a running lab then say what to run, instead of waiting for machines that do not answer.
 """
@@ -6,15 +6,16 @@ Commands that need a running lab then say what to run, instead of waiting for ma
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 
-from config import rewind_mark
+from config import destroy_mark, rewind_mark
 from config.rewind_mark import Rewinding
 from config.whole_file import write_whole
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
 _STOPPED = "stopped"
-MARKS = (_STOPPED, rewind_mark.NAME)
+MARKS = (_STOPPED, rewind_mark.NAME, destroy_mark.NAME)
 """The names of their files."""
 
 
@@ -53,19 +54,49 @@ def mark_rewound(stack: Stack) -> None:
     (stack.directory / rewind_mark.NAME).unlink(missing_ok=True)
 
 
-def check_rewound(stack: Stack) -> None:
+def mark_destroying(stack: Stack, state: Path) -> None:
+    """Note that a destroy begins that saves the state at its end.
+
+    Args:
+        stack: whose.
+        state: the file with its state.
+    """
+    destroy_mark.write(stack.directory, state, _now())
+
+
+def mark_destroyed(stack: Stack, *, unchanged: bool) -> None:
+    """Remove that note, unless the state does not have what the destroy has deleted.
+
+    Args:
+        stack: whose.
+        unchanged: whether it has deleted nothing for certain.
+    """
+    if unchanged or destroy_mark.read(stack.directory) is None:
+        destroy_mark.remove(stack.directory)
+
+
+def check_state_fits(stack: Stack) -> None:
     """Raises:
-    ToolchainError: a rewind is not finished: the machines and the state are of different times.
+    ToolchainError: a rewind or a destroy is not finished: the machines and the state are of different times.
     """
     if begun := rewinding(stack):
         raise ToolchainError(rewind_mark.refusal(stack.name, begun))
+    check_destroyed(stack)
+
+
+def check_destroyed(stack: Stack) -> None:
+    """Raises:
+    ToolchainError: a destroy is not finished.
+    """
+    if begun := destroy_mark.read(stack.directory):
+        raise ToolchainError(destroy_mark.refusal(stack.name, begun))
 
 
 def check_runs(stack: Stack) -> None:
     """Raises:
-    ToolchainError: the lab is stopped, or a rewind is not finished.
+    ToolchainError: the lab is stopped, or a rewind or a destroy is not finished.
     """
-    check_rewound(stack)
+    check_state_fits(stack)
     if since := stopped_since(stack):
         raise ToolchainError(f"{said_stopped(stack, since)} Start it: `./hardway start -s {stack.name}`.")
 

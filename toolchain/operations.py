@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 from config import told_outputs
@@ -36,7 +37,14 @@ from toolchain.engine_output import readable
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import HeldError, held_or_refused, holder
 from toolchain.prepare import Workshop
-from toolchain.recovery import clear_stale_locks, drop_torn_attributes, pending_operations, recorded, repair_torn_state
+from toolchain.recovery import (
+    clear_stale_locks,
+    drop_torn_attributes,
+    pending_operations,
+    recorded,
+    repair_torn_state,
+    state_file,
+)
 from toolchain.stack import Stack
 from toolchain.state import settings_file_kept
 
@@ -51,6 +59,24 @@ _INTERRUPT_SECONDS = 20.0
 # one machine's are few.
 _AT_ONCE = ("--yes", "--skip-preview", "--suppress-outputs", "--parallel=64")
 
+# The engine saves the state when the run ends, however it ends, and not before and after each deletion.
+_ONE_SAVE = {"PULUMI_SKIP_CHECKPOINTS": "true"}
+# As the CLI says it of each deletion that it begins.
+_DELETES = " deleting ("
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """What is known of a run of the CLI.
+
+    Args:
+        deletes: whether it has begun to delete something.
+        ended_itself: whether it ended, and was not killed.
+    """
+
+    deletes: bool = False
+    ended_itself: bool = False
+
 
 def check_settings(stack: Stack, *, until: str = "") -> None:
     """Refuse what a running lab cannot change to, before set-up fetches or builds anything for it.
@@ -62,9 +88,9 @@ def check_settings(stack: Stack, *, until: str = "") -> None:
         until: the last chapter that is wanted; empty for all.
 
     Raises:
-        ToolchainError: with what the lab cannot change to, and what to do; or a rewind of it is not finished.
+        ToolchainError: with what the lab cannot change to, and what to do; or a rewind or a destroy of it is not finished.
     """
-    halted.check_rewound(stack)
+    halted.check_state_fits(stack)
     deployment = {"deployment": recorded(state.directory(), stack)}
     chapters.check(deployment, stack, until)
     _check_changes(deployment, stack)
@@ -127,7 +153,7 @@ def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
 
 def preview(workshop: Workshop, stack: Stack, *, options: Sequence[str] = (), until: str = "") -> int:
     """Show what `up` would do. Takes, returns and raises as `up`."""
-    halted.check_rewound(stack)
+    halted.check_state_fits(stack)
     with settings_file_kept(stack.settings_file, workshop.state):
         clear_stale_locks(workshop.state.directory, stack)
         drop_torn_attributes(workshop.state.directory, stack)
@@ -161,7 +187,16 @@ def destroy(workshop: Workshop, stack: Stack) -> int:
     """Take a lab away; the stack, empty, stays. Returns and raises as `up`."""
     with settings_file_kept(stack.settings_file, workshop.state):
         whose.check_before_destroy(_open(workshop, stack), stack)
-        return _pulumi(workshop, stack, "destroy", *_AT_ONCE)
+        directory = workshop.state.directory
+        if directory is None or not stack.traits.deletes_again:
+            return _pulumi(workshop, stack, "destroy", *_AT_ONCE)
+        halted.mark_destroying(stack, state_file(directory, stack))
+        run = _Run()
+        try:
+            return _pulumi(workshop, stack, "destroy", *_AT_ONCE, variables=_ONE_SAVE, run=run)
+        finally:
+            # A CLI that could not begin, as without the passphrase, has saved nothing, either.
+            halted.mark_destroyed(stack, unchanged=run.ended_itself and not run.deletes)
 
 
 def outputs(workshop: Workshop, stack: Stack) -> dict[str, Any]:
@@ -396,6 +431,8 @@ def _pulumi(
     runs_program: bool = True,
     until: str = "",
     told: Path | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    run: _Run | None = None,
 ) -> int:
     """Run the CLI before the user's eyes, until it has ended in order.
 
@@ -403,13 +440,15 @@ def _pulumi(
         runs_program: whether the command reads the stack's settings file.
         until: the last chapter that the program creates; empty for all.
         told: the file that the program writes its outputs to.
+        variables: more of the environment.
+        run: gets what is known of it.
     """
     settings = ["--config-file", str(stack.settings_file)] if runs_program else []
     in_terminal = sys.stdin.isatty()
     process = subprocess.Popen(
         [workshop.pulumi, *arguments, "--stack", stack.name, *settings],
         cwd=paths.checkout(),
-        env=os.environ | workshop.environment | {VARIABLE: until, told_outputs.VARIABLE: str(told or "")},
+        env=os.environ | workshop.environment | {VARIABLE: until, told_outputs.VARIABLE: str(told or ""), **variables},
         stdin=None if in_terminal else subprocess.DEVNULL,
         # A terminal's Ctrl-C reaches every process of its foreground group, so the CLI has it already.
         # Elsewhere the CLI gets a group of its own and is told here. A second one would make it break off.
@@ -426,8 +465,12 @@ def _pulumi(
         assert process.stdout is not None
         for line in readable(process.stdout):
             passphrase_is_wrong |= _WRONG_PASSPHRASE in line
+            if run and _DELETES in line:
+                run.deletes = True
             print(line, end="", flush=True)
         status = process.wait()
+    if run:
+        run.ended_itself = status >= 0
     if status != 0 and passphrase_is_wrong:
         raise ToolchainError(_advice_on_passphrase(workshop, stack))
     if beyond:

@@ -122,7 +122,7 @@ def repair_torn_state(directory: Path | None, stack: Stack) -> Path | None:
     """
     if directory is None:
         return None
-    file = directory / ".pulumi" / "stacks" / stack.project / f"{stack.name}.json"
+    file = state_file(directory, stack)
     try:
         content = file.read_bytes()
     except FileNotFoundError:
@@ -171,7 +171,7 @@ def recorded(directory: Path | None, stack: Stack) -> Mapping[str, Any]:
     if directory is None:
         return {}
     try:
-        content = json.loads((directory / ".pulumi" / "stacks" / stack.project / f"{stack.name}.json").read_text())
+        content = json.loads(state_file(directory, stack).read_text())
         latest = content["checkpoint"]["latest"]
     except (OSError, ValueError, LookupError, TypeError):
         return {}
@@ -182,6 +182,11 @@ def pending_operations(deployment: Mapping[str, Any]) -> list[str]:
     """What was under way when a run was killed, e.g. "creating machine-1", by `pulumi stack export`."""
     pending = (deployment.get("deployment") or {}).get("pending_operations") or []
     return [f"{operation['type']} {operation['resource']['urn'].rpartition('::')[2]}" for operation in pending]
+
+
+def state_file(directory: Path, stack: Stack) -> Path:
+    """Where a backend of files has the state of a stack."""
+    return directory / ".pulumi" / "stacks" / stack.project / f"{stack.name}.json"
 
 
 def lock_directory(directory: Path, stack: Stack) -> Path:

@@ -40,9 +40,11 @@ def rewind(stack: Stack, name: str) -> None:
     """Make a lab what a save is, and wait until it is healthy.
 
     Raises:
-        ToolchainError: a check failed, and nothing was changed; or a rewind is not finished; or what is not healthy.
+        ToolchainError: a check failed, and nothing was changed; or a rewind or a destroy is not finished; or what is
+            not healthy.
     """
     check_engine(stack, "rewind")
+    halted.check_destroyed(stack)
     began = time.monotonic()
     with operations.alone(stack, _COMMAND), Report() as report:
         with operations.pulumi_kept_out(stack, _COMMAND):

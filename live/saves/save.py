@@ -48,7 +48,7 @@ def save(stack: Stack, name: str) -> Save:
     lesson.refuse(stack, "A save")
     check_engine(stack, "save")
     store.check_name(name)
-    halted.check_rewound(stack)
+    halted.check_state_fits(stack)
     if name in store.names(stack):
         raise ToolchainError(
             f"The lab {stack.name} has a save {name} already. Nothing was changed. Take another name, or remove it: "

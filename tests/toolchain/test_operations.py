@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from config import destroy_mark
+from config.substrates import SUBSTRATES
 from toolchain import operations, paths, stack, state
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
@@ -30,6 +32,15 @@ pulumi.export("kubeconfig", pulumi.Output.secret("the-secret"))
 """
 # Of a lab on Google nothing is looked for on the host, which may have one of this name.
 SETTINGS = "# A toy.\nconfig:\n  toy:create:   {create}\n  toy:lab: {{substrate: gcp}}\n"
+# Deletions that can be repeated, and note the state that they find.
+DELETIONS = """
+import pulumi, pulumi_command as command
+from pulumi import ResourceOptions
+note = "sha256sum <.state/.pulumi/stacks/toy/dev.json >>deletions"
+last = command.local.Command("last", create="true", delete=note + "; ENDING")
+command.local.Command("first", create="true", delete=note, opts=ResourceOptions(depends_on=[last]))
+pulumi.export("kubeconfig", pulumi.Output.secret("the-secret"))
+"""
 WAIT_SECONDS = 30.0
 
 
@@ -71,14 +82,25 @@ class Toy:
         assert not latest.get("pending_operations")
         return {r["urn"].rpartition("::")[2] for r in latest.get("resources", []) if r["type"].startswith("command:")}
 
-    def start_up(self) -> subprocess.Popen[str]:
-        """An `up` as a process of its own."""
+    def destroy(self) -> int:
+        return operations.destroy(self.workshop, self.stack)
+
+    @property
+    def state_file(self) -> Path:
+        return self.directory / ".state" / ".pulumi" / "stacks" / "toy" / "dev.json"
+
+    def deletions(self) -> list[str]:
+        """The state at each deletion."""
+        return (self.directory / "deletions").read_text().splitlines()
+
+    def start(self, command: str) -> subprocess.Popen[str]:
+        """`up` or `destroy` as a process of its own."""
         script = (
             "import sys; from pathlib import Path; from toolchain import paths; "
             "paths.checkout = lambda: Path(sys.argv[1]); "
-            "from tests.toolchain.test_operations import Toy; from toolchain import operations; "
-            "toy = Toy(directory=paths.checkout())\n"
-            "with operations.alone(toy.stack, './hardway up'): sys.exit(toy.up())"
+            "from tests.toolchain.test_operations import Toy, deletes_again; from toolchain import operations; "
+            "toy = Toy(directory=paths.checkout()); deletes_again()\n"
+            f"with operations.alone(toy.stack, './hardway {command}'): sys.exit(toy.{command}())"
         )
         return subprocess.Popen(
             [sys.executable, "-c", script, str(self.directory)],
@@ -119,7 +141,7 @@ def running(toy: Toy) -> Iterator["Running"]:
     """An `up` that stands in the middle of its second command, for a minute."""
     marker = toy.directory / "in-the-middle"
     toy.create(f"touch {marker}; exec sleep 60")
-    process = toy.start_up()
+    process = toy.start("up")
     wait_for(marker.exists, process)
     pulumi = pulumi_below(process.pid)
     yield Running(process=process, pulumi=pulumi)
@@ -129,6 +151,44 @@ def running(toy: Toy) -> Iterator["Running"]:
         except ProcessLookupError:
             continue
     process.communicate()
+
+
+def deletes_again() -> None:
+    """From here on the toy is of a substrate whose deletions can be repeated."""
+    SUBSTRATES["gcp"] = replace(SUBSTRATES["gcp"], deletes_again=True)
+
+
+@pytest.fixture
+def deleting(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A lab of two resources whose deletions can be repeated; what is called with the end of the last deletion."""
+    monkeypatch.setitem(SUBSTRATES, "gcp", SUBSTRATES["gcp"])
+    deletes_again()
+
+    def create(ending: str) -> None:
+        (toy.directory / "__main__.py").write_text(DELETIONS.replace("ENDING", ending))
+        assert toy.up() == 0
+        assert toy.resources() == {"first", "last"}
+
+    return create
+
+
+@contextmanager
+def destroy_in_the_middle(toy: Toy, deleting: Callable[[str], None]) -> Iterator["Running"]:
+    """A `destroy` in its last deletion, for a minute; a later one ends at once."""
+    marker = toy.directory / "in-the-middle"
+    deleting(f"[ -e {marker} ] || {{ touch {marker}; exec sleep 60; }}")
+    process = toy.start("destroy")
+    wait_for(marker.exists, process)
+    pulumi = pulumi_below(process.pid)
+    try:
+        yield Running(process=process, pulumi=pulumi)
+    finally:
+        for pid in (process.pid, pulumi):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.communicate()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +325,89 @@ def test_a_destroy_after_a_killed_up(toy: Toy, running: Running) -> None:
     running.process.wait(WAIT_SECONDS)
     assert operations.destroy(toy.workshop, toy.stack) == 0
     assert toy.resources() == set()
+
+
+def test_a_destroy_whose_deletions_can_be_repeated_saves_the_state_once(
+    toy: Toy, deleting: Callable[[str], None]
+) -> None:
+    deleting("true")
+    assert toy.destroy() == 0
+    assert toy.resources() == set()
+    first, last = toy.deletions()
+    assert first == last
+    assert not (toy.stack.directory / destroy_mark.NAME).exists()
+    assert toy.up() == 0
+
+
+def test_any_other_destroy_saves_it_at_each_deletion(
+    toy: Toy, deleting: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleting("true")
+    monkeypatch.setitem(SUBSTRATES, "gcp", replace(SUBSTRATES["gcp"], deletes_again=False))
+    assert toy.destroy() == 0
+    first, last = toy.deletions()
+    assert first != last
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_after_a_killed_destroy_only_another_one_goes_on(
+    toy: Toy, deleting: Callable[[str], None], whole: bool
+) -> None:
+    """The state has all that is deleted: `up` would find nothing to do."""
+    with destroy_in_the_middle(toy, deleting) as running:
+        for pid in (running.pulumi, *([running.process.pid] if whole else [])):
+            os.kill(pid, signal.SIGKILL)
+        assert running.process.wait(WAIT_SECONDS) != 0
+    assert toy.resources() == {"first", "last"}
+    for refused in (
+        lambda: operations.check_settings(toy.stack),
+        lambda: operations.preview(toy.workshop, toy.stack),
+    ):
+        with pytest.raises(ToolchainError, match=r"was killed: the state still has .*`./hardway destroy -s dev`"):
+            refused()
+    assert toy.destroy() == 0
+    assert toy.resources() == set()
+    assert len(toy.deletions()) == 4
+    assert not toy.stack.directory.exists()
+    operations.check_settings(toy.stack)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_destroy_has_its_deletions_in_the_state(
+    toy: Toy, deleting: Callable[[str], None], number: signal.Signals
+) -> None:
+    with destroy_in_the_middle(toy, deleting) as running:
+        running.process.send_signal(number)
+        running.process.communicate(timeout=WAIT_SECONDS)
+        assert running.process.returncode != 0
+    assert toy.resources() == {"last"}
+    operations.check_settings(toy.stack)
+    assert toy.up() == 0
+    assert toy.resources() == {"first", "last"}
+
+
+def test_a_deletion_that_fails_leaves_only_what_is_left_in_the_state(toy: Toy, deleting: Callable[[str], None]) -> None:
+    deleting("[ -e repaired ]")
+    assert toy.destroy() != 0
+    assert toy.resources() == {"last"}
+    operations.check_settings(toy.stack)
+    (toy.directory / "repaired").touch()
+    assert toy.destroy() == 0
+    assert toy.resources() == set()
+
+
+def test_a_destroy_that_cannot_begin_is_no_unfinished_one(toy: Toy, deleting: Callable[[str], None]) -> None:
+    """Without the right passphrase nothing is deleted, and nothing saved."""
+    deleting("true")
+    passphrase = toy.directory / ".state" / "passphrase"
+    right = passphrase.read_text()
+    passphrase.write_text("another")
+    with pytest.raises(ToolchainError, match="another passphrase"):
+        toy.destroy()
+    assert not (toy.directory / "deletions").exists()
+    passphrase.write_text(right)
+    operations.check_settings(toy.stack)
+    assert toy.up() == 0
 
 
 def test_a_second_up_is_refused_and_told_who_is_first(toy: Toy, running: Running) -> None:

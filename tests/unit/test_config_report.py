@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from config import paths, rewind_mark
+from config import destroy_mark, paths, rewind_mark
 from config.lab import Lab, load, parse
 from config.problems import ConfigError, Problem
 from lab.shipped import AS_SHIPPED, lab_of, shipped_stacks
@@ -506,6 +506,25 @@ def test_plain_pulumi_refuses_a_lab_whose_rewind_is_not_finished(
             run_program("dev", {})
     mark.unlink()
     assert run_program("dev", {}).resources
+
+
+def test_the_program_of_a_lab_whose_destroy_was_killed_creates_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pulumi up` by a state that still has what is removed: it would take the lab for complete."""
+    monkeypatch.setattr(paths, "state", lambda: tmp_path)
+    state = tmp_path / "dev.json"
+    state.write_text("before")
+    destroy_mark.write(tmp_path / "dev", state, "2026-11-30")
+    refused = re.escape("begun at 2026-11-30, was killed")
+    with pytest.raises(pulumi.RunError, match=refused):
+        run_program("dev", {})
+    # An interrupted one saves what it has deleted.
+    state.write_text("after")
+    assert run_program("dev", {}).resources
+    (tmp_path / "dev" / destroy_mark.NAME).write_text("{")
+    with pytest.raises(pulumi.RunError, match="begun at unknown, was killed"):
+        run_program("dev", {})
 
 
 def test_a_key_beside_lab_is_unknown() -> None:

@@ -12,11 +12,16 @@ from lab.polling import eventually
 
 
 def test_destroy_survives_a_kill(cluster: Cluster) -> None:
-    """A destroy that cannot be finished because half of the machines is gone already."""
+    """A destroy that cannot be finished because half of the machines is gone already, or an `up` by a state that still
+    has them."""
     destroy = Started("destroy")
     destroy.says("local:Command machines-.* deleting")
     destroy.kill_everything()
     assert destroy.wait().code != 0
+    for command in ("up", "preview", "status"):
+        refused = toolchain(command)
+        assert refused.code != 0
+        assert "was killed: the state still has what it has removed" in refused.output, refused.output
     again = toolchain("destroy")
     assert again.code == 0, again.output
     assert resources() == []

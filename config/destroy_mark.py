@@ -1,0 +1,96 @@
+"""The mark of a `destroy` that saves the state once, at its end, and was killed before: the state has what is deleted.
+
+The Pulumi engine saves the whole state before and after each deletion, which takes longer than the deletions of a lab
+in containers. There `./hardway destroy` has it saved when the run ends, also after Ctrl-C or a failed deletion. A run
+that is killed, or whose last save fails, leaves the state as it was. Then only another `destroy` may follow: it deletes
+again, which succeeds for what is gone already (`Traits.deletes_again`).
+
+The program of a lab reads the mark, too: plain `pulumi up` does not pass the checks of `./hardway`.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from config import paths
+from config.errors import UserError
+from config.whole_file import write_whole
+
+NAME = ".destroying"
+"""Of its file, beside the lab's kubeconfig."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destroying:
+    """A `destroy` that may have deleted what the state still has.
+
+    Args:
+        since: when it began.
+        state: the file with the state.
+        sha256: of that file when it began.
+    """
+
+    since: str
+    state: str
+    sha256: str
+
+
+def write(directory: Path, state: Path, since: str) -> None:
+    """Mark that a `destroy` begins.
+
+    Args:
+        directory: of the lab's files; created if need be.
+        state: the file with the lab's state.
+        since: now, in words.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mark = Destroying(since=since, state=str(state), sha256=_sha256(state))
+    write_whole(directory / NAME, json.dumps(asdict(mark)) + "\n", sync=True)
+
+
+def read(directory: Path) -> Destroying | None:
+    """The `destroy` whose deletions the state does not have, if there is one.
+
+    Args:
+        directory: of the lab's files.
+    """
+    try:
+        mark = Destroying(**json.loads((directory / NAME).read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError):
+        # It is written whole: whatever damaged it, the mark is there.
+        return Destroying(since="unknown", state="", sha256="")
+    # A later state has what was deleted.
+    return mark if _sha256(Path(mark.state)) == mark.sha256 else None
+
+
+def remove(directory: Path) -> None:
+    """Remove the mark, and the directory where it has nothing else."""
+    (directory / NAME).unlink(missing_ok=True)
+    if directory.exists() and not any(directory.iterdir()):
+        directory.rmdir()
+
+
+def refusal(stack: str, begun: Destroying) -> str:
+    """What every command for the lab says."""
+    return (
+        f"A destroy of the lab {stack}, begun at {begun.since}, was killed: the state still has what it has removed. "
+        f"Nothing was changed. Finish it: `./hardway destroy -s {stack}`."
+    )
+
+
+def check(stack: str) -> None:
+    """Raises:
+    UserError: a destroy of the lab is not finished.
+    """
+    if begun := read(paths.state() / stack):
+        raise UserError(refusal(stack, begun))
+
+
+def _sha256(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
