@@ -88,7 +88,7 @@ def check_settings(stack: Stack, *, until: str = "") -> None:
         until: the last chapter that is wanted; empty for all.
 
     Raises:
-        ToolchainError: with what the lab cannot change to, and what to do; or a rewind or a destroy of it is not finished.
+        ToolchainError: with what the lab cannot change to, and what to do; or a rewind or a destroy is not finished.
     """
     halted.check_state_fits(stack)
     deployment = {"deployment": recorded(state.directory(), stack)}
