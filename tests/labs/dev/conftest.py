@@ -36,6 +36,7 @@ _ORDER = (
     "test_stop",
     "test_status",
     "test_view",
+    "test_simulated_nodes",
     "test_drift",
     "test_lessons",
     "test_snapshots",
