@@ -5,6 +5,8 @@ whole state, one after the other, and late ones hold up the work on the machines
 large. Registered at the beginning they cost next to nothing.
 """
 
+from collections.abc import Sequence
+
 import pulumi
 
 
@@ -27,3 +29,13 @@ class Component(pulumi.ComponentResource):
         """The options of a child: made when what the component depends on is there, and `after`."""
         options = pulumi.ResourceOptions(parent=self, depends_on=self._waits_for)
         return pulumi.ResourceOptions.merge(options, pulumi.ResourceOptions(depends_on=list(after)))
+
+
+def turn_before(turns: Sequence[pulumi.Resource], at_once: int) -> list[pulumi.Resource]:
+    """What the next one comes after, so that no more than `at_once` are at work; nothing for the first ones.
+
+    Args:
+        turns: those that were made, in their order.
+        at_once: how many, 1 at least.
+    """
+    return [turns[-at_once]] if len(turns) >= at_once else []

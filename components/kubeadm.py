@@ -19,7 +19,7 @@ from typing import Any
 import pulumi
 import yaml
 
-from components.component import Component
+from components.component import Component, turn_before
 from components.container_runtime import WORKER_VERBS
 from components.control_plane import AUDIT_POLICY, audit_policy
 from components.etcd import etcd_client, fetch_etcd, initial_members
@@ -241,13 +241,12 @@ class Kubeadm(Component):
             in_order += [joined] if is_in_order else []
         self.renewals: dict[str, pulumi.Resource] = {}
         if args.cas and args.external:
-            for number, machine in enumerate(args.workers):
-                earlier = number - args.max_unavailable
-                turn = self.renewals[args.workers[earlier].name] if earlier >= 0 else in_order[-1]
+            for machine in args.workers:
+                turn = turn_before([*self.renewals.values()], args.max_unavailable) or in_order[-1:]
                 self.renewals[machine.name] = Step(
                     f"{name}-certificate-{machine.name}",
                     _renewal_step(machine, args.external, args.cas.rotations["ca"]),
-                    after(machine, self.nodes[machine.name], turn),
+                    after(machine, self.nodes[machine.name], *turn),
                 )
         self.register_outputs({})
 

@@ -16,12 +16,12 @@ import pulumi_tls as tls
 from components.component import Component
 from components.kubeadm_external import ExternalArgs, ExternalCertificates
 from components.pki import (
-    CAS,
     CLIENT,
     CalicoIdentities,
     Certificate,
     CertificateAuthority,
     KeyPair,
+    authorities,
     certificate_rows,
     self_signed,
     service_account_keys,
@@ -109,17 +109,7 @@ class KubeadmPki(Component):
         self.register_outputs({})
 
     def _cas(self, name: str, args: KubeadmPkiArgs) -> CertificateAuthorities:
-        kubernetes, etcd, front_proxy = (
-            CertificateAuthority(
-                f"{name}-{common_name}",
-                common_name,
-                args.settings,
-                self.child(),
-                rotation=args.rotations[subject],
-                leaves=args.rotations["leaves"].active,
-            )
-            for common_name, subject in CAS
-        )
+        kubernetes, etcd, front_proxy = authorities(name, args.settings, self.child(), args.rotations)
         return CertificateAuthorities(
             kubernetes=kubernetes,
             etcd=etcd,

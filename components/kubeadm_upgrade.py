@@ -19,7 +19,7 @@ from shlex import quote
 
 import pulumi
 
-from components.component import Component
+from components.component import Component, turn_before
 from components.container_runtime import WORKER_VERBS
 from components.kubeadm import UPGRADE_VERBS, USE_KUBEADM, Kubeadm, control_plane_file, flag_words
 from components.kubeadm_config import upgrade_configuration, yaml_of
@@ -79,9 +79,8 @@ class KubeadmUpgrade(Component):
         for machine in args.controllers:
             before = [self._kubelet(machine, args, before)]
         control_plane, turns = before, list[pulumi.Resource]()
-        for number, machine in enumerate(args.workers):
-            earlier = number - args.max_unavailable
-            turns.append(self._kubelet(machine, args, [turns[earlier]] if earlier >= 0 else control_plane))
+        for machine in args.workers:
+            turns.append(self._kubelet(machine, args, turn_before(turns, args.max_unavailable) or control_plane))
         self.register_outputs({})
 
     def _kubelet(self, machine: Machine, args: KubeadmUpgradeArgs, before: Sequence[pulumi.Resource]) -> Step:

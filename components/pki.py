@@ -21,8 +21,6 @@ from config.settings import PkiSettings
 CLIENT = ("client_auth",)
 SERVER = ("server_auth",)
 BOTH = ("client_auth", "server_auth")
-CAS = (("kubernetes-ca", "ca"), ("etcd-ca", "etcd-ca"), ("front-proxy-ca", "front-proxy-ca"))
-"""The common name of each CA, and the subject of its rotation."""
 _LOCALHOST = "127.0.0.1"
 
 
@@ -234,17 +232,7 @@ class Pki(Component):
         super().__init__("Pki", name, opts)
         leaves = args.rotations["leaves"].active
         self.etcd_keys = ", ".join(f"{subject} {args.rotations[subject]}" for subject in ("etcd-ca", "leaves"))
-        self.kubernetes, self.etcd, self.front_proxy = (
-            CertificateAuthority(
-                f"{name}-{common_name}",
-                common_name,
-                args.settings,
-                self.child(),
-                rotation=args.rotations[subject],
-                leaves=leaves,
-            )
-            for common_name, subject in CAS
-        )
+        self.kubernetes, self.etcd, self.front_proxy = authorities(name, args.settings, self.child(), args.rotations)
 
         self.admin = self.kubernetes.issue(
             f"{name}-admin", common_name="admin", organization="system:masters", uses=CLIENT
@@ -377,6 +365,24 @@ def bundle(blocks: Sequence[pulumi.Output[str]]) -> pulumi.Output[str]:
     if len(blocks) == 1:
         return blocks[0]
     return pulumi.Output.all(*blocks).apply(lambda known: "".join(f"{each.rstrip()}\n" for each in known))
+
+
+def authorities(
+    name: str, settings: PkiSettings, opts: pulumi.ResourceOptions, rotations: Rotations
+) -> tuple[CertificateAuthority, CertificateAuthority, CertificateAuthority]:
+    """The CAs of the API, of etcd and of the front proxy."""
+
+    def made(common_name: str, subject: str) -> CertificateAuthority:
+        return CertificateAuthority(
+            f"{name}-{common_name}",
+            common_name,
+            settings,
+            opts,
+            rotation=rotations[subject],
+            leaves=rotations["leaves"].active,
+        )
+
+    return made("kubernetes-ca", "ca"), made("etcd-ca", "etcd-ca"), made("front-proxy-ca", "front-proxy-ca")
 
 
 def service_account_keys(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pulumi
 
-from components.component import Component
+from components.component import Component, turn_before
 from components.container_runtime import WORKER_VERBS
 from components.encryption import key_in_use
 from components.kubeadm import USE_KUBEADM
@@ -81,13 +81,12 @@ class RotationSteps(Component):
 
     def _renew_tokens(self, name: str, renewal: pulumi.Output[str]) -> None:
         turns = list[pulumi.Resource]()
-        for number, (machine, kubelet) in enumerate(self._args.nodes):
+        for machine, kubelet in self._args.nodes:
             run, after = renewal, [kubelet]
             if self._args.max_unavailable:
                 ready = f"await_node {machine.name} 'with new tokens in its pods'"
                 run = pulumi.Output.concat(f". {WORKER_VERBS}\n{USE_KUBEADM}\n", renewal, f"\n{ready}")
-                earlier = number - self._args.max_unavailable
-                after += [turns[earlier]] if earlier >= 0 else []
+                after += turn_before(turns, self._args.max_unavailable)
             turns.append(self._step(f"{name}-tokens-{machine.name}", machine, run, *after))
 
     def _step(self, name: str, machine: Machine, run: pulumi.Input[str], *after: pulumi.Resource) -> Step:

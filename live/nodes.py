@@ -4,13 +4,13 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
-from http import HTTPStatus
+from functools import partial
 from typing import Any
 
 from config import health
 from config.machines import Role
 from live.cluster import Cluster
-from live.https_api import Api, ApiError, ask
+from live.https_api import Api, ApiError, ask, found
 from live.last_lines import Logged, last_lines
 from live.waiting import still_missing
 from toolchain.errors import ToolchainError
@@ -82,18 +82,15 @@ def _lacks(node: dict[str, Any] | None, lease: dict[str, Any] | None, since: dat
 
 def _each(cluster: Cluster, path: str, names: Collection[str]) -> dict[str, dict[str, Any]]:
     """Name -> object, of those that the API has said are there. By their names: others may be many."""
-    found = {}
+    there = {}
     try:
         with closing(Api(cluster).connection(seconds=_ANSWER_SECONDS)) as connection:
             for name in names:
-                try:
-                    found[name] = ask(connection, "GET", f"{path}/{name}")
-                except ApiError as error:
-                    if error.status != HTTPStatus.NOT_FOUND:
-                        break
-    except OSError:
+                if item := found(partial(ask, connection, "GET"), f"{path}/{name}"):
+                    there[name] = item
+    except (ApiError, OSError):
         pass
-    return found
+    return there
 
 
 def _get(cluster: Cluster, path: str) -> dict[str, dict[str, Any]] | None:

@@ -32,14 +32,8 @@ Rows = list[list[str]]
 def conditions(scale: Any, _: Any) -> Rows:
     """When and where the Nodes were simulated."""
     return [
-        ["condition", "value"],
-        ["date", scale["date"]],
-        ["Kubernetes", scale["kubernetes"]],
-        ["lab", f"{scale['controllers']} controllers, {scale['workers']} workers"],
-        ["cores", str(scale["cores"])],
+        *_surroundings(scale, f"{scale['controllers']} controllers, {scale['workers']} workers"),
         ["requests were measured for", f"{scale['seconds']} s at each number of Nodes"],
-        ["load (1, 5, 15 minutes) at the start", _load(scale["load_before"])],
-        ["load at the end", _load(scale["load_after"])],
     ]
 
 
@@ -96,15 +90,7 @@ def failovers(scale: Any, _: Any) -> Rows:
 
 def worker_conditions(_: Any, bench: Any) -> Rows:
     """When and where the real workers were measured."""
-    return [
-        ["condition", "value"],
-        ["date", bench["date"]],
-        ["Kubernetes", bench["kubernetes"]],
-        ["lab", f"`{bench['lab']}` with other ranges"],
-        ["cores", str(bench["cores"])],
-        ["load (1, 5, 15 minutes) at the start", _load(bench["load_before"])],
-        ["load at the end", _load(bench["load_after"])],
-    ]
+    return _surroundings(bench, f"`{bench['lab']}` with other ranges")
 
 
 def workers(_: Any, bench: Any) -> Rows:
@@ -211,6 +197,18 @@ def measured() -> tuple[Any, Any]:
 def filled(page: str, scale: Any, bench: Any) -> str:
     """A page with a table in place of each mark."""
     return _TABLE.sub(lambda found: _markdown(TABLES[found[1]](scale, bench)), page)
+
+
+def _surroundings(figures: Any, lab: str) -> Rows:
+    return [
+        ["condition", "value"],
+        ["date", figures["date"]],
+        ["Kubernetes", figures["kubernetes"]],
+        ["lab", lab],
+        ["cores", str(figures["cores"])],
+        ["load (1, 5, 15 minutes) at the start", _load(figures["load_before"])],
+        ["load at the end", _load(figures["load_after"])],
+    ]
 
 
 def _markdown(rows: Rows) -> str:

@@ -77,7 +77,7 @@ class Toy:
         return operations.up(self.workshop, self.stack)
 
     def resources(self) -> set[str]:
-        file = self.directory / ".state" / ".pulumi" / "stacks" / "toy" / "dev.json"
+        file = self.state_file
         latest = json.loads(file.read_text())["checkpoint"]["latest"]
         assert not latest.get("pending_operations")
         return {r["urn"].rpartition("::")[2] for r in latest.get("resources", []) if r["type"].startswith("command:")}
@@ -141,16 +141,8 @@ def running(toy: Toy) -> Iterator["Running"]:
     """An `up` that stands in the middle of its second command, for a minute."""
     marker = toy.directory / "in-the-middle"
     toy.create(f"touch {marker}; exec sleep 60")
-    process = toy.start("up")
-    wait_for(marker.exists, process)
-    pulumi = pulumi_below(process.pid)
-    yield Running(process=process, pulumi=pulumi)
-    for pid in (process.pid, pulumi):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.communicate()
+    with in_the_middle(toy, "up", marker) as running:
+        yield running
 
 
 def deletes_again() -> None:
@@ -177,7 +169,20 @@ def destroy_in_the_middle(toy: Toy, deleting: Callable[[str], None]) -> Iterator
     """A `destroy` in its last deletion, for a minute; a later one ends at once."""
     marker = toy.directory / "in-the-middle"
     deleting(f"[ -e {marker} ] || {{ touch {marker}; exec sleep 60; }}")
-    process = toy.start("destroy")
+    with in_the_middle(toy, "destroy", marker) as running:
+        yield running
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    process: subprocess.Popen[str]
+    pulumi: int
+
+
+@contextmanager
+def in_the_middle(toy: Toy, command: str, marker: Path) -> Iterator[Running]:
+    """`up` or `destroy`, from the moment at which it has made the marker; killed in the end."""
+    process = toy.start(command)
     wait_for(marker.exists, process)
     pulumi = pulumi_below(process.pid)
     try:
@@ -191,17 +196,11 @@ def destroy_in_the_middle(toy: Toy, deleting: Callable[[str], None]) -> Iterator
         process.communicate()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Running:
-    process: subprocess.Popen[str]
-    pulumi: int
-
-
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "the `up` did not get to its second command"
+        assert time.monotonic() < deadline, "it did not get to its second command"
         time.sleep(0.1)
 
 
@@ -255,7 +254,7 @@ def test_up_preview_destroy(toy: Toy, place: str, capfd: pytest.CaptureFixture[s
 def test_a_state_that_a_power_failure_has_left_with_nul_bytes(toy: Toy, capfd: pytest.CaptureFixture[str]) -> None:
     """Pulumi itself reads no such state: neither `up` nor `destroy` would work."""
     assert toy.up() == 0
-    file = toy.directory / ".state" / ".pulumi" / "stacks" / "toy" / "dev.json"
+    file = toy.state_file
     for again in (toy.up, lambda: operations.destroy(toy.workshop, toy.stack)):
         with file.open("ab") as state_file:
             state_file.write(bytes(4096))
@@ -504,12 +503,12 @@ def test_lost_passphrase_is_reported_and_accepted_when_restored(toy: Toy) -> Non
     assert toy.up() == 0
     passphrase = toy.directory / ".state" / "passphrase"
     kept = passphrase.read_text()
-    before = (toy.directory / ".state" / ".pulumi" / "stacks" / "toy" / "dev.json").read_bytes()
+    before = toy.state_file.read_bytes()
     passphrase.unlink()
     with pytest.raises(ToolchainError, match="passphrase is lost"):
         toy.up()
     assert not passphrase.exists()
-    assert (toy.directory / ".state" / ".pulumi" / "stacks" / "toy" / "dev.json").read_bytes() == before
+    assert toy.state_file.read_bytes() == before
     passphrase.write_text(kept)
     assert toy.up() == 0
 

@@ -1,6 +1,5 @@
 """Each rotation of keys in a lab that serves: how long it takes, and what its clients notice."""
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +9,7 @@ from config.rotations import SUBJECTS
 from lab.cluster import Cluster
 from lab.commands import Started
 from lab.load import BUDGET, Figures, Load
+from lab.rotations import stages
 from lab.session import Show
 from labs.ha.conftest import STACK
 
@@ -19,7 +19,6 @@ GAP = 2.0
 ALL_SECONDS = 3 * 60
 # Three stages took more than ten minutes on two cores with a load of 25.
 _MINUTES = 20 * 60
-_STAGE = re.compile(r"^Done in (?P<seconds>[0-9.]+) s: (?P<stage>.*)\.$", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +41,7 @@ def test_rotation_under_load_loses_nothing(cluster: Cluster, load: Load, show: S
     seconds = time.monotonic() - started
     seen = load.begin_again()
     show(f"\nrotate {' '.join(subjects)}: {seconds:.1f} s; {seen}\n")
-    for stage in _STAGE.finditer(ran.output):
-        show(f"  {stage['seconds']:>6} s  {stage['stage']}\n")
+    show(stages(ran.output))
     for each in seen.failed:
         show(f"  {each}\n")
     assert ran.code == 0, ran.output

@@ -26,6 +26,7 @@ from lab.commands import Ran, Started, toolchain
 from lab.kills import SEED, Killed, Killer, check_gone, check_whole
 from lab.load import BUDGET, Load
 from lab.polling import eventually
+from lab.rotations import stages
 from lab.session import Show
 from lab.settings_file import lab_settings
 from lab.upgrades import assert_nothing_to_do
@@ -37,7 +38,6 @@ _PKI = "/etc/kubernetes/pki"
 _HOURS = 8000
 _SUBJECTS = subjects_of("kubeadm", "external")
 _CAS = {"ca": "ca.crt", "etcd-ca": "etcd/ca.crt", "front-proxy-ca": "front-proxy-ca.crt"}
-_STAGE = re.compile(r"^Done in (?P<seconds>[0-9.]+) s: (?P<stage>.*)\.$", re.MULTILINE)
 _KILLS = 4
 # Three stages took more than 20 minutes on two cores with a load of 50 to 100.
 _SECONDS = 45 * 60
@@ -105,8 +105,7 @@ def test_rotation_under_load_loses_nothing_and_old_keys_are_refused(
     assert {door.what: door.ask() for door in doors} == {door.what: "200" for door in doors}
     before, keys = _fingerprints(external), _public_keys(external)
     rotated = _under_load(external, show, tmp_path, "rotate", *subjects)
-    for stage in _STAGE.finditer(rotated.output):
-        show(f"  {stage['seconds']:>6} s  {stage['stage']}\n")
+    show(stages(rotated.output))
     for door in doors:
         said = door.ask()
         show(f"  the {door.what} of before: {said}\n")
