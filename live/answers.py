@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
-from live.api import ask_nodes
+from live import last_questions
 from live.cluster import Cluster, LiveMachine
 from live.probe import probe, unit_questions
 from live.status.api import node_problems, node_status
-from live.status.endpoint import ask_endpoint
 from live.status.machines import MachineStatus, machine_problems, machine_status
 from toolchain.errors import ToolchainError
 
@@ -63,27 +62,29 @@ def problems(cluster: Cluster) -> list[str]:
 
 def _found(cluster: Cluster) -> tuple[list[MachineStatus], str, list[str]]:
     """The machines that do not answer, why the API does not, and what else is wrong."""
-    with ThreadPoolExecutor(max_workers=len(cluster.machines) + 2) as threads:
-        endpoint = threads.submit(ask_endpoint, cluster) if cluster.has("load-balancer") else None
-        nodes = threads.submit(_node_problems, cluster) if cluster.has("workers") else None
+    with ThreadPoolExecutor(max_workers=len(cluster.machines) + 1) as threads:
+        asked = threads.submit(_api, cluster) if cluster.has("load-balancer") else None
         machines = list(threads.map(lambda machine: _machine(cluster, machine), cluster.machines))
-        api = "" if endpoint is None or endpoint.result() == "ok" else endpoint.result()
+        api, of_nodes = asked.result() if asked else ("", [])
         silent = [machine for machine in machines if not machine.reached]
         problems = list(machine_problems([machine for machine in machines if machine.reached]))
-        # An API that does not answer lists no Nodes.
-        return silent, api, problems if api or nodes is None else [*problems, *nodes.result()]
+        return silent, api, [*problems, *of_nodes]
 
 
 def _machine(cluster: Cluster, machine: LiveMachine) -> MachineStatus:
     return machine_status(cluster, probe(cluster, machine, unit_questions(cluster, machine)))
 
 
-def _node_problems(cluster: Cluster) -> list[str]:
-    """What is wrong with the lab's Nodes."""
-    items, why = ask_nodes(cluster, [each.name for each in cluster.nodes])
+def _api(cluster: Cluster) -> tuple[str, list[str]]:
+    """Why the API does not answer, and what is wrong with the lab's Nodes."""
+    names = [each.name for each in cluster.nodes] if cluster.has("workers") else []
+    api, items, why = last_questions.ask_api(cluster, names)
+    # An API that does not answer lists no Nodes.
+    if api or not cluster.has("workers"):
+        return api, []
     if why:
-        return [f"the API does not list the Nodes: {why}"]
-    return list(node_problems(cluster, [node_status(item) for item in items]))
+        return "", [f"the API does not list the Nodes: {why}"]
+    return "", list(node_problems(cluster, [node_status(item) for item in items]))
 
 
 def _advice(cluster: Cluster, silent: Sequence[str]) -> str:

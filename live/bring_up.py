@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from config import told_outputs
-from live import answers, cluster, power
+from live import answers, cluster, last_questions, power
 from toolchain import access, operations, prepare
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
@@ -87,7 +87,14 @@ def _ask(
     stack: Stack, beside: Executor, question: Callable[[Stack], list[str]]
 ) -> tuple[Future[list[str]], Future[str]]:
     """Ask the machines, and the API for the table of the Nodes; where it was not there yet, `show` asks again."""
-    return beside.submit(question, stack), beside.submit(access.nodes, stack, quiet=True)
+    return beside.submit(question, stack), beside.submit(_table, stack)
+
+
+def _table(stack: Stack) -> str:
+    try:
+        return last_questions.table_of_nodes(cluster.find(stack))
+    except ToolchainError:
+        return ""
 
 
 def _problems(stack: Stack) -> list[str]:

@@ -105,8 +105,17 @@ def found(get: Callable[[str], Any], path: str) -> Any:
         return None
 
 
-def ask(connection: HTTPSConnection, method: str, path: str, body: Any = None) -> Any:
+def ask(
+    connection: HTTPSConnection, method: str, path: str, body: Any = None, *, accept: str = "application/json"
+) -> Any:
     """One request; the answer as Python data, or as text where it is no JSON.
+
+    Args:
+        connection: to the API; it is opened if need be.
+        method: of HTTP.
+        path: with its query.
+        body: an object, sent as JSON.
+        accept: the media type of an object that is asked for.
 
     Raises:
         ApiError: there is no answer in time, or a bad one. The connection is closed then; its next request opens it.
@@ -116,7 +125,7 @@ def ask(connection: HTTPSConnection, method: str, path: str, body: Any = None) -
             method,
             quote(path, safe="/?&=,%-_."),
             body=None if body is None else json.dumps(body),
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json", "Accept": accept},
         )
         answer = connection.getresponse()
         text = answer.read().decode(errors="replace")

@@ -244,14 +244,21 @@ def kubectl_environment(stack: Stack) -> dict[str, str]:
 
     A public one (Google Cloud) may be behind that proxy, and NO_PROXY says whether it is.
     """
-    kubeconfig = (stack.directory / "kubeconfig").read_text()
-    servers = [
-        server for server in re.findall(r"^\s*server: https://([^:/\s]+)", kubeconfig, re.M) if _is_private(server)
-    ]
+    servers = [server for server in _servers(stack) if _is_private(server)]
     if not servers:
         return dict(os.environ)
     direct = ",".join([*filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"),)), *servers])
     return os.environ | {"NO_PROXY": direct, "no_proxy": direct}
+
+
+def is_reached_directly(stack: Stack) -> bool:
+    """Whether the lab's API has a private address: it is connected to without the user's proxy."""
+    return all(map(_is_private, _servers(stack)))
+
+
+def _servers(stack: Stack) -> list[str]:
+    """The hosts of the API, by the lab's kubeconfig."""
+    return re.findall(r"^\s*server: https://([^:/\s]+)", (stack.directory / "kubeconfig").read_text(), re.M)
 
 
 def _is_private(server: str) -> bool:

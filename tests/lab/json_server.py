@@ -51,6 +51,7 @@ def json_server(answer: Callable[[Request], tuple[int, Any]]) -> Iterator[str]:
             )
             body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
             self.send_response(status)
+            self.send_header("Content-Type", "text/plain" if isinstance(content, str) else "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

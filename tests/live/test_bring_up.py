@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from live import answers, bring_up, cluster, power
+from live import answers, bring_up, cluster, last_questions, power
 from toolchain import access, operations, prepare
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
@@ -59,7 +59,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Lab:
     monkeypatch.setattr(access, "room_for_outputs", lambda _: tmp_path / "outputs.json")
     monkeypatch.setattr(operations, "outputs", lambda *_: lab.outputs)
     monkeypatch.setattr(access, "write", lambda *_: None)
-    monkeypatch.setattr(access, "nodes", lab.nodes)
+    monkeypatch.setattr(last_questions, "table_of_nodes", lab.nodes)
     monkeypatch.setattr(cluster, "find", lambda *_, **__: None)
     monkeypatch.setattr(answers, "problems", lab.early)
     monkeypatch.setattr(answers, "check", lab.check)
