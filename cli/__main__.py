@@ -1,9 +1,14 @@
 """What the file `hardway` runs, from any directory; in the checkout also `python -m cli`."""
 
+import os
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":
+    # Container images set this variable. A command starts Python five times, and each time the modules of this
+    # checkout would be compiled again, which takes a second of a processor.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     # `python -P` has no directory of its own here: the current one is the user's.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     try:

@@ -74,11 +74,11 @@ class BareHost:
         )
 
     def files(self) -> dict[str, str | bytes]:
-        """Everything in the checkout but the state: path -> content."""
+        """Everything in the checkout but the state and bytecode: path -> content."""
         return {
             str(path.relative_to(self.checkout)): path.read_bytes()
             for path in sorted(self.checkout.rglob("*"))
-            if path.is_file() and ".state" not in path.parts and ".venv" not in path.parts
+            if path.is_file() and not {".state", ".venv", "__pycache__"}.intersection(path.parts)
         }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli import main as commands
-from live import answers, cluster
+from live import answers, cluster, last_questions
 from toolchain import access, operations, paths, prepare
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
@@ -54,6 +54,15 @@ def test_env_prints_exports_on_stdout_and_all_else_on_stderr(
     said = capsys.readouterr()
     assert said.out == "export PATH='/a dir:/bin'\nexport PULUMI_SKIP_UPDATE_CHECK=1\n"
     assert "something that takes its time" in said.err
+
+
+def test_modules_are_compiled_once_where_the_environment_says_otherwise(tmp_path: Path) -> None:
+    """As the environment of many container images does."""
+    for package in ("cli", "config", "toolchain"):
+        shutil.copytree(MAKEFILE.with_name(package), tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-P", str(tmp_path / "cli" / "__main__.py"), "--help"]
+    subprocess.run(command, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}, check=True, stdout=subprocess.DEVNULL)
+    assert list((tmp_path / "config" / "__pycache__").glob("settings.*.pyc"))
 
 
 def test_kubectl_gets_every_word_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +118,7 @@ def test_up_ends_with_how_to_reach_the_lab_and_the_time_taken(
     monkeypatch.setattr(access, "write", lambda *_: None)
     monkeypatch.setattr(cluster, "find", lambda _, **given: None)
     monkeypatch.setattr(answers, "check", lambda *_: None)
-    monkeypatch.setattr(access, "nodes", lambda stack, **given: "worker-0  Ready")
+    monkeypatch.setattr(last_questions, "table_of_nodes", lambda _: "worker-0  Ready")
     monkeypatch.setattr(access, "show", lambda stack, outputs, table: print(table, outputs["endpoint"], sep="\n"))
     assert commands.main(["up"]) == 0
     *_, table, endpoint, last = capsys.readouterr().out.splitlines()
@@ -130,6 +139,7 @@ def test_up_of_a_lab_that_does_not_answer_fails(
     monkeypatch.setattr(access, "write", lambda *_: None)
     monkeypatch.setattr(cluster, "find", lambda _, **given: None)
     monkeypatch.setattr(answers, "check", refuse)
+    monkeypatch.setattr(last_questions, "table_of_nodes", lambda _: "")
     assert commands.main(["up"]) == 1
     assert capsys.readouterr().err == "error: it does not answer\n"
 
