@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-import yaml
 
 from components.component import Component
 from components.etcd import Etcd
@@ -24,6 +23,7 @@ from components.pki import Certificate, KeyPair, Pki
 from components.step import File, Step, StepArgs, Unit, fetch_kubernetes
 from components.systemd import Flags, systemd_unit
 from components.tls_settings import CIPHER_SUITES, MIN_VERSION
+from config import yaml_text
 from config.artifacts import ArtifactSource
 from config.machine_paths import ADMIN_KUBECONFIG, AUDIT_LOG, AUDIT_LOGS, KUBECTL_CACHE, USE_ETCD
 from config.ports import API_PORT
@@ -546,4 +546,4 @@ def _key(name: str, content: pulumi.Input[str]) -> File:
 
 
 def _yaml(document: dict[str, Any]) -> str:
-    return yaml.safe_dump(document, sort_keys=False)
+    return yaml_text.dump(document)

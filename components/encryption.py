@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import pulumi
 import pulumi_tls as tls
-import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from pulumi_command import local
 
 from components.pki import rotated
+from config import yaml_text
 from config.rotations import NEVER, TRUSTED, Rotation
 
 _PROVIDERS = ("secretbox", "aescbc")
@@ -117,7 +117,7 @@ def encryption_configuration(provider: str, keys: Sequence[tuple[str, str]], rot
         new = [each for each in keys if each[0].startswith(f"key-{rotation.count}.")]
         keys = [*(each for each in keys if each not in new), *new]
     named = [{"name": name, "secret": key} for name, key in keys]
-    return yaml.safe_dump(
+    return yaml_text.dump(
         {
             "apiVersion": "apiserver.config.k8s.io/v1",
             "kind": "EncryptionConfiguration",
@@ -136,7 +136,6 @@ def encryption_configuration(provider: str, keys: Sequence[tuple[str, str]], rot
                 }
             ],
         },
-        sort_keys=False,
     )
 
 

@@ -6,13 +6,13 @@ Source: https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alph
 from typing import Any
 
 import pulumi
-import yaml
 
 from components.kubeconfigs import kubeconfig
 from components.machine import Machine
 from components.pki import Pki
 from components.step import File, Unit
 from components.systemd import Flags, systemd_unit
+from config import yaml_text
 from config.settings import Network
 
 PROXY_CONFIG = "/etc/kubernetes/config/kube-proxy.yaml"
@@ -46,7 +46,7 @@ def proxy_unit(machine: Machine, files: list[File], extra_flags: Flags) -> Unit:
 
 def proxy_configuration(machine: Machine, network: Network) -> str:
     """KubeProxyConfiguration, YAML."""
-    return yaml.safe_dump(
+    return yaml_text.dump(
         {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
@@ -60,7 +60,6 @@ def proxy_configuration(machine: Machine, network: Network) -> str:
             "healthzBindAddress": f"{machine.address}:10256",
             **(SHARED_CONNTRACK if machine.shares_kernel else {}),
         },
-        sort_keys=False,
     )
 
 

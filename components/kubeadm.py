@@ -17,7 +17,6 @@ from shlex import quote
 from typing import Any
 
 import pulumi
-import yaml
 
 from components.component import Component, turn_before
 from components.container_runtime import WORKER_VERBS
@@ -32,6 +31,7 @@ from components.machine import Machine
 from components.pki import KeyPair
 from components.step import File, Step, StepArgs, fetch_kubernetes
 from components.systemd import Flags, flag_value
+from config import yaml_text
 from config.artifacts import ArtifactSource
 from config.machine_paths import AUDIT_LOGS, KUBECTL_CACHE, LEFT_ASIDE, LIBRARY, USE_ETCD
 from config.machines import MachineSpec, Role
@@ -396,7 +396,7 @@ def port_table(machine: Machine) -> str:
 
 def discovery_file(*, server: str, ca_certificate: str, token: str) -> str:
     """The kubeconfig by which a machine finds the cluster and may join it, YAML."""
-    return yaml.safe_dump(
+    return yaml_text.dump(
         {
             "apiVersion": "v1",
             "kind": "Config",
@@ -413,7 +413,6 @@ def discovery_file(*, server: str, ca_certificate: str, token: str) -> str:
             "contexts": [{"name": "joining", "context": {"cluster": "kubernetes", "user": "joining"}}],
             "current-context": "joining",
         },
-        sort_keys=False,
     )
 
 

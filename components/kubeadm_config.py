@@ -10,8 +10,6 @@ https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from components.container_runtime import CONTAINERD_SOCKET
 from components.control_plane import AUDIT_FLAGS, AUDIT_POLICY, LEASE_RETRY
 from components.etcd import SNAPSHOT_COUNT
@@ -19,6 +17,7 @@ from components.kube_proxy import SHARED_CONNTRACK
 from components.kubelet import NODE_STATUS, RESOLV_CONF, SHARED_KERNEL
 from components.machine import Machine
 from components.systemd import Flags, flag_value
+from config import yaml_text
 from config.machine_paths import AUDIT_LOGS
 from config.machines import Role
 from config.settings import Network, PkiSettings
@@ -279,7 +278,7 @@ def machine_label(identity: str) -> str:
 
 def yaml_of(documents: Sequence[Mapping[str, Any]]) -> str:
     """The documents as one file."""
-    return yaml.safe_dump_all(documents, sort_keys=False)
+    return yaml_text.dump_all(documents)
 
 
 def _volume(name: str, path: str, kind: str, *, read_only: bool) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import pulumi
 import yaml
 
 from components.pki import KeyPair
+from config import yaml_text
 
 _PEM = re.compile(r"\s*(?:-----BEGIN (?P<what>[A-Z0-9 ]+)-----\n[A-Za-z0-9+/=\n]+-----END (?P=what)-----\s*)+")
 
@@ -60,7 +61,7 @@ def kubeconfig(
 
 def render(*, cluster: str, server: str, ca_certificate: str, user: str, certificate: str, key: str) -> str:
     """The kubeconfig as YAML, of values that are known."""
-    return yaml.safe_dump(
+    return yaml_text.dump(
         {
             "apiVersion": "v1",
             "kind": "Config",
@@ -79,7 +80,6 @@ def render(*, cluster: str, server: str, ca_certificate: str, user: str, certifi
             "contexts": [{"name": f"{user}@{cluster}", "context": {"cluster": cluster, "user": user}}],
             "current-context": f"{user}@{cluster}",
         },
-        sort_keys=False,
     )
 
 

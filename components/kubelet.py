@@ -6,7 +6,6 @@ Source: https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/
 from typing import Any
 
 import pulumi
-import yaml
 
 from components.container_runtime import CONTAINERD_SOCKET
 from components.kubeconfigs import kubeconfig
@@ -15,6 +14,7 @@ from components.pki import Pki
 from components.step import File, Unit
 from components.systemd import Flags, systemd_unit
 from components.tls_settings import CIPHER_SUITES, MIN_VERSION
+from config import yaml_text
 from config.settings import Network
 
 KUBELET = "/var/lib/kubelet"
@@ -82,7 +82,7 @@ def kubelet_unit(machine: Machine, files: list[File], extra_flags: Flags) -> Uni
 
 def kubelet_configuration(machine: Machine, network: Network) -> str:
     """KubeletConfiguration, YAML."""
-    return yaml.safe_dump(
+    return yaml_text.dump(
         {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -108,7 +108,6 @@ def kubelet_configuration(machine: Machine, network: Network) -> str:
             **NODE_STATUS,
             **(SHARED_KERNEL if machine.shares_kernel else {}),
         },
-        sort_keys=False,
     )
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pulumi
-import yaml
 
 from components.machine import Machine
 from components.step import File, Step, StepArgs
+from config import yaml_text
 from config.machine_paths import AWAIT_API, KUBECTL
 
 
@@ -39,7 +39,7 @@ def apply_manifests(
         StepArgs(
             machine=controller,
             name=name,
-            files=[File(path=path, content=yaml.safe_dump_all(documents, sort_keys=False), mode="0600")],
+            files=[File(path=path, content=yaml_text.dump_all(documents), mode="0600")],
             run="\n".join(filter(None, [AWAIT_API, apply, then])),
             undo=f"{KUBECTL} delete --ignore-not-found --wait=false -f {path} >/dev/null 2>&1 || true",
         ),

@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError
 
+from config import yaml_text
 from config.problems import Problem
 
 # What systemd takes as it is: no quotes, no spaces, and nothing that it would expand.
@@ -253,7 +253,7 @@ def _refused(program: str, name: str, *, by_kubeadm: bool) -> str | None:
 @cache
 def lists() -> Mapping[str, Mapping[str, frozenset[str]]]:
     """config/flags.yaml: program -> minor version -> flags."""
-    document = yaml.safe_load(Path(__file__).with_name("flags.yaml").read_text())
+    document = yaml_text.load(Path(__file__).with_name("flags.yaml").read_text())
     return {
         program: {minor: frozenset(names.split()) for minor, names in minors.items()}
         for program, minors in document.items()

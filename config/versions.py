@@ -6,7 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import yaml
+from config import yaml_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ def pins() -> Pins:
 
 def read(file: Path) -> Pins:
     """Read a file that is like versions.yaml."""
-    document: dict[str, Any] = yaml.safe_load(file.read_text())
+    document: dict[str, Any] = yaml_text.load(file.read_text())
     images = document.pop("images")
     archive = images.pop("path")
     document.pop("tools")

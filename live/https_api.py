@@ -14,8 +14,7 @@ from http.client import HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import yaml
-
+from config import yaml_text
 from live.cluster import Cluster
 
 SECONDS = 1.0
@@ -39,7 +38,7 @@ class Api:
     """The API of a running lab, through its balancer."""
 
     def __init__(self, cluster: Cluster) -> None:
-        document = yaml.safe_load((cluster.stack.directory / "kubeconfig").read_text())
+        document = yaml_text.load((cluster.stack.directory / "kubeconfig").read_text())
         ca_certificate = document["clusters"][0]["cluster"]["certificate-authority-data"]
         user = document["users"][0]["user"]
         self._endpoint = cluster.endpoint

@@ -7,8 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from config import yaml_text
 from toolchain import paths
 from toolchain.errors import ToolchainError
 
@@ -52,7 +51,7 @@ def tools() -> Tools:
 
 def read(file: Path) -> Tools:
     """Read them from a file that is like versions.yaml."""
-    document: dict[str, Any] = yaml.safe_load(file.read_text())
+    document: dict[str, Any] = yaml_text.load(file.read_text())
     section = document["tools"]
     return Tools(
         pulumi=section["pulumi"]["version"],

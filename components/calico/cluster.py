@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import pulumi
-import yaml
 
 from components.calico import datastore, pools
 from components.calico.arguments import CalicoArgs
@@ -13,6 +12,7 @@ from components.calico.rbac import CONTROLLERS, NAMESPACE, NODE, rbac_objects
 from components.component import Component
 from components.machine import Machine
 from components.step import Fetch, File, Step, StepArgs
+from config import yaml_text
 from config.calico import CalicoSettings
 from config.machine_paths import KUBECTL
 
@@ -69,7 +69,7 @@ def objects(settings: CalicoSettings, endpoints: Sequence[str]) -> str:
     """The objects of the API that are Calico's, YAML, in the order of their dependence."""
     known = datastore.environment(settings, endpoints)
     documents = [*rbac_objects(settings), daemon_set(settings, known), deployment(settings, known)]
-    return yaml.safe_dump_all(documents, sort_keys=False)
+    return yaml_text.dump_all(documents)
 
 
 def cluster_checks(workers: Sequence[Machine]) -> list[str]:

@@ -5,10 +5,9 @@ Source: https://docs.tigera.io/calico/latest/getting-started/kubernetes/hardway/
 
 from collections.abc import Sequence
 
-import yaml
-
 from components.pki import CalicoIdentities
 from components.step import File
+from config import yaml_text
 from config.calico import CalicoSettings
 from config.machine_paths import ADMIN_KUBECONFIG
 
@@ -61,7 +60,7 @@ def calicoctl_configuration(settings: CalicoSettings, endpoints: Sequence[str]) 
             "etcdKeyFile": _KEY,
         }
     document = {"apiVersion": "projectcalico.org/v3", "kind": "CalicoAPIConfig", "metadata": {}, "spec": spec}
-    return yaml.safe_dump(document, sort_keys=False)
+    return yaml_text.dump(document)
 
 
 def identity(identities: CalicoIdentities) -> list[File]:

@@ -9,8 +9,7 @@ Source: https://docs.tigera.io/calico/latest/reference/resources/ippool
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import yaml
-
+from config import yaml_text
 from config.calico import CalicoSettings
 from config.machines import MachineSpec
 
@@ -23,7 +22,7 @@ _OURS = "hardway-"
 
 def pools(workers: Iterable[MachineSpec], settings: CalicoSettings) -> str:
     """All pools, YAML, as calicoctl applies them."""
-    return yaml.safe_dump_all((_pool(worker, settings) for worker in workers), sort_keys=False)
+    return yaml_text.dump_all(_pool(worker, settings) for worker in workers)
 
 
 def nodes(workers: Iterable[MachineSpec]) -> str:
@@ -39,7 +38,7 @@ def nodes(workers: Iterable[MachineSpec]) -> str:
         }
         for worker in workers
     ]
-    return yaml.safe_dump_all(documents, sort_keys=False)
+    return yaml_text.dump_all(documents)
 
 
 def drop_others(workers: Sequence[MachineSpec]) -> str:
