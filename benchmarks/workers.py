@@ -28,6 +28,7 @@ from benchmarks.table import number
 from toolchain import stack
 
 _SECONDS = 900.0
+_WIDTH = 160
 _COLUMNS = ("", "workers", "seconds", "the program's CPU", "machines' CPU", "memory, MiB", "load before")
 
 
@@ -80,7 +81,8 @@ def main(lab: MeasuredLab, numbers: Sequence[int], *, json_file: Path | None = N
         return 130
     finally:
         if done:
-            Console(highlight=False).print(table(done))
+            # As wide as it is: a narrower terminal, or a file, would cut the first column.
+            Console(highlight=False, soft_wrap=True, width=_WIDTH).print(table(done))
             if json_file is not None:
                 json_file.write_text(json.dumps(document(lab, done, load_before=load), indent=2) + "\n")
     return 0

@@ -15,6 +15,7 @@ from bootstrap.shared import (
     prepare_hosts,
 )
 from components.calico import CALICO_IMAGES, Calico, CalicoNetwork, CalicoPlugin
+from components.component import turn_before
 from components.container_runtime import ContainerRuntime, ContainerRuntimeArgs
 from components.control_plane import ControlPlane, ControlPlaneArgs, KubeletAccess
 from components.dns import Dns, DnsArgs
@@ -139,7 +140,7 @@ def hard_way(site: Site) -> Cluster:
                 bridge=calico is None,
                 turns=turns,
             ),
-            after(hosts[worker.name]),
+            after(hosts[worker.name], *turn_before([kubelet for _, kubelet in kubelets], lab.workers_at_once)),
         )
         plugin = (
             [CalicoPlugin(f"calico-plugin-{worker.name}", calico, worker, after(runtime.runtime))] if calico else []

@@ -5,6 +5,7 @@ takes its values from. Whatever is wrong is reported together, in one `ConfigErr
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ from config.settings import LabSettings, Network, planned, readable, versions_of
 from config.substrates import SUBSTRATES
 
 PROJECT = "hardway"
+# Enough that they do not wait for each other's steps that wait, for a boot or an answer.
+_WORKERS_FOR_EACH_PROCESSOR = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +104,17 @@ class Lab:
     def unfinished_updates(self) -> Path:
         """The record of updates that did not finish."""
         return paths.state() / self.name / "unfinished.json"
+
+    @property
+    def workers_at_once(self) -> int:
+        """How many workers are created at the same time.
+
+        All, unless they share the processors of the Pulumi host: there a control plane that starts beside too many
+        others does not serve within its deadline.
+        """
+        if self.settings.traits.on_engine:
+            return _WORKERS_FOR_EACH_PROCESSOR * (os.cpu_count() or 1)
+        return max(1, len(self.with_role(Role.WORKER)))
 
     def with_role(self, role: Role) -> tuple[MachineSpec, ...]:
         """The machines of one role, in the order of their names' numbers."""

@@ -31,6 +31,7 @@ from toolchain.stack import Stack
 PODS_PER_NODE = 5
 _DRILLS = ("kill-kube-apiserver", "stop-leader")
 _COMMANDS = (("status",), ("drift",))
+_WIDTH = 160
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +137,8 @@ def show(measured: Sequence[Size]) -> None:
         table.add_column(title, justify="right" if title else "left", no_wrap=True)
     for row in rows(measured):
         table.add_row(*row)
-    Console(highlight=False, soft_wrap=True).print(table)
+    # As wide as it is: a narrower terminal, or a file, would cut the figures.
+    Console(highlight=False, soft_wrap=True, width=_WIDTH).print(table)
     for each in measured:
         for trouble in each.trouble:
             print(f"{each.nodes} Nodes: {trouble}", file=sys.stderr)

@@ -1,9 +1,12 @@
 """What the whole program registers: names, owners, order, and the options that every step must have."""
 
 import hashlib
+import os
 import re
 
-from unit.mocked_engine import Registered, Run, container_id
+import pytest
+
+from unit.mocked_engine import Registered, Run, container_id, run_program
 
 STEP = "command:remote:Command"
 MACHINE = "command:local:Command"
@@ -210,6 +213,24 @@ def test_independent_resources_do_not_wait_for_each_other(ha: Run) -> None:
     resources = {each.name: each for each in ha.of_type(STEP, MACHINE)}
     pairs = [pair for one, other in INDEPENDENT for pair in ((one, other), (other, one))]
     assert [(one, other) for one, other in pairs if other in ha.before(resources[one])] == []
+
+
+def test_workers_that_share_processors_are_created_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    run = run_program("many", {"workers": 6})
+
+    def workers_before(resource: Registered) -> set[str]:
+        return {name for name in run.before(resource) if re.fullmatch(r"machines-worker-\d|worker-\d-node", name)}
+
+    made = [workers_before(run.named(f"machines-worker-{number}", MACHINE)) for number in range(6)]
+    assert made == [set(), set(), set(), set(), {"machines-worker-0"}, {"machines-worker-1"}]
+    built = [workers_before(run.named(f"container-runtime-worker-{number}")) for number in range(6)]
+    assert [{name for name in names if name.endswith("-node")} for names in built] == [
+        *[set()] * 4,
+        {"worker-0-node"},
+        {"worker-1-node"},
+    ]
+    assert workers_before(run.named("control-plane-controller-0")) == set()
 
 
 def test_steps_of_a_destroyed_machine_are_not_deleted_one_by_one(lab: Run) -> None:

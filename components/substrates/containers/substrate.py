@@ -21,6 +21,7 @@ import pulumi_tls as tls
 from pulumi_command import local, remote
 
 from components.authorized_keys import authorize_keys
+from components.component import turn_before
 from components.kubelet import HOST_RESOLV_CONF, HOST_RESOLVED, KUBELET_SYSCTLS
 from components.machine import Machine
 from components.quorum import quorum_guard
@@ -33,7 +34,7 @@ from components.systemd import oneshot_unit
 from components.version_guard import version_guard
 from config.fingerprint import fingerprint
 from config.lab import Lab
-from config.machines import MachineSpec
+from config.machines import MachineSpec, Role
 from config.settings import ContainersSettings
 
 _PREFLIGHT = Path(__file__).with_name("preflight.py").relative_to(Path(__file__).parents[3])
@@ -155,10 +156,13 @@ class Containers(pulumi.ComponentResource):
         self.api_address: pulumi.Input[str] = str(lab.api_address)
         self.entrance: Sequence[pulumi.Resource] = []
         self.ssh_private_key = keys.active.private_key_openssh
-        self.machines: Sequence[Machine] = [
-            self._machine(name, lab, spec, keys, owner, network, firewall) for spec in lab.machines
-        ]
-        machines = [machine.resource for machine in self.machines if machine.resource]
+        made: list[Machine] = []
+        for spec in lab.machines:
+            workers = [machine.resource for machine in made if machine.has(Role.WORKER) and machine.resource]
+            turn = turn_before(workers, lab.workers_at_once) if Role.WORKER in spec.roles else []
+            made.append(self._machine(name, lab, spec, keys, owner, [network, firewall, *turn], network.id))
+        self.machines: Sequence[Machine] = made
+        machines = [machine.resource for machine in made if machine.resource]
         # Where network or key are replaced, the machines are deleted before, one by one; this is deleted before them.
         kept = local.Command(
             f"{name}-network-kept",
@@ -223,8 +227,8 @@ class Containers(pulumi.ComponentResource):
         spec: MachineSpec,
         keys: SshKeys,
         owner: pulumi.Output[dict[str, str]],
-        network: local.Command,
-        firewall: local.Command,
+        after: Sequence[pulumi.Resource],
+        network_id: pulumi.Input[str],
     ) -> Machine:
         prefix = f"hardway-{lab.name}"
         has_later_key = keys.rotation.active > 0
@@ -234,7 +238,7 @@ class Containers(pulumi.ComponentResource):
         container = local.Command(
             f"{name}-{spec.name}",
             # The network's id is among it: a network recreated has lost its containers.
-            create=pulumi.Output.format("{0}\n# on network {1}", create_container(lab, prefix, spec), network.id),
+            create=pulumi.Output.format("{0}\n# on network {1}", create_container(lab, prefix, spec), network_id),
             # A lab that runs may have other deletions and another interpreter: its machine stays as it is.
             update=f"# container {prefix}-{spec.name} stays\n{_SAY_AGAIN}",
             delete=delete_container(lab.engine, f"{prefix}-{spec.name}", last_data(lab, [spec])),
@@ -257,7 +261,7 @@ class Containers(pulumi.ComponentResource):
             logging=local.Logging.NONE,
             opts=pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[network, firewall],
+                depends_on=list(after),
                 # Another definition is another machine; the old one has the address until it is gone.
                 replace_on_changes=["create", "stdin"],
                 delete_before_replace=True,
