@@ -176,3 +176,9 @@ def test_points_are_where_their_values_are_on_the_axes(
     # A number is a little below its line.
     found = [(bottom - 4 - float(point.attrib["cy"])) / (bottom - top) for point in points]
     assert found == pytest.approx(heights, abs=0.01)
+
+
+def test_page_and_plot_are_those_of_the_measured_figures() -> None:
+    figures = scale_page.measured()
+    assert scale_page.PAGE.read_text() == scale_page.filled(scale_page.TEMPLATE.read_text(), *figures)
+    assert scale_page.PLOT.read_text() == scale_page.drawn(figures[0])
