@@ -47,7 +47,7 @@ def remove(lab: MeasuredLab) -> None:
     # The network is the first that is made, and the last that goes.
     if subprocess.run(["podman", "network", "exists", PREFIX], check=False, timeout=60).returncode != 0:
         return
-    script = delete_network("podman", PREFIX, files.lab(lab))
+    script = delete_network("podman", PREFIX, files.lab(lab).name)
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=120)
     if done.returncode != 0:
         raise BenchmarkError(f"plain shell's lab {PREFIX} cannot be removed: {done.stderr.strip()}")

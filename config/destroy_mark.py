@@ -15,7 +15,7 @@ from pathlib import Path
 
 from config import paths
 from config.errors import UserError
-from config.whole_file import write_whole
+from config.whole_file import remove_with_directory, write_whole
 
 NAME = ".destroying"
 """Of its file, beside the lab's kubeconfig."""
@@ -68,9 +68,7 @@ def read(directory: Path) -> Destroying | None:
 
 def remove(directory: Path) -> None:
     """Remove the mark, and the directory where it has nothing else."""
-    (directory / NAME).unlink(missing_ok=True)
-    if directory.exists() and not any(directory.iterdir()):
-        directory.rmdir()
+    remove_with_directory(directory / NAME)
 
 
 def refusal(stack: str, begun: Destroying) -> str:

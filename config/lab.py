@@ -21,6 +21,7 @@ from config import (
     checks,
     choices,
     container_engine,
+    creation_mark,
     destroy_mark,
     kubeadm,
     machine_database,
@@ -136,10 +137,14 @@ def load() -> Lab:
 
     Raises:
         ConfigError: with all that is wrong.
-        UserError: a rewind or a destroy of the lab is not finished, or it has a later chapter than it is to end with.
+        UserError: a rewind, a destroy or the first up of the lab is not finished, or it has a later chapter than it is
+            to end with.
     """
     rewind_mark.check(pulumi.get_stack())
     destroy_mark.check(pulumi.get_stack())
+    if not pulumi.runtime.is_dry_run():
+        # A preview shows what the next `up` creates: all of it.
+        creation_mark.check(pulumi.get_stack())
     document = _value("lab", {})
     known = [
         Problem((key,), "unknown key", f"the lab's keys stand below {PROJECT}:lab")

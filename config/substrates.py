@@ -51,6 +51,7 @@ class Traits:
         rotates_ssh: whether machines that exist can get another SSH key of the lab (components/ssh_keys.py).
         routes_every_pod: whether the network brings packets to pods on controllers, too.
         deletes_again: whether every deletion of a lab succeeds if what it deletes is gone already, the machines too.
+        removes_unsaved: whether its operations remove from the host all of a lab that is in no state, by its identity.
         problems: what is wrong with a lab's settings on this substrate; of a stack, its settings and machines.
         required: what a stack must have beside the key `lab` -> what is wrong without it, and what to write.
     """
@@ -72,6 +73,7 @@ class Traits:
     rotates_ssh: bool = False
     routes_every_pod: bool = True
     deletes_again: bool = False
+    removes_unsaved: bool = False
     problems: "Callable[[str, LabSettings, Sequence[MachineSpec]], Iterator[Problem]]" = _no_problems
     required: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -101,6 +103,8 @@ SUBSTRATES: dict[str, Traits] = {
         rotates_ssh=True,
         # By container id, by name and owner, or for nothing at all: steps go with their containers.
         deletes_again=True,
+        # Everything has the lab's name, and a record on the host says whose that is.
+        removes_unsaved=True,
     ),
     "gcp": Traits(
         component="components.substrates.gcp.substrate:Gcp",

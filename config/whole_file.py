@@ -47,3 +47,20 @@ def write_whole(
         with suppress(FileNotFoundError):
             draft.unlink()
         raise
+
+
+def remove_with_directory(file: Path) -> None:
+    """Remove a file, if it is there, and its directory where that has nothing else."""
+    file.unlink(missing_ok=True)
+    if file.parent.exists() and not any(file.parent.iterdir()):
+        file.parent.rmdir()
+
+
+def sync(path: Path) -> None:
+    """Have the content of a file, or the names in a directory, survive a power failure, where the file system can."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

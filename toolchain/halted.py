@@ -8,14 +8,14 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from config import destroy_mark, rewind_mark
+from config import creation_mark, destroy_mark, rewind_mark
 from config.rewind_mark import Rewinding
 from config.whole_file import write_whole
 from toolchain.errors import ToolchainError
 from toolchain.stack import Stack
 
 _STOPPED = "stopped"
-MARKS = (_STOPPED, rewind_mark.NAME, destroy_mark.NAME)
+MARKS = (_STOPPED, rewind_mark.NAME, destroy_mark.NAME, creation_mark.NAME)
 """The names of their files."""
 
 
@@ -30,7 +30,7 @@ def stopped_since(stack: Stack) -> str:
 def mark_stopped(stack: Stack) -> None:
     """Note that the lab is stopped. The first note counts."""
     if not stopped_since(stack):
-        write_whole(stack.directory / _STOPPED, f"{_now()}\n", sync=True)
+        write_whole(stack.directory / _STOPPED, f"{now()}\n", sync=True)
 
 
 def mark_started(stack: Stack) -> None:
@@ -45,7 +45,7 @@ def rewinding(stack: Stack) -> Rewinding | None:
 
 def mark_rewinding(stack: Stack, save: str) -> None:
     """Note that a rewind begins to change the lab."""
-    content = asdict(Rewinding(save=save, since=_now()))
+    content = asdict(Rewinding(save=save, since=now()))
     write_whole(stack.directory / rewind_mark.NAME, json.dumps(content) + "\n", sync=True)
 
 
@@ -61,7 +61,7 @@ def mark_destroying(stack: Stack, state: Path) -> None:
         stack: whose.
         state: the file with its state.
     """
-    destroy_mark.write(stack.directory, state, _now())
+    destroy_mark.write(stack.directory, state, now())
 
 
 def mark_destroyed(stack: Stack, *, unchanged: bool) -> None:
@@ -106,5 +106,6 @@ def said_stopped(stack: Stack, since: str) -> str:
     return f"The lab {stack.name} is stopped, since {since}."
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, in words."""
     return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -19,6 +19,7 @@ from config.chapters import VARIABLE
 from toolchain import (
     chapters,
     choices,
+    first_up,
     frozen,
     gcp_strays,
     halted,
@@ -59,7 +60,7 @@ _INTERRUPT_SECONDS = 20.0
 # one machine's are few.
 _AT_ONCE = ("--yes", "--skip-preview", "--suppress-outputs", "--parallel=64")
 
-# The engine saves the state when the run ends, however it ends, and not before and after each deletion.
+# The engine saves the state when the run ends, however it ends, and not before and after each resource.
 _ONE_SAVE = {"PULUMI_SKIP_CHECKPOINTS": "true"}
 # As the CLI says it of each deletion that it begins.
 _DELETES = " deleting ("
@@ -121,10 +122,24 @@ def up(
     """
     with settings_file_kept(stack.settings_file, workshop.state):
         deployment = _open(workshop, stack)
+        directory = workshop.state.directory
+        first_up.remove_unsaved(directory, stack, deployment)
         chapters.check(deployment, stack, until)
         _check_changes(deployment, stack)
         whose.check_before_up(deployment, stack)
-        return _pulumi(workshop, stack, "up", *_AT_ONCE, *options, until=until, told=told)
+        words = ("up", *_AT_ONCE, *options)
+        passphrase = paths.state() / "passphrase" if workshop.state.own_passphrase else None
+        if directory is None or not first_up.is_next(directory, stack, deployment, passphrase):
+            return _pulumi(workshop, stack, *words, until=until, told=told)
+        variables = {**_ONE_SAVE, **first_up.begin(directory, stack)}
+        run, steps = _Run(), frozen.PrintedSteps(stack.addresses)
+        try:
+            return _pulumi(
+                workshop, stack, *words, until=until, told=told, variables=variables, run=run, printed_steps=steps
+            )
+        finally:
+            if run.ended_itself:
+                first_up.ended(directory, stack)
 
 
 def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
@@ -161,6 +176,8 @@ def preview(workshop: Workshop, stack: Stack, *, options: Sequence[str] = (), un
         deployment = _export_or_init(workshop, stack)
         chapters.check(deployment, stack, until)
         _check_changes(deployment, stack)
+        if begun := first_up.unsaved(workshop.state.directory, stack, deployment):
+            print(f"{first_up.said(stack, begun)} `up` first removes what it created.", flush=True)
         return _pulumi(workshop, stack, "preview", "--diff", *options, until=until)
 
 
@@ -186,8 +203,10 @@ def analyze(workshop: Workshop, stack: Stack, pack: Path, *, as_json: bool) -> i
 def destroy(workshop: Workshop, stack: Stack) -> int:
     """Take a lab away; the stack, empty, stays. Returns and raises as `up`."""
     with settings_file_kept(stack.settings_file, workshop.state):
-        whose.check_before_destroy(_open(workshop, stack), stack)
+        deployment = _open(workshop, stack)
         directory = workshop.state.directory
+        first_up.remove_unsaved(directory, stack, deployment)
+        whose.check_before_destroy(deployment, stack)
         if directory is None or not stack.traits.deletes_again:
             return _pulumi(workshop, stack, "destroy", *_AT_ONCE)
         halted.mark_destroying(stack, state_file(directory, stack))
@@ -433,6 +452,7 @@ def _pulumi(
     told: Path | None = None,
     variables: Mapping[str, str] = MappingProxyType({}),
     run: _Run | None = None,
+    printed_steps: frozen.PrintedSteps | None = None,
 ) -> int:
     """Run the CLI before the user's eyes, until it has ended in order.
 
@@ -442,7 +462,12 @@ def _pulumi(
         told: the file that the program writes its outputs to.
         variables: more of the environment.
         run: gets what is known of it.
+        printed_steps: gets each line, where the state does not say meanwhile which steps are under way.
     """
+    directory = workshop.state.directory
+    # The state of another backend cannot be read meanwhile.
+    recorded_steps = (lambda: frozen.steps_under_way(recorded(directory, stack))) if directory else None
+    steps = printed_steps.under_way if printed_steps else recorded_steps
     settings = ["--config-file", str(stack.settings_file)] if runs_program else []
     in_terminal = sys.stdin.isatty()
     process = subprocess.Popen(
@@ -460,13 +485,15 @@ def _pulumi(
     passphrase_is_wrong = False
     with (
         _interrupts_reach(process, in_terminal=in_terminal),
-        frozen.watched(workshop.state.directory, stack, lambda: _interrupt(process)) as beyond,
+        frozen.watched(steps, stack, lambda: _interrupt(process)) as beyond,
     ):
         assert process.stdout is not None
         for line in readable(process.stdout):
             passphrase_is_wrong |= _WRONG_PASSPHRASE in line
             if run and _DELETES in line:
                 run.deletes = True
+            if printed_steps:
+                printed_steps.read(line)
             print(line, end="", flush=True)
         status = process.wait()
     if run:

@@ -10,7 +10,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from toolchain import processes
@@ -19,6 +19,11 @@ from toolchain.processes import Process
 _PLUGIN = re.compile(r"pulumi-(resource|language)-[a-z0-9-]+")
 _ENGINE = re.compile(r"127\.0\.0\.1:(\d+)")
 _ENGINES = ("pulumi",)
+# By it the commands of a lab in containers are told its identity (components/substrates/containers/owner.py).
+_IDENTITY = "HARDWAY_IDENTITY"
+# What runs these commands, and what makes containers and networks for them. A container's own processes, which the
+# engine starts, are none of them.
+_PROGRAMS = ("bash", "sh", "python3", "podman", "docker")
 _GRACE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.05
 
@@ -34,12 +39,32 @@ def end_orphans(checkout: Path) -> list[Process]:
     """
     running = {process.pid: process for process in processes.every()}
     orphans = [process for process in running.values() if _is_orphan(process, running, checkout)]
-    doomed = [*orphans, *_descendants(orphans, running.values())]
+    _end([*orphans, *_descendants(orphans, running.values())])
+    return orphans
+
+
+def end_commands(identity: str) -> None:
+    """End what the commands of a killed run still do on this host, where even their plugin was killed.
+
+    Args:
+        identity: of the run's lab, which no other run has.
+    """
+    told = f"{_IDENTITY}={identity}".encode()
+    _end([each for each in processes.every() if each.name in _PROGRAMS and told in _environment(each)])
+
+
+def _environment(process: Process) -> list[bytes]:
+    try:
+        return Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _end(doomed: Sequence[Process]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in doomed:
             process.send(number)
         _wait_for(doomed)
-    return orphans
 
 
 def _is_orphan(process: Process, running: dict[int, Process], checkout: Path) -> bool:

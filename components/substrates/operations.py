@@ -1,11 +1,27 @@
 """What the tool chain and operations on a running lab ask of a substrate: found by the trait `operations`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from components.substrates import machine_firewall
 from config.errors import UserError
 from config.lab import Lab
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """A script for the Pulumi host that removes something of a lab, if the lab is still that of its environment.
+
+    Args:
+        script: for bash.
+        stdin: what it reads.
+        environment: more variables.
+    """
+
+    script: str
+    stdin: str
+    environment: Mapping[str, str]
 
 
 class Operations:
@@ -31,6 +47,23 @@ class Operations:
     def boot_unit(self, lab: str, engine: str, machines: Sequence[str], routes: Sequence[tuple[str, str]]) -> str:
         """The systemd unit that starts the lab when the Pulumi host boots; empty where there is none."""
         return ""
+
+    def removals_of_unsaved(self, lab: str, identity: str) -> Sequence[Removal]:
+        """What removes from the Pulumi host, in this order, all of a lab that is in no state.
+
+        The last one removes what says that the lab has this identity: until then all of them can be repeated.
+
+        Args:
+            lab: its name.
+            identity: the fingerprint of its key.
+
+        Returns:
+            Nothing where the host has no lab of this name with exactly this identity.
+
+        Raises:
+            UserError: that cannot be read.
+        """
+        return ()
 
     def trust(self, lab: Lab) -> list[str]:
         """Show and pin the host keys of machines that exist already; return what is wrong.

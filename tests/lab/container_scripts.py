@@ -29,7 +29,7 @@ def scripts(lab: Lab) -> str:
     return "\n".join(
         [
             *made(lab),
-            delete_network(lab.engine, PREFIX, lab),
+            delete_network(lab.engine, PREFIX, lab.name),
             delete_container(lab.engine, f"{PREFIX}-{names[0]}"),
             open_firewall(PREFIX),
             close_firewall(PREFIX),

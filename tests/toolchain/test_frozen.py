@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from config.substrates import SUBSTRATES
 from toolchain import frozen, operations, paths, stack, state
 from toolchain.errors import ToolchainError
-from toolchain.frozen import Watcher, greets, steps_under_way
+from toolchain.frozen import PrintedSteps, Watcher, greets, steps_under_way
 from toolchain.prepare import Workshop
 
 TESTS = Path(__file__).parents[1]
@@ -70,6 +71,39 @@ def test_the_state_names_the_steps_that_are_under_way() -> None:
     assert steps_under_way({}) == steps_under_way({"pending_operations": None}) == {}
 
 
+def test_what_the_cli_prints_names_the_steps_that_are_under_way() -> None:
+    """In a run that saves the state once no state has them."""
+    steps = PrintedSteps(["worker-1", "worker-10", "controller-0"])
+    for line in (
+        " +  command:remote:Command host-worker-10 creating (0s) \n",
+        " +  command:local:Command machines-worker-1 creating (0s) \n",
+        " +  command:remote:Command etcd-controller-0 creating (0s) \n",
+        " +  command:remote:Command worker-1-node creating (0s) \n",
+        " +  command:remote:Command dns creating (0s) \n",
+        " +  command:remote:Command host-worker-10 created (0.47s) \n",
+        "@ updating....\n",
+    ):
+        steps.read(line)
+    assert steps.under_way() == {"etcd-controller-0": "controller-0", "worker-1-node": "worker-1", "dns": ""}
+    steps.read(' +  command:remote:Command dns creating (12s) error: Process exited with status 1: running "bash"\n')
+    assert "dns" in steps.under_way()
+    steps.read(" +  command:remote:Command dns **creating failed** error: Process exited with status 1\n")
+    assert "dns" not in steps.under_way()
+
+
+def test_a_step_that_does_not_name_its_machine_may_be_on_any(
+    silent: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen, "_GREETING_SECONDS", 0.01)
+    clock = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    watcher = Watcher({"controller-0": silent})
+    assert watcher.look({"dns": ""}) == ""
+    clock += 60
+    assert watcher.look({"dns": ""}).startswith("controller-0 (127.0.0.1) does not answer")
+    assert Watcher({}).look({"dns": ""}) == ""
+
+
 def test_only_a_server_that_accepts_and_says_nothing_is_silent(silent: tuple[str, int]) -> None:
     assert not greets(*silent, 0.1)
     with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -103,6 +137,9 @@ def test_a_step_has_a_deadline_also_where_its_host_cannot_be_asked(monkeypatch: 
     assert watcher.look(STEPS) == ""
     clock += 1
     assert watcher.look(STEPS) == "controller-0: the step etcd has not ended within 1800 s."
+    assert watcher.look({"dns": ""}) == ""
+    clock += 1800
+    assert watcher.look({"dns": ""}) == "the step dns has not ended within 1800 s."
 
 
 def test_the_addresses_are_those_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,9 +157,11 @@ def test_the_addresses_are_those_of_the_settings(tmp_path: Path, monkeypatch: py
     assert own == {"controller-0": ("192.0.2.7", 2222)}
 
 
+@pytest.mark.parametrize("saves_once", [False, True])
 def test_a_run_on_a_frozen_host_ends_by_its_deadline_and_the_next_finishes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saves_once: bool
 ) -> None:
+    monkeypatch.setitem(SUBSTRATES, "gcp", replace(SUBSTRATES["gcp"], removes_unsaved=saves_once))
     for name in ("PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN", "PULUMI_CONFIG_PASSPHRASE_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(paths, "checkout", lambda: tmp_path)

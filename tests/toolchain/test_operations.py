@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from config import destroy_mark
+from config import creation_mark, destroy_mark
 from config.substrates import SUBSTRATES
 from toolchain import operations, paths, stack, state
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
+from toolchain.recovery import clear_stale_locks
 from toolchain.stack import Stack
 
 PROGRAM = """
@@ -41,6 +42,29 @@ last = command.local.Command("last", create="true", delete=note + "; ENDING")
 command.local.Command("first", create="true", delete=note, opts=ResourceOptions(depends_on=[last]))
 pulumi.export("kubeconfig", pulumi.Output.secret("the-secret"))
 """
+# What a lab creates on its host, each thing once; each notes the state that it finds.
+CREATIONS = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+import pulumi, pulumi_command as command, pulumi_tls as tls
+from pulumi import ResourceOptions
+from config import creation_mark
+def noted(identity):
+    creation_mark.note(identity)
+    return f"mkdir -p host/things; echo {{identity}} >host/record"
+def thing(name, after, script="true"):
+    note = "sha256sum <.state/.pulumi/stacks/toy/dev.json >>creations"
+    create = f"set -e; {{note}}; mkdir host/things/{{name}}; {{script}}"
+    opts = ResourceOptions(depends_on=[after])
+    return command.local.Command(name, create=create, delete=f"rm -rf host/things/{{name}}", opts=opts)
+key = tls.PrivateKey("machines-ssh", algorithm="ED25519")
+record = command.local.Command(
+    "record", create=key.public_key_fingerprint_sha256.apply(noted), delete="rm -f host/record"
+)
+thing("last", thing("first", record), pulumi.Config("toy").require("create"))
+pulumi.export("kubeconfig", pulumi.Output.secret("the-secret"))
+"""
+ALL_CREATED = {"record", "first", "last"}
 WAIT_SECONDS = 30.0
 
 
@@ -93,13 +117,27 @@ class Toy:
         """The state at each deletion."""
         return (self.directory / "deletions").read_text().splitlines()
 
-    def start(self, command: str) -> subprocess.Popen[str]:
+    def creations(self) -> list[str]:
+        """The state at each creation."""
+        return (self.directory / "creations").read_text().splitlines()
+
+    def things(self) -> set[str]:
+        """What the lab has on its host."""
+        host = self.directory / "host"
+        return {str(file.relative_to(host)) for file in (*host.glob("record"), *host.glob("things/*"))}
+
+    @property
+    def mark(self) -> Path:
+        """Of a first `up`."""
+        return self.stack.directory / creation_mark.NAME
+
+    def start(self, command: str, *, traits: str = "deletes_again") -> subprocess.Popen[str]:
         """`up` or `destroy` as a process of its own."""
         script = (
             "import sys; from pathlib import Path; from toolchain import paths; "
             "paths.checkout = lambda: Path(sys.argv[1]); "
-            "from tests.toolchain.test_operations import Toy, deletes_again; from toolchain import operations; "
-            "toy = Toy(directory=paths.checkout()); deletes_again()\n"
+            f"from tests.toolchain.test_operations import Toy, {traits}; from toolchain import operations; "
+            f"toy = Toy(directory=paths.checkout()); {traits}()\n"
             f"with operations.alone(toy.stack, './hardway {command}'): sys.exit(toy.{command}())"
         )
         return subprocess.Popen(
@@ -150,6 +188,30 @@ def deletes_again() -> None:
     SUBSTRATES["gcp"] = replace(SUBSTRATES["gcp"], deletes_again=True)
 
 
+def saves_once() -> None:
+    """From here on the toy is of a substrate from which a lab can be removed without a state."""
+    operations_ = "tests.toolchain.toy_host:ToyHost"
+    SUBSTRATES["gcp"] = replace(SUBSTRATES["gcp"], removes_unsaved=True, deletes_again=True, operations=operations_)
+
+
+@pytest.fixture
+def new(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """A lab that was never there, whose first `up` saves the state once."""
+    monkeypatch.setitem(SUBSTRATES, "gcp", SUBSTRATES["gcp"])
+    saves_once()
+    (toy.directory / "__main__.py").write_text(CREATIONS)
+    return toy
+
+
+@contextmanager
+def first_up_in_the_middle(new: Toy) -> Iterator["Running"]:
+    """A first `up` that creates the last thing, for a minute; a later one ends at once."""
+    marker = new.directory / "in-the-middle"
+    new.create(f"[ -e {marker} ] || {{ touch {marker}; exec sleep 60; }}")
+    with in_the_middle(new, "up", marker, traits="saves_once") as running:
+        yield running
+
+
 @pytest.fixture
 def deleting(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """A lab of two resources whose deletions can be repeated; what is called with the end of the last deletion."""
@@ -180,9 +242,9 @@ class Running:
 
 
 @contextmanager
-def in_the_middle(toy: Toy, command: str, marker: Path) -> Iterator[Running]:
+def in_the_middle(toy: Toy, command: str, marker: Path, *, traits: str = "deletes_again") -> Iterator[Running]:
     """`up` or `destroy`, from the moment at which it has made the marker; killed in the end."""
-    process = toy.start(command)
+    process = toy.start(command, traits=traits)
     wait_for(marker.exists, process)
     pulumi = pulumi_below(process.pid)
     try:
@@ -407,6 +469,221 @@ def test_a_destroy_that_cannot_begin_is_no_unfinished_one(toy: Toy, deleting: Ca
     passphrase.write_text(right)
     operations.check_settings(toy.stack)
     assert toy.up() == 0
+
+
+def test_the_first_up_saves_the_state_once(new: Toy) -> None:
+    assert new.up() == 0
+    assert new.resources() == ALL_CREATED
+    first, last = new.creations()
+    assert first == last
+    assert not new.stack.directory.exists(), "the mark is gone"
+    assert new.destroy() == 0
+    assert new.things() == set()
+    # As if it had never been there.
+    assert new.up() == 0
+    assert new.creations()[2] == new.creations()[3]
+
+
+def test_any_other_up_saves_it_at_each_resource(new: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert new.up() == 0
+    program = new.directory / "__main__.py"
+    program.write_text(CREATIONS + 'thing("fourth", thing("third", record))\n')
+    assert new.up() == 0
+    third, fourth = new.creations()[2:]
+    assert third != fourth
+    assert new.destroy() == 0
+    monkeypatch.setitem(SUBSTRATES, "gcp", replace(SUBSTRATES["gcp"], removes_unsaved=False))
+    # Such a program has no mark to write to.
+    assert new.up() == 0
+    assert len(set(new.creations()[4:])) > 1
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_a_killed_first_up_created_is_removed_by_the_next(
+    new: Toy, whole: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """No state has it. What is not removed is in the way of the next one: here each thing can be created once."""
+    with first_up_in_the_middle(new) as running:
+        for pid in (running.pulumi, *([running.process.pid] if whole else [])):
+            os.kill(pid, signal.SIGKILL)
+        assert running.process.wait(WAIT_SECONDS) != 0
+    assert new.resources() == set()
+    assert new.things() == {"record", "things/first", "things/last"}
+    before = new.mark.read_bytes()
+
+    capfd.readouterr()
+    operations.check_settings(new.stack)
+    assert operations.preview(new.workshop, new.stack) == 0
+    said = capfd.readouterr().out
+    assert re.search(r"The first up of the lab dev, begun at 20.* UTC, was killed\. `up` first removes", said)
+    assert (new.mark.read_bytes(), new.things()) == (before, {"record", "things/first", "things/last"})
+
+    assert new.up() == 0
+    said = capfd.readouterr().out
+    assert re.search(r"The first up of the lab dev, begun at .*, was killed\. Removing what it created\.", said)
+    assert new.resources() == ALL_CREATED
+    assert len(set(new.creations()[2:])) == 1, "it is a first one again"
+    assert not new.mark.exists()
+    assert new.up() == 0
+    assert "Removing" not in capfd.readouterr().out
+
+
+def test_a_destroy_removes_what_a_killed_first_up_created(new: Toy, capfd: pytest.CaptureFixture[str]) -> None:
+    with first_up_in_the_middle(new) as running:
+        os.kill(running.pulumi, signal.SIGKILL)
+        running.process.wait(WAIT_SECONDS)
+    assert new.destroy() == 0
+    assert "Removing what it created." in capfd.readouterr().out
+    assert new.things() == set()
+    assert not new.stack.directory.exists()
+
+
+def test_a_removal_that_is_killed_is_finished_by_the_next_up(new: Toy) -> None:
+    with first_up_in_the_middle(new) as running:
+        os.kill(running.pulumi, signal.SIGKILL)
+        running.process.wait(WAIT_SECONDS)
+    removing, marker = new.directory / "host" / "removing", new.directory / "removal-in-the-middle"
+    removing.write_text(f"touch {marker}; exec sleep 60")
+    again = new.start("up", traits="saves_once")
+    try:
+        wait_for(marker.exists, again)
+    finally:
+        again.kill()
+        again.communicate()
+    assert new.things() == {"record", "things/last"}
+    removing.write_text("echo broken >&2; exit 3")
+    with pytest.raises(ToolchainError, match=r"cannot be removed: removes things of dev: broken"):
+        new.up()
+    assert new.mark.exists()
+    removing.unlink()
+    assert new.up() == 0
+    assert new.resources() == ALL_CREATED
+
+
+def test_an_up_that_was_killed_before_it_created_anything_removes_nothing(
+    new: Toy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The lab of another checkout, whose name this one has."""
+    marker, program = new.directory / "in-the-middle", new.directory / "__main__.py"
+    waits = f"    open({str(marker)!r}, 'w').close(); import time; time.sleep(60)\n    creation_mark.note("
+    program.write_text(CREATIONS.replace("    creation_mark.note(", waits))
+    others = new.directory / "host" / "things" / "others"
+    others.mkdir(parents=True)
+    with in_the_middle(new, "up", marker, traits="saves_once") as running:
+        os.kill(running.pulumi, signal.SIGKILL)
+        running.process.wait(WAIT_SECONDS)
+    assert new.mark.exists()
+    program.write_text(CREATIONS)
+    assert new.up() == 0
+    assert "Removing" not in capfd.readouterr().out
+    assert new.resources() == ALL_CREATED and others.exists()
+
+
+def test_what_has_another_identity_by_now_stays(new: Toy, capfd: pytest.CaptureFixture[str]) -> None:
+    with first_up_in_the_middle(new) as running:
+        os.kill(running.pulumi, signal.SIGKILL)
+        running.process.wait(WAIT_SECONDS)
+    record = new.directory / "host" / "record"
+    record.write_text("SHA256:another\n")
+    assert new.destroy() == 0
+    assert "Removing" not in capfd.readouterr().out
+    assert new.things() == {"record", "things/first", "things/last"}
+    assert not new.mark.exists()
+
+
+def test_a_state_that_a_refused_run_has_written_does_not_hide_a_killed_one(new: Toy) -> None:
+    """Plain `pulumi up` saves a state although the program creates nothing: the checksum of the file proves nothing."""
+    with first_up_in_the_middle(new) as running:
+        os.kill(running.pulumi, signal.SIGKILL)
+        running.process.wait(WAIT_SECONDS)
+    program = new.directory / "__main__.py"
+    program.write_text("raise SystemExit('refused')\n")
+    clear_stale_locks(new.workshop.state.directory, new.stack)
+    before = new.state_file.read_bytes()
+    plain = new.start_plain_pulumi()
+    plain.communicate(timeout=WAIT_SECONDS)
+    assert plain.returncode != 0
+    assert new.state_file.read_bytes() != before
+    program.write_text(CREATIONS)
+    assert new.up() == 0
+    assert new.resources() == ALL_CREATED
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_first_up_has_what_it_created_in_the_state(new: Toy, number: signal.Signals, times: int) -> None:
+    with first_up_in_the_middle(new) as running:
+        running.process.send_signal(number)
+        if times == 2:
+            assert running.process.stdout is not None
+            for line in running.process.stdout:
+                if "press ^C again" in line:
+                    break
+            running.process.send_signal(number)
+        running.process.communicate(timeout=WAIT_SECONDS)
+        assert running.process.returncode != 0
+    latest = json.loads(new.state_file.read_text())["checkpoint"]["latest"]
+    names = {each["urn"].rpartition("::")[2] for each in latest["resources"]}
+    assert {"record", "first"} <= names and "last" not in names
+    assert not new.mark.exists()
+    shutil.rmtree(new.directory / "host" / "things" / "last")
+    assert new.up() == 0
+    assert new.resources() == ALL_CREATED
+    assert len(new.creations()) == 3, "the first thing was not created again"
+
+
+def test_a_first_up_that_fails_has_what_it_created_in_the_state(new: Toy) -> None:
+    new.create("rmdir host/things/last; [ -e repaired ]")
+    assert new.up() != 0
+    assert new.resources() == {"record", "first"}
+    assert not new.mark.exists()
+    (new.directory / "repaired").touch()
+    assert new.up() == 0
+    assert new.resources() == ALL_CREATED
+    assert len(new.creations()) == 3
+
+
+def test_a_first_up_whose_state_cannot_be_saved_is_as_a_killed_one(new: Toy, capfd: pytest.CaptureFixture[str]) -> None:
+    """As on a full disk."""
+    stacks = ".state/.pulumi/stacks"
+    new.create(f"[ -e failed ] || {{ touch failed; mv {stacks}/toy {stacks}/kept; touch {stacks}/toy; }}")
+    assert new.up() != 0
+    assert new.mark.exists()
+    (new.directory / stacks / "toy").unlink()
+    (new.directory / stacks / "kept").rename(new.directory / stacks / "toy")
+    capfd.readouterr()
+    assert new.up() == 0
+    assert "Removing what it created." in capfd.readouterr().out
+    assert new.resources() == ALL_CREATED
+
+
+def test_a_first_up_that_cannot_begin_leaves_no_mark(new: Toy) -> None:
+    """Of an empty state the engine does not notice a wrong passphrase before it saves it."""
+    assert operations.preview(new.workshop, new.stack) == 0
+    passphrase = new.directory / ".state" / "passphrase"
+    right = passphrase.read_text()
+    passphrase.write_text("another")
+    with pytest.raises(ToolchainError, match="another passphrase"):
+        new.up()
+    assert new.things() == set()
+    assert not new.stack.directory.exists()
+    passphrase.write_text(right)
+    assert new.up() == 0
+
+
+def test_the_mark_of_another_state_is_left_alone(new: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only with its own state can it be known what was saved: perhaps all of it was."""
+    with first_up_in_the_middle(new) as running:
+        os.kill(running.pulumi, signal.SIGKILL)
+        running.process.wait(WAIT_SECONDS)
+    before, things = new.mark.read_bytes(), new.things()
+    other = new.directory / "other-backend"
+    other.mkdir()
+    with monkeypatch.context() as changed:
+        changed.setenv("PULUMI_BACKEND_URL", f"file://{other}")
+        changed.setenv("PULUMI_CONFIG_PASSPHRASE", "another")
+        assert new.up() != 0, "the things are in its way"
+        assert (new.mark.read_bytes(), new.things() - {"record"}) == (before, things - {"record"})
 
 
 def test_a_second_up_is_refused_and_told_who_is_first(toy: Toy, running: Running) -> None:

@@ -130,3 +130,31 @@ def test_a_child_of_an_engine_is_not_ended(start: Start, tmp_path: Path, dead_en
         os.kill(child, 0)
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+def test_commands_of_a_killed_run_are_ended_also_without_their_plugin(start: Start, tmp_path: Path) -> None:
+    """`pkill -9 pulumi` leaves them: a container would be created while its lab is removed."""
+
+    def command(name: str, identity: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [name, "-c", _WAITS],
+            executable=sys.executable,
+            env=os.environ | {"HARDWAY_IDENTITY": identity},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    its, others = "SHA256:its", ("SHA256:its-not", "SHA256:other")
+    ended = [command("/bin/bash", its), command("podman", its)]
+    # What an engine starts for a container has the environment of the command, perhaps, and its own name.
+    stay = [command("conmon", its), *(command("/bin/bash", other) for other in others), start("bash", "no-address")]
+    try:
+        for each in (*ended, *stay):
+            first_line(each)
+        orphans.end_commands(its)
+        assert [each.wait(timeout=10) for each in ended] == [-signal.SIGTERM] * 2
+        assert [each.poll() for each in stay] == [None] * 4
+    finally:
+        for each in (*ended, *stay):
+            each.kill()
+            each.wait()

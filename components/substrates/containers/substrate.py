@@ -32,6 +32,7 @@ from components.substrates.containers.quorum import UNLOCKED, check_removal, giv
 from components.substrates.pulumi_host import AS_ROOT, host_routes, script
 from components.systemd import oneshot_unit
 from components.version_guard import version_guard
+from config import creation_mark
 from config.fingerprint import fingerprint
 from config.lab import Lab
 from config.machines import MachineSpec, Role
@@ -110,7 +111,7 @@ class Containers(pulumi.ComponentResource):
         guarded = owners_interpreter(lab.name)
         preflight = local.Command(
             f"{name}-preflight",
-            create=key.public_key_openssh.apply(lambda known: preflight_command(lab, prefix, known, begun=False)),
+            create=key.public_key_openssh.apply(lambda known: _first_preflight(lab, prefix, known)),
             update=key.public_key_openssh.apply(lambda known: preflight_command(lab, prefix, known, begun=True)),
             delete=of_owner(forget(lab.name), lab.name),
             environment=owner,
@@ -131,7 +132,7 @@ class Containers(pulumi.ComponentResource):
             create=made_from,
             # Where only the deletion differs from that of a running lab, nothing is to be made again.
             update=":",
-            delete=of_owner(delete_network(engine, prefix, lab), lab.name),
+            delete=of_owner(delete_network(engine, prefix, lab.name, last_data(lab, lab.etcd_members)), lab.name),
             # Its creation removes a network of its name, with all containers.
             interpreter=owners_interpreter(
                 lab.name,
@@ -178,7 +179,7 @@ class Containers(pulumi.ComponentResource):
                 parent=self, depends_on=machines, replace_on_changes=["create"], delete_before_replace=True
             ),
         )
-        unchecked = of_owner(_removal(f"check of {prefix}'s removals", give_up_quorum(lab.name)), lab.name)
+        unchecked = of_owner(stop_checks(lab.name), lab.name)
         # Two: a run that is killed after the check was turned on has in its state what turns it off.
         removals = local.Command(
             f"{name}-removals",
@@ -318,12 +319,24 @@ def create_network(engine: str, prefix: str, lab: Lab) -> str:
     )
 
 
-def delete_network(engine: str, prefix: str, lab: Lab) -> str:
-    """The shell lines that remove the network, with whatever container a killed run left in it."""
+def stop_checks(lab: str) -> str:
+    """The shell lines by which removals of a lab's machines are not checked any more, see quorum.py."""
+    return _removal(f"check of hardway-{lab}'s removals", give_up_quorum(lab))
+
+
+def delete_network(engine: str, prefix: str, lab: str, checked: Sequence[str] = ()) -> str:
+    """The shell lines that remove the network, with whatever container a killed run left in it.
+
+    Args:
+        engine: podman or docker.
+        prefix: its name.
+        lab: the label of its containers.
+        checked: the lines that run before something is removed.
+    """
     return _removal(
         f"network {prefix}",
-        *last_data(lab, lab.etcd_members),
-        f"left=$(as_root {engine} ps -aq --filter label=hardway.lab={lab.name})",
+        *checked,
+        f"left=$(as_root {engine} ps -aq --filter label=hardway.lab={lab})",
         f'[ -z "$left" ] || as_root {_remove(engine)} $left >/dev/null',
         *_remove_network(engine, prefix),
         # The last lab on the Pulumi host restores its sysctls, whichever engine the others run on.
@@ -564,6 +577,17 @@ def delete_boot(prefix: str, routes: Sequence[tuple[str, str]]) -> str:
         f"as_root rm -f /etc/systemd/system/{prefix}.service",
         "as_root systemctl daemon-reload",
     )
+
+
+def _first_preflight(lab: Lab, prefix: str, key: str) -> str:
+    """The command of a lab's first preflight, once the run's mark has the lab's identity, where the run has a mark.
+
+    The engine gets the command afterwards, and everything on the host is created after it: nothing is there whose
+    identity is not in the mark.
+    """
+    if not pulumi.runtime.is_dry_run():
+        creation_mark.note(fingerprint(key))
+    return preflight_command(lab, prefix, key, begun=False)
 
 
 def preflight_command(lab: Lab, prefix: str, key: str, *, begun: bool) -> str:
