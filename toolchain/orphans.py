@@ -44,7 +44,7 @@ def end_orphans(checkout: Path) -> list[Process]:
 
 
 def end_commands(identity: str) -> None:
-    """End what the commands of a killed run still do on this host, where even their plugin was killed.
+    """End what the commands of a killed run still do on the Pulumi host, where even their plugin was killed.
 
     Args:
         identity: of the run's lab, which no other run has.
