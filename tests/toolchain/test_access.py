@@ -97,6 +97,14 @@ def test_private_addresses_are_connected_to_without_a_proxy(
     assert access.kubectl_environment(stack).get("NO_PROXY") == direct
 
 
+def test_only_connections_within_the_host_use_the_cheap_key_exchange(stack: Stack) -> None:
+    """Those to other hosts may be recorded, and read when there are quantum computers."""
+    quick = ["-o", "KexAlgorithms=^curve25519-sha256"]
+    assert access.ssh_command(stack)[-2:] == quick
+    for substrate in ("libvirt", "gcp", "machines"):
+        assert not any("Kex" in word for word in access.ssh_command(replace(stack, substrate=substrate)))
+
+
 def test_what_is_shown_has_no_secret(stack: Stack, capfd: pytest.CaptureFixture[str]) -> None:
     access.write(stack, OUTPUTS)
     access.show(stack, OUTPUTS)
