@@ -41,6 +41,7 @@ from toolchain.prepare import Workshop
 from toolchain.recovery import (
     clear_stale_locks,
     drop_torn_attributes,
+    is_absent,
     pending_operations,
     recorded,
     repair_torn_state,
@@ -403,15 +404,16 @@ def _urn_of_machine(deployment: Mapping[str, Any], stack: Stack, machine: str) -
 
 
 def _export_or_init(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
-    # The CLI takes a third of a second for the same.
+    # The CLI takes a third of a second for the same, and as long to say that there is no stack.
     if found := recorded(workshop.state.directory, stack):
         return {"deployment": found}
-    exported = _ask(workshop, stack, "stack", "export")
-    if exported.returncode == 0:
-        deployment: dict[str, Any] = json.loads(exported.stdout)
-        return deployment
-    if "no stack named" not in exported.stderr:
-        raise ToolchainError(f"The state of the stack {stack.name} cannot be read: {exported.stderr.strip()}")
+    if not is_absent(workshop.state.directory, stack):
+        exported = _ask(workshop, stack, "stack", "export")
+        if exported.returncode == 0:
+            deployment: dict[str, Any] = json.loads(exported.stdout)
+            return deployment
+        if "no stack named" not in exported.stderr:
+            raise ToolchainError(f"The state of the stack {stack.name} cannot be read: {exported.stderr.strip()}")
     whose.check_backend(stack)
     made = _ask(workshop, stack, "stack", "init", "--no-select")
     # The one command that writes a settings file and cannot be told where: it has the salt alone, as the state has it.

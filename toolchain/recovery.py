@@ -178,6 +178,17 @@ def recorded(directory: Path | None, stack: Stack) -> Mapping[str, Any]:
     return latest if isinstance(latest, dict) else {}
 
 
+def is_absent(directory: Path | None, stack: Stack) -> bool:
+    """Whether a backend of files has no stack of this name for certain; where that is not sure, the CLI tells.
+
+    Args:
+        directory: of the backend; None where it is no directory.
+        stack: which.
+    """
+    # Also compressed, and in the layout of early versions, without the project.
+    return directory is not None and not any((directory / ".pulumi" / "stacks").rglob(f"{stack.name}.json*"))
+
+
 def pending_operations(deployment: Mapping[str, Any]) -> list[str]:
     """What was under way when a run was killed, e.g. "creating machine-1", by `pulumi stack export`."""
     pending = (deployment.get("deployment") or {}).get("pending_operations") or []

@@ -272,6 +272,16 @@ def pulumi_below(pid: int) -> int:
     return child
 
 
+def test_a_new_stack_is_made_without_asking_for_its_state(toy: Toy, tmp_path: Path) -> None:
+    """The CLI takes half a second to say that there is none."""
+    called = tmp_path / "called"
+    pulumi = tmp_path / "pulumi"
+    pulumi.write_text(f'#!/bin/sh\necho "$1 $2" >>{called}\nexec {toy.workshop.pulumi} "$@"\n')
+    pulumi.chmod(0o755)
+    assert operations.up(replace(toy.workshop, pulumi=pulumi), toy.stack) == 0
+    assert called.read_text().splitlines() == ["stack init", "up --yes"]
+
+
 def test_a_plan_limits_what_up_does(toy: Toy, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     toy.create("true")

@@ -179,3 +179,18 @@ def test_where_the_files_do_not_tell_the_cli_is_asked(tmp_path: Path, content: s
         file.write_text(content)
     assert recovery.recorded(tmp_path, STACK) == {}
     assert recovery.recorded(None, STACK) == {}
+
+
+@pytest.mark.parametrize(
+    "file", ["toy/dev.json", "toy/dev.json.gz", "toy/dev.json.zst", "dev.json", "toy/dev.json.bak"], ids=str
+)
+def test_a_stack_is_absent_only_where_nothing_has_its_name(tmp_path: Path, file: str) -> None:
+    """Compressed, and as early versions of Pulumi kept it; a copy may be of a stack that is there."""
+    assert not recovery.is_absent(None, STACK)
+    assert recovery.is_absent(tmp_path, STACK)
+    place = tmp_path / ".pulumi" / "stacks" / file
+    place.parent.mkdir(parents=True)
+    (place.parent / f"another-{STACK.name}.json").touch()
+    assert recovery.is_absent(tmp_path, STACK)
+    place.write_text("")
+    assert not recovery.is_absent(tmp_path, STACK)
