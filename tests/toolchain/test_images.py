@@ -54,6 +54,7 @@ def built(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
         with tarfile.open(archive, "w") as tar:
             for name, text in {
                 "./bin/busybox": "#!/bin/sh\nprintf 'sh\\nwget\\nnslookup\\n'\n",
+                "./bin/bash-static": "bash",
                 "./bin/nc.openbsd": "nc",
                 "./usr/share/ca-certificates/mozilla/A.crt": "authority A\n",
                 "./usr/share/ca-certificates/mozilla/B.crt": "authority B\n",
@@ -181,6 +182,13 @@ def test_busybox_has_a_link_for_each_applet(all_made: dict[str, Made]) -> None:
         "wget": "busybox",
         "nslookup": "busybox",
     }
+    assert made.config["Cmd"] == ["sh"]
+
+
+def test_the_shell_of_conformance_tests_keeps_every_variable(all_made: dict[str, Made]) -> None:
+    made = all_made["e2e-busybox"]
+    assert (made.files["bin/sh"], made.modes["bin/sh"]) == ("bash", 0o755)
+    assert made.files["bin/wget"] == "busybox"
     assert made.config["Cmd"] == ["sh"]
 
 

@@ -19,6 +19,7 @@ from toolchain.from_source.image_recipes import (
     calico_kube_controllers,
     calico_node,
     coredns,
+    e2e_busybox,
     etcd,
     glibc_dns_testing,
     kube_proxy,
@@ -83,7 +84,7 @@ RECIPES = {
     "sample-apiserver": Recipe(
         make=sample_apiserver.make, code=Path(sample_apiserver.__file__), programs=sample_apiserver.programs
     ),
-    "e2e-busybox": Recipe(make=busybox.make, code=Path(busybox.__file__)),
+    "e2e-busybox": Recipe(make=e2e_busybox.make, code=Path(e2e_busybox.__file__)),
     "e2e-agnhost-previous": Recipe(make=agnhost.make, code=Path(agnhost.__file__), programs=agnhost.programs),
     "e2e-etcd": Recipe(make=etcd.make, code=Path(etcd.__file__), programs=etcd.programs),
     "nginx": Recipe(make=nginx.make, code=Path(nginx.__file__)),
