@@ -13,7 +13,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from config import paths
+from config import paths, recorded_state
 from config.errors import UserError
 from config.whole_file import remove_with_directory, write_whole
 
@@ -28,12 +28,13 @@ class Destroying:
     Args:
         since: when it began.
         state: the file with the state.
-        sha256: of that file when it began.
+        resources: a checksum of the resources that it had when it began. The file itself changes also by a plain
+            `pulumi up` that the program refuses.
     """
 
     since: str
     state: str
-    sha256: str
+    resources: str
 
 
 def write(directory: Path, state: Path, since: str) -> None:
@@ -45,7 +46,7 @@ def write(directory: Path, state: Path, since: str) -> None:
         since: now, in words.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mark = Destroying(since=since, state=str(state), sha256=_sha256(state))
+    mark = Destroying(since=since, state=str(state), resources=_checksum(state))
     write_whole(directory / NAME, json.dumps(asdict(mark)) + "\n", sync=True)
 
 
@@ -61,9 +62,9 @@ def read(directory: Path) -> Destroying | None:
         return None
     except (OSError, ValueError, TypeError):
         # It is written whole: whatever damaged it, the mark is there.
-        return Destroying(since="unknown", state="", sha256="")
-    # A later state has what was deleted.
-    return mark if _sha256(Path(mark.state)) == mark.sha256 else None
+        return Destroying(since="unknown", state="", resources="")
+    # A later state lacks what was deleted.
+    return mark if _checksum(Path(mark.state)) == mark.resources else None
 
 
 def remove(directory: Path) -> None:
@@ -87,8 +88,10 @@ def check(stack: str) -> None:
         raise UserError(refusal(stack, begun))
 
 
-def _sha256(file: Path) -> str:
+def _checksum(state: Path) -> str:
+    """Of the resources in a state; empty where it cannot be read."""
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError:
+        names = sorted(f"{each['urn']} {each.get('id', '')}" for each in recorded_state.resources(state))
+    except (UserError, LookupError, TypeError):
         return ""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()

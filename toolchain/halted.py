@@ -64,14 +64,14 @@ def mark_destroying(stack: Stack, state: Path) -> None:
     destroy_mark.write(stack.directory, state, now())
 
 
-def mark_destroyed(stack: Stack, *, unchanged: bool) -> None:
-    """Remove that note, unless the state does not have what the destroy has deleted.
+def mark_destroyed(stack: Stack, *, fits: bool) -> None:
+    """Remove that note, unless the state still has what the destroy has deleted.
 
     Args:
         stack: whose.
-        unchanged: whether it has deleted nothing for certain.
+        fits: whether it has deleted nothing, or has saved the state at its end, for certain.
     """
-    if unchanged or destroy_mark.read(stack.directory) is None:
+    if fits or destroy_mark.read(stack.directory) is None:
         destroy_mark.remove(stack.directory)
 
 

@@ -210,13 +210,16 @@ def destroy(workshop: Workshop, stack: Stack) -> int:
         whose.check_before_destroy(deployment, stack)
         if directory is None or not stack.traits.deletes_again:
             return _pulumi(workshop, stack, "destroy", *_AT_ONCE)
-        halted.mark_destroying(stack, state_file(directory, stack))
+        file = state_file(directory, stack)
+        before = file.read_bytes()
+        halted.mark_destroying(stack, file)
         run = _Run()
         try:
             return _pulumi(workshop, stack, "destroy", *_AT_ONCE, variables=_ONE_SAVE, run=run)
         finally:
             # A CLI that could not begin, as without the passphrase, has saved nothing, either.
-            halted.mark_destroyed(stack, unchanged=run.ended_itself and not run.deletes)
+            fits = run.ended_itself and (not run.deletes or file.read_bytes() != before)
+            halted.mark_destroyed(stack, fits=fits)
 
 
 def outputs(workshop: Workshop, stack: Stack) -> dict[str, Any]:

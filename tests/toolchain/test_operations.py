@@ -443,6 +443,21 @@ def test_after_a_killed_destroy_only_another_one_goes_on(
     operations.check_settings(toy.stack)
 
 
+def test_a_refused_pulumi_up_does_not_hide_a_killed_destroy(toy: Toy, deleting: Callable[[str], None]) -> None:
+    """It saves the state again, with all that is deleted."""
+    with destroy_in_the_middle(toy, deleting) as running:
+        os.kill(running.pulumi, signal.SIGKILL)
+        running.process.wait(WAIT_SECONDS)
+    clear_stale_locks(toy.workshop.state.directory, toy.stack)
+    before = toy.state_file.read_bytes()
+    (toy.directory / "__main__.py").write_text("raise SystemExit('refused')\n")
+    plain = toy.start_plain_pulumi()
+    plain.communicate(timeout=WAIT_SECONDS)
+    assert plain.returncode != 0 and toy.state_file.read_bytes() != before
+    with pytest.raises(ToolchainError, match="was killed: the state still has"):
+        operations.check_settings(toy.stack)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_destroy_has_its_deletions_in_the_state(
     toy: Toy, deleting: Callable[[str], None], number: signal.Signals

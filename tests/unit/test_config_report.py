@@ -1,5 +1,6 @@
 """Bad input: each kind is reported with its key, what is wrong and what would be right, all of it in one report."""
 
+import json
 import re
 import time
 from pathlib import Path
@@ -514,13 +515,22 @@ def test_the_program_of_a_lab_whose_destroy_was_killed_creates_nothing(
     """`pulumi up` by a state that still has what is removed: it would take the lab for complete."""
     monkeypatch.setattr(paths, "state", lambda: tmp_path)
     state = tmp_path / "dev.json"
-    state.write_text("before")
+
+    def save(*urns: str, at: str) -> None:
+        resources = [{"urn": each} for each in urns]
+        state.write_text(json.dumps({"checkpoint": {"latest": {"manifest": {"time": at}, "resources": resources}}}))
+
+    save("stack", "machine", at="1")
     destroy_mark.write(tmp_path / "dev", state, "2026-11-30")
     refused = re.escape("begun at 2026-11-30, was killed")
     with pytest.raises(pulumi.RunError, match=refused):
         run_program("dev", {})
+    # As a refused run saves it.
+    save("stack", "machine", at="2")
+    with pytest.raises(pulumi.RunError, match=refused):
+        run_program("dev", {})
     # An interrupted one saves what it has deleted.
-    state.write_text("after")
+    save("stack", at="3")
     assert run_program("dev", {}).resources
     (tmp_path / "dev" / destroy_mark.NAME).write_text("{")
     with pytest.raises(pulumi.RunError, match="begun at unknown, was killed"):
