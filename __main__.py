@@ -53,6 +53,7 @@ def build(lab: config.Lab) -> None:
         pulumi.Output.all(**outputs).apply(told_outputs.write)
 
 
+language_host.collect_garbage_rarely()
 language_host.end_quietly_when_cancelled()
 language_host.send_no_debug_messages()
 language_host.send_short_stack_traces()

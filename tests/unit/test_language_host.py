@@ -59,3 +59,20 @@ def test_any_other_host_sees_python_s_own_way(tmp_path: Path, host: str) -> None
 def test_the_program_asks_for_it_before_it_builds_anything() -> None:
     text = (_CHECKOUT / "__main__.py").read_text()
     assert text.index("language_host.end_quietly_when_cancelled()") < text.index("build(config.load())")
+
+
+_OBJECTS = """
+import gc
+from components import language_host
+language_host.collect_garbage_rarely()
+before = sum(each["collections"] for each in gc.get_stats())
+kept = [[] for _ in range(50_000)]
+print(sum(each["collections"] for each in gc.get_stats()) - before)
+"""
+
+
+def test_objects_that_a_program_keeps_are_not_looked_through_again_and_again() -> None:
+    """As a process of its own: the setting is the whole interpreter's."""
+    done = subprocess.run([sys.executable, "-c", _OBJECTS], cwd=_CHECKOUT, stdout=subprocess.PIPE, check=True)
+    assert int(done.stdout) <= 1
+    assert "language_host.collect_garbage_rarely()" in (_CHECKOUT / "__main__.py").read_text()
