@@ -189,6 +189,7 @@ def test_the_shell_of_conformance_tests_keeps_every_variable(all_made: dict[str,
     made = all_made["e2e-busybox"]
     assert (made.files["bin/sh"], made.modes["bin/sh"]) == ("bash", 0o755)
     assert made.files["bin/wget"] == "busybox"
+    assert made.modes["tmp"] == 0o1777
     assert made.config["Cmd"] == ["sh"]
 
 
