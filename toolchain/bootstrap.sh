@@ -10,8 +10,9 @@ cd "$(dirname "$0")/.."
 
 say() { printf '%s\n' "$*" >&2; }
 
-# wanted REQUIREMENTS, fresh REQUIREMENTS RECORD: what an environment is made from, and whether it is.
-wanted() { { "$python" -V; sha256sum "$1"; } 2>&1; }
+# wanted REQUIREMENTS, fresh REQUIREMENTS RECORD: what an environment is made from, and whether it is. By the environment's
+# own interpreter: another python3 on PATH does not make it unfit, and to look for one takes a second with pyenv.
+wanted() { { "$environment/bin/python" -V; sha256sum "$1"; } 2>&1; }
 
 fresh() { [ -x "$environment/bin/python" ] && [ -f "$environment/$2" ] && [ "$(wanted "$1")" = "$(cat "$environment/$2")" ]; }
 
@@ -104,8 +105,8 @@ check_writable() {
 for_whom=${1:-}
 environment=.venv requirements=requirements.txt
 [ "$for_whom" != policy ] || environment=policy/.venv requirements=policy/requirements.txt
-python=$(find_python)
 if ! all_fresh; then
+  python=$(find_python)
   check_writable
   trap hand_over EXIT
   trap 'exit 130' HUP INT TERM

@@ -27,6 +27,7 @@ from toolchain import (
     older_labs,
     orphans,
     paths,
+    pulumi_home,
     rotations,
     stack_lock,
     state,
@@ -445,7 +446,11 @@ def _ask(
 ) -> subprocess.CompletedProcess[str]:
     """Run the CLI for what it prints, which is not shown; `told` is its standard input."""
     words = (*arguments, "--stack", stack.name, "--non-interactive")
-    return ask(workshop.pulumi, *words, stdin=told, cwd=paths.checkout(), env=os.environ | workshop.environment)
+    return ask(workshop.pulumi, *words, stdin=told, cwd=paths.checkout(), env=_environment(workshop))
+
+
+def _environment(workshop: Workshop) -> dict[str, str]:
+    return os.environ | workshop.environment | pulumi_home.without_log(workshop.state)
 
 
 def _pulumi(
@@ -478,7 +483,7 @@ def _pulumi(
     process = subprocess.Popen(
         [workshop.pulumi, *arguments, "--stack", stack.name, *settings],
         cwd=paths.checkout(),
-        env=os.environ | workshop.environment | {VARIABLE: until, told_outputs.VARIABLE: str(told or ""), **variables},
+        env=_environment(workshop) | {VARIABLE: until, told_outputs.VARIABLE: str(told or ""), **variables},
         stdin=None if in_terminal else subprocess.DEVNULL,
         # A terminal's Ctrl-C reaches every process of its foreground group, so the CLI has it already.
         # Elsewhere the CLI gets a group of its own and is told here. A second one would make it break off.

@@ -9,12 +9,11 @@ and to no others, so that what it holds is also the record of what could not be 
 """
 
 import os
-import pwd
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from toolchain import origin, paths
+from toolchain import origin, paths, pulumi_home
 from toolchain.command import ask
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import exclusive
@@ -91,9 +90,7 @@ def ensure(
 
 
 def _is_installed(name: str, version: str) -> bool:
-    # As the CLI finds it: not by HOME, which sudo may keep.
-    home = Path(os.environ.get("PULUMI_HOME") or Path(pwd.getpwuid(os.getuid()).pw_dir) / ".pulumi")
-    directory = home / "plugins" / f"resource-{name}-v{version}"
+    directory = pulumi_home.of_user() / "plugins" / f"resource-{name}-v{version}"
     # The CLI marks a plugin that it is still unpacking, or was killed over, with a file of this name.
     return directory.is_dir() and not directory.with_name(f"{directory.name}.partial").exists()
 

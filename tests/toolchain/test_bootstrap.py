@@ -77,6 +77,11 @@ def test_the_environment_is_made_when_it_has_to_be_and_only_then(checkout: Path)
     assert subprocess.run([checkout / ".venv" / "bin" / "python", "-c", ""], check=False).returncode == 0
 
     assert bootstrap(checkout) == (0, "")
+    without_python = checkout / "programs"
+    without_python.mkdir()
+    for name in ("sh", "dirname", "cat", "sha256sum"):
+        (without_python / name).symlink_to(shutil.which(name) or "")
+    assert bootstrap(checkout, path=str(without_python)) == (0, ""), "no other interpreter is looked for"
 
     # As a run leaves it that was killed before its end.
     made_from.unlink()
