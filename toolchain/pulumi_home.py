@@ -7,7 +7,6 @@ time. Where it cannot make that directory, it goes on without a log. Plain `pulu
 
 import os
 import pwd
-from collections.abc import Mapping
 from pathlib import Path
 
 from toolchain.state import State
@@ -21,7 +20,7 @@ def of_user() -> Path:
     return Path(os.environ.get("PULUMI_HOME") or Path(pwd.getpwuid(os.getuid()).pw_dir) / ".pulumi")
 
 
-def without_log(state: State) -> Mapping[str, str]:
+def without_log(state: State) -> dict[str, str]:
     """Make a home without a log beside the state.
 
     It has the user's plugins, and nothing else of the user's home: with a state in this checkout the CLI needs no

@@ -272,6 +272,18 @@ def pulumi_below(pid: int) -> int:
     return child
 
 
+def test_a_run_keeps_no_log_of_the_engine_and_plain_pulumi_does(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = toy.directory / "users-home"
+    monkeypatch.setenv("PULUMI_HOME", str(home))
+    assert toy.up() == 0
+    assert not (home / "logs").exists()
+
+    plain = toy.start_plain_pulumi()
+    said, _ = plain.communicate(timeout=120)
+    assert plain.returncode == 0, said
+    assert list((home / "logs").glob("*.log"))
+
+
 def test_a_new_stack_is_made_without_asking_for_its_state(toy: Toy, tmp_path: Path) -> None:
     """The CLI takes half a second to say that there is none."""
     called = tmp_path / "called"

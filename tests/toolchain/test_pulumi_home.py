@@ -5,11 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.toolchain.test_operations import Toy, toy
 from toolchain import pulumi_home
 from toolchain.state import State
-
-__all__ = ["toy"]
 
 
 @pytest.fixture(autouse=True)
@@ -21,18 +18,6 @@ def users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def own(directory: Path) -> State:
     return State(environment={"PULUMI_BACKEND_URL": directory.as_uri()}, directory=directory, own_passphrase=True)
-
-
-def test_a_run_keeps_no_log_of_the_engine_and_plain_pulumi_does(toy: Toy, users_home: Path) -> None:
-    assert toy.up() == 0
-    assert not (users_home / "logs").exists()
-    home = toy.directory / ".state" / "pulumi-home"
-    assert {file.name: file.is_file() for file in home.iterdir()}["logs"]
-
-    plain = toy.start_plain_pulumi()
-    said, _ = plain.communicate(timeout=120)
-    assert plain.returncode == 0, said
-    assert list((users_home / "logs").glob("*.log"))
 
 
 def test_the_users_plugins_are_found_there(tmp_path: Path, users_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
