@@ -14,7 +14,7 @@ from toolchain import paths
 
 LIBRARY = paths.checkout() / "components" / "step.sh"
 REAL_FLOCK = "/usr/bin/flock"
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 120.0
 
 
 class Machine:

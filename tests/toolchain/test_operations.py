@@ -65,7 +65,7 @@ thing("last", thing("first", record), pulumi.Config("toy").require("create"))
 pulumi.export("kubeconfig", pulumi.Output.secret("the-secret"))
 """
 ALL_CREATED = {"record", "first", "last"}
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +178,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
 def running(toy: Toy) -> Iterator["Running"]:
     """An `up` that stands in the middle of its second command, for a minute."""
     marker = toy.directory / "in-the-middle"
-    toy.create(f"touch {marker}; exec sleep 60")
+    toy.create(f"touch {marker}; exec sleep 240")
     with in_the_middle(toy, "up", marker) as running:
         yield running
 
@@ -580,7 +580,7 @@ def test_a_removal_that_is_killed_is_finished_by_the_next_up(new: Toy) -> None:
         os.kill(running.pulumi, signal.SIGKILL)
         running.process.wait(WAIT_SECONDS)
     removing, marker = new.directory / "host" / "removing", new.directory / "removal-in-the-middle"
-    removing.write_text(f"touch {marker}; exec sleep 60")
+    removing.write_text(f"touch {marker}; exec sleep 240")
     again = new.start("up", traits="saves_once")
     try:
         wait_for(marker.exists, again)
@@ -738,7 +738,7 @@ def plain_pulumi_at_work(toy: Toy) -> Iterator[subprocess.Popen[str]]:
     """A plain `pulumi up` in the middle of its work; what is done meanwhile leaves it there."""
     assert toy.up() == 0
     marker = toy.directory / "in-the-middle"
-    toy.create(f"touch {marker}; exec sleep 60")
+    toy.create(f"touch {marker}; exec sleep 240")
     # By the user's own hand, not below the tool chain: there its output would go to a reader that is not there.
     plain = toy.start_plain_pulumi()
     try:
