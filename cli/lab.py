@@ -83,7 +83,6 @@ def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None, 
 @_until_option
 def preview(stack: Stack, *, packs: Sequence[Path], save_plan: Path | None, drift: bool, until: str | None) -> int:
     """Show what `up` would change. Without --drift it connects to no machine."""
-    from live.drift import run as drifts
     from toolchain import halted, operations, policy_packs, prepare
     from toolchain.progress import Report
 
@@ -95,6 +94,8 @@ def preview(stack: Stack, *, packs: Sequence[Path], save_plan: Path | None, drif
     options = [*policy_packs.options(packs), *([f"--save-plan={save_plan}"] if save_plan else [])]
     status = operations.preview(workshop, stack, options=options, until=until or "")
     if drift and status == 0:
+        from live.drift import run as drifts
+
         with operations.alone(stack, "./hardway preview --drift"):
             print("\n".join(drifts.lines(drifts.find(stack))))
     return status

@@ -10,9 +10,10 @@ import re
 from typing import Any
 
 _LOCAL = "command:local:Command"
+# Each begins with a literal, which `re` finds quickly: they are looked for in the whole state.
 _REPAIRS = (
-    (re.compile(r"\bdocker rm -f -t 0 -v "), "docker rm -f -v "),
-    (re.compile(r"\bdocker network rm -f "), "docker network rm "),
+    (re.compile(r"docker rm -f -t 0 -v "), "docker rm -f -v "),
+    (re.compile(r"docker network rm -f "), "docker network rm "),
     (
         re.compile(r"\.venv/bin/python -m hosts (?=leave |close-way |withdraw )"),
         ".venv/bin/python -m components.substrates.existing ",
