@@ -20,6 +20,7 @@ from benchmarks import files, program_lab, shell_lab
 from benchmarks.commands import BenchmarkError, undisturbed
 from benchmarks.figures import Round, document, rows
 from benchmarks.labs import LABS, MeasuredLab
+from benchmarks.steal import Steal
 from benchmarks.table import number, table
 from toolchain import node_image, paths
 
@@ -38,7 +39,7 @@ def main(lab: MeasuredLab, *, rounds: int, json_file: Path | None = None) -> int
     # SIGINT as well: a shell that put us into the background has it ignored.
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
-    load_before = os.getloadavg()
+    load_before, steal = os.getloadavg(), Steal()
     try:
         refuse_what_is_taken(lab)
         measured = measure(lab, rounds)
@@ -51,15 +52,20 @@ def main(lab: MeasuredLab, *, rounds: int, json_file: Path | None = None) -> int
     except KeyboardInterrupt:
         print("\nInterrupted; everything is removed.", file=sys.stderr)
         return 130
-    load_after = os.getloadavg()
+    load_after, stolen = os.getloadavg(), steal.share
     title = f"Median of {rounds} rounds (least - most)" if rounds > 1 else "One round"
     _console.print(table(rows(measured, lab.bars), title=f"The lab {lab.name}. {title}"))
     _console.print(
         f"{os.cpu_count()} cores; load before {_load(load_before)}, after {_load(load_after)}. "
-        "Memory: cgroup usage without inactive files."
+        f"Other virtual machines had {stolen:.0%} of the processor time. Memory: cgroup usage without inactive files."
     )
     if json_file is not None:
-        surroundings = {"cores": os.cpu_count(), "load_before": load_before, "load_after": load_after}
+        surroundings = {
+            "cores": os.cpu_count(),
+            "load_before": load_before,
+            "load_after": load_after,
+            "stolen": round(stolen, 3),
+        }
         report = {"lab": lab.name, **document(measured, lab.bars), **surroundings}
         json_file.write_text(json.dumps(report, indent=2) + "\n")
     return 0
@@ -73,13 +79,15 @@ def measure(lab: MeasuredLab, rounds: int) -> list[Round]:
         # Some labs have artifacts of their own; plain shell finds them in the mirror, too.
         program_lab.toolchain(lab, "setup", Path(name) / "setup.log")
         for turn in range(1, rounds + 1):
-            directory = Path(name) / f"round-{turn}"
+            directory, steal = Path(name) / f"round-{turn}", Steal()
             shell = shell_lab.measure(lab, directory / "shell")
             shell_lab.remove(lab)
             _console.print(f"round {turn} of {rounds}: plain shell {number(shell.total)} s", end="")
             program = program_lab.measure(lab, directory / "program")
             done.append(Round(shell=shell, program=program))
-            _console.print(f", the program {number(program.up)} s, ratio {number(done[-1].ratio)}")
+            _console.print(
+                f", the program {number(program.up)} s, ratio {number(done[-1].ratio)}; stolen {steal.share:.0%}"
+            )
     return done
 
 

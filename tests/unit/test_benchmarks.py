@@ -12,7 +12,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from benchmarks import files, program_lab, shell_lab, workers
+from benchmarks import files, program_lab, shell_lab, steal, workers
 from benchmarks.commands import BenchmarkError, Ran
 from benchmarks.figures import Bar, ProgramRound, Round, Row, ShellRound, document, rows, spread
 from benchmarks.labs import LABS, MeasuredLab
@@ -257,3 +257,16 @@ def test_the_file_of_workers_says_where_they_were_measured() -> None:
     assert (figures["lab"], figures["load_before"]) == ("dev", [1.0, 2.0, 3.0])
     assert figures["kubernetes"] == versions.pins().products["kubernetes"].default
     assert figures["workers"] == [asdict(up)]
+
+
+def test_the_share_of_other_virtual_machines_is_that_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guest time, the last two numbers, is in the first two already."""
+    stat = tmp_path / "stat"
+    monkeypatch.setattr(steal, "_STAT", stat)
+    stat.write_text("cpu  100 0 50 1000 0 0 0 7 90 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n")
+    counted = steal.Steal()
+    assert counted.share == 0
+    stat.write_text("cpu  130 5 60 1020 5 4 1 32 95 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n")
+    assert counted.share == 0.25
