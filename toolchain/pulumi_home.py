@@ -31,7 +31,8 @@ def without_log(state: State) -> dict[str, str]:
     """
     if state.directory is None or "PULUMI_BACKEND_URL" not in state.environment:
         return {}
-    home, plugins = state.directory / "pulumi-home", of_user() / "plugins"
+    # One for each user: a preview without sudo must not lead an `up` with sudo to other plugins.
+    home, plugins = state.directory / f"pulumi-home-{os.getuid()}", of_user() / "plugins"
     home.mkdir(mode=0o700, exist_ok=True)
     # A file, where the CLI would make a directory.
     (home / "logs").touch()
