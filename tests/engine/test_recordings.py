@@ -124,8 +124,6 @@ def _answer(answer: Mapping[str, Any]) -> dict[str, Any]:
         if name in kept:
             kept[name] = _properties(kept[name])
     planned = _UNKNOWN in json.dumps(kept.get("properties", {}))
-    # The engine shows no id before there is one.
-    kept = {name: value for name, value in kept.items() if name != "id" or not planned}
     if planned:
         known = {name: value for name, value in kept["properties"].items() if value != _UNKNOWN}
         kept["properties"] = {name: value for name, value in known.items() if name != "id"}

@@ -110,11 +110,15 @@ class Command:
             return inputs | {"stdout": UNKNOWN, "stderr": UNKNOWN}
         return inputs | _said(state)
 
+    def planned_id(self, name: str) -> str:
+        # Not the one that it gets, as with the official plugin; but what needs an id is shown whole by a preview.
+        return _new_id(name)
+
     def create(self, name: str, inputs: Properties, log: Log) -> tuple[str, Properties]:
         # What a machine is created by comes before the first command on it, which is not to wait for this.
         self._background.import_ssh()
         nothing: Properties = {"stdout": "", "stderr": ""}
-        return f"{name}{secrets.token_hex(4)}", self._outputs(inputs.get("create"), inputs, nothing, log)
+        return _new_id(name), self._outputs(inputs.get("create"), inputs, nothing, log)
 
     def read(self, state: Properties) -> Properties:
         return state
@@ -198,6 +202,10 @@ class RemoteCommand(Command):
         from toolchain.from_source.standins import ssh
 
         return await ssh.run(text, inputs, previous, transcript, log)
+
+
+def _new_id(name: str) -> str:
+    return f"{name}{secrets.token_hex(4)}"
 
 
 def _said(state: Properties) -> Properties:

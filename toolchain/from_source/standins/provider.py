@@ -80,6 +80,9 @@ class Resource(Protocol):
     def planned(self, state: Properties | None, inputs: Properties) -> Properties:
         """The outputs that creation, or an update of the state, would give, as far as they are known."""
 
+    def planned_id(self, name: str) -> str:
+        """The id that a preview of the creation shows; empty where the official plugin has none then."""
+
     def create(self, name: str, inputs: Properties, log: Log) -> tuple[str, Properties]:
         """Make it; gives its id and its outputs."""
 
@@ -156,7 +159,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Create(self, request: provider_pb2.CreateRequest, context: grpc.ServicerContext) -> Any:
         resource, inputs = self._resource(request.type, context), decode(request.properties)
         if request.preview:
-            return provider_pb2.CreateResponse(properties=encode(resource.planned(None, inputs)))
+            planned = encode(resource.planned(None, inputs))
+            return provider_pb2.CreateResponse(id=resource.planned_id(request.name), properties=planned)
         log = self._log(request.urn)
         identity, outputs = self._attempt(log, context, lambda: resource.create(request.name, inputs, log))
         return provider_pb2.CreateResponse(id=identity, properties=encode(outputs))

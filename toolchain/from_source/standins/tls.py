@@ -58,6 +58,9 @@ class TlsResource:
         outputs = dict.fromkeys(self.computed, UNKNOWN) if state is None else state
         return _with_secrets(outputs | self._kept(state or {}, inputs) | self._readiness(inputs))
 
+    def planned_id(self, name: str) -> str:
+        return ""
+
     def create(self, name: str, inputs: Properties, log: Log) -> tuple[str, Properties]:
         wanted = self._wanted({}, inputs)
         try:
