@@ -22,6 +22,7 @@ from toolchain.recovery import recorded, state_file
 from toolchain.stack import Stack
 
 _ROOT = "pulumi:pulumi:Stack"
+_ON_HOST = "command:local:Command"
 
 
 def is_next(directory: Path, stack: Stack, deployment: Mapping[str, Any], passphrase: Path | None) -> bool:
@@ -105,6 +106,31 @@ def remove_unsaved(directory: Path | None, stack: Stack, deployment: Mapping[str
         creation_mark.remove(stack.directory)
 
 
+def is_half_created(deployment: Mapping[str, Any]) -> bool:
+    """Whether a run was killed while it created something on the Pulumi host, which the state does not have then.
+
+    Args:
+        deployment: the state with the operations that were under way, as `pulumi stack export` has it.
+    """
+    pending = (deployment.get("deployment") or {}).get("pending_operations") or []
+    return any(each["type"] == "creating" and each["resource"]["type"] == _ON_HOST for each in pending)
+
+
+def remove_saved(stack: Stack, deployment: Mapping[str, Any]) -> None:
+    """Remove all of a lab from the host by the identity that the state has, before the engine's own deletions.
+
+    The engine would leave what the state does not have, and its deletions succeed for what is gone.
+
+    Raises:
+        ToolchainError: something cannot be removed.
+    """
+    identity = lab_key.output_of(_resources(deployment), lab_key.FINGERPRINT)
+    if identity and stack.traits.removes_unsaved:
+        orphans.end_commands(identity)
+        for removal in stack.traits.load_operations().removals_of_unsaved(stack.name, identity):
+            _run(stack, removal.script, removal.stdin, removal.environment)
+
+
 def said(stack: Stack, begun: Creating) -> str:
     """The sentence for a lab whose first `up` was killed."""
     return f"The first up of the lab {stack.name}, begun at {begun.since}, was killed."
@@ -114,7 +140,7 @@ def _run(stack: Stack, script: str, stdin: str, environment: Mapping[str, str]) 
     done = ask("/bin/bash", "-c", script, stdin=stdin, env=os.environ | environment)
     if done.returncode != 0:
         raise ToolchainError(
-            f"What the killed first up of the lab {stack.name} created cannot be removed: "
+            f"What a killed run of the lab {stack.name} created cannot be removed: "
             f"{script.partition(chr(10))[0].lstrip('# ')}: {done.stderr.strip()}\n"
             "When that is repaired, run this again."
         )

@@ -54,6 +54,11 @@ def mark_rewound(stack: Stack) -> None:
     (stack.directory / rewind_mark.NAME).unlink(missing_ok=True)
 
 
+def is_destroying(stack: Stack) -> bool:
+    """Whether a destroy is not finished."""
+    return destroy_mark.read(stack.directory) is not None
+
+
 def mark_destroying(stack: Stack, state: Path) -> None:
     """Note that a destroy begins that saves the state at its end.
 

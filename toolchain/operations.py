@@ -213,9 +213,13 @@ def destroy(workshop: Workshop, stack: Stack) -> int:
             return _pulumi(workshop, stack, "destroy", *_AT_ONCE)
         file = state_file(directory, stack)
         before = file.read_bytes()
+        # The state of the second destroy does not say any more what was under way before the first.
+        is_incomplete = first_up.is_half_created(deployment) or halted.is_destroying(stack)
         halted.mark_destroying(stack, file)
         run = _Run()
         try:
+            if is_incomplete:
+                first_up.remove_saved(stack, deployment)
             return _pulumi(workshop, stack, "destroy", *_AT_ONCE, variables=_ONE_SAVE, run=run)
         finally:
             # A CLI that could not begin, as without the passphrase, has saved nothing, either.

@@ -575,6 +575,25 @@ def test_a_destroy_removes_what_a_killed_first_up_created(new: Toy, capfd: pytes
     assert not new.stack.directory.exists()
 
 
+def test_a_destroy_removes_what_a_killed_up_was_creating(new: Toy) -> None:
+    """The thing is on the host, and the state has only that it was being created: plain `pulumi up` saves that."""
+    marker, removing = new.directory / "in-the-middle", new.directory / "host" / "removing"
+    new.create(f"touch {marker}; exec sleep 60")
+    assert operations.preview(new.workshop, new.stack) == 0
+    plain = new.start_plain_pulumi()
+    wait_for(marker.exists, plain)
+    plain.kill()
+    plain.communicate()
+    assert new.things() == {"record", "things/first", "things/last"}
+    removing.write_text("echo broken >&2; exit 3")
+    with pytest.raises(ToolchainError, match=r"cannot be removed: removes things of dev: broken"):
+        new.destroy()
+    # What was being created is not in the state any more.
+    removing.unlink()
+    assert new.destroy() == 0
+    assert (new.resources(), new.things()) == (set(), set())
+
+
 def test_a_removal_that_is_killed_is_finished_by_the_next_up(new: Toy) -> None:
     with first_up_in_the_middle(new) as running:
         os.kill(running.pulumi, signal.SIGKILL)
