@@ -1,5 +1,6 @@
 import io
 import json
+import subprocess
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from config.versions import Image, pins
 from toolchain import images, paths
 from toolchain.from_source import debian, gomodule
 from toolchain.from_source.gomodule import Programs
-from toolchain.from_source.image_recipes import RECIPES
+from toolchain.from_source.image_recipes import RECIPES, e2e_busybox
 from toolchain.progress import Part, Report
 from toolchain.releases import registry
 
@@ -187,10 +188,31 @@ def test_busybox_has_a_link_for_each_applet(all_made: dict[str, Made]) -> None:
 
 def test_the_shell_of_conformance_tests_keeps_every_variable(all_made: dict[str, Made]) -> None:
     made = all_made["e2e-busybox"]
-    assert (made.files["bin/sh"], made.modes["bin/sh"]) == ("bash", 0o755)
+    assert (made.files["bin/sh"], made.modes["bin/sh"]) == (e2e_busybox.SHELL, 0o755)
+    assert (made.files["bin/bash-static"], made.modes["bin/bash-static"]) == ("bash", 0o755)
     assert made.files["bin/wget"] == "busybox"
     assert made.modes["tmp"] == 0o1777
     assert made.config["Cmd"] == ["sh"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "is_bash"), [("data=1", False), ("DATA_1=a-b=c", False), ("data-1=1", True), ("1_data=1", True)]
+)
+def test_the_shell_of_conformance_tests_is_bash_only_for_names_that_no_variable_has(
+    tmp_path: Path, variable: str, is_bash: bool
+) -> None:
+    # A busybox that prints its arguments; upstream's tests compare messages of its shell.
+    for name, program in (("busybox", "/bin/echo"), ("bash-static", "/bin/bash")):
+        (tmp_path / name).symlink_to(program)
+    shell = tmp_path / "sh"
+    shell.write_text(e2e_busybox.SHELL.replace("/bin/", f"{tmp_path}/"))
+    shell.chmod(0o755)
+    name, _, value = variable.partition("=")
+    done = subprocess.run(
+        [shell, "-c", "env"], env={name: value, "PATH": "/bin"}, capture_output=True, text=True, check=True
+    )
+    assert (variable in done.stdout.splitlines()) is is_bash
+    assert (done.stdout == "-c env\n") is not is_bash
 
 
 def test_the_extension_api_has_its_server_and_its_store(all_made: dict[str, Made]) -> None:
