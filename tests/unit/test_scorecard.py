@@ -26,6 +26,11 @@ def counts(group: dict[str, Any]) -> list[int]:
     return [group["tests"], group["tests"] - failed - not_run, failed, not_run]
 
 
+def sums(lab: dict[str, Any]) -> list[int]:
+    """The counts of all groups together."""
+    return [sum(column) for column in zip(*map(counts, lab["groups"]), strict=True)]
+
+
 def without_pass(lab: dict[str, Any]) -> set[str]:
     """The tests that failed or have no result; of a group without any result, its name."""
     found = set()
@@ -37,17 +42,24 @@ def without_pass(lab: dict[str, Any]) -> set[str]:
     return found
 
 
-def test_there_is_a_result_file_of_the_hard_way() -> None:
-    assert "hard-way" in _LABS
-    assert all(lab["bootstrap"] == name for name, lab in _LABS.items())
+def test_each_bootstrap_method_has_a_result_file_of_its_name() -> None:
+    assert {name: lab["bootstrap"] for name, lab in _LABS.items()} == {"hard-way": "hard-way", "kubeadm": "kubeadm"}
+
+
+def test_labs_have_the_same_tests() -> None:
+    hard_way, *others = ([(group["group"], group["tests"]) for group in lab["groups"]] for lab in _LABS.values())
+    assert all(other == hard_way for other in others)
+
+
+def test_the_first_table_has_the_sums_of_each_file() -> None:
+    expected = [[f"[{name}](scorecard/{name}.json)", *map(str, sums(lab))] for name, lab in _LABS.items()]
+    assert rows("Results") == expected
 
 
 @pytest.mark.parametrize("name", _LABS)
 def test_the_table_of_a_lab_has_the_numbers_of_its_file(name: str) -> None:
-    groups = _LABS[name]["groups"]
-    expected = [[group["group"], *map(str, counts(group))] for group in groups]
-    total = [sum(column) for column in zip(*map(counts, groups), strict=True)]
-    assert rows(name) == [*expected, ["**all**", *(f"**{number}**" for number in total)]]
+    expected = [[group["group"], *map(str, counts(group))] for group in _LABS[name]["groups"]]
+    assert rows(name) == [*expected, ["**all**", *(f"**{number}**" for number in sums(_LABS[name]))]]
 
 
 @pytest.mark.parametrize("name", _LABS)
