@@ -61,6 +61,7 @@ _INTERRUPT_SECONDS = 20.0
 # The outputs are shown as a summary (access.py), or kept. 64 operations side by side: remote commands mostly wait, and
 # one machine's are few.
 _AT_ONCE = ("--yes", "--skip-preview", "--suppress-outputs", "--parallel=64")
+_CLEAR = ("--yes", "--skip-preview", "--suppress-outputs", "--clear-pending-creates")
 
 # The engine saves the state when the run ends, however it ends, and not before and after each resource.
 _ONE_SAVE = {"PULUMI_SKIP_CHECKPOINTS": "true"}
@@ -374,7 +375,7 @@ def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
         print(f"Removed incomplete resources of an earlier run: {', '.join(gone)}.", flush=True)
     if pending := pending_operations(deployment):
         print(f"A run was killed while {', '.join(pending)}: clearing that from the state.", flush=True)
-        status = _pulumi(workshop, stack, "refresh", "--yes", "--skip-preview", "--clear-pending-creates")
+        status = _pulumi(workshop, stack, "refresh", *_CLEAR)
         if status != 0:
             raise ToolchainError(
                 f"`pulumi refresh` ended with status {status}; its output above says why. "

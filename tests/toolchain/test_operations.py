@@ -403,6 +403,22 @@ def test_a_plugin_that_a_killed_run_has_left_at_work_is_ended(toy: Toy, capfd: p
     assert f"Ended {name} (process {plugin.pid}): a killed run had left it running." in capfd.readouterr().out
 
 
+def test_clearing_a_killed_run_does_not_print_the_outputs(toy: Toy, capfd: pytest.CaptureFixture[str]) -> None:
+    """They are hundreds of lines of certificates."""
+    assert toy.up() == 0
+    marker = toy.directory / "in-the-middle"
+    toy.create(f"touch {marker}; exec sleep 240")
+    with in_the_middle(toy, "up", marker) as running:
+        os.kill(running.pulumi, signal.SIGKILL)
+        running.process.wait(WAIT_SECONDS)
+    toy.create("true")
+    capfd.readouterr()
+    assert toy.up() == 0
+    said = capfd.readouterr().out
+    assert "A run was killed while updating slow" in said
+    assert "kubeconfig" not in said
+
+
 def test_a_destroy_after_a_killed_up(toy: Toy, running: Running) -> None:
     os.kill(running.pulumi, signal.SIGKILL)
     running.process.wait(WAIT_SECONDS)
