@@ -115,7 +115,7 @@ def test_a_first_preview_needs_nothing_and_leaves_nothing_but_a_state(bare: Bare
     assert "PRIVATE KEY" not in done.stdout
     assert bare.files() == before
     state = {path.name for path in (bare.checkout / ".state").iterdir()}
-    assert state <= {".pulumi", "passphrase", "plugins", "locks", "bootstrap.lock"}
+    assert state <= {".pulumi", "passphrase", "plugins", "pulumi-home-1000", "locks", "bootstrap.lock"}
     assert (bare.checkout / ".state" / "passphrase").stat().st_mode & 0o777 == 0o600
     # The engine's own records.
     assert {path.name for path in (bare.directory / "home").iterdir()} <= {"pulumi", ".cache"}

@@ -300,7 +300,10 @@ def test_env_as_json(prepared: Workshop, capsys: pytest.CaptureFixture[str]) -> 
 def test_who_insists_says_so_to_pulumi(
     prepared: Workshop, monkeypatch: pytest.MonkeyPatch, words: list[str], before: str | None, said: str | None
 ) -> None:
-    monkeypatch.setenv("INSIST", before) if before else monkeypatch.delenv("INSIST", raising=False)
+    # Set in any case: pytest then knows what to restore, and the command sets it.
+    monkeypatch.setenv("INSIST", before or "")
+    if not before:
+        del os.environ["INSIST"]
     found: list[str | None] = []
 
     def fails(*_: object, **__: object) -> int:
@@ -309,7 +312,6 @@ def test_who_insists_says_so_to_pulumi(
 
     monkeypatch.setattr(operations, "up", fails)
     assert commands.main(["up", *words]) == 7
-    monkeypatch.delenv("INSIST", raising=False)
     assert found == [said]
 
 

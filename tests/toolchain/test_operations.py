@@ -18,7 +18,7 @@ import pytest
 
 from config import creation_mark, destroy_mark
 from config.substrates import SUBSTRATES
-from toolchain import operations, paths, stack, state
+from toolchain import operations, paths, processes, stack, state
 from toolchain.errors import ToolchainError
 from toolchain.prepare import Workshop
 from toolchain.recovery import clear_stale_locks
@@ -240,6 +240,16 @@ class Running:
     process: subprocess.Popen[str]
     pulumi: int
 
+    def kill(self, *, whole: bool) -> None:
+        """Kill `pulumi`, as a whole with the command that started it, and wait until both have ended."""
+        for pid in (self.pulumi, *([self.process.pid] if whole else [])):
+            os.kill(pid, signal.SIGKILL)
+        assert self.process.wait(WAIT_SECONDS) != 0
+        deadline = time.monotonic() + WAIT_SECONDS
+        while (left := processes.read(self.pulumi)) and not left.has_ended:
+            assert time.monotonic() < deadline, "the killed pulumi does not end"
+            time.sleep(0.05)
+
 
 @contextmanager
 def in_the_middle(toy: Toy, command: str, marker: Path, *, traits: str = "deletes_again") -> Iterator[Running]:
@@ -454,9 +464,7 @@ def test_after_a_killed_destroy_only_another_one_goes_on(
 ) -> None:
     """The state has all that is deleted: `up` would find nothing to do."""
     with destroy_in_the_middle(toy, deleting) as running:
-        for pid in (running.pulumi, *([running.process.pid] if whole else [])):
-            os.kill(pid, signal.SIGKILL)
-        assert running.process.wait(WAIT_SECONDS) != 0
+        running.kill(whole=whole)
     assert toy.resources() == {"first", "last"}
     for refused in (
         lambda: operations.check_settings(toy.stack),
@@ -557,9 +565,7 @@ def test_what_a_killed_first_up_created_is_removed_by_the_next(
 ) -> None:
     """No state has it. What is not removed is in the way of the next one: here each thing can be created once."""
     with first_up_in_the_middle(new) as running:
-        for pid in (running.pulumi, *([running.process.pid] if whole else [])):
-            os.kill(pid, signal.SIGKILL)
-        assert running.process.wait(WAIT_SECONDS) != 0
+        running.kill(whole=whole)
     assert new.resources() == set()
     assert new.things() == {"record", "things/first", "things/last"}
     before = new.mark.read_bytes()
