@@ -49,6 +49,20 @@ def write_whole(
         raise
 
 
+def link_whole(link: Path, target: Path) -> None:
+    """Make a symbolic link, or lead it to another target, in one move: another run may be using it at this moment.
+
+    Args:
+        link: its directory must exist.
+        target: what it leads to, as it is to be written down.
+    """
+    if link.is_symlink() and link.readlink() == target:
+        return
+    draft = link.with_name(f".{link.name}.{os.getpid()}")
+    draft.symlink_to(target)
+    draft.replace(link)
+
+
 def remove_with_directory(file: Path) -> None:
     """Remove a file, if it is there, and its directory where that has nothing else."""
     file.unlink(missing_ok=True)

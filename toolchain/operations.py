@@ -58,10 +58,10 @@ _STRAYS = {"gcp": gcp_strays, "libvirt": libvirt_strays}
 _WRONG_PASSPHRASE = "incorrect passphrase"
 # How long an interrupted CLI may take to end.
 _INTERRUPT_SECONDS = 20.0
-# The outputs are shown as a summary (access.py), or kept. 64 operations side by side: remote commands mostly wait, and
-# one machine's are few.
-_AT_ONCE = ("--yes", "--skip-preview", "--suppress-outputs", "--parallel=64")
-_CLEAR = ("--yes", "--skip-preview", "--suppress-outputs", "--clear-pending-creates")
+# The outputs are shown as a summary (access.py), or kept.
+_UNASKED = ("--yes", "--skip-preview", "--suppress-outputs")
+# 64 operations side by side: remote commands mostly wait, and one machine's are few.
+_AT_ONCE = (*_UNASKED, "--parallel=64")
 
 # The engine saves the state when the run ends, however it ends, and not before and after each resource.
 _ONE_SAVE = {"PULUMI_SKIP_CHECKPOINTS": "true"}
@@ -375,7 +375,7 @@ def _open(workshop: Workshop, stack: Stack) -> Mapping[str, Any]:
         print(f"Removed incomplete resources of an earlier run: {', '.join(gone)}.", flush=True)
     if pending := pending_operations(deployment):
         print(f"A run was killed while {', '.join(pending)}: clearing that from the state.", flush=True)
-        status = _pulumi(workshop, stack, "refresh", *_CLEAR)
+        status = _pulumi(workshop, stack, "refresh", *_UNASKED, "--clear-pending-creates")
         if status != 0:
             raise ToolchainError(
                 f"`pulumi refresh` ended with status {status}; its output above says why. "

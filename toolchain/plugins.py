@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from config.whole_file import link_whole
 from toolchain import origin, paths, pulumi_home
 from toolchain.command import ask
 from toolchain.errors import ToolchainError
@@ -188,12 +189,7 @@ def _link(links: Path, names: set[str]) -> None:
         if stale.name not in names:
             stale.unlink(missing_ok=True)
     for name in names:
-        target = _STANDINS / name
-        if not (links / name).is_symlink() or (links / name).readlink() != target:
-            # Replaced in one move: another run may be starting the engine at this moment.
-            draft = links / f".{name}.{os.getpid()}"
-            draft.symlink_to(target)
-            draft.replace(links / name)
+        link_whole(links / name, _STANDINS / name)
 
 
 def _reason(problems: Mapping[str, str]) -> str:

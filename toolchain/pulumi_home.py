@@ -9,6 +9,7 @@ import os
 import pwd
 from pathlib import Path
 
+from config.whole_file import link_whole
 from toolchain.state import State
 
 
@@ -36,16 +37,7 @@ def without_log(state: State) -> dict[str, str]:
     home.mkdir(mode=0o700, exist_ok=True)
     # A file, where the CLI would make a directory.
     (home / "logs").touch()
-    _link(home / "plugins", plugins)
-    return {"PULUMI_HOME": str(home)}
-
-
-def _link(link: Path, target: Path) -> None:
     # The engine may install a provider there, and a link to nothing would be in its way.
-    target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if link.is_symlink() and link.readlink() == target:
-        return
-    # At once, whatever is there: two runs may do this at the same time.
-    draft = link.with_name(f".{link.name}-{os.getpid()}")
-    draft.symlink_to(target)
-    draft.replace(link)
+    plugins.mkdir(mode=0o700, parents=True, exist_ok=True)
+    link_whole(home / "plugins", plugins)
+    return {"PULUMI_HOME": str(home)}

@@ -240,7 +240,7 @@ class Running:
     process: subprocess.Popen[str]
     pulumi: int
 
-    def kill(self, *, whole: bool) -> None:
+    def kill(self, *, whole: bool = False) -> None:
         """Kill `pulumi`, as a whole with the command that started it, and wait until both have ended."""
         for pid in (self.pulumi, *([self.process.pid] if whole else [])):
             os.kill(pid, signal.SIGKILL)
@@ -384,8 +384,7 @@ def test_a_failing_program_ends_with_its_status(toy: Toy) -> None:
 def test_an_up_that_was_killed_is_finished_by_the_next(
     toy: Toy, running: Running, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    os.kill(running.pulumi, signal.SIGKILL)
-    assert running.process.wait(WAIT_SECONDS) != 0
+    running.kill()
 
     toy.create("true")
     assert toy.up() == 0
@@ -419,8 +418,7 @@ def test_clearing_a_killed_run_does_not_print_the_outputs(toy: Toy, capfd: pytes
     marker = toy.directory / "in-the-middle"
     toy.create(f"touch {marker}; exec sleep 240")
     with in_the_middle(toy, "up", marker) as running:
-        os.kill(running.pulumi, signal.SIGKILL)
-        running.process.wait(WAIT_SECONDS)
+        running.kill()
     toy.create("true")
     capfd.readouterr()
     assert toy.up() == 0
@@ -430,8 +428,7 @@ def test_clearing_a_killed_run_does_not_print_the_outputs(toy: Toy, capfd: pytes
 
 
 def test_a_destroy_after_a_killed_up(toy: Toy, running: Running) -> None:
-    os.kill(running.pulumi, signal.SIGKILL)
-    running.process.wait(WAIT_SECONDS)
+    running.kill()
     assert operations.destroy(toy.workshop, toy.stack) == 0
     assert toy.resources() == set()
 
@@ -482,8 +479,7 @@ def test_after_a_killed_destroy_only_another_one_goes_on(
 def test_a_refused_pulumi_up_does_not_hide_a_killed_destroy(toy: Toy, deleting: Callable[[str], None]) -> None:
     """It saves the state again, with all that is deleted."""
     with destroy_in_the_middle(toy, deleting) as running:
-        os.kill(running.pulumi, signal.SIGKILL)
-        running.process.wait(WAIT_SECONDS)
+        running.kill()
     clear_stale_locks(toy.workshop.state.directory, toy.stack)
     before = toy.state_file.read_bytes()
     (toy.directory / "__main__.py").write_text("raise SystemExit('refused')\n")
@@ -589,8 +585,7 @@ def test_what_a_killed_first_up_created_is_removed_by_the_next(
 
 def test_a_destroy_removes_what_a_killed_first_up_created(new: Toy, capfd: pytest.CaptureFixture[str]) -> None:
     with first_up_in_the_middle(new) as running:
-        os.kill(running.pulumi, signal.SIGKILL)
-        running.process.wait(WAIT_SECONDS)
+        running.kill()
     assert new.destroy() == 0
     assert "Removing what it created." in capfd.readouterr().out
     assert new.things() == set()
@@ -618,8 +613,7 @@ def test_a_destroy_removes_what_a_killed_up_was_creating(new: Toy) -> None:
 
 def test_a_removal_that_is_killed_is_finished_by_the_next_up(new: Toy) -> None:
     with first_up_in_the_middle(new) as running:
-        os.kill(running.pulumi, signal.SIGKILL)
-        running.process.wait(WAIT_SECONDS)
+        running.kill()
     removing, marker = new.directory / "host" / "removing", new.directory / "removal-in-the-middle"
     removing.write_text(f"touch {marker}; exec sleep 240")
     again = new.start("up", traits="saves_once")
@@ -648,8 +642,7 @@ def test_an_up_that_was_killed_before_it_created_anything_removes_nothing(
     others = new.directory / "host" / "things" / "others"
     others.mkdir(parents=True)
     with in_the_middle(new, "up", marker, traits="saves_once") as running:
-        os.kill(running.pulumi, signal.SIGKILL)
-        running.process.wait(WAIT_SECONDS)
+        running.kill()
     assert new.mark.exists()
     program.write_text(CREATIONS)
     assert new.up() == 0
@@ -659,8 +652,7 @@ def test_an_up_that_was_killed_before_it_created_anything_removes_nothing(
 
 def test_what_has_another_identity_by_now_stays(new: Toy, capfd: pytest.CaptureFixture[str]) -> None:
     with first_up_in_the_middle(new) as running:
-        os.kill(running.pulumi, signal.SIGKILL)
-        running.process.wait(WAIT_SECONDS)
+        running.kill()
     record = new.directory / "host" / "record"
     record.write_text("SHA256:another\n")
     assert new.destroy() == 0
@@ -672,8 +664,7 @@ def test_what_has_another_identity_by_now_stays(new: Toy, capfd: pytest.CaptureF
 def test_a_state_that_a_refused_run_has_written_does_not_hide_a_killed_one(new: Toy) -> None:
     """Plain `pulumi up` saves a state although the program creates nothing: the checksum of the file proves nothing."""
     with first_up_in_the_middle(new) as running:
-        os.kill(running.pulumi, signal.SIGKILL)
-        running.process.wait(WAIT_SECONDS)
+        running.kill()
     program = new.directory / "__main__.py"
     program.write_text("raise SystemExit('refused')\n")
     clear_stale_locks(new.workshop.state.directory, new.stack)
@@ -752,8 +743,7 @@ def test_a_first_up_that_cannot_begin_leaves_no_mark(new: Toy) -> None:
 def test_the_mark_of_another_state_is_left_alone(new: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only with its own state can it be known what was saved: perhaps all of it was."""
     with first_up_in_the_middle(new) as running:
-        os.kill(running.pulumi, signal.SIGKILL)
-        running.process.wait(WAIT_SECONDS)
+        running.kill()
     before, things = new.mark.read_bytes(), new.things()
     other = new.directory / "other-backend"
     other.mkdir()
