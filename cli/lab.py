@@ -13,6 +13,7 @@ import click
 from cli import stacks
 from config import chapters
 from toolchain.errors import ToolchainError
+from toolchain.program_host import ProgramHost
 from toolchain.stack import Stack
 
 insist_option = click.option(
@@ -54,7 +55,16 @@ def setup(stack: Stack) -> None:
     "--plan", type=stacks.FILE, metavar="FILE", help="Do only what `preview --save-plan FILE` showed; else nothing."
 )
 @_until_option
-def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None, until: str | None) -> int:
+@click.pass_obj
+def up(
+    program: ProgramHost | None,
+    stack: Stack,
+    *,
+    insist: bool,
+    packs: Sequence[Path],
+    plan: Path | None,
+    until: str | None,
+) -> int:
     """Create the lab, or update it."""
     from live.bring_up import bring_up
     from toolchain import access, operations, policy_packs
@@ -63,7 +73,7 @@ def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None, 
     started = time.monotonic()
     with operations.alone(stack, "./hardway up"):
         options = [*policy_packs.options(packs), *([f"--plan={plan}"] if plan else [])]
-        ended = bring_up(stack, options=options, until=until or "")
+        ended = bring_up(stack, options=options, until=until or "", program=program)
         if ended.code != 0:
             return ended.code
         access.show(stack, ended.outputs, ended.table)
@@ -81,7 +91,16 @@ def up(stack: Stack, *, insist: bool, packs: Sequence[Path], plan: Path | None, 
 @click.option("--save-plan", type=stacks.FILE, metavar="FILE", help="Write the plan to FILE, for `up --plan FILE`.")
 @click.option("--drift", is_flag=True, help="Then compare the machines with the state, as `drift` does.")
 @_until_option
-def preview(stack: Stack, *, packs: Sequence[Path], save_plan: Path | None, drift: bool, until: str | None) -> int:
+@click.pass_obj
+def preview(
+    program: ProgramHost | None,
+    stack: Stack,
+    *,
+    packs: Sequence[Path],
+    save_plan: Path | None,
+    drift: bool,
+    until: str | None,
+) -> int:
     """Show what `up` would change. Without --drift it connects to no machine."""
     from toolchain import halted, operations, policy_packs, prepare
     from toolchain.progress import Report
@@ -92,7 +111,7 @@ def preview(stack: Stack, *, packs: Sequence[Path], save_plan: Path | None, drif
     with Report() as report:
         workshop = prepare.for_preview(report, stack)
     options = [*policy_packs.options(packs), *([f"--save-plan={save_plan}"] if save_plan else [])]
-    status = operations.preview(workshop, stack, options=options, until=until or "")
+    status = operations.preview(workshop, stack, options=options, until=until or "", program=program)
     if drift and status == 0:
         from live.drift import run as drifts
 

@@ -39,6 +39,7 @@ from cli.view import view
 from config.errors import UserError
 from toolchain import owner
 from toolchain.errors import needs_sudo
+from toolchain.program_host import ProgramHost
 
 PROGRAM, COMPLETE_VARIABLE = "hardway", "_HARDWAY_COMPLETE"
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
@@ -117,22 +118,25 @@ for _command in (*(each for commands in _SECTIONS.values() for each in commands)
     group.add_command(_command)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], program: ProgramHost | None = None) -> int:
     """Run one command.
 
     Args:
         arguments: the words behind `hardway`.
+        program: what runs the program of an `up` or a preview, if it has been started.
 
     Returns:
         The exit code. What went wrong stands on standard error then.
     """
     with owner.keeps_files():
-        return _run(list(arguments))
+        return _run(list(arguments), program)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], program: ProgramHost | None) -> int:
     try:
-        status = group.main(args=arguments, prog_name=PROGRAM, standalone_mode=False, complete_var=COMPLETE_VARIABLE)
+        status = group.main(
+            args=arguments, prog_name=PROGRAM, standalone_mode=False, complete_var=COMPLETE_VARIABLE, obj=program
+        )
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else PROGRAM
         message = error.format_message()

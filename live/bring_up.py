@@ -10,6 +10,7 @@ from config import told_outputs
 from live import answers, cluster, last_questions, power
 from toolchain import access, operations, prepare
 from toolchain.errors import ToolchainError
+from toolchain.program_host import ProgramHost
 from toolchain.progress import Report
 from toolchain.recovery import recorded
 from toolchain.stack import Stack
@@ -32,13 +33,16 @@ class Ended:
     seconds: tuple[float, float, float]
 
 
-def bring_up(stack: Stack, *, options: Sequence[str] = (), until: str = "") -> Ended:
+def bring_up(
+    stack: Stack, *, options: Sequence[str] = (), until: str = "", program: ProgramHost | None = None
+) -> Ended:
     """Bring a lab up, or to other settings, and write the files by which it is reached. The stack's lock is held.
 
     Args:
         stack: which lab.
         options: of `pulumi up`.
         until: the last chapter; empty for the whole lab.
+        program: what runs the program; started when it is needed, if not given.
 
     Raises:
         ToolchainError: a reason why nothing was changed, or what of the lab does not answer.
@@ -54,7 +58,7 @@ def bring_up(stack: Stack, *, options: Sequence[str] = (), until: str = "") -> E
         # Most runs change nothing. What the machines say meanwhile holds then: nobody waits for it afterwards.
         early = _ask(stack, beside, _problems) if before and _is_up(stack) else None
         told = access.room_for_outputs(stack)
-        code = operations.up(workshop, stack, options=options, until=until, told=told)
+        code = operations.up(workshop, stack, options=options, until=until, told=told, program=program)
         made = time.monotonic()
         outputs: Mapping[str, Any] = told_outputs.take(told) or {}
         table = ""

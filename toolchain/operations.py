@@ -27,6 +27,7 @@ from toolchain import (
     older_labs,
     orphans,
     paths,
+    program_host,
     pulumi_home,
     rotations,
     stack_lock,
@@ -39,6 +40,7 @@ from toolchain.engine_output import readable
 from toolchain.errors import ToolchainError
 from toolchain.exclusive import HeldError, held_or_refused, holder
 from toolchain.prepare import Workshop
+from toolchain.program_host import ProgramHost
 from toolchain.recovery import (
     clear_stale_locks,
     drop_torn_attributes,
@@ -108,7 +110,13 @@ def _check_changes(deployment: Mapping[str, Any], stack: Stack) -> None:
 
 
 def up(
-    workshop: Workshop, stack: Stack, *, options: Sequence[str] = (), until: str = "", told: Path | None = None
+    workshop: Workshop,
+    stack: Stack,
+    *,
+    options: Sequence[str] = (),
+    until: str = "",
+    told: Path | None = None,
+    program: ProgramHost | None = None,
 ) -> int:
     """Bring a lab to what the program says, made if need be. The CLI talks to the user.
 
@@ -116,6 +124,7 @@ def up(
         options: more for the CLI: a plan that limits what is changed, policy packs.
         until: the last chapter; empty for the whole lab.
         told: the file that the program writes its outputs to, see `told_outputs`.
+        program: what runs the program; started here if not given.
 
     Returns:
         The CLI's exit status.
@@ -123,7 +132,7 @@ def up(
     Raises:
         ToolchainError: another run is at work on this stack, or the state cannot be used.
     """
-    with settings_file_kept(stack.settings_file, workshop.state):
+    with program_host.started(program) as host, settings_file_kept(stack.settings_file, workshop.state):
         deployment = _open(workshop, stack)
         directory = workshop.state.directory
         first_up.remove_unsaved(directory, stack, deployment)
@@ -133,12 +142,20 @@ def up(
         words = ("up", *_AT_ONCE, *options)
         passphrase = paths.state() / "passphrase" if workshop.state.own_passphrase else None
         if directory is None or not first_up.is_next(directory, stack, deployment, passphrase):
-            return _pulumi(workshop, stack, *words, until=until, told=told)
+            return _pulumi(workshop, stack, *words, until=until, told=told, program=host)
         variables = {**_ONE_SAVE, **first_up.begin(directory, stack)}
         run, steps = _Run(), frozen.PrintedSteps(stack.addresses)
         try:
             return _pulumi(
-                workshop, stack, *words, until=until, told=told, variables=variables, run=run, printed_steps=steps
+                workshop,
+                stack,
+                *words,
+                until=until,
+                told=told,
+                variables=variables,
+                run=run,
+                printed_steps=steps,
+                program=host,
             )
         finally:
             if run.ended_itself:
@@ -160,19 +177,26 @@ def replace(workshop: Workshop, stack: Stack, machines: Sequence[str]) -> int:
             f"`./hardway trust -s {stack.name}` (it shows how to pin the new host key) and "
             f"`./hardway up -s {stack.name}`."
         )
-    with settings_file_kept(stack.settings_file, workshop.state):
+    with program_host.started() as host, settings_file_kept(stack.settings_file, workshop.state):
         deployment = _open(workshop, stack)
         _check_changes(deployment, stack)
         version_changes.check_joins(deployment, stack, recreated=machines)
         whose.check_before_up(deployment, stack)
         urns = [f"--replace={_urn_of_machine(deployment, stack, machine)}" for machine in dict.fromkeys(machines)]
-        return _pulumi(workshop, stack, "up", *urns, *_AT_ONCE)
+        return _pulumi(workshop, stack, "up", *urns, *_AT_ONCE, program=host)
 
 
-def preview(workshop: Workshop, stack: Stack, *, options: Sequence[str] = (), until: str = "") -> int:
+def preview(
+    workshop: Workshop,
+    stack: Stack,
+    *,
+    options: Sequence[str] = (),
+    until: str = "",
+    program: ProgramHost | None = None,
+) -> int:
     """Show what `up` would do. Takes, returns and raises as `up`."""
     halted.check_state_fits(stack)
-    with settings_file_kept(stack.settings_file, workshop.state):
+    with program_host.started(program) as host, settings_file_kept(stack.settings_file, workshop.state):
         clear_stale_locks(workshop.state.directory, stack)
         drop_torn_attributes(workshop.state.directory, stack)
         _repair_state(workshop, stack)
@@ -181,7 +205,7 @@ def preview(workshop: Workshop, stack: Stack, *, options: Sequence[str] = (), un
         _check_changes(deployment, stack)
         if begun := first_up.unsaved(workshop.state.directory, stack, deployment):
             print(f"{first_up.said(stack, begun)} `up` first removes what it created.", flush=True)
-        return _pulumi(workshop, stack, "preview", "--diff", *options, until=until)
+        return _pulumi(workshop, stack, "preview", "--diff", *options, until=until, program=host)
 
 
 def analyze(workshop: Workshop, stack: Stack, pack: Path, *, as_json: bool) -> int:
@@ -468,6 +492,7 @@ def _pulumi(
     variables: Mapping[str, str] = MappingProxyType({}),
     run: _Run | None = None,
     printed_steps: frozen.PrintedSteps | None = None,
+    program: ProgramHost | None = None,
 ) -> int:
     """Run the CLI before the user's eyes, until it has ended in order.
 
@@ -478,6 +503,7 @@ def _pulumi(
         variables: more of the environment.
         run: gets what is known of it.
         printed_steps: gets each line, where the state does not say meanwhile which steps are under way.
+        program: what runs the program, where the command runs it.
     """
     directory = workshop.state.directory
     # The state of another backend cannot be read meanwhile.
@@ -485,10 +511,13 @@ def _pulumi(
     steps = printed_steps.under_way if printed_steps else recorded_steps
     settings = ["--config-file", str(stack.settings_file)] if runs_program else []
     in_terminal = sys.stdin.isatty()
+    environment = _environment(workshop) | {VARIABLE: until, told_outputs.VARIABLE: str(told or ""), **variables}
+    if program:
+        settings.append(f"--client={program.serve(environment)}")
     process = subprocess.Popen(
         [workshop.pulumi, *arguments, "--stack", stack.name, *settings],
         cwd=paths.checkout(),
-        env=_environment(workshop) | {VARIABLE: until, told_outputs.VARIABLE: str(told or ""), **variables},
+        env=environment,
         stdin=None if in_terminal else subprocess.DEVNULL,
         # A terminal's Ctrl-C reaches every process of its foreground group, so the CLI has it already.
         # Elsewhere the CLI gets a group of its own and is told here. A second one would make it break off.

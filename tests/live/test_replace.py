@@ -55,7 +55,7 @@ def told(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.setattr(prepare, "everything", lambda *_, **__: workshop)
     monkeypatch.setattr(operations, "_export_or_init", lambda *_: DEPLOYMENT)
 
-    def pulumi(_: Workshop, __: object, *words: str) -> int:
+    def pulumi(_: Workshop, __: object, *words: str, program: object) -> int:
         calls.append(list(words))
         return 0
 
@@ -86,9 +86,9 @@ def test_pulumis_lock_is_held_until_the_cli_takes_it(
     real: dict[str, Callable[..., Any]] = {"checks": well, "set-up": prepare.everything, "pulumi": operations._pulumi}
 
     def noted(when: str) -> Callable[..., Any]:
-        def run(*words: Any, **_: object) -> Any:
+        def run(*words: Any, **named: Any) -> Any:
             locked[when] = [lock.command for lock in locks_of(backend, lab.stack)]
-            return real[when](*words)
+            return real[when](*words, **named)
 
         return run
 

@@ -1,5 +1,7 @@
 """Stand-in for the Python language host: runs a program in its own process (program.py).
 
+In the runs of `./hardway` it also serves where the official one is installed: toolchain/program_host.py.
+
 Source: `sdk/python/cmd/pulumi-language-python-exec` in Pulumi 3.259.0.
 """
 
@@ -27,7 +29,14 @@ from toolchain.from_source.standins import plugin, policy_pack, protocol
 class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
     """Answers the engine. Programs wait in a queue for the main thread, where a program expects to be."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: str = "") -> None:
+        """Have no program yet.
+
+        Args:
+            engine: the address of the engine that started it; one that did not sends its own before a program's
+                arguments.
+        """
+        self._engine = engine
         self._programs: queue.SimpleQueue[tuple[Any, Future[Any]]] = queue.SimpleQueue()
         self._sdk = _Sdk()
 
@@ -37,7 +46,9 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         self._sdk.wait()
         from toolchain.from_source.standins import program
 
-        answer.set_result(program.run(request))
+        arguments = list(request.args)
+        engine = self._engine or arguments.pop(0)
+        answer.set_result(program.run(request, engine, arguments))
 
     def Run(self, request: language_pb2.RunRequest, context: Any) -> language_pb2.RunResponse:
         answer: Future[language_pb2.RunResponse] = Future()
@@ -110,7 +121,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The engine shows what a program prints line by line.
         sys.stdout.reconfigure(line_buffering=True)
-    host = LanguageHost()
+    host = LanguageHost(sys.argv[-1])
     plugin.serve(
         lambda server: language_pb2_grpc.add_LanguageRuntimeServicer_to_server(host, server),
         work=host.run_program,

@@ -9,6 +9,7 @@ import os
 import runpy
 import sys
 import traceback
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,16 +17,22 @@ import pulumi
 from pulumi.runtime.proto import language_pb2
 
 
-def run(request: language_pb2.RunRequest) -> language_pb2.RunResponse:
-    """Run one program to its end. What goes wrong is shown once, and `bail` keeps the engine from repeating it."""
+def run(request: language_pb2.RunRequest, engine: str, arguments: Sequence[str]) -> language_pb2.RunResponse:
+    """Run one program to its end. What goes wrong is shown once, and `bail` keeps the engine from repeating it.
+
+    Args:
+        request: what the engine says of it.
+        engine: the engine's address.
+        arguments: of the program.
+    """
     program = Path(request.info.program_directory or request.pwd, request.info.entry_point or request.program)
     if program.is_dir():
         program /= "__main__.py"
-    _configure(request)
+    _configure(request, engine)
     os.chdir(request.pwd)
     # As Python has it when it starts a program itself. In front is the checkout that this module came from.
     sys.path[0] = str(program.parent)
-    sys.argv = [str(program), *request.args]
+    sys.argv = [str(program), *arguments]
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     executor = ThreadPoolExecutor(max(request.parallel, 1) * 4)
@@ -59,11 +66,11 @@ def _as_main(program: Path) -> None:
     runpy.run_path(str(program), run_name="__main__")
 
 
-def _configure(request: language_pb2.RunRequest) -> None:
+def _configure(request: language_pb2.RunRequest, engine: str) -> None:
     pulumi.runtime.configure(
         pulumi.runtime.Settings(
             monitor=request.monitor_address,
-            engine=sys.argv[-1],
+            engine=engine,
             project=request.project,
             stack=request.stack,
             parallel=request.parallel,
