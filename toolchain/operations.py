@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from toolchain import (
     pulumi_home,
     rotations,
     stack_lock,
+    standin_servers,
     state,
     version_changes,
     whose,
@@ -497,7 +498,7 @@ def _pulumi(
     """Run the CLI before the user's eyes, until it has ended in order.
 
     Args:
-        runs_program: whether the command reads the stack's settings file.
+        runs_program: whether the command reads the stack's settings file, and needs providers.
         until: the last chapter that the program creates; empty for all.
         told: the file that the program writes its outputs to.
         variables: more of the environment.
@@ -514,32 +515,34 @@ def _pulumi(
     environment = _environment(workshop) | {VARIABLE: until, told_outputs.VARIABLE: str(told or ""), **variables}
     if program:
         settings.append(f"--client={program.serve(environment)}")
-    process = subprocess.Popen(
-        [workshop.pulumi, *arguments, "--stack", stack.name, *settings],
-        cwd=paths.checkout(),
-        env=environment,
-        stdin=None if in_terminal else subprocess.DEVNULL,
-        # A terminal's Ctrl-C reaches every process of its foreground group, so the CLI has it already.
-        # Elsewhere the CLI gets a group of its own and is told here. A second one would make it break off.
-        process_group=None if in_terminal else 0,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    passphrase_is_wrong = False
-    with (
-        _interrupts_reach(process, in_terminal=in_terminal),
-        frozen.watched(steps, stack, lambda: _interrupt(process)) as beyond,
-    ):
-        assert process.stdout is not None
-        for line in readable(process.stdout):
-            passphrase_is_wrong |= _WRONG_PASSPHRASE in line
-            if run and _DELETES in line:
-                run.deletes = True
-            if printed_steps:
-                printed_steps.read(line)
-            print(line, end="", flush=True)
-        status = process.wait()
+    with ExitStack() as servers:
+        ports = servers.enter_context(standin_servers.started(environment)) if runs_program else {}
+        process = subprocess.Popen(
+            [workshop.pulumi, *arguments, "--stack", stack.name, *settings],
+            cwd=paths.checkout(),
+            env=environment | ports,
+            stdin=None if in_terminal else subprocess.DEVNULL,
+            # A terminal's Ctrl-C reaches every process of its foreground group, so the CLI has it already.
+            # Elsewhere the CLI gets a group of its own and is told here. A second one would make it break off.
+            process_group=None if in_terminal else 0,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        passphrase_is_wrong = False
+        with (
+            _interrupts_reach(process, in_terminal=in_terminal),
+            frozen.watched(steps, stack, lambda: _interrupt(process)) as beyond,
+        ):
+            assert process.stdout is not None
+            for line in readable(process.stdout):
+                passphrase_is_wrong |= _WRONG_PASSPHRASE in line
+                if run and _DELETES in line:
+                    run.deletes = True
+                if printed_steps:
+                    printed_steps.read(line)
+                print(line, end="", flush=True)
+            status = process.wait()
     if run:
         run.ended_itself = status >= 0
     if status != 0 and passphrase_is_wrong:

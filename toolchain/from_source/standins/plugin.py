@@ -11,8 +11,16 @@ from typing import NoReturn
 
 import grpc
 
+# With this option a plugin serves on a port that was chosen for it: standin_servers.py. Otherwise the engine starts it,
+# and gives its own address.
+_PORT = "--port="
 # The engine decides how much runs at once; a plugin must never be what queues.
 _WORKERS = 64
+
+
+def engine_address() -> str:
+    """The address of the engine that started this plugin; empty if it was not started by one."""
+    return "" if sys.argv[-1].startswith(_PORT) else sys.argv[-1]
 
 
 def serve(
@@ -21,7 +29,7 @@ def serve(
     work: Callable[[], object] = signal.pause,
     before_end: Callable[[], None] = lambda: None,
 ) -> NoReturn:
-    """Serve on a free local port, and say which, until the engine ends the process or is gone itself.
+    """Serve on a local port, and say which, until the engine ends the process or is gone itself.
 
     Args:
         register: adds the plugin's service to the server.
@@ -36,7 +44,8 @@ def serve(
         options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
     )
     register(server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    chosen = sys.argv[-1].removeprefix(_PORT) if sys.argv[-1].startswith(_PORT) else "0"
+    port = server.add_insecure_port(f"127.0.0.1:{chosen}")
     server.start()
     print(port, flush=True)
     while True:

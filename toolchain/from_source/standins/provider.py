@@ -2,7 +2,6 @@
 
 # ruff: noqa: N802 -- the protocol names the methods of the service.
 
-import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -46,7 +45,7 @@ class Difference:
 class Log:
     """Sends status lines and warnings about one resource to the engine, in order."""
 
-    def __init__(self, engine: engine_pb2_grpc.EngineStub, sender: ThreadPoolExecutor, urn: str) -> None:
+    def __init__(self, engine: engine_pb2_grpc.EngineStub | None, sender: ThreadPoolExecutor, urn: str) -> None:
         self._engine, self._sender, self._urn = engine, sender, urn
         self._last: Future[Any] | None = None
 
@@ -64,6 +63,8 @@ class Log:
             self._last.result()
 
     def _send(self, severity: Any, message: str, *, ephemeral: bool) -> None:
+        if self._engine is None:
+            return
         request = engine_pb2.LogRequest(severity=severity, message=message, urn=self._urn, ephemeral=ephemeral)
         self._last = self._sender.submit(self._engine.Log, request)
 
@@ -113,7 +114,12 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         self._cancel = cancel
         # One sender, so that lines keep their order.
         self._log_sender = ThreadPoolExecutor(1)
-        self._engine = engine_pb2_grpc.EngineStub(grpc.insecure_channel(sys.argv[-1]))
+        self._connect(plugin.engine_address())
+
+    def Attach(self, request: plugin_pb2.PluginAttach, context: Any) -> Empty:
+        # By an engine that has not started it.
+        self._connect(request.address)
+        return Empty()
 
     def Handshake(self, request: Any, context: Any) -> provider_pb2.ProviderHandshakeResponse:
         return provider_pb2.ProviderHandshakeResponse(accept_secrets=True)
@@ -188,6 +194,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Cancel(self, request: Any, context: Any) -> Empty:
         self._cancel()
         return Empty()
+
+    def _connect(self, engine: str) -> None:
+        self._engine = engine_pb2_grpc.EngineStub(grpc.insecure_channel(engine)) if engine else None
 
     def _resource(self, token: str, context: grpc.ServicerContext) -> Resource:
         if token not in self._resources:
