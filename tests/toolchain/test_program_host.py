@@ -4,20 +4,17 @@ import json
 import os
 import pty
 import runpy
-import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from toy_project import begin, set_create, wait_for, workshop
 
 from config.chapters import VARIABLE
-from toolchain import operations, paths, program_host, stack, state
+from toolchain import operations, program_host, stack
 from toolchain.errors import ToolchainError
-from toolchain.prepare import Workshop
 from toolchain.processes import read
 
 CHECKOUT = Path(__file__).parents[2]
@@ -29,7 +26,6 @@ found = {"variables": dict(os.environ), "directory": os.getcwd(), "program": sys
 with open("found.json", "w") as file:
     json.dump(found, file)
 """
-SETTINGS = "config:\n  toy:create: {create}\n  toy:lab: {{substrate: gcp}}\n"
 # A run with a terminal of its own, as a user's.
 RUN = """
 import sys
@@ -43,37 +39,12 @@ found = state.ensure()
 workshop = Workshop(pulumi=Path(sys.argv[2]), state=found, environment=found.environment)
 sys.exit(operations.up(workshop, stack.read("dev")))
 """
-WAIT_SECONDS = 120.0
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN", "PULUMI_CONFIG_PASSPHRASE_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PULUMI_SKIP_UPDATE_CHECK", "1")
-    monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
-    (tmp_path / "Pulumi.yaml").write_text("name: toy\nruntime: python\n")
-    (tmp_path / "Pulumi.dev.yaml").write_text(SETTINGS.format(create="true"))
-    (tmp_path / "__main__.py").write_text(PROGRAM)
+    begin(tmp_path, PROGRAM, monkeypatch)
     return tmp_path
-
-
-def workshop() -> Workshop:
-    found = state.ensure()
-    return Workshop(pulumi=pulumi(), state=found, environment=dict(found.environment))
-
-
-def pulumi() -> Path:
-    found = shutil.which("pulumi")
-    assert found, "no pulumi on PATH: `make test` puts it there"
-    return Path(found)
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def has_ended(pid: int) -> bool:
@@ -86,8 +57,7 @@ def test_a_run_starts_no_language_host(project: Path) -> None:
     host.parent.mkdir()
     host.write_text(f"#!/bin/sh\necho called >>{called}\nexit 1\n")
     host.chmod(0o755)
-    there = workshop()
-    there.environment["PATH"] = f"{host.parent}:{os.environ['PATH']}"
+    there = workshop(PATH=f"{host.parent}:{os.environ['PATH']}")
     assert operations.preview(there, stack.read("dev")) == 0
     assert operations.up(there, stack.read("dev")) == 0
     assert operations.up(there, stack.read("dev")) == 0
@@ -105,8 +75,7 @@ def test_a_run_starts_no_language_host(project: Path) -> None:
 
 
 def test_the_program_is_started_as_by_a_language_host(project: Path) -> None:
-    there = workshop()
-    there.environment["HARDWAY_A_VARIABLE"] = "of the workshop"
+    there = workshop(HARDWAY_A_VARIABLE="of the workshop")
     assert operations.up(there, stack.read("dev"), until="etcd") == 0
     found = json.loads((project / "found.json").read_text())
     assert found["directory"] == str(project)
@@ -171,7 +140,7 @@ def test_one_that_cannot_start_is_reported(project: Path, monkeypatch: pytest.Mo
 
 def test_ctrl_c_in_a_terminal_ends_the_run_in_order(project: Path) -> None:
     marker = project / "begun"
-    (project / "Pulumi.dev.yaml").write_text(SETTINGS.format(create=json.dumps(f"touch {marker}; sleep 1")))
+    set_create(project, f"touch {marker}; sleep 1")
     there = workshop()
     pid, terminal = pty.fork()
     if pid == 0:

@@ -1,20 +1,17 @@
 """Stand-in providers that run before the engine asks for them: with the real engine, on a project with one command."""
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from toy_project import begin, set_create, wait_for, workshop
 
-from toolchain import operations, paths, stack, state
-from toolchain.prepare import Workshop
+from toolchain import operations, stack
 from toolchain.processes import every, read
 
 CHECKOUT = Path(__file__).parents[2]
@@ -35,7 +32,6 @@ with standin_servers.started(os.environ) as variables:
     print(variables["PULUMI_DEBUG_PROVIDERS"], flush=True)
     sys.stdin.read()
 """
-WAIT_SECONDS = 120.0
 
 
 class Project:
@@ -43,9 +39,6 @@ class Project:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        (directory / "Pulumi.yaml").write_text("name: toy\nruntime: python\n")
-        (directory / "__main__.py").write_text(PROGRAM)
-        self.create("true")
         links = directory / ".state" / "plugins"
         links.mkdir(parents=True)
         self.started = directory / "started"
@@ -53,18 +46,11 @@ class Project:
             script = links / name
             script.write_text(NOTED.format(name=name, started=self.started, standin=STANDINS / name))
             script.chmod(0o755)
-        found, pulumi = state.ensure(), shutil.which("pulumi")
-        assert pulumi, "no pulumi on PATH: `make test` puts it there"
-        path = f"{links}:{os.environ['PATH']}"
-        variables = {**found.environment, "PULUMI_SKIP_UPDATE_CHECK": "1", "PATH": path}
-        self.workshop = Workshop(pulumi=Path(pulumi), state=found, environment=variables)
+        self.workshop = workshop(PATH=f"{links}:{os.environ['PATH']}")
 
     def create(self, script: str) -> None:
         """Set the command's script."""
-        lab = "{substrate: gcp}"
-        (self.directory / "Pulumi.dev.yaml").write_text(
-            f"config:\n  toy:create: {json.dumps(script)}\n  toy:lab: {lab}\n"
-        )
+        set_create(self.directory, script)
 
     def starts(self) -> list[str]:
         """The stand-ins that were started since this was asked for, each with its words."""
@@ -78,17 +64,8 @@ class Project:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    for name in ("PULUMI_BACKEND_URL", "PULUMI_ACCESS_TOKEN", "PULUMI_CONFIG_PASSPHRASE_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(paths, "checkout", lambda: tmp_path)
+    begin(tmp_path, PROGRAM, monkeypatch)
     return Project(tmp_path)
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def at_work(directory: Path) -> set[int]:
