@@ -6,12 +6,13 @@ disks stays. `start` does what the host does at boot, and waits until the lab is
 
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from shlex import quote
 from subprocess import TimeoutExpired
 from time import monotonic
+from typing import Any
 from urllib.parse import urlsplit
 
 from config import health
@@ -37,6 +38,10 @@ _API_SECONDS = 20
 _HEALTHY_SECONDS = 120
 _LOOK_EVERY = 0.25
 _LEASES_SECONDS = 3
+_DNS_PODS = "/api/v1/namespaces/kube-system/pods?labelSelector=k8s-app%3Dkube-dns"
+_DEPLOYMENTS = "/apis/apps/v1/namespaces/kube-system/deployments"
+_ENDED = ("Succeeded", "Failed")
+"""Phases of pods that do not run again."""
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 _DNS_SECONDS = 3
 """How long a worker asks in one login."""
@@ -176,9 +181,13 @@ def unhealthy(lab: Cluster, *, since: datetime) -> list[str]:
         if unheard := nodes.wait_until_heard(lab, names, since=since, seconds=seconds, every=_LOOK_EVERY):
             return answers.problems(lab) or [f"the node {name}: {why}" for name, why in unheard.items()]
         units = still_missing(lambda: answers.problems(lab), left(), every=_LOOK_EVERY)
+        # A query is answered by one of the pods; and Services have their pods from before.
+        waiting = still_missing(
+            lambda: [*leaders_missing(lab, since), *dns_pods_missing(lab, since)], left(), every=_LOOK_EVERY
+        )
         silent = dns.result()
         released.result()
-        return [*units, *([silent] if silent else [])]
+        return [*units, *waiting, *([silent] if silent else [])]
 
 
 def _api(lab: Cluster) -> list[str]:
@@ -249,6 +258,55 @@ def release_leases(lab: Cluster, since: datetime, urls: Sequence[str]) -> None:
         except (ApiError, OSError):
             # The next one; and without any they expire by themselves.
             continue
+
+
+def leaders_missing(lab: Cluster, since: datetime) -> list[str]:
+    """Controller manager and scheduler, where none of them has taken or renewed the lease since then."""
+    try:
+        leases = Api(lab).get(_LEASES)["items"]
+    except (ApiError, OSError) as error:
+        return [f"the leases cannot be asked for ({error})"]
+    now = nodes.now().timestamp()
+    led = {
+        lease["metadata"]["name"]
+        for lease in leases
+        if health.is_held(lease["spec"], now) and health.renewed(lease["spec"]) >= since.timestamp()
+    }
+    return [f"{name} has no leader" for name in LEADERS if name not in led]
+
+
+def dns_pods_missing(lab: Cluster, since: datetime) -> list[str]:
+    """The pods of the cluster's DNS that are not Ready, each with a sentence; or that its Deployment counts too few.
+
+    A pod whose containers have not started since then is Ready only by what the API had from before: its kubelet has
+    not told of it yet.
+    """
+    try:
+        pods = Api(lab).get(_DNS_PODS)["items"]
+        available, wanted = health.replicas(Api(lab).get(f"{_DEPLOYMENTS}/{health.DNS}"))
+    except (ApiError, OSError) as error:
+        return [f"the pods of DNS cannot be asked for ({error})"]
+    there = [pod for pod in pods if pod["status"].get("phase") not in _ENDED and not _is_deleted(pod)]
+    missing = [
+        f"the pod {pod['metadata']['name']} of DNS is not Ready"
+        for pod in there
+        if not (health.has_condition(pod) and all(_has_started(each, since) for each in _containers(pod)))
+    ]
+    return missing or ([] if available == wanted else [f"DNS has {available} of {wanted} replicas available"])
+
+
+def _is_deleted(pod: Mapping[str, Any]) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
+
+
+def _containers(pod: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    found: Sequence[Mapping[str, Any]] = pod["status"].get("containerStatuses", ())
+    return found
+
+
+def _has_started(container: Mapping[str, Any], since: datetime) -> bool:
+    started = container["state"].get("running", {}).get("startedAt")
+    return started is not None and datetime.fromisoformat(started) >= since
 
 
 def dns_problem(lab: Cluster) -> str:

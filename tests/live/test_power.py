@@ -7,7 +7,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(power, "_api", lambda lab: [])
     monkeypatch.setattr(nodes, "wait_until_heard", lambda *_, **__: {})
     monkeypatch.setattr(power, "dns_problem", lambda lab: "")
+    monkeypatch.setattr(power, "dns_pods_missing", lambda lab, since: [])
+    monkeypatch.setattr(power, "leaders_missing", lambda lab, since: [])
     monkeypatch.setattr(answers, "problems", lambda lab: [])
     leases_of(monkeypatch)
     return found
@@ -265,6 +267,90 @@ def test_the_api_is_ready_once_it_says_so(lab: Cluster, monkeypatch: pytest.Monk
     monkeypatch.setattr(power, "Api", FakeApi)
     assert power._api(lab) == [f"the API at {lab.endpoint} does not answer (HTTP 500: [-]etcd failed)"]
     assert power._api(lab) == []
+
+
+def test_a_pod_of_dns_counts_once_its_container_has_started_again(
+    lab: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pods whose state is from before the stop: the API says for a while that they are Ready."""
+    monkeypatch.undo()
+    since = datetime(2026, 11, 29, 12, 0, 0, tzinfo=UTC)
+
+    def pod(name: str, started: str, ready: str = "True", phase: str = "Running", **metadata: str) -> object:
+        state = {"running": {"startedAt": started}} if started else {"waiting": {}}
+        status = {"conditions": [{"type": "Ready", "status": ready}], "containerStatuses": [{"state": state}]}
+        return {"metadata": {"name": name, **metadata}, "status": {"phase": phase, **status}}
+
+    before, after = "2026-11-29T11:00:00Z", "2026-11-29T12:00:04Z"
+    items = [
+        pod("again", after),
+        pod("old", before),
+        pod("waits", ""),
+        pod("starts", after, ready="False"),
+        pod("evicted", before, phase="Failed"),
+        pod("leaves", before, deletionTimestamp=after),
+        {"metadata": {"name": "new"}, "status": {"phase": "Pending"}},
+    ]
+
+    class FakeApi:
+        def __init__(self, _: Cluster) -> None: ...
+
+        def get(self, path: str) -> object:
+            if path == "/apis/apps/v1/namespaces/kube-system/deployments/coredns":
+                return {"spec": {"replicas": 2}, "status": {"availableReplicas": 1}}
+            assert path == "/api/v1/namespaces/kube-system/pods?labelSelector=k8s-app%3Dkube-dns"
+            if not items:
+                raise ApiError("HTTP 500: no", 500)
+            return {"items": items}
+
+    monkeypatch.setattr(power, "Api", FakeApi)
+    missing = [f"the pod {name} of DNS is not Ready" for name in ("old", "waits", "starts", "new")]
+    assert power.dns_pods_missing(lab, since) == missing
+    items[1:] = []
+    assert power.dns_pods_missing(lab, since) == ["DNS has 1 of 2 replicas available"]
+    items.clear()
+    assert power.dns_pods_missing(lab, since) == ["the pods of DNS cannot be asked for (HTTP 500: no)"]
+
+
+def test_a_leader_counts_once_it_has_renewed_its_lease(lab: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease from before the stop, or one that was released and that nobody has taken."""
+    monkeypatch.undo()
+    now = datetime.now(UTC)
+
+    def lease(name: str, seconds_ago: float, holder: str) -> dict[str, object]:
+        renewed = (now - timedelta(seconds=seconds_ago)).isoformat()
+        spec = {"holderIdentity": holder, "renewTime": renewed, "leaseDurationSeconds": 15}
+        return {"metadata": {"name": name}, "spec": spec}
+
+    manager, scheduler = "kube-controller-manager", "kube-scheduler"
+    found: list[object] = []
+
+    class FakeApi:
+        def __init__(self, _: Cluster) -> None: ...
+
+        def get(self, path: str) -> object:
+            assert path == "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
+            return {"items": found}
+
+    monkeypatch.setattr(power, "Api", FakeApi)
+    since = now - timedelta(seconds=5)
+    found[:] = [lease(manager, 8, "controller-0_a"), lease(scheduler, 1, "")]
+    assert power.leaders_missing(lab, since) == [f"{manager} has no leader", f"{scheduler} has no leader"]
+    found[:] = [lease(manager, 1, "controller-0_b"), lease("another", 1, "x")]
+    assert power.leaders_missing(lab, since) == [f"{scheduler} has no leader"]
+    found[:] = [lease(manager, 1, "controller-0_b"), lease(scheduler, 2, "controller-0_c")]
+    assert power.leaders_missing(lab, since) == []
+
+
+@pytest.mark.parametrize("what", ["dns_pods_missing", "leaders_missing"])
+def test_a_start_waits_for_leaders_and_each_pod_of_dns(
+    lab: Cluster, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    power.stop(lab.stack)
+    looks = [["it is not there"], []]
+    monkeypatch.setattr(power, what, lambda lab, since: looks.pop(0))
+    power.start(lab.stack)
+    assert looks == []
 
 
 def test_dns_is_asked_until_it_answers_in_one_login(

@@ -119,6 +119,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(power, "_api", lambda lab: [])
     monkeypatch.setattr(nodes, "wait_until_heard", lambda *_, **__: {})
     monkeypatch.setattr(power, "dns_problem", lambda lab: "")
+    monkeypatch.setattr(power, "dns_pods_missing", lambda lab, since: [])
+    monkeypatch.setattr(power, "leaders_missing", lambda lab, since: [])
     monkeypatch.setattr(power, "release_leases", lambda lab, since, urls: None)
     monkeypatch.setattr(answers, "problems", lambda lab: [])
     return made

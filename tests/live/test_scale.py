@@ -1,7 +1,6 @@
 """`./hardway scale`: simulated Nodes are created, counted and removed, and what is made of the figures."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -133,10 +132,10 @@ def process_of(log: Path) -> int:
 
 def runs(process: int) -> bool:
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    # The second one says that it ended after the file was opened.
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
 
 
 def ends(process: int) -> bool:
