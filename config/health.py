@@ -58,3 +58,8 @@ def is_up(status: str) -> bool:
 def replicas(deployment: Mapping[str, Any]) -> tuple[int, int]:
     """How many replicas of a Deployment are available, and how many there are to be."""
     return deployment["status"].get("availableReplicas", 0), deployment["spec"]["replicas"]
+
+
+def too_few_replicas(available: int, wanted: int) -> str:
+    """What is wrong with the cluster's DNS, by the replicas of its Deployment; empty where all are available."""
+    return "" if available == wanted else f"DNS has {available} of {wanted} replicas available"

@@ -282,21 +282,21 @@ def dns_pods_missing(lab: Cluster, since: datetime) -> list[str]:
     not told of it yet.
     """
     try:
-        pods = Api(lab).get(_DNS_PODS)["items"]
-        available, wanted = health.replicas(Api(lab).get(f"{_DEPLOYMENTS}/{health.DNS}"))
+        api = Api(lab)
+        pods = api.get(_DNS_PODS)["items"]
+        available, wanted = health.replicas(api.get(f"{_DEPLOYMENTS}/{health.DNS}"))
     except (ApiError, OSError) as error:
         return [f"the pods of DNS cannot be asked for ({error})"]
-    there = [pod for pod in pods if pod["status"].get("phase") not in _ENDED and not _is_deleted(pod)]
+    there = [
+        pod for pod in pods if pod["status"].get("phase") not in _ENDED and "deletionTimestamp" not in pod["metadata"]
+    ]
     missing = [
         f"the pod {pod['metadata']['name']} of DNS is not Ready"
         for pod in there
         if not (health.has_condition(pod) and all(_has_started(each, since) for each in _containers(pod)))
     ]
-    return missing or ([] if available == wanted else [f"DNS has {available} of {wanted} replicas available"])
-
-
-def _is_deleted(pod: Mapping[str, Any]) -> bool:
-    return "deletionTimestamp" in pod["metadata"]
+    too_few = health.too_few_replicas(available, wanted)
+    return missing or ([too_few] if too_few else [])
 
 
 def _containers(pod: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -2,9 +2,8 @@
 
 Left to itself the CLI starts a language host twice for each command: to ask for the version of Python, and to run the
 program. Pulumi's own host runs pip each time, and Python again for the program (3.259.0: sdk/python/toolchain/pip.go).
-With `--client`, the option by which the Automation API of Pulumi's SDKs runs a program, the CLI uses a server that is
-there already. It is started when a run begins, so that the SDK and the program's modules are loaded when the engine
-asks for the program.
+With `--client`, the option by which the Automation API of Pulumi's SDKs runs a program, the CLI uses a running server.
+It is started when a run begins, so that the SDK and the program's modules are loaded when the engine asks for them.
 
 Plain `pulumi` uses the language host that it finds.
 """
@@ -72,7 +71,7 @@ def started(existing: ProgramHost | None = None) -> Iterator[ProgramHost]:
     """Such a process, until the `with` block ends.
 
     Args:
-        existing: one that is there already; whoever started it ends it.
+        existing: a process that runs. It is used, and whoever started it ends it.
     """
     if existing:
         yield existing

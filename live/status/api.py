@@ -194,5 +194,5 @@ def node_problems(cluster: Cluster, nodes: Sequence[NodeStatus]) -> Iterator[str
 def dns_problems(dns: DnsStatus) -> Iterator[str]:
     if not dns.replicas:
         yield f"the Deployment {health.DNS} of the cluster's DNS is not in the API, or has no replicas"
-    elif dns.available != dns.replicas:
-        yield f"DNS has {dns.available} of {dns.replicas} replicas available"
+    elif problem := health.too_few_replicas(dns.available, dns.replicas):
+        yield problem
