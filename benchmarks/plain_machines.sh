@@ -48,7 +48,7 @@ await() { # SECONDS COMMAND: repeat the command until it succeeds
 
 on() { # MACHINE FUNCTION ARGUMENT...: run one of these functions there
   {
-    echo 'set -euo pipefail; umask 022; export KUBECONFIG=/etc/kubernetes/admin.kubeconfig'
+    echo 'set -euo pipefail; umask 022; export KUBECONFIG=/etc/kubernetes/admin.kubeconfig SYSTEMCTL_SKIP_SYSV=1'
     declare -f await download "$2"
     echo "${*:2}"
   } | ssh -F ssh_config "$1" bash -s

@@ -29,6 +29,7 @@ from components.readiness import Readiness, ReadinessArgs
 from components.rotations import RotationArgs, RotationSteps
 from components.worker import Worker, WorkerArgs, turns_of
 from config.machines import Role
+from config.ports import API_PORT
 
 
 def hard_way(site: Site) -> Cluster:
@@ -125,6 +126,7 @@ def hard_way(site: Site) -> Cluster:
     nodes: list[pulumi.Resource] = []
     kubelets: list[tuple[Machine, pulumi.Resource]] = []
     calico = calico_args(site, pki.calico, controllers[0], workers, etcd.endpoints)
+    api_servers = tuple(f"{controller.spec.address}:{API_PORT}" for controller in controllers)
     in_cluster = [Calico("calico", calico, after(control_plane, *entrance, removed_workers))] if calico else []
 
     for worker in workers:
@@ -139,6 +141,9 @@ def hard_way(site: Site) -> Cluster:
                 images=(*(CALICO_IMAGES if calico else ()), "coredns"),
                 bridge=calico is None,
                 turns=turns,
+                # Importing that of DNS takes the processors from the API servers' start, which everything else waits
+                # for. Calico's are needed before a Node is Ready.
+                images_after=api_servers if lab.settings.traits.on_engine and not calico else (),
             ),
             after(hosts[worker.name], *turn_before([kubelet for _, kubelet in kubelets], lab.workers_at_once)),
         )

@@ -38,12 +38,15 @@ class ContainerRuntimeArgs:
     at_once_until: a file that the machine has once it is a Node: before, images are imported side by side, since many
         large ones wait for the disk, and others for them; afterwards in turn, since the cluster serves meanwhile.
         Empty where there are few.
+    images_after: HOST:PORT of the API servers that start on the same processors as this worker: the images besides
+        pause are imported once one of them listens. Empty where that does not matter.
     """
 
     machine: Machine
     artifacts: ArtifactSource
     images: tuple[str, ...] = ("coredns",)
     at_once_until: str = ""
+    images_after: tuple[str, ...] = ()
     bridge: bool = True
     turns: str = ""
 
@@ -138,9 +141,12 @@ class ContainerRuntime(Component):
             self.child(),
         )
         # A step of its own, beside the kubelet's start: only pods that use them need these.
+        images = imports(*args.images)
+        if images and args.images_after:
+            images = f"after_api_server {' '.join(args.images_after)}\n{images}"
         Step(
             f"{name}-images",
-            StepArgs(machine=machine, name="images", run=imports(*args.images)),
+            StepArgs(machine=machine, name="images", run=images),
             self.child(self.runtime),
         )
         self.register_outputs({})

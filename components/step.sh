@@ -29,6 +29,9 @@ declare -gA run_before=()
 declare -gA seen=()
 # "ARCHIVE-SHA256 MEMBER" -> the member's sha256, see `has_member`.
 declare -gA member_sums=()
+# For systemctl: nginx and haproxy bring a SysV init script, too. To enable that as well, systemctl starts a Perl program
+# which has systemd re-read all units twice. Where there is a unit, systemd does not use the script.
+export SYSTEMCTL_SKIP_SYSV=1
 
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
@@ -990,6 +993,23 @@ await_api() {
   left=$(((end - SECONDS) / TIMEOUT_FACTOR))
   why=$(await $((left > 0 ? left : 0)) "curl -sSf -m $((5 * TIMEOUT_FACTOR)) -o /dev/null --cacert $2 $1/readyz") ||
     die "the API at $1 was not ready within $seconds s, asked from $(hostname) ($why): a control plane's step says why"
+}
+
+# after_api_server HOST:PORT...: at the first run of a step, which comes while the API servers of a new lab start: wait until
+# one of them answers, for at most half a minute. For what nothing needs before, and what would take from them the
+# processors that they start on.
+after_api_server() {
+  local end=$((SECONDS + 30 * TIMEOUT_FACTOR)) address
+  first_run || return 0
+  while [ $SECONDS -lt "$end" ]; do
+    for address; do
+      { : <>"/dev/tcp/${address/://}"; } 2>/dev/null || continue
+      # It listens long before it answers. Nothing that it says is used, so no certificate is checked.
+      curl -sk -o /dev/null -m $((end - SECONDS + 1)) "https://$address/livez" || true
+      return 0
+    done
+    nap 0.1
+  done
 }
 
 # keeps_connection HOST PORT: whether the other side accepts a connection and keeps it. A load balancer without a server

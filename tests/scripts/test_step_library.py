@@ -432,6 +432,16 @@ def reloaded(script: str = RELOADED, *, changed: str) -> str:
     return f"{before}$R/{changed} 0644{after.replace(chr(10) + '1' + chr(10), chr(10) + '2' + chr(10), 1)}"
 
 
+def test_systemctl_leaves_init_scripts_of_packages_alone(machine: Machine) -> None:
+    """With `enable` and with `disable`: it would start a Perl program for each, and re-read all units twice."""
+    noting = '#!/bin/bash\necho "$1 $2 skip=$SYSTEMCTL_SKIP_SYSV" >>"$SYSTEMCTL_LOG"\n'
+    (machine.root.parent / "bin" / "systemctl").write_text(noting + SYSTEMCTL.partition("\n")[2])
+    machine.done("unit nginx.service")
+    machine.undo()
+    noted = [line for line in machine.log.read_text().splitlines() if "skip=" in line]
+    assert {"-q enable skip=1", "-q disable skip=1"} <= set(noted)
+
+
 def test_unit_is_reloaded_if_only_reloadable_files_changed(machine: Machine) -> None:
     machine.done(RELOADED)
     assert machine.orders() == [("restart", "a.service")]
@@ -1359,3 +1369,44 @@ def test_an_api_that_is_not_ready_in_time_is_reported(machine: Machine, keeps: b
         result = machine.bash(f"{CURL}{hours}begin unit\nawait_api {url} ca")
     assert result.returncode == 1
     assert f"the API at {url} was not ready within 120 s" in result.stderr and "asked" in result.stderr
+
+
+ANSWERS = 'curl() { printf "%s\\n" "$*" >>$R/asked; }\n'
+
+
+def test_what_takes_processors_from_a_starting_api_server_waits_until_one_answers(machine: Machine) -> None:
+    with Server(keeps=True) as server:
+        closed = socket.create_server(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{closed.getsockname()[1]}"
+        closed.close()
+        result = machine.bash(
+            f"{ANSWERS}begin images\nafter_api_server {nobody} 127.0.0.1:{server.port}\nfinish\nsucceeded"
+        )
+    assert result.returncode == 0, result.stderr
+    asked = (machine.root / "asked").read_text().splitlines()
+    assert len(asked) == 1 and asked[0].endswith(f"https://127.0.0.1:{server.port}/livez")
+
+
+def test_it_does_not_wait_for_an_api_server_that_never_listens(machine: Machine) -> None:
+    half_a_minute = "nap() { echo waited >>$R/naps; SECONDS=$((SECONDS + 31)); }\n"
+    result = machine.bash(
+        f"{ANSWERS}{half_a_minute}begin images\nafter_api_server 127.0.0.1:1\necho imported\nfinish\nsucceeded"
+    )
+    assert (result.returncode, result.stdout) == (0, "imported\n"), result.stderr
+    assert (machine.root / "naps").read_text() == "waited\n"
+    assert not (machine.root / "asked").exists()
+
+
+def test_an_api_server_that_listens_and_does_not_answer_stops_nothing(machine: Machine) -> None:
+    with Server(keeps=True) as server:
+        result = machine.bash(
+            f"curl() {{ return 28; }}\nbegin images\nafter_api_server 127.0.0.1:{server.port}\necho imported\nfinish"
+        )
+    assert (result.returncode, result.stdout) == (0, "imported\n"), result.stderr
+
+
+def test_a_later_run_does_not_wait_for_an_api_server(machine: Machine) -> None:
+    assert machine.bash("begin images\nfinish\nsucceeded").returncode == 0
+    fails = "nap() { die waited; }\n"
+    result = machine.bash(f"{ANSWERS}{fails}begin images\nafter_api_server 127.0.0.1:1\nfinish\nsucceeded updated")
+    assert (result.returncode, result.stderr) == (0, "")
