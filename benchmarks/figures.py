@@ -153,6 +153,10 @@ def _figures(rounds: Sequence[Round]) -> Iterator[Row]:
         shell=spread([each.memory for each in shells]),
         program=spread([each.memory for each in programs]),
     )
+    yield Row(
+        what="memory, of plain shell",
+        program=spread([each.program.memory / each.shell.memory for each in rounds]),
+    )
     yield Row(what="resources", program=spread([each.resources for each in programs]))
     yield Row(what="remote commands", program=spread([each.remote_commands for each in programs]))
 

@@ -38,15 +38,15 @@ class ContainerRuntimeArgs:
     at_once_until: a file that the machine has once it is a Node: before, images are imported side by side, since many
         large ones wait for the disk, and others for them; afterwards in turn, since the cluster serves meanwhile.
         Empty where there are few.
-    images_after: HOST:PORT of the API servers that start on the same processors as this worker: the images besides
-        pause are imported once one of them listens. Empty where that does not matter.
+    images_after: HOST:PORT of a new lab's API server, if it starts on the same processors as this worker: the images
+        besides pause are imported once it answers. Empty where that makes nothing sooner.
     """
 
     machine: Machine
     artifacts: ArtifactSource
     images: tuple[str, ...] = ("coredns",)
     at_once_until: str = ""
-    images_after: tuple[str, ...] = ()
+    images_after: str = ""
     bridge: bool = True
     turns: str = ""
 
@@ -143,7 +143,7 @@ class ContainerRuntime(Component):
         # A step of its own, beside the kubelet's start: only pods that use them need these.
         images = imports(*args.images)
         if images and args.images_after:
-            images = f"after_api_server {' '.join(args.images_after)}\n{images}"
+            images = f"after_api_server {args.images_after}\n{images}"
         Step(
             f"{name}-images",
             StepArgs(machine=machine, name="images", run=images),

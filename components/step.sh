@@ -439,24 +439,27 @@ fetch_now() {
     [ -e "$source" ] || mv "$source.part" "$source"
     chmod 0755 "$source"
   fi
-  sha256 "$source"
-  if [ "$REPLY" != "$sha" ]; then
-    [ "${url#file://}" != "$url" ] || rm -f "$source"
-    die "$url has the sha256 $REPLY, expected $sha"
-  fi
-  if [ "$destination" = - ]; then
-    echo "$source"
-    return
-  fi
-  if [ $# -eq 0 ]; then
-    link "$source" "$destination"
-    return
-  fi
-  if [ ! -e "$kept/unpacked/.complete" ] && ! copy_members "$source" "$sha" "$@"; then
-    rm -rf "$kept/unpacked"
-    install -d "$kept/unpacked"
-    tar -xf "$source" -C "$kept/unpacked" --no-same-owner
-    touch "$kept/unpacked/.complete"
+  # Of an archive whose members come from elsewhere, and are checked there, nothing is used.
+  if [ $# -eq 0 ] || [ -e "$kept/unpacked/.complete" ] || ! copy_members "$source" "$sha" "$@"; then
+    sha256 "$source"
+    if [ "$REPLY" != "$sha" ]; then
+      [ "${url#file://}" != "$url" ] || rm -f "$source"
+      die "$url has the sha256 $REPLY, expected $sha"
+    fi
+    if [ "$destination" = - ]; then
+      echo "$source"
+      return
+    fi
+    if [ $# -eq 0 ]; then
+      link "$source" "$destination"
+      return
+    fi
+    if [ ! -e "$kept/unpacked/.complete" ]; then
+      rm -rf "$kept/unpacked"
+      install -d "$kept/unpacked"
+      tar -xf "$source" -C "$kept/unpacked" --no-same-owner
+      touch "$kept/unpacked/.complete"
+    fi
   fi
   for member; do link "$kept/unpacked/$member" "$destination/${member##*/}"; done
 }
@@ -995,21 +998,18 @@ await_api() {
     die "the API at $1 was not ready within $seconds s, asked from $(hostname) ($why): a control plane's step says why"
 }
 
-# after_api_server HOST:PORT...: at the first run of a step, which comes while the API servers of a new lab start: wait until
-# one of them answers, for at most half a minute. For what nothing needs before, and what would take from them the
-# processors that they start on.
+# after_api_server HOST:PORT: at the first run of a step, which comes while the API server of a new lab starts: wait until it
+# answers, for at most half a minute. For what nothing needs before, and what would take from it the processors that it
+# starts on.
 after_api_server() {
-  local end=$((SECONDS + 30 * TIMEOUT_FACTOR)) address
+  local end=$((SECONDS + 30 * TIMEOUT_FACTOR))
   first_run || return 0
-  while [ $SECONDS -lt "$end" ]; do
-    for address; do
-      { : <>"/dev/tcp/${address/://}"; } 2>/dev/null || continue
-      # It listens long before it answers. Nothing that it says is used, so no certificate is checked.
-      curl -sk -o /dev/null -m $((end - SECONDS + 1)) "https://$address/livez" || true
-      return 0
-    done
+  until { : <>"/dev/tcp/${1/://}"; } 2>/dev/null; do
+    [ $SECONDS -lt "$end" ] || return 0
     nap 0.1
   done
+  # It listens long before it answers. Nothing that it says is used, so no certificate is checked.
+  curl -sk -o /dev/null -m $((end - SECONDS + 1)) "https://$1/livez" || true
 }
 
 # keeps_connection HOST PORT: whether the other side accepts a connection and keeps it. A load balancer without a server

@@ -14,6 +14,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -852,6 +853,12 @@ def test_members_that_the_mirror_has_unpacked_are_copied_and_checked(
         assert (machine.root / "bin" / "tool").read_text() == "as it was unpacked\n"
         assert os.access(machine.root / "bin" / "tool", os.X_OK)
     assert not copy.is_symlink()
+    # Nothing of the archive is used: it is not read.
+    (mirror / "tool.tar.gz").write_text("damaged")
+    machine.done(script)
+    result = machine.step(f"{script} bin/other")
+    assert f"tool.tar.gz has the sha256 {sha256(b'damaged')}, expected {sha256(archive)}" in result.stderr
+    (mirror / "tool.tar.gz").write_bytes(archive)
     # Another one that the program does not know comes from the archive, and so does this one where it is not there.
     machine.done(f"{script} bin/other")
     assert (machine.root / "bin" / "other").read_text() == "run\n"
@@ -1374,17 +1381,20 @@ def test_an_api_that_is_not_ready_in_time_is_reported(machine: Machine, keeps: b
 ANSWERS = 'curl() { printf "%s\\n" "$*" >>$R/asked; }\n'
 
 
-def test_what_takes_processors_from_a_starting_api_server_waits_until_one_answers(machine: Machine) -> None:
-    with Server(keeps=True) as server:
-        closed = socket.create_server(("127.0.0.1", 0))
-        nobody = f"127.0.0.1:{closed.getsockname()[1]}"
-        closed.close()
-        result = machine.bash(
-            f"{ANSWERS}begin images\nafter_api_server {nobody} 127.0.0.1:{server.port}\nfinish\nsucceeded"
-        )
-    assert result.returncode == 0, result.stderr
+def test_what_takes_processors_from_a_starting_api_server_waits_until_it_answers(machine: Machine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    notes = "nap() { echo waited >>$R/naps; sleep 0.1; }\n"
+    script = f"{ANSWERS}{notes}begin images\nafter_api_server 127.0.0.1:{port}\necho imported\nfinish\nsucceeded"
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(machine.bash, script)
+        eventually("the step waits", (machine.root / "naps").exists, seconds=20)
+        assert not (machine.root / "asked").exists() and not run.done()
+        with socket.create_server(("127.0.0.1", port)):
+            result = run.result(timeout=30)
+    assert (result.returncode, result.stdout) == (0, "imported\n"), result.stderr
     asked = (machine.root / "asked").read_text().splitlines()
-    assert len(asked) == 1 and asked[0].endswith(f"https://127.0.0.1:{server.port}/livez")
+    assert len(asked) == 1 and asked[0].endswith(f"https://127.0.0.1:{port}/livez")
 
 
 def test_it_does_not_wait_for_an_api_server_that_never_listens(machine: Machine) -> None:
