@@ -142,8 +142,8 @@ def hard_way(site: Site) -> Cluster:
                 bridge=calico is None,
                 turns=turns,
                 # Importing that of DNS takes the processors from the API server's start, which everything else waits
-                # for. Where there are several, it fits in while the members of etcd wait for each other: a lab with three
-                # would take longer. Calico's images are needed before a Node is Ready.
+                # for. Where there are several, it fits in while the members of etcd wait for each other, and later it
+                # makes the lab slower. Calico's images are needed before a Node is Ready.
                 images_after=api_server if lab.settings.traits.on_engine and not calico else "",
             ),
             after(hosts[worker.name], *turn_before([kubelet for _, kubelet in kubelets], lab.workers_at_once)),

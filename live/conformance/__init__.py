@@ -31,6 +31,7 @@ from live.conformance.suite import Group
 from toolchain import access, conformance
 from toolchain import images as image_archives
 from toolchain.errors import ToolchainError
+from toolchain.exclusive import HeldError, held_or_refused
 from toolchain.progress import Part, Report
 
 _LOG, _JUNIT = "e2e.log", "junit_01.xml"
@@ -83,12 +84,26 @@ def run(
         The results of each group, also of an earlier call.
 
     Raises:
-        ToolchainError: the tests cannot be had or do not start, or the results are of another lab.
+        ToolchainError: the tests cannot be had or do not start, the results are of another lab, or another run is at
+            work.
     """
     # Whatever ends this ends the tests too: they would go on, and the next run would start others beside them.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
     directory = directory_of(cluster)
+    try:
+        # A second run would take the namespaces of the first one's tests for those of a killed run.
+        with held_or_refused(
+            directory.with_name("conformance.lock"), what=f"./hardway conformance, process {os.getpid()}"
+        ):
+            return _run(cluster, directory, sigs, processes=processes, again=again, failed=failed)
+    except HeldError as error:
+        raise ToolchainError(f"Conformance tests run on {cluster.stack.name} already ({error}).") from None
+
+
+def _run(
+    cluster: Cluster, directory: Path, sigs: Collection[str], *, processes: int, again: bool, failed: bool
+) -> list[GroupResults]:
     if again:
         shutil.rmtree(directory, ignore_errors=True)
     _check_same_lab(cluster, directory)

@@ -17,6 +17,7 @@ from live.conformance import results, suite
 from toolchain import conformance as programs
 from toolchain import images, paths
 from toolchain.errors import ToolchainError
+from toolchain.exclusive import held_or_refused
 from toolchain.from_source.image_recipes import RECIPES
 from toolchain.progress import Part
 
@@ -248,6 +249,19 @@ def test_failed_tests_run_again_only_where_that_is_asked_for(lab: Lab) -> None:
     assert not conformance.passes(lab.run("sig-apps"))
     assert conformance.passes(lab.run("sig-apps", failed=True))
     assert lab.asked_for() == [set(APPS), {SERIAL}, {APPS[0]}]
+
+
+def test_a_second_run_is_refused_while_one_is_at_work(lab: Lab) -> None:
+    """It would take the namespaces of the first one's tests for those of a killed run, and remove them."""
+    lock = lab.cluster.stack.directory / "conformance.lock"
+    with held_or_refused(lock, what="./hardway conformance, process 1"):
+        with pytest.raises(ToolchainError, match=r"tests run on paper already \(\./hardway conformance, process 1\)"):
+            lab.run()
+        with pytest.raises(ToolchainError, match="tests run on paper already"):
+            lab.run(again=True)
+    assert (lab.calls(), lab.kubectl) == ([], [])
+    lab.run()
+    assert len(lab.calls()) == 3
 
 
 def test_results_of_another_cluster_are_not_mixed_with_those_of_this_one(lab: Lab) -> None:
