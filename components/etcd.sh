@@ -29,18 +29,19 @@ join() {
       "with new data must not run at the same time. Run it again: ./hardway restore FILE"
   own file "$ETCD_JOIN"
   own file "$ETCD_MARK"
-  # With `pulumi up --parallel 1` the other members start only after this step has ended; and the next step prepares the
-  # control plane meanwhile.
-  ! bootstraps "$initial_members" || not_waited_for etcd.service
   own_data
   systemctl -q is-active etcd.service || move_unusable_data_aside "$peer"
   if [ -d "$ETCD_DATA/member" ]; then
-    return
-  elif [ -n "$initial_members" ] && [ ! -e "$ETCD_MARK" ] && ! others_serve; then
+    :
+  elif bootstraps "$initial_members" && { ! others_serve || never_started "$peer"; }; then
     join_with "$name" new "$initial_members"
   else
     join_what_answers "$name" "$peer"
   fi
+  # With `pulumi up --parallel 1` the other members start only after this step has ended; and the next step prepares the
+  # control plane meanwhile. A learner is waited for: only then is there room for the next.
+  ! bootstraps "$initial_members" || grep -qsx ETCD_INITIAL_CLUSTER_STATE=existing "$ETCD_JOIN" ||
+    not_waited_for etcd.service
 }
 
 # own_data: etcd runs as the user etcd. A member that was made by hand may have run as another one.
@@ -56,15 +57,31 @@ bootstraps() { [ -n "$1" ] && [ ! -e "$ETCD_MARK" ]; }
 
 # others_serve: whether a member of the lab is healthy. Then there is a cluster, and a machine without data joins it.
 # (After `pulumi up --replace` or `pulumi state delete` of etcd-founders Pulumi may list a new machine as an initial
-# member.) A member that waits for the other initial members has no leader yet, so it is not healthy.
+# member.) A member that waits for the other initial members accepts connections and answers nothing: they must not wait
+# for each other here. So all are asked at once, and an answer to the TLS handshake comes within half a second, or none.
 others_serve() {
-  local endpoints url
+  local endpoints url asked=() each half_a_second=$((TIMEOUT_FACTOR / 2)).$((TIMEOUT_FACTOR % 2 * 5))
   # shellcheck source=/dev/null
   endpoints=$(. "$ETCD_CLIENT" && echo "$ETCDCTL_ENDPOINTS")
   for url in ${endpoints//,/ }; do
-    ! member_is_healthy "$url" 2>/dev/null || return 0
+    (
+      # The step's locks are not for what may outlive it.
+      exec 8>&- 9>&-
+      member_is_healthy "$url" --connect-timeout "$half_a_second"
+    ) 2>/dev/null &
+    asked+=($!)
   done
+  for each in "${asked[@]}"; do ! wait "$each" || return 0; done
   return 1
+}
+
+# never_started PEER-URL: whether the others have this member in their list from the beginning, and have not heard of it:
+# they know no client URL of it. So it has no data that it could have lost, and bootstraps as they did. etcd sees to the
+# same ("member has already been bootstrapped"). Under load the others often serve before the last one starts.
+never_started() {
+  local members
+  members=$(ctl member list 2>/dev/null) || return 1
+  awk -F ', ' -v peer="$1" '$4 == peer && $2 == "started" && $5 == "" { found = 1 } END { exit !found }' <<<"$members"
 }
 
 # joined PEER-URL MEANS: wait until the member serves; after that this machine never bootstraps a cluster.

@@ -1002,14 +1002,15 @@ await_api() {
 # answers, for at most half a minute. For what nothing needs before, and what would take from it the processors that it
 # starts on.
 after_api_server() {
-  local end=$((SECONDS + 30 * TIMEOUT_FACTOR))
+  local end=$((SECONDS + 30 * TIMEOUT_FACTOR)) left
   first_run || return 0
   until { : <>"/dev/tcp/${1/://}"; } 2>/dev/null; do
     [ $SECONDS -lt "$end" ] || return 0
     nap 0.1
   done
   # It listens long before it answers. Nothing that it says is used, so no certificate is checked.
-  curl -sk -o /dev/null -m $((end - SECONDS + 1)) "https://$1/livez" || true
+  left=$((end - SECONDS))
+  curl -sk -o /dev/null -m $((left > 0 ? left : 1)) "https://$1/livez" || true
 }
 
 # keeps_connection HOST PORT: whether the other side accepts a connection and keeps it. A load balancer without a server

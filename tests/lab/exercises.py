@@ -16,7 +16,7 @@ from lab.documents import Block, Outcome, Session, Translation
 from lab.documents_run import sessions
 
 _SOLUTIONS = CHECKOUT / "lessons" / "exercises"
-_HOLDS_WITHIN_SECONDS, _STAYS_WRONG_SECONDS = 90, 3
+_HOLDS_WITHIN_SECONDS, _STAYS_WRONG_SECONDS, _PAUSE_SECONDS = 90, 3, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,8 @@ def _outcomes(exercise: Exercise, shell: Session, translation: Translation, *, s
         outcomes = _once(exercise, shell, translation)
         if all(outcome.problem is None for outcome in outcomes) or time.monotonic() > deadline:
             return outcomes
-        time.sleep(0.2)
+        # Checks restart units: systemd refuses the sixth start within 10 s.
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _once(exercise: Exercise, shell: Session, translation: Translation) -> list[Outcome]:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,52 @@ def test_a_founder_joins_a_cluster_that_serves(machine: EtcdMachine, listed: str
     assert done.returncode == 0, done.stderr
     assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "existing", "ETCD_INITIAL_CLUSTER": INITIAL_MEMBERS}
     assert machine.asked() == (["member remove id3", "member add c"] if listed == "started" else [])
+
+
+def test_a_founder_that_starts_after_the_others_serve_founds_with_them(machine: EtcdMachine) -> None:
+    """As a learner it would wait 5 s until etcd lets its place go, and two of them would wait for each other."""
+    machine.cluster("1 started", "2 started", "3 started")
+    machine.members.write_text(machine.members.read_text().replace(", https://10.0.0.3:2379,", ", ,"))
+    Path(machine.environment["CURL_SAYS"]).write_text('{"health":"true"}\n')
+    for number in (1, 2, 3):
+        Path(f"{machine.environment['CURL_SAYS']}.{number}").write_text('{"health":"true"}\n')
+    done = machine.run(f'join c {PEER.format(3)} {INITIAL_MEMBERS}\necho "later: ${{later[etcd.service]-}}"')
+    assert (done.returncode, done.stdout) == (0, "later: yes\n"), done.stderr
+    assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "new", "ETCD_INITIAL_CLUSTER": INITIAL_MEMBERS}
+    assert machine.asked() == []
+
+
+def test_founders_do_not_wait_for_each_other(machine: EtcdMachine) -> None:
+    """One that has started accepts connections, and answers once a majority has started: this one is part of it."""
+    hangs = machine.directory / "bin" / "curl"
+    # As curl does: it gives up the handshake by --connect-timeout, and else after --max-time.
+    hangs.write_text(
+        '#!/bin/bash\n[[ "$*" =~ --connect-timeout\\ ([0-9.]+) ]] && seconds=${BASH_REMATCH[1]}\n'
+        'exec sleep "${seconds:-20}"\n'
+    )
+    since = time.monotonic()
+    done = machine.run(f"unset -f sleep\njoin c {PEER.format(3)} {INITIAL_MEMBERS}")
+    assert done.returncode == 0, done.stderr
+    assert machine.joins["ETCD_INITIAL_CLUSTER_STATE"] == "new"
+    # All three at once, half a second each.
+    assert time.monotonic() - since < 10
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_founder_that_joins_as_a_learner_waits_until_it_serves(machine: EtcdMachine, interrupted: bool) -> None:
+    """There is room for one learner: the next machine's step ends only after its promotion, which is in this step."""
+    machine.cluster("1 started", "2 started", "3 started")
+    for number in (1, 2, 3):
+        Path(f"{machine.environment['CURL_SAYS']}.{number}").write_text('{"health":"true"}\n')
+    join = f"join c {PEER.format(3)} {INITIAL_MEMBERS}"
+    if interrupted:
+        # Killed when its etcd had data, and before it was promoted.
+        assert machine.run(join).returncode == 0
+        machine.has_data()
+        machine.running.touch()
+    done = machine.run(f'{join}\necho "later: ${{later[etcd.service]-}}"')
+    assert (done.returncode, done.stdout) == (0, "later: \n"), done.stderr
+    assert machine.joins["ETCD_INITIAL_CLUSTER_STATE"] == "existing"
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,14 @@ class Member:
             self._process.kill()
             self._process.wait()
 
+    def ends(self) -> int:
+        """Its status, once it has ended by itself."""
+        assert self._process is not None
+        return self._process.wait(timeout=60)
+
+    def log(self) -> str:
+        return self._log.read_text()
+
     def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
         with urllib.request.urlopen(urllib.request.Request(self.client + path, data), timeout=5) as answer:
@@ -114,6 +122,28 @@ def test_a_member_knows_raft_voters_after_restarts(members: list[Member]) -> Non
         third.start(members)
         eventually("the third member", third.answers, seconds=30)
     assert third.voters() == {each["ID"] for each in _list(first)}
+
+
+def test_a_founder_that_starts_late_has_no_client_url_before_and_founds_with_the_others(members: list[Member]) -> None:
+    """What `never_started` in etcd.sh relies on; and that etcd refuses it for a member that has lost its data."""
+    first, second, third = members
+    first.start(members)
+    second.start(members)
+    eventually("two serve", first.answers, seconds=30)
+    before = {each["name"]: each.get("clientURLs", []) for each in _list(first)}
+    assert before == {"a": [first.client], "b": [second.client], "c": []}
+    known = {each["ID"] for each in _list(first)}
+
+    third.start(members)
+    eventually("the third serves", third.answers, seconds=30)
+    assert {each["ID"] for each in _list(third)} == known == third.voters()
+    eventually("its client URL", lambda: all(each.get("clientURLs") for each in _list(first)), seconds=30)
+
+    third.kill()
+    shutil.rmtree(third.data)
+    third.start(members)
+    assert third.ends() != 0
+    assert "has already been bootstrapped" in third.log()
 
 
 def _list(member: Member) -> list[dict[str, Any]]:
