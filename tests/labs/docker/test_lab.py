@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,12 @@ def settings() -> config.Lab:
 
 
 @pytest.fixture(scope="module")
-def up(host: DockerHost, before: dict[str, str]) -> str:
+def up(host: DockerHost, before: dict[str, str]) -> Iterator[str]:
     """What `up` printed."""
     assert "-P FORWARD DROP" in before["rules"]
-    return host.python(*HARDWAY, "up")
+    yield host.python(*HARDWAY, "up")
+    # Among those of `-m long` is no test that destroys it, and its files would be there before the next run.
+    host.python(*HARDWAY, "destroy")
 
 
 def traces(host: DockerHost) -> dict[str, str]:
