@@ -20,8 +20,7 @@ from config.versions import pins
 
 _REPLICAS = 2
 _NAMESPACE = "kube-system"
-_LABELS = {"k8s-app": "kube-dns"}
-"""What the field knows a cluster's DNS by, whichever program it is."""
+_LABELS = dict([health.DNS_LABEL])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,8 @@ ETCD_MEMBERS = "etcdctl endpoint health --cluster"
 NODE_READY = "Ready"
 DNS = "coredns"
 """The Deployment in kube-system."""
+DNS_LABEL = ("k8s-app", "kube-dns")
+"""Of its pods: by which a cluster's DNS is known, whichever program it is."""
 # Where a lease does not say.
 _LEASE_SECONDS = 15
 

@@ -14,7 +14,6 @@ from config.machine_paths import POD_NETWORK_UNIT
 from live.cluster import Cluster
 from live.probe import Probe
 
-_LABELS = ("k8s-app", "kube-dns")
 _PORT = 53
 
 
@@ -139,7 +138,7 @@ def _wrong_routes(cluster: Cluster, printed: str) -> Iterator[str]:
 
 def _dns_pods(objects: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """Address and node of the pods of DNS that are Ready."""
-    label, value = _LABELS
+    label, value = health.DNS_LABEL
     for item in objects:
         if item["kind"] != "Pod" or item["metadata"].get("labels", {}).get(label) != value:
             continue

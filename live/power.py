@@ -38,7 +38,7 @@ _API_SECONDS = 20
 _HEALTHY_SECONDS = 120
 _LOOK_EVERY = 0.25
 _LEASES_SECONDS = 3
-_DNS_PODS = "/api/v1/namespaces/kube-system/pods?labelSelector=k8s-app%3Dkube-dns"
+_DNS_PODS = f"/api/v1/namespaces/kube-system/pods?labelSelector={'%3D'.join(health.DNS_LABEL)}"
 _DEPLOYMENTS = "/apis/apps/v1/namespaces/kube-system/deployments"
 _ENDED = ("Succeeded", "Failed")
 """Phases of pods that do not run again."""

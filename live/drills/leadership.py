@@ -8,6 +8,7 @@ import subprocess
 from typing import Any
 from urllib.parse import urlsplit
 
+from config import health
 from config.machines import Role
 from live.cluster import Cluster, LiveMachine
 from live.drills.probes import OWN_MEMBER
@@ -90,7 +91,7 @@ def balancer_in_front(cluster: Cluster) -> LiveMachine:
 
 def dns_on(cluster: Cluster) -> set[str]:
     """The names of the workers with a replica of DNS."""
-    words = "get", "pods", "--namespace", "kube-system", "--selector", "k8s-app=kube-dns"
+    words = "get", "pods", "--namespace", "kube-system", "--selector", "=".join(health.DNS_LABEL)
     return set(cluster.kubectl(*words, "--output", "jsonpath={.items[*].spec.nodeName}").stdout.split())
 
 
