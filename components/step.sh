@@ -439,29 +439,30 @@ fetch_now() {
     [ -e "$source" ] || mv "$source.part" "$source"
     chmod 0755 "$source"
   fi
+  if [ $# -eq 0 ]; then
+    check_source "$url" "$source" "$sha"
+    if [ "$destination" = - ]; then echo "$source"; else link "$source" "$destination"; fi
+    return
+  fi
   # Of an archive whose members come from elsewhere, and are checked there, nothing is used.
-  if [ $# -eq 0 ] || [ -e "$kept/unpacked/.complete" ] || ! copy_members "$source" "$sha" "$@"; then
-    sha256 "$source"
-    if [ "$REPLY" != "$sha" ]; then
-      [ "${url#file://}" != "$url" ] || rm -f "$source"
-      die "$url has the sha256 $REPLY, expected $sha"
-    fi
-    if [ "$destination" = - ]; then
-      echo "$source"
-      return
-    fi
-    if [ $# -eq 0 ]; then
-      link "$source" "$destination"
-      return
-    fi
-    if [ ! -e "$kept/unpacked/.complete" ]; then
-      rm -rf "$kept/unpacked"
-      install -d "$kept/unpacked"
-      tar -xf "$source" -C "$kept/unpacked" --no-same-owner
-      touch "$kept/unpacked/.complete"
-    fi
+  if [ -e "$kept/unpacked/.complete" ]; then
+    check_source "$url" "$source" "$sha"
+  elif ! copy_members "$source" "$sha" "$@"; then
+    check_source "$url" "$source" "$sha"
+    rm -rf "$kept/unpacked"
+    install -d "$kept/unpacked"
+    tar -xf "$source" -C "$kept/unpacked" --no-same-owner
+    touch "$kept/unpacked/.complete"
   fi
   for member; do link "$kept/unpacked/$member" "$destination/${member##*/}"; done
+}
+
+# check_source URL FILE SHA256: end where the file has another sum; a download is removed, so that the next run gets it again.
+check_source() {
+  sha256 "$2"
+  [ "$REPLY" != "$3" ] || return 0
+  [ "${1#file://}" != "$1" ] || rm -f "$2"
+  die "$1 has the sha256 $REPLY, expected $3"
 }
 
 # has_member ARCHIVE-SHA256 MEMBER SHA256: what a member of the archive is, where the mirror has it unpacked, too.

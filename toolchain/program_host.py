@@ -71,7 +71,7 @@ def started(existing: ProgramHost | None = None) -> Iterator[ProgramHost]:
     """Such a process, until the `with` block ends.
 
     Args:
-        existing: a process that runs. It is used, and whoever started it ends it.
+        existing: a process that runs: it is used, and not ended here.
     """
     if existing:
         yield existing

@@ -93,9 +93,8 @@ def run(
     directory = directory_of(cluster)
     try:
         # A second run would take the namespaces of the first one's tests for those of a killed run.
-        with held_or_refused(
-            directory.with_name("conformance.lock"), what=f"./hardway conformance, process {os.getpid()}"
-        ):
+        lock = cluster.stack.directory / "conformance.lock"
+        with held_or_refused(lock, what=f"./hardway conformance, process {os.getpid()}"):
             return _run(cluster, directory, sigs, processes=processes, again=again, failed=failed)
     except HeldError as error:
         raise ToolchainError(f"Conformance tests run on {cluster.stack.name} already ({error}).") from None

@@ -99,6 +99,11 @@ class EtcdMachine:
             rows.append(f"id{number}, {shown}, {name}, {peer}, https://10.0.0.{number}:2379, {str(learner).lower()}\n")
         self.members.write_text("".join(rows))
 
+    def says(self, health: bool, *numbers: int) -> None:
+        """Have these members say of themselves whether they are healthy."""
+        for number in numbers:
+            Path(f"{self.environment['CURL_SAYS']}.{number}").write_text(f'{{"health":"{str(health).lower()}"}}\n')
+
     def run(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a script with the verbs; `sleep` and `nap` only turn the clock."""
         lines = [
@@ -166,9 +171,8 @@ def test_a_founder_founds_and_asks_nobody(machine: EtcdMachine) -> None:
 def test_a_founder_joins_a_cluster_that_serves(machine: EtcdMachine, listed: str) -> None:
     """After `pulumi up --replace` or `pulumi state delete`, etcd-founders lists a new machine as an initial member."""
     machine.cluster("1 started", "2 started", f"3 {listed}")
-    for number in (1, 3):
-        Path(f"{machine.environment['CURL_SAYS']}.{number}").write_text('{"health":"false"}\n')
-    Path(f"{machine.environment['CURL_SAYS']}.2").write_text('{"health":"true"}\n')
+    machine.says(False, 1, 3)
+    machine.says(True, 2)
     done = machine.run(f"join c {PEER.format(3)} {INITIAL_MEMBERS}")
     assert done.returncode == 0, done.stderr
     assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "existing", "ETCD_INITIAL_CLUSTER": INITIAL_MEMBERS}
@@ -179,9 +183,7 @@ def test_a_founder_that_starts_after_the_others_serve_founds_with_them(machine: 
     """As a learner it would wait 5 s until etcd lets its place go, and two of them would wait for each other."""
     machine.cluster("1 started", "2 started", "3 started")
     machine.members.write_text(machine.members.read_text().replace(", https://10.0.0.3:2379,", ", ,"))
-    Path(machine.environment["CURL_SAYS"]).write_text('{"health":"true"}\n')
-    for number in (1, 2, 3):
-        Path(f"{machine.environment['CURL_SAYS']}.{number}").write_text('{"health":"true"}\n')
+    machine.says(True, 1, 2, 3)
     done = machine.run(f'join c {PEER.format(3)} {INITIAL_MEMBERS}\necho "later: ${{later[etcd.service]-}}"')
     assert (done.returncode, done.stdout) == (0, "later: yes\n"), done.stderr
     assert machine.joins == {"ETCD_INITIAL_CLUSTER_STATE": "new", "ETCD_INITIAL_CLUSTER": INITIAL_MEMBERS}
@@ -208,8 +210,7 @@ def test_founders_do_not_wait_for_each_other(machine: EtcdMachine) -> None:
 def test_a_founder_that_joins_as_a_learner_waits_until_it_serves(machine: EtcdMachine, interrupted: bool) -> None:
     """There is room for one learner: the next machine's step ends only after its promotion, which is in this step."""
     machine.cluster("1 started", "2 started", "3 started")
-    for number in (1, 2, 3):
-        Path(f"{machine.environment['CURL_SAYS']}.{number}").write_text('{"health":"true"}\n')
+    machine.says(True, 1, 2, 3)
     join = f"join c {PEER.format(3)} {INITIAL_MEMBERS}"
     if interrupted:
         # Killed when its etcd had data, and before it was promoted.
@@ -310,9 +311,8 @@ def test_a_voter_that_is_no_more_of_the_lab_leaves_before_another_joins(machine:
 def test_a_voter_that_serves_stays_until_the_others_have_joined(machine: EtcdMachine) -> None:
     """One controller less and another one more, in one run: its API server still has its member."""
     machine.cluster("1 started", "2 started", "4 started", "5 started")
-    for_all = Path(machine.environment["CURL_SAYS"])
-    Path(f"{for_all}.4").write_text('{"health":"true"}\n')
-    Path(f"{for_all}.5").write_text('{"health":"false"}\n')
+    machine.says(True, 4)
+    machine.says(False, 5)
     done = machine.run(f"join c {PEER.format(3)}")
     assert done.returncode == 0, done.stderr
     assert machine.asked() == ["member remove id5", "member add c"]
