@@ -7,12 +7,16 @@ scripts and of what is done with a running lab, a file at a time, are for whiche
 tests of every shape of lab are one group: it takes half a second to run the program for a shape, and each process does
 so for itself.
 
-The drills of `ha`, which have bars, come late in their process: the third is at the unit tests by then.
+A test with the mark `alone` compares seconds with a limit for a machine without other load: it waits for the tests that
+run in the other processes, and these begin none until it has ended.
 
 Its own scheduler, since marks for groups (`--dist loadgroup`) have no effect with pytest 9.2 and pytest-xdist 3.8.
 """
 
+import fcntl
 import re
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePath
 
@@ -68,3 +72,29 @@ def _has_every_shape(file: PurePath) -> bool:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SideBySide:
     """For `pytest --numprocesses 3`; with fewer, one after the other has several of the long groups."""
     return SideBySide(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """In each process, around a test and the fixtures that it sets up and tears down."""
+    with beside_others(item.config.cache.mkdir("alone"), alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+@contextmanager
+def beside_others(directory: Path, *, alone: bool) -> Iterator[None]:
+    """For as long as the `with` block runs, no other process is in one that is `alone`; in none, if this one is.
+
+    Two locks of the kernel, which end with their process: who waits to be alone holds the first, so that nobody begins.
+
+    Args:
+        directory: where the locks are; the same one for all processes.
+        alone: whether to be the only one.
+    """
+    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+    with (directory / "running").open("a") as running:
+        with (directory / "beginning").open("a") as beginning:
+            fcntl.flock(beginning, kind)
+            fcntl.flock(running, kind)
+            # Closed here, which frees it: as soon as this one runs, another may wait to be alone.
+        yield

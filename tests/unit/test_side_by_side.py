@@ -1,10 +1,14 @@
 """Which process has which tests."""
 
+import fcntl
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
-from side_by_side import SideBySide, group
+from lab.polling import eventually
+from side_by_side import SideBySide, beside_others, group
 
 _CHECKOUT = Path(__file__).parents[2]
 
@@ -81,3 +85,42 @@ def test_the_smallest_file_waits_for_the_last_test_of_a_lab() -> None:
     assert waiting == [*labs, *small]
     assert [tests[index] for index in second.given] == others
     assert {tests[index] for index in third.given} >= {*other, *large}
+
+
+def test_a_test_that_is_alone_waits_for_those_that_run_and_no_other_begins(tmp_path: Path) -> None:
+    """A second test that runs meanwhile; one that never comes to run, since there is always another."""
+    ran: list[str] = []
+    end = {"other": Event(), "alone": Event(), "next": Event()}
+
+    def run(name: str) -> None:
+        with beside_others(tmp_path, alone=name == "alone"):
+            ran.append(f"{name} begins")
+            assert end[name].wait(60)
+            ran.append(f"{name} ends")
+
+    def alone_waits() -> bool:
+        with (tmp_path / "beginning").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    with ThreadPoolExecutor() as threads:
+        tests = [threads.submit(run, "other")]
+        eventually("one that runs", lambda: ran, seconds=60)
+        tests.append(threads.submit(run, "alone"))
+        eventually("one that waits to be alone", alone_waits, seconds=60)
+        end["next"].set()
+        tests.append(threads.submit(run, "next"))
+        end["other"].set()
+        eventually("the one that is alone", lambda: "alone begins" in ran, seconds=60)
+        end["alone"].set()
+        for test in tests:
+            test.result(60)
+    assert ran == ["other begins", "other ends", "alone begins", "alone ends", "next begins", "next ends"]
+
+
+def test_others_run_at_the_same_time(tmp_path: Path) -> None:
+    with beside_others(tmp_path, alone=False), beside_others(tmp_path, alone=False):
+        pass

@@ -46,6 +46,8 @@ _LONG = (int(os.environ.get("HARDWAY_SEED") or random.randrange(10**6)), 7, 15)
 def named(name: str) -> tuple[int, set[tuple[str, str, str]]]:
     """The exit code of `drift`, and what it names."""
     ran = toolchain("drift", "--json", stack=name)
+    # pytest shows it if the test fails: the names do not say what is wrong with what they name.
+    print(ran.output)
     # Progress stands before it.
     said, _ = json.JSONDecoder().raw_decode(ran.output, ran.output.index("{"))
     assert said["not_asked"] == {}, ran.output

@@ -43,6 +43,7 @@ def done(
     return Done(names=request.param, ran=ran, document=document)
 
 
+@pytest.mark.alone
 def test_killed_program_is_within_its_limits(done: Done) -> None:
     for name in done.names:
         assert_within_its_bars(done.document, name)

@@ -29,6 +29,7 @@ def figures(cluster: Cluster, show: Show, tmp_path_factory: pytest.TempPathFacto
     return figures_of(DRILLS, stack=STACK, show=show, directory=tmp_path_factory.mktemp("drills"))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", DRILLS)
 def test_drill_is_within_its_limits(figures: tuple[Ran, dict[str, Any]], name: str) -> None:
     """A drill that hits nothing; a program that is not started again."""

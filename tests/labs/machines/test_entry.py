@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import asyncssh
@@ -16,6 +17,7 @@ from components.substrates.existing import entry, preflight, reach
 from components.substrates.existing.free import free
 from components.substrates.existing.plan import Host, Login, Plan
 from components.substrates.existing.reach import SSH_PASSWORD, Credentials, HostError
+from lab.polling import eventually
 from labs.machines.own_hosts import PASSWORD, OwnHost, OwnHosts, Segment
 
 STACK = "entry"
@@ -267,6 +269,9 @@ def agent(directory: Path, *, seven: bool) -> Iterator[str]:
     process = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
     try:
         environment = {"SSH_AUTH_SOCK": str(socket), "PATH": "/usr/bin:/bin"}
+        # 1: it has no keys; 2: it cannot be reached.
+        ask = partial(subprocess.run, ["ssh-add", "-l"], capture_output=True, env=environment)
+        eventually("an answer of the agent", lambda: ask().returncode == 1, seconds=30)
         for number in range(7 if seven else 0):
             file = directory / f"key-{number}"
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file], check=True)
