@@ -153,11 +153,13 @@ class Outcome:
 
     Args:
         failed: a line for each step that failed.
+        started: the units that were started or restarted.
         lost: machine -> why it was not reached any more.
         left: machine -> what was not repaired for that reason.
     """
 
     failed: list[str] = field(default_factory=list)
+    started: set[str] = field(default_factory=set)
     lost: dict[str, str] = field(default_factory=dict)
     left: dict[str, list[str]] = field(default_factory=dict)
 
@@ -197,6 +199,8 @@ def _run_each(cluster: Cluster, works: Sequence[Work], outcome: Outcome) -> list
         if step.machine not in outcome.lost:
             status, said = _run_step(cluster, work)
             if status == 0:
+                units = [each.name for each in work.differences if each.kind == "unit"]
+                outcome.started.update(units, work.restarts, work.restarts_itself)
                 what += [f"restarted {unit}" for unit in (*work.restarts, *work.restarts_itself)]
                 what += [f"reloaded {unit}" for unit in work.reloads]
                 print(f"{step.machine}: {'; '.join(what)}", flush=True)

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
-from live import cluster
+from live import cluster, power
 from live.cluster import Cluster
 from live.drift import all_machines, containers, nodes, objects, recorded
 from live.drift import repair as repairing
@@ -19,6 +20,9 @@ from toolchain.stack import Stack
 
 NONE, FOUND, NOT_ASKED = 0, 1, 2
 """The exit codes of `drift`."""
+_SERVE_LEADERS = frozenset({"etcd.service", "kube-apiserver.service"})
+_LEADER = "kube-scheduler.service"
+_LEADERS_SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +83,8 @@ def repair(stack: Stack, machines: Sequence[str]) -> int:
     before = _only(_find(lab, deployment, steps), machines)
     said = recorded.read(steps)
     outcome = _repaired(lab, steps, said, before.differences)
+    if outcome.started & _SERVE_LEADERS and any(_LEADER in machine.units for machine in said.values()):
+        outcome.failed += _leaders_missing(lab)
     after = _only(_find(lab, deployment, steps), machines) if before.differences else before
     # A machine that was lost is said once, with what was not repaired there.
     others = {name: why for name, why in after.not_asked.items() if name not in outcome.lost}
@@ -87,6 +93,16 @@ def repair(stack: Stack, machines: Sequence[str]) -> int:
     if after.differences or others or not outcome.lost:
         print("\n".join(lines(replace(after, not_asked=others))))
     return after.exit_code or (FOUND if outcome.lines() else NONE)
+
+
+def _leaders_missing(lab: Cluster) -> list[str]:
+    """Wait until controller manager and scheduler lead; what does not at the deadline.
+
+    One that could not renew its lease for 10 s ends, also some seconds after etcd and the API server are back. systemd
+    starts it again, and it leads once its own old lease has expired.
+    """
+    since = datetime.now(UTC)
+    return still_missing(lambda: power.leaders_missing(lab, since), lab.allowed(_LEADERS_SECONDS))
 
 
 def put_back(lab: Cluster, deployment: Mapping[str, Any], *, seconds: float) -> Drift:

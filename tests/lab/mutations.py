@@ -66,7 +66,8 @@ class Mutation:
 
 
 _LAST = ("touched unit file", "host name")
-"""A kubelet that starts by another host name makes another Node; other changes have systemd read its units again."""
+"""A kubelet that starts by another host name makes another Node; `systemctl disable` has systemd read its units again,
+and a unit whose file is gone by then is missing, too."""
 
 
 def choose(
@@ -94,7 +95,12 @@ def choose(
                     claimed |= claims
                     chosen.append(mutation)
                     break
-    return sorted(chosen, key=lambda mutation: mutation.action in _LAST)
+    return sorted(chosen, key=_comes_last)
+
+
+def _comes_last(mutation: Mutation) -> bool:
+    _, kind, name = mutation.named
+    return mutation.action in _LAST or (kind == "file" and name.startswith("/etc/systemd/system/"))
 
 
 def _mutations(machine: Recorded) -> Iterator[Mutation]:

@@ -16,6 +16,7 @@ from small_lab import cluster
 from cli.main import group, main
 from config import machine_paths
 from live import cluster as live_cluster
+from live import power
 from live.cluster import Cluster
 from live.drift import all_machines, archives, compare, containers, look, nodes, objects, recorded, repair
 from live.drift import run as drifts
@@ -727,6 +728,52 @@ def test_a_step_that_fails_runs_once_more_after_a_later_one_has_succeeded(
     said = repair.run(cluster(tmp_path), works).lines()
     assert ran == ["host", "neighbours", "host"]
     assert said == ([] if recovers else ["step host on worker-0 failed: the reason"])
+
+
+@pytest.mark.parametrize(
+    ("unit", "leader", "waits"),
+    [
+        ("etcd.service", "kube-scheduler.service", True),
+        ("kube-apiserver.service", "kube-scheduler.service", True),
+        ("nginx.service", "kube-scheduler.service", False),
+        ("etcd.service", "etcd.service", False),
+    ],
+)
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_repair_waits_for_leaders_that_may_end_after_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    unit: str,
+    leader: str,
+    waits: bool,
+    leads: bool,
+) -> None:
+    """A controller manager that ends some seconds after "No drift"; a wait in a lab up to etcd, which has none."""
+    units = {name: Unit(step="s1", step_name="x") for name in (unit, leader)}
+    said = {"controller-0": Recorded(name="controller-0", library=LIBRARY, units=units)}
+    stopped = Difference(machine="controller-0", kind="unit", name=unit, problems={"stopped": "stopped"}, step="s1")
+    looks: list[list[Difference]] = [[], [stopped]]
+    asked: list[object] = []
+
+    def missing(*_: object) -> list[str]:
+        asked.append(looks)
+        assert len(looks) == 1, "after the repair, before the comparison"
+        return [] if leads else ["kube-scheduler has no leader"]
+
+    lab = cluster(tmp_path)
+    monkeypatch.setattr(Cluster, "ssh", lambda *_, **__: subprocess.CompletedProcess([], 0, "", ""))
+    monkeypatch.setattr(drifts, "_LEADERS_SECONDS", 0)
+    monkeypatch.setattr(drifts, "_find", lambda *_: a_drift(differences=looks.pop()))
+    monkeypatch.setattr(drifts, "state_of", lambda _: {})
+    monkeypatch.setattr(recorded, "steps", lambda _: [replace(each, machine="controller-0") for each in STEPS])
+    monkeypatch.setattr(recorded, "read", lambda _: said)
+    monkeypatch.setattr(live_cluster, "find", lambda _, **given: lab)
+    monkeypatch.setattr(power, "leaders_missing", missing)
+    code = drifts.repair(lab.stack, [])
+    assert bool(asked) == waits
+    assert code == (drifts.FOUND if waits and not leads else drifts.NONE)
+    assert ("kube-scheduler has no leader" in capsys.readouterr().out) == (waits and not leads)
 
 
 @pytest.mark.parametrize(("problems", "restarts"), [({"disabled"}, []), ({"disabled", "stopped"}, ["kubelet.service"])])
