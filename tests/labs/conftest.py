@@ -2,5 +2,5 @@
 
 import pytest
 
-# Before the first import of them.
-pytest.register_assert_rewrite("lab", "labs")
+# Before the first of them is imported.
+pytest.register_assert_rewrite("lab")
