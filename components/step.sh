@@ -788,9 +788,9 @@ is_active() { [[ ${seen[$1 ActiveState]-} =~ ^(active|reloading|refreshing)$ ]];
 
 # outdated UNIT...: whether systemd knew a unit otherwise than it is on disk when it was looked at. One that it does not know
 # is no such unit: it is read when it is started; to re-read all of them takes systemd a tenth of a second, and more on a
-# busy host.
+# busy host. A unit that another one triggers is read with that one, and not again when it is started.
 outdated() {
-  local unit
+  local unit path triggered=()
   for unit; do
     [ "${seen[$unit NeedDaemonReload]-}" = no ] || return 0
     case ${seen[$unit FragmentPath]-} in
@@ -798,8 +798,14 @@ outdated() {
       # A package's, that nothing of ours hides.
       *) [ ! -e "$UNIT_DIRECTORY/$unit" ] || return 0 ;;
     esac
+    for path in ${watched[$unit]-}; do
+      case ${path#"$UNIT_DIRECTORY/"} in */*) ;; *) triggered+=("${path##*/}") ;; esac
+    done
   done
-  return 1
+  [ ${#triggered[@]} -gt 0 ] || return 1
+  # Not loaded: its file was missing when systemd read it. What triggers such a unit is not started.
+  [ "$(systemctl show -p LoadState -p NeedDaemonReload "${triggered[@]}" |
+    grep -cx 'LoadState=loaded\|NeedDaemonReload=no')" != $((2 * ${#triggered[@]})) ]
 }
 
 # finish: drop what the step no longer has, and see that the rest runs.

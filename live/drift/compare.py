@@ -154,8 +154,11 @@ def unit_problems(unit: Unit, state: UnitState | None, found: Found, wrong: Coll
     if not problems and not unit.reads.intersection(wrong):
         changed = max((found.files[path].changed for path in unit.reads if path in found.files), default=0.0)
         noted = state.started + (_RELOAD_SECONDS if unit.reloads_on else 0)
+        triggered = [found.units.get(name, UnitState()).properties for name in unit.triggers]
         if known.get("NeedDaemonReload") == "yes":
             problems["stale"] = "systemd has not read its file since that changed"
+        elif any(each.get("LoadState") != "loaded" or each.get("NeedDaemonReload") == "yes" for each in triggered):
+            problems["stale"] = f"systemd has not read {', '.join(unit.triggers)} since that changed"
         elif state.same_as_started is False:
             problems["stale"] = "was started from other files than those on disk"
         elif state.same_as_started and changed > state.changed(reloads=bool(unit.reloads_on)) > noted:

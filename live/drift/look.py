@@ -149,6 +149,7 @@ def _questions(recorded: Recorded, others: Collection[str]) -> Iterator[str]:
         # As the step has them: the unit file and its programs are found by the library's function.
         yield f"watches {name} {' '.join(unit.watches)}"
         yield f"rereads {name} {' '.join(unit.reloads_on)}"
+        yield from (f"triggers {each}" for each in unit.triggers)
         if not unit.by_step:
             yield f"due {name} {unit.step_name}"
     for kind in ("sysctl", "package", "module", "user"):

@@ -8,7 +8,7 @@ export LC_ALL=C
 UNIT_DIRECTORY=/etc/systemd/system
 HARDWAY=/var/lib/hardway
 declare -A watched=() reread=() step_of=()
-paths=() hashed=() units=() sysctls=() packages=() modules=() users=() links=() archives=() due=() notes=() routes='' hosts='' swap='' table=''
+paths=() hashed=() units=() triggered=() sysctls=() packages=() modules=() users=() links=() archives=() due=() notes=() routes='' hosts='' swap='' table=''
 
 while read -r kind first rest; do
   case $kind in
@@ -18,6 +18,7 @@ while read -r kind first rest; do
     members) archives+=("$first $rest") ;;
     unit) units+=("$first"); step_of[$first]=$rest ;;
     watches) watched[$first]=$rest ;;
+    triggers) triggered+=("$first") ;;
     rereads) reread[$first]=$rest ;;
     due) due+=("$first $rest") ;;
     sysctl) sysctls+=("$first") ;;
@@ -60,7 +61,7 @@ exec {members}< <(for words in "${archives[@]}"; do read_members $words; done)
 
 if [ ${#units[@]} -gt 0 ]; then
   systemctl show --timestamp=us+utc -p Id,LoadState,ActiveState,NeedDaemonReload \
-    -p StateChangeTimestamp,ActiveEnterTimestamp,ExecMainStartTimestamp "${units[@]}" | sed 's/^/unit\t/; s/=/\t/'
+    -p StateChangeTimestamp,ActiveEnterTimestamp,ExecMainStartTimestamp "${units[@]}" "${triggered[@]}" | sed 's/^/unit\t/; s/=/\t/'
   # Of the disk: what systemd remembers may be older than `enable --no-reload`. One line for each, but for those of which
   # it only says on standard error that they have no file.
   mapfile -t enabled < <(systemctl is-enabled "${units[@]}" 2>/dev/null)

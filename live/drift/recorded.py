@@ -114,6 +114,11 @@ class Unit:
         """All paths that it was started from."""
         return frozenset((*self.own, *self.watches, *self.reloads_on))
 
+    @property
+    def triggers(self) -> list[str]:
+        """The units that it starts, as a timer does: systemd reads their files with its own."""
+        return [path.removeprefix(f"{_UNITS}/") for path in self.watches if path.rpartition("/")[0] == _UNITS]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:

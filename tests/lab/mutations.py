@@ -65,7 +65,7 @@ class Mutation:
     also_named: frozenset[tuple[str, str, str]] = frozenset()
 
 
-_LAST = ("touched unit file", "host name")
+_LAST = ("touched unit file", "touched file of what it triggers", "host name")
 """A kubelet that starts by another host name makes another Node; `systemctl disable` has systemd read its units again,
 and a unit whose file is gone by then is missing, too."""
 
@@ -100,7 +100,8 @@ def choose(
 
 def _comes_last(mutation: Mutation) -> bool:
     _, kind, name = mutation.named
-    return mutation.action in _LAST or (kind == "file" and name.startswith("/etc/systemd/system/"))
+    unit_file = kind == "file" and name.startswith("/etc/systemd/system/") and mutation.action in _FILE_ACTIONS
+    return mutation.action in _LAST or unit_file
 
 
 def _mutations(machine: Recorded) -> Iterator[Mutation]:
@@ -186,6 +187,12 @@ def _unit_mutations(machine: Recorded, name: str, unit: Unit) -> Iterator[Mutati
     else:
         # It runs on: a repair unmasks it, and restarts nothing.
         yield _mutation(machine, "mask", f"systemctl -q mask {name}", "unit", name, claims)
+    for path in (f"/etc/systemd/system/{each}" for each in unit.triggers):
+        touched = "touched file of what it triggers"
+        yield _mutation(machine, touched, f"touch {path}", "unit", name, claims, frozenset({name}))
+        # systemd refuses to start the timer then.
+        gone = f"rm {path} && systemctl daemon-reload"
+        yield _mutation(machine, "no unit to trigger", gone, "file", path, claims, frozenset({name}))
     if unit.watches:
         path = unit.watches[0]
         script = f"cp -a {path} /tmp/kept && echo >>{path} && systemctl restart {name} && cp -a /tmp/kept {path}"

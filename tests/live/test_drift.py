@@ -255,6 +255,31 @@ def test_a_unit_that_runs_what_is_on_disk_is_not_named(harmless: Callable[[Found
     assert compare.compare(machine(), found) == []
 
 
+@pytest.mark.parametrize(
+    ("properties", "is_named"),
+    [
+        ({"LoadState": "loaded", "NeedDaemonReload": "no"}, False),
+        ({"LoadState": "loaded", "NeedDaemonReload": "yes"}, True),
+        ({"LoadState": "not-found", "NeedDaemonReload": "no"}, True),
+    ],
+)
+def test_a_timer_is_named_if_systemd_has_not_read_what_it_starts(properties: dict[str, str], is_named: bool) -> None:
+    """It starts the service as that was before, or not at all."""
+    path = "/etc/systemd/system/timed.service"
+    said, found = machine(), answers()
+    said.units["timer"] = replace(said.units["timer"], watches=(CONFIG, path, f"{path}.d/10-more.conf"))
+    said.files[path] = File(step="s1", content=b"[Service]\n", mode="644", owner="root")
+    found.files[path] = replace(found.files[CONFIG], mode="644", sha256=said.files[path].sha256)
+    found.units["timed.service"] = UnitState(properties=properties)
+    named = [(each.name, set(each.problems)) for each in compare.compare(said, found)]
+    assert named == ([("timer", {"stale"})] if is_named else [])
+    del found.files[path]
+    assert [each.name for each in compare.compare(said, found)] == [path], "the file alone"
+    assert [line for line in look.questions(said).splitlines() if line.startswith("triggers ")] == [
+        "triggers timed.service"
+    ]
+
+
 def test_a_unit_whose_file_is_a_link_is_not_named_as_disabled_too() -> None:
     """One change in two lines: systemd does not say of a link that it is enabled."""
     path = "/etc/systemd/system/x.service"
@@ -331,17 +356,20 @@ def test_files_links_and_programs_of_a_machine_are_looked_at(tmp_path: Path) -> 
 def test_units_are_compared_with_what_a_step_noted(tmp_path: Path) -> None:
     tool = tmp_path / "systemctl"
     tool.write_text(
-        "#!/bin/sh\n"
+        f'#!/bin/sh\necho "$*" >>{tmp_path}/asked\n'
         'case $1 in is-enabled) echo enabled ;; show) printf "Id=a.service\\nLoadState=loaded\\nActiveState=active\\n'
         f'StateChangeTimestamp={STARTED}\\n\\nId=b.service\\nLoadState=not-found\\n" ;; esac\n'
     )
     tool.chmod(0o755)
     functions = "fingerprint() { echo new; }\nlast_read() { :; }"
-    found = look.parse(look_at("unit a.service node\nunit b.service\n", path=str(tmp_path), functions=functions))
+    asked = "unit a.service node\ntriggers c.service\nunit b.service\n"
+    found = look.parse(look_at(asked, path=str(tmp_path), functions=functions))
     state = found.units["a.service"]
     assert state.changed(reloads=True) == START
     assert (state.same_as_started, state.enabled) == (False, "enabled")
     assert found.units["b.service"].same_as_started is None
+    shown, enabled, *_ = (tmp_path / "asked").read_text().splitlines()
+    assert shown.endswith(" a.service b.service c.service") and enabled == "is-enabled a.service b.service"
 
 
 def test_the_functions_of_the_library_need_no_others(tmp_path: Path) -> None:

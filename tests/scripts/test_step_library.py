@@ -28,7 +28,7 @@ from toolchain import paths
 REPLACE, LIBRARY = (paths.checkout() / "components" / name for name in ("replace.sh", "step.sh"))
 
 SYSTEMCTL = """#!/bin/bash
-# Knows one thing about a unit: whether a file of its name is in $SYSTEMCTL_RUNNING.
+# Knows of a unit whether a file of its name is in $SYSTEMCTL_RUNNING; and, by NAME.load beside that, how it was read.
 words=()
 for word; do case $word in -*) ;; *) words+=("$word") ;; esac; done
 echo "$*" >>"$SYSTEMCTL_LOG"
@@ -38,7 +38,8 @@ case ${words[0]} in
     for word in "${words[@]:1}"; do
       [[ $word == *.* ]] || continue
       if [ -e "$SYSTEMCTL_RUNNING/$word" ]; then state=active; else state=inactive; fi
-      printf 'NeedDaemonReload=no\\nFragmentPath=\\nActiveState=%s\\n\\n' $state
+      load=$(cat "$SYSTEMCTL_RUNNING/../$word.load" 2>/dev/null || echo loaded no)
+      printf 'LoadState=%s\\nNeedDaemonReload=%s\\nFragmentPath=\\nActiveState=%s\\n\\n' $load $state
     done ;;
   reload) [ ! -e "$SYSTEMCTL_RUNNING/../refuses" ] ;;
   restart) for unit in "${words[@]:1}"; do : >"$SYSTEMCTL_RUNNING/$unit"; done ;;
@@ -371,6 +372,20 @@ def test_a_unit_is_restarted_when_something_of_it_changed_and_only_then(machine:
     (machine.running / "a.service").unlink()
     machine.done(first.replace("\n1\n", "\n2\n").replace("/bin/true", "/bin/false"))
     assert machine.restarts() == ["a.service"], "a unit that stopped is started again"
+
+
+@pytest.mark.parametrize(
+    ("load", "read_again"), [("loaded no", False), ("loaded yes", True), ("not-found no", True), ("error no", True)]
+)
+def test_systemd_reads_again_what_a_timer_starts_before_the_timer_is_restarted(
+    machine: Machine, load: str, read_again: bool
+) -> None:
+    """A service that is started as it was before its file changed; a timer that is refused: its service was missing."""
+    (machine.root.parent / "timed.service.load").write_text(load)
+    files = here("conf", "1") + "\n" + here("units/timed.service", "[Service]")
+    machine.done(files + "\n" + unit("[Timer]", "$R/conf $R/units/timed.service"))
+    orders = [line for line in machine.log.read_text().splitlines() if line.startswith(("daemon-reload", "restart"))]
+    assert orders == [*(["daemon-reload"] if read_again else []), "restart --no-block a.service"]
 
 
 def test_a_client_restarts_with_its_server_where_that_restarts_again_within_three_minutes(machine: Machine) -> None:

@@ -35,6 +35,8 @@ _LEFT_TO_THE_LONG_RUN = (
     "unconfigured package",
     "mask",
     "touched unit file",
+    "touched file of what it triggers",
+    "no unit to trigger",
     "no link",
     "chmod a directory",
     "group of a directory",
