@@ -21,6 +21,9 @@ _SUBJECTS = ("encryption-key", "service-accounts", "leaves", "ca", "etcd-ca", "f
 def test_hosts_of_an_upgraded_and_rotated_lab_are_what_they_were(
     trusted: OwnHosts, before: dict[OwnHost, set[str]], password: None, show: Show
 ) -> None:
+    # Where only the long tests run, none before this one has destroyed it.
+    gone = toolchain("destroy", stack=STACK)
+    assert gone.code == 0, gone.output
     with lab_settings(STACK, versions={"kubernetes": OLD}):
         # Where releases cannot be reached, it builds the version: ten minutes and more.
         ready = Started("setup", show=show, stack=STACK).wait(60 * 60)
