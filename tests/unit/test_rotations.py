@@ -545,10 +545,18 @@ def test_hardway_takes_the_next_stage_and_a_new_lab_of_any() -> None:
             "config:\n    hardway:rotations: {ca: 1, leaves: 2}  # was\n    lab: {}\n",
             "config:\n    hardway:rotations: {ca: 1 trusted}\n    lab: {}\n",
         ),
+        (
+            "config:\n  hardway:rotations:\n    ca: 1\n    leaves: 2\n  hardway:lab:\n    workers: 2 # two\n",
+            "config:\n  hardway:rotations: {ca: 1 trusted}\n  hardway:lab:\n    workers: 2 # two\n",
+        ),
+        (
+            "config:\n  lab: {}\n  hardway:rotations: {ca: 1,\n    leaves: 2}\n",
+            "config:\n  lab: {}\n  hardway:rotations: {ca: 1 trusted}\n",
+        ),
         ("", "config:\n  hardway:rotations: {ca: 1 trusted}\n"),
         ("encryptionsalt: v1\n", "encryptionsalt: v1\n\nconfig:\n  hardway:rotations: {ca: 1 trusted}\n"),
     ],
-    ids=["comments stay", "one is there", "empty", "without config"],
+    ids=["comments stay", "one is there", "as pulumi config set writes it", "two lines", "empty", "without config"],
 )
 def test_a_stage_is_written_as_one_line(tmp_path: Path, text: str, expected: str) -> None:
     file = tmp_path / "Pulumi.dev.yaml"
@@ -559,7 +567,9 @@ def test_a_stage_is_written_as_one_line(tmp_path: Path, text: str, expected: str
     assert found == Rotations({"ca": Rotation(1, "trusted")}) and not problems
 
 
-@pytest.mark.parametrize("text", ["config: {hardway:lab: {}}\n", "config:\n  hardway:rotations:\n    ca: 1\n"])
+@pytest.mark.parametrize(
+    "text", ["config: {hardway:lab: {}}\n", "config:\n  hardway:rotations:\n    # of May\n    ca: 1\n"]
+)
 def test_a_file_without_a_place_for_the_line_stays_as_it_is(tmp_path: Path, text: str) -> None:
     file = tmp_path / "Pulumi.dev.yaml"
     file.write_text(text)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from config import trust
 from lab import session
-from lab.commands import CHECKOUT
+from lab.commands import CHECKOUT, settings_file
 from labs.machines.own_hosts import OwnHost, OwnHosts
 
 
@@ -18,14 +18,19 @@ def key_of(stack: str) -> Path:
 @contextmanager
 def users_hosts(stack: str, hosts: Sequence[OwnHost]) -> Iterator[OwnHosts]:
     """The hosts, and a stack without a state."""
-    key = key_of(stack)
+    key, settings = key_of(stack), settings_file(stack)
+    before = settings.read_bytes()
     key.parent.mkdir(exist_ok=True)
     key.unlink(missing_ok=True)
     trust.file_of(stack).unlink(missing_ok=True)
     with OwnHosts(hosts, key) as made:
         # What an earlier run has left in the state was on hosts that are no more.
         session.forget(stack)
-        yield made
+        try:
+            yield made
+        finally:
+            # A rotation stands there.
+            settings.write_bytes(before)
         session.forget(stack)
     key.unlink()
     trust.file_of(stack).unlink(missing_ok=True)
