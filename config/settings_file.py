@@ -89,7 +89,7 @@ def write_rotations(file: Path, project: str, rotations: Rotations) -> None:
     flow = ", ".join(f"{subject}: {stage}" for subject, stage in rotations.written().items())
     keys = _rotation_keys(project)
     line = f"{keys[0]}: {{{flow}}}"
-    # With the lines below it, as `pulumi config set` writes a mapping; not with a comment among them, which would be lost.
+    # With the lines below it, as `pulumi config set` writes a mapping; not with a comment, which would be lost.
     before = re.search(rf"^([ \t]+)(?:{'|'.join(map(re.escape, keys))}):.*$(?:\n\1[ \t]+[^#\n]*$)*", text, re.M)
     opening = re.search(r"^config:[ \t]*(?:#.*)?\n(?:[ \t]*(?:#.*)?\n)*([ \t]+)", text, re.M)
     if before:
