@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import small_lab
 
+from lab.polling import eventually
 from live.cluster import Cluster
 from live.drills.faults import TABLE
 from live.search.faults import Freeze, KilledUp, Packets, kill_etcd, loss, one_way
@@ -76,23 +76,16 @@ def states(processes: list[int]) -> list[str]:
     return [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in processes]
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_all_processes_of_a_program_are_frozen_and_go_on(lab: Cluster, machine: Machine, processes: list[int]) -> None:
     machine.program("systemctl", f"[ $1 != show ] || echo {processes[0]}")
     fault = Freeze(lab, lab.machine("load-balancer-0"), "haproxy")
     assert fault.inject() > 0
     # A signal takes effect when its process is next run.
-    eventually(lambda: states(processes) == ["T", "T"])
+    eventually("frozen", lambda: states(processes) == ["T", "T"], seconds=60)
     # Should the host be lost, the machine repairs it.
     assert f"--on-active=120 kill -CONT {processes[0]} {processes[1]}" in machine.noted.read_text()
     fault.recover()
-    eventually(lambda: "T" not in states(processes))
+    eventually("none of them frozen", lambda: "T" not in states(processes), seconds=60)
     assert "systemctl stop hardway-drill-repair.timer" in machine.noted.read_text().splitlines()[-1]
 
 
@@ -180,6 +173,12 @@ class Replaced(KilledUp):
 
     def _command(self, *words: str) -> list[str]:
         return [sys.executable, str(self._directory / f"hardway-{words[0]}"), *words]
+
+    def _let_it_work(self, replacing: subprocess.Popen[bytes]) -> None:
+        super()._let_it_work(replacing)
+        # On a busy host Python may take longer to start than the time to the kill.
+        plugin = self._directory / "plugin"
+        eventually("the plugin", lambda: replacing.poll() is not None or plugin.read_text(), seconds=60)
 
 
 @pytest.fixture
