@@ -152,7 +152,7 @@ class Outcome:
     """How a repair went.
 
     Args:
-        failed: a line for each step that failed.
+        failed: a line for each step that failed, and for each leader that has not come back.
         started: the units that were started or restarted.
         lost: machine -> why it was not reached any more.
         left: machine -> what was not repaired for that reason.

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from live import cluster, power
@@ -13,6 +12,7 @@ from live.cluster import Cluster
 from live.drift import all_machines, containers, nodes, objects, recorded
 from live.drift import repair as repairing
 from live.drift.compare import API, Difference, compare
+from live.nodes import now
 from live.waiting import still_missing
 from toolchain import operations, prepare
 from toolchain.progress import Report
@@ -101,7 +101,7 @@ def _leaders_missing(lab: Cluster) -> list[str]:
     One that could not renew its lease for 10 s ends, also some seconds after etcd and the API server are back. systemd
     starts it again, and it leads once its own old lease has expired.
     """
-    since = datetime.now(UTC)
+    since = now()
     return still_missing(lambda: power.leaders_missing(lab, since), lab.allowed(_LEADERS_SECONDS))
 
 
