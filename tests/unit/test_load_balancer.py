@@ -1,15 +1,11 @@
 """The load balancer's configuration, read by HAProxy itself, and the traps that others fell into."""
 
-import datetime
 import re
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from lab.certificate_authority import CertificateAuthority
 from lab.shipped import lab_of
 from unit.mocked_engine import Run, run_program
 from unit.node_tools import NodeTools
@@ -20,17 +16,10 @@ CONFIGURATION = "/etc/haproxy/haproxy.cfg"
 @pytest.fixture
 def authority(tmp_path: Path) -> Path:
     """A certificate file, with its key: HAProxy reads it when it checks a configuration."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes-ca")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, SHA256())
-    )
+    made = CertificateAuthority("kubernetes-ca")
+    leaf = made.server("kubernetes")
     file = tmp_path / "ca.crt"
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    file.write_bytes(certificate.public_bytes(Encoding.PEM) + private)
+    file.write_text(leaf.certificate + leaf.key + made.certificate)
     return file
 
 
@@ -87,7 +76,7 @@ def test_health_checks_request_readyz_over_verified_tls(balanced: Run) -> None:
     assert "mode tcp" in backend
     assert "option httpchk" in backend
     assert "http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host kubernetes" in backend
-    assert "http-check expect status 200" in backend
+    assert backend.index("http-check expect status 200") > backend.index("http-check expect error-status L7OKC")
     (default,) = re.findall("^default-server .*", backend, re.M)
     for word in (
         "check-ssl",
@@ -149,6 +138,8 @@ def test_tls_ends_at_the_load_balancer_in_mode_terminate_only() -> None:
     pem = ended.secret_file("load-balancer-0", "/etc/haproxy/domain.pem")
     assert "CERTIFICATE-pki-load-balancer" in pem and "PRIVATE-KEY-pki-load-balancer" in pem
     backend = sections(ended.file("load-balancer-0", CONFIGURATION))["backend api-servers-terminated"]
+    passes = sections(ended.file("load-balancer-0", CONFIGURATION))["backend api-servers"]
+    assert _checks(backend) == _checks(passes) != []
     (server,) = (line for line in backend if line.startswith("default-server"))
     assert " verify required " in server and " verifyhost kubernetes" in server
     for run in (named, ended):
@@ -157,6 +148,10 @@ def test_tls_ends_at_the_load_balancer_in_mode_terminate_only() -> None:
         assert f"10.240.0.5 {domain}\n" in run.file("neighbours-worker-0", "/etc/hardway/hosts")
         # What needs a certificate of its own goes where TLS passes through.
         assert run.outputs["endpoint"] == "https://10.240.0.5:6443"
+
+
+def _checks(lines: list[str]) -> list[str]:
+    return [line for line in lines if line.startswith("http-check")]
 
 
 def test_added_worker_changes_only_host_table_and_routes_of_a_load_balancer(dev: Run) -> None:
