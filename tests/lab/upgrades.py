@@ -89,7 +89,7 @@ def check_upgrade_under_load(lab: Cluster, show: Show, directory: Path) -> None:
     # The only API server of a lab does not answer while it restarts.
     if len(lab.settings.with_role(Role.CONTROLLER)) > 1:
         assert seen.gap <= 2
-        assert len(seen.failed) <= seen.requests // 100
+        assert seen.failed_in_thousand <= 1
     assert_nothing_to_do(stack)
 
 

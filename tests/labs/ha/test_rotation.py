@@ -58,5 +58,6 @@ def _missed(seen: Figures) -> list[str]:
     return [
         *([f"no answer for {seen.gap:.2f} s"] if seen.gap > GAP else []),
         *([f"{seen.lowest} replicas ready"] if seen.lowest < BUDGET else []),
+        *([f"{seen.failed_in_thousand} of 1000 requests failed"] if seen.failed_in_thousand > 1 else []),
         *([f"{len(seen.lost)} acknowledged writes lost"] if seen.lost else []),
     ]

@@ -191,6 +191,7 @@ def _under_load(lab: Cluster, show: Show, directory: Path, *words: str) -> Ran:
     assert seen.lost == []
     assert seen.lowest >= BUDGET
     assert seen.gap <= 2
+    assert seen.failed_in_thousand <= 1
     return done
 
 
