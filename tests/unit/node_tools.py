@@ -4,6 +4,7 @@ A host need not have haproxy or nginx (installing them would start them), and th
 """
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,11 @@ class NodeTools:
         return subprocess.run(
             ["podman", "exec", self._container, *command], capture_output=True, text=True, check=False, timeout=60
         )
+
+
+def haproxy_without_machine(text: str) -> str:
+    """haproxy.cfg for the container: the user that its package makes, and its socket's directory, are the machine's."""
+    return re.sub(r"^ +(user|group|stats socket) .*\n", "", text, flags=re.M)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import pytest
 from lab.certificate_authority import CertificateAuthority
 from lab.polling import eventually
 from unit.mocked_engine import Run
-from unit.node_tools import NodeTools
+from unit.node_tools import NodeTools, haproxy_without_machine
 
 # What a kube-apiserver of 1.36 answers for an anonymous client.
 ENDS = b"[+]ping ok\n[+]log ok\n[+]etcd ok\n[-]shutdown failed: reason withheld\nreadyz check failed\n"
@@ -61,11 +61,11 @@ class ApiServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     daemon_threads = True
 
-    def __init__(self, file: Path, context: ssl.SSLContext) -> None:
+    def __init__(self, file: Path, context: ssl.SSLContext, goes_on: threading.Event) -> None:
         self.name = file.name
         self.context = context
         self.unready = b""
-        self.asked, self.goes_on = threading.Event(), threading.Event()
+        self.asked, self.goes_on = threading.Event(), goes_on
         super().__init__(str(file), Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -73,14 +73,15 @@ class ApiServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 class Lab:
-    """HAProxy with the configuration of `ha`, and its API servers."""
+    """HAProxy with the configuration of `ha`, and its API servers; `goes_on` lets them answer slow requests."""
 
     def __init__(self, directory: Path, authority: Path, leaf: Path) -> None:
         self._directory = directory
         self._trusted = ssl.create_default_context(cafile=str(authority))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(leaf)
-        self.servers = [ApiServer(directory / f"controller-{each}", context) for each in range(3)]
+        self.goes_on = threading.Event()
+        self.servers = [ApiServer(directory / f"controller-{each}", context, self.goes_on) for each in range(3)]
 
     def get(self, path: str) -> str:
         """The answer to a request by a new connection: the name of the server that gave it."""
@@ -106,16 +107,14 @@ class Lab:
     def wait_until(self, server: ApiServer, state: str) -> None:
         eventually(f"{server.name} {state}", lambda: self.state_of(server) == state, seconds=_SECONDS)
 
-    def one_request_at_each(self, pool: ThreadPoolExecutor) -> list[Future[str]]:
-        """Requests that are answered once their servers' `goes_on` is set."""
-        sent = [pool.submit(self.get, "/slow") for _ in self.servers]
-        for server in self.servers:
-            assert server.asked.wait(_SECONDS), f"{server.name} got no request"
-        return sent
-
-    def go_on(self) -> None:
-        for server in self.servers:
-            server.goes_on.set()
+    @contextmanager
+    def one_request_at_each(self) -> Iterator[list[Future[str]]]:
+        """Requests that every server has, and that are answered once `goes_on` is set."""
+        with ThreadPoolExecutor() as pool:
+            sent = [pool.submit(self.get, "/slow") for _ in self.servers]
+            for server in self.servers:
+                assert server.asked.wait(_SECONDS), f"{server.name} got no request"
+            yield sent
 
 
 @pytest.fixture
@@ -134,7 +133,7 @@ def lab(ha: Run, tmp_path: Path, tools: NodeTools) -> Iterator[Lab]:
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
             ends.callback(server.server_close)
             ends.callback(server.shutdown)
-            ends.callback(server.goes_on.set)
+        ends.callback(lab.goes_on.set)
         started = tools.run("haproxy", "-D", "-p", str(pid), "-f", str(file))
         assert started.returncode == 0, started.stderr
         ends.callback(tools.run, "kill", pid.read_text().strip())
@@ -144,8 +143,8 @@ def lab(ha: Run, tmp_path: Path, tools: NodeTools) -> Iterator[Lab]:
 
 
 def _here(text: str, directory: Path) -> str:
-    """A load balancer's configuration, with sockets in a directory in place of its network, and without its user."""
-    text = re.sub(r"^ +(user|group|stats socket) .*\n", "", text, flags=re.M)
+    """A load balancer's configuration, with sockets in a directory in place of its network."""
+    text = haproxy_without_machine(text)
     text = text.replace("/etc/haproxy/", f"{directory}/").replace("kubernetes-ca.crt", "ca.crt")
     text = text.replace("global\n", f"global\n    stats socket {directory}/admin\n", 1)
     text = re.sub(r"^( +server (\S+)) \S+:6443$", rf"\1 unix@{directory}/\2", text, flags=re.M)
@@ -156,12 +155,11 @@ def _here(text: str, directory: Path) -> str:
 def test_a_server_that_ends_answers_what_it_has(lab: Lab) -> None:
     """`systemctl restart kube-apiserver` cut the requests that the server was about to answer."""
     ends, *others = lab.servers
-    with ThreadPoolExecutor() as pool:
-        sent = lab.one_request_at_each(pool)
+    with lab.one_request_at_each() as sent:
         ends.unready = ENDS
         lab.wait_until(ends, "NOLB")
         assert {lab.get("/name") for _ in range(4)} == {each.name for each in others}
-        lab.go_on()
+        lab.goes_on.set()
         assert {each.result(_SECONDS) for each in sent} == {each.name for each in lab.servers}
     ends.unready = b""
     lab.wait_until(ends, "UP")
@@ -171,8 +169,7 @@ def test_a_server_that_ends_answers_what_it_has(lab: Lab) -> None:
 def test_a_connection_that_outlives_a_server_that_ends_is_closed(lab: Lab) -> None:
     """A kubelet keeps one for hours: it is to notice at once."""
     ends = lab.servers[0]
-    with ThreadPoolExecutor() as pool:
-        sent = lab.one_request_at_each(pool)
+    with lab.one_request_at_each() as sent:
         ends.unready = ENDS
         lab.wait_until(ends, "NOLB")
         ends.shutdown()
@@ -184,8 +181,7 @@ def test_a_connection_that_outlives_a_server_that_ends_is_closed(lab: Lab) -> No
 def test_requests_at_a_server_that_is_unready_otherwise_are_cut(lab: Lab) -> None:
     """Without etcd it has no answer for them, for as long as that lasts."""
     fails, *others = lab.servers
-    with ThreadPoolExecutor() as pool:
-        sent = lab.one_request_at_each(pool)
+    with lab.one_request_at_each() as sent:
         fails.unready = NO_ETCD
         lab.wait_until(fails, "DOWN")
         assert {lab.get("/name") for _ in range(4)} == {each.name for each in others}
@@ -195,7 +191,7 @@ def test_requests_at_a_server_that_is_unready_otherwise_are_cut(lab: Lab) -> Non
 def _only_one_is_cut(lab: Lab, sent: list[Future[str]]) -> None:
     """That to the first server; the others are answered."""
     eventually("the cut request", lambda: any(each.done() for each in sent), seconds=_SECONDS)
-    lab.go_on()
+    lab.goes_on.set()
     answers, errors = [], []
     for each in sent:
         error = each.exception(_SECONDS)

@@ -8,7 +8,7 @@ import pytest
 from lab.certificate_authority import CertificateAuthority
 from lab.shipped import lab_of
 from unit.mocked_engine import Run, run_program
-from unit.node_tools import NodeTools
+from unit.node_tools import NodeTools, haproxy_without_machine
 
 CONFIGURATION = "/etc/haproxy/haproxy.cfg"
 
@@ -29,8 +29,7 @@ def test_haproxy_accepts_it_without_a_warning(balanced: Run, authority: Path, tm
     text = text.replace("/etc/haproxy/kubernetes-ca.crt", str(authority)).replace(
         "/etc/haproxy/domain.pem", str(authority)
     )
-    # The user that its package makes, and its socket's directory, are the machine's.
-    file.write_text(re.sub(r"^ +(user|group|stats socket) .*\n", "", text, flags=re.M))
+    file.write_text(haproxy_without_machine(text))
     result = tools.run("haproxy", "-c", "-f", str(file))
     assert result.returncode == 0, result.stderr
     assert "WARNING" not in result.stdout + result.stderr
@@ -137,9 +136,9 @@ def test_tls_ends_at_the_load_balancer_in_mode_terminate_only() -> None:
     assert "domain.pem" not in named.script("load-balancer-0")
     pem = ended.secret_file("load-balancer-0", "/etc/haproxy/domain.pem")
     assert "CERTIFICATE-pki-load-balancer" in pem and "PRIVATE-KEY-pki-load-balancer" in pem
-    backend = sections(ended.file("load-balancer-0", CONFIGURATION))["backend api-servers-terminated"]
-    passes = sections(ended.file("load-balancer-0", CONFIGURATION))["backend api-servers"]
-    assert _checks(backend) == _checks(passes) != []
+    parts = sections(ended.file("load-balancer-0", CONFIGURATION))
+    backend = parts["backend api-servers-terminated"]
+    assert _checks(backend) == _checks(parts["backend api-servers"]) != []
     (server,) = (line for line in backend if line.startswith("default-server"))
     assert " verify required " in server and " verifyhost kubernetes" in server
     for run in (named, ended):
