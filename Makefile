@@ -107,7 +107,7 @@ test: lint  ## lint, then the tests: unit, scripts, tool chain, live, engine, an
 test-long: .venv-dev  ## further labs, for a run by hand before a release
 	@$(HARDWAY) --stack kubeadm-calico-test setup
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose tests/labs/kubeadm_calico
-	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long tests/labs/machines tests/labs/dev tests/labs/by_hand tests/labs/new_substrate tests/labs/docker tests/labs/kubeadm tests/labs/ha tests/engine
+	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long tests/labs/machines tests/labs/dev tests/labs/calico tests/labs/by_hand tests/labs/new_substrate tests/labs/docker tests/labs/kubeadm tests/labs/ha tests/engine
 	@variables=$$($(HARDWAY) env) && eval "$$variables" && $(PYTHON) -m pytest --verbose -m long --capture=no tests/labs/upstream/test_first_run.py
 
 # On the running labs that the pages name: `./hardway up` first. docs/testing.md describes the syntax.

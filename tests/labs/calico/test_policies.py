@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from config.rotations import SUBJECTS
 from lab import policies
+from lab.commands import toolchain
 from lab.flows import Flows
-from lab.workload import NAMESPACE, PORT, Workload
+from lab.workload import NAMESPACE, PORT, WEB, Workload
 
 
 @pytest.fixture
@@ -66,3 +68,26 @@ def test_health_checks_of_kubelets_pass_every_policy(flows: Flows) -> None:
     for pod in flows.workload.web:
         at = f"http://{pod.address}:{PORT}/healthz"
         flows.workload.cluster.ssh(pod.node, f"curl -sS --fail --max-time 5 {at}")
+
+
+@pytest.mark.long
+def test_policies_are_enforced_after_a_rotation_of_every_key(flows: Flows) -> None:
+    """Felix, Typha or the CNI plugin with a certificate or a CA of before: what was enforced stays, nothing new is."""
+    workload = flows.workload
+    flows.apply(policies.default_deny())
+    flows.are_closed("web", "dns", "api")
+    before = {pod.name for pod in workload.web}
+
+    rotated = toolchain("rotate", *SUBJECTS, stack=workload.cluster.settings.name)
+    assert rotated.code == 0, rotated.output
+
+    assert {pod.name for pod in workload.web} == before
+    flows.are_closed("web", "dns", "api")
+    flows.drop("default-deny")
+    flows.are_open("web", "dns", "api")
+    workload.cluster.kubectl("delete", "pods", "--namespace", NAMESPACE, "--selector", f"app={WEB}")
+    workload.wait_until_ready()
+    assert not {pod.name for pod in workload.web} & before
+    flows.are_open("web")
+    flows.apply(policies.default_deny())
+    flows.are_closed("web", "dns", "api")
