@@ -346,7 +346,8 @@ def test_a_killed_engine_is_no_harm(lab: StepLab, script_lives: bool) -> None:
     lab.has()
     lab.wants(WAITS)
     engine = lab.start()
-    lab.eventually_runs("bash -s -- waits on")
+    # A shell that has not yet read its whole script runs none of it once the engine is dead.
+    eventually("the script waits", lambda: lab.host.path("/run/waits").exists(), seconds=40, pause=0.05)
     lab.kill(engine)
     assert lab.runs("bash -s -- waits on"), "the script has ended with its engine: this test shows nothing"
     if not script_lives:
