@@ -1,16 +1,20 @@
 """`./hardway replace`: destroys and recreates machines, also ones that do not answer; they rejoin, no data are lost."""
 
+import time
 from collections.abc import Iterable, Sequence
 
 from live import nodes
 from live.cluster import Cluster
-from live.probe import probe_all
+from live.probe import Probe, probe_all
 from live.status.etcd import MemberStatus, members
 from toolchain import access, operations, prepare
 from toolchain.errors import ToolchainError
 from toolchain.progress import Report
 
 _NODES_SECONDS = 120
+# An election takes a second or two, on a busy host longer.
+_ELECTION_SECONDS = 10
+_LOOK_EVERY = 0.5
 
 
 def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
@@ -33,6 +37,7 @@ def replace(cluster: Cluster, names: Sequence[str], *, insist: bool) -> int:
         with operations.pulumi_kept_out(stack, "./hardway replace"):
             probes = probe_all(cluster)
             if any(machine.name in names for machine in cluster.etcd_members):
+                probes = _after_election(cluster, probes, names)
                 check_quorum(cluster, members(cluster, probes), names, insist=insist)
             with Report() as report:
                 workshop = prepare.everything(report, stack)
@@ -81,16 +86,20 @@ def check_quorum(cluster: Cluster, found: Sequence[MemberStatus], names: Sequenc
     Raises:
         ToolchainError: it does not, and `INSIST` is not set.
     """
-    voters = [each for each in found if each.role != "learner"]
+    voters = _voters(found)
     healthy = [each.machine for each in voters if each.healthy]
     remaining = [machine for machine in healthy if machine not in names]
-    wanted = len(voters) // 2 + 1
+    wanted = _quorum(voters)
     if len(remaining) >= wanted:
         return
     said = (
         f"etcd has {len(voters)} member{'s' if len(voters) > 1 else ''} and needs {wanted} to work. "
         f"Healthy now: {_list(healthy)}. Without {_list(dict.fromkeys(names))}: {_list(remaining)}."
     )
+    unhealthy = [each for each in voters if not each.healthy]
+    if unhealthy:
+        reasons = _list(f"{each.machine or each.id} ({each.message or 'it says so itself'})" for each in unhealthy)
+        said += f" Not healthy: {reasons}."
     stack = cluster.stack.name
     if cluster.by_kubeadm:
         raise ToolchainError(
@@ -109,6 +118,35 @@ def check_quorum(cluster: Cluster, found: Sequence[MemberStatus], names: Sequenc
         f"Afterwards run: ./hardway restore -s {stack} FILE.",
         flush=True,
     )
+
+
+def _after_election(cluster: Cluster, probes: list[Probe], names: Sequence[str]) -> list[Probe]:
+    """Ask again, for a while, as long as the quorum depends on members that are not healthy on machines that answer.
+
+    A machine is often replaced right after it has died. If its member was the leader, the other members elect a new
+    leader, and are not healthy until then.
+    """
+    deadline = time.monotonic() + cluster.allowed(_ELECTION_SECONDS)
+    while _may_become_a_quorum(cluster, probes, names) and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY)
+        probes = probe_all(cluster)
+    return probes
+
+
+def _may_become_a_quorum(cluster: Cluster, probes: Sequence[Probe], names: Sequence[str]) -> bool:
+    reached = {probe.machine.name for probe in probes if probe.reached}
+    voters = _voters(members(cluster, probes))
+    staying = [each for each in voters if each.machine not in names]
+    healthy = sum(each.healthy for each in staying)
+    return healthy < _quorum(voters) <= sum(each.healthy or each.machine in reached for each in staying)
+
+
+def _voters(found: Sequence[MemberStatus]) -> list[MemberStatus]:
+    return [each for each in found if each.role != "learner"]
+
+
+def _quorum(voters: Sequence[MemberStatus]) -> int:
+    return len(voters) // 2 + 1
 
 
 def _list(names: Iterable[str | None]) -> str:

@@ -1,6 +1,7 @@
 """Who may be replaced, and what Pulumi is told to do."""
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from small_lab import cluster, dead, member_state, ok, own_backend, saying, well
 from cli import main as commands
 from live import nodes, replace
 from live.cluster import Cluster
+from live.probe import Probe
 from live.status.etcd import members
 from toolchain import access, operations, prepare, stack_lock
 from toolchain.errors import ToolchainError
@@ -171,6 +173,56 @@ def test_a_cluster_of_kubeadms_does_not_begin_anew_even_where_one_insists(tmp_pa
         ) as error:
             replace.check_quorum(lab, members(lab, well(lab)), ["controller-0"], insist=insist)
         assert "INSIST" not in str(error.value)
+
+
+def _election(lab: Cluster) -> list[Probe]:
+    """What the machines say right after controller-1, the leader, has died."""
+    probes = dead(well(lab), "controller-1")
+    for name in ("controller-0", "controller-2"):
+        probes = saying(probes, name, "etcd", ok(member_state(name, leader="")))
+        probes = saying(probes, name, "health", ok('{"health":"false","reason":"RAFT NO LEADER"}'))
+    return probes
+
+
+def test_an_election_is_waited_for(lab: Cluster, told: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [_election(lab), _election(lab), dead(well(lab), "controller-1")]
+    monkeypatch.setattr(replace, "probe_all", lambda _: said.pop(0))
+    monkeypatch.setattr(replace, "_LOOK_EVERY", 0)
+    assert replace.replace(lab, ["controller-1"], insist=False) == 0
+    assert said == [] and len(told) == 1
+
+
+def test_members_that_stay_without_a_leader_are_no_quorum(
+    lab: Cluster, told: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def probe_all(_: Cluster) -> list[Probe]:
+        asked.append(time.monotonic())
+        return _election(lab)
+
+    monkeypatch.setattr(replace, "probe_all", probe_all)
+    monkeypatch.setattr(replace, "_ELECTION_SECONDS", 1)
+    with pytest.raises(ToolchainError, match="Healthy now: none") as error:
+        replace.replace(lab, ["controller-1"], insist=False)
+    reasons = "controller-0 (RAFT NO LEADER), controller-1 (No route to host), controller-2 (RAFT NO LEADER)"
+    assert f"Not healthy: {reasons}. Nothing was changed." in str(error.value)
+    assert told == [] and asked[-1] - asked[0] >= 1
+
+
+@pytest.mark.parametrize(
+    ("down", "replaced"),
+    [(["controller-0", "controller-1"], ["controller-0"]), ([], ["controller-0", "controller-1"])],
+)
+def test_nothing_is_waited_for_that_cannot_change_the_answer(
+    lab: Cluster, told: list[list[str]], monkeypatch: pytest.MonkeyPatch, down: list[str], replaced: list[str]
+) -> None:
+    unhealthy = saying(well(lab), "controller-2", "health", ok('{"health":"false","reason":"RAFT NO LEADER"}'))
+    said = [dead(unhealthy, *down)]
+    monkeypatch.setattr(replace, "probe_all", lambda _: said.pop(0))
+    with pytest.raises(ToolchainError, match="Nothing was changed"):
+        replace.replace(lab, replaced, insist=False)
+    assert told == []
 
 
 def test_a_learner_has_no_vote(lab: Cluster) -> None:

@@ -21,6 +21,10 @@ def test_dead_controller_is_recreated_without_loss(cluster: Cluster, show: Show)
     """What it would catch: a member that founds a cluster of its own, or whose old self stays in the list."""
     before = cluster.etcd_ids(cluster.controller.name)
     cluster.kubectl("create", "configmap", "kept", "--from-literal=a=1")
+    # The leader: the others elect another one while `replace` asks whether they are a quorum.
+    members = ",".join(f"https://{each.address}:2379" for each in cluster.controllers)
+    asked = f". /etc/etcd/etcdctl.env && ETCDCTL_ENDPOINTS={members} etcdctl move-leader {before[VICTIM]}"
+    cluster.ssh(cluster.controller.name, asked)
     podman("stop", "--time", "0", f"hardway-{STACK}-{VICTIM}")
     ran = replace(VICTIM, show=show)
     assert ran.code == 0, ran.output
