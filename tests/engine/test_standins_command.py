@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -15,7 +16,7 @@ import pytest
 
 from engine.project import Project
 from engine.ssh_host import ENDS_AT_ONCE, SshHost, free_port
-from toolchain.from_source.standins import provider, ssh
+from toolchain.from_source.standins import local_process, provider, ssh
 from toolchain.from_source.standins.transcript import Transcript
 
 _SECONDS = 60.0
@@ -351,6 +352,27 @@ def test_a_killed_engine_leaves_no_process(project: Project) -> None:
     engine.wait()
 
     _wait_for(lambda: not project.processes())
+
+
+def test_a_command_that_is_cancelled_while_it_starts_leaves_no_process(tmp_path: Path) -> None:
+    """asyncio ends a process that it is still starting, but not what that process has started meanwhile."""
+    started = tmp_path / "started"
+
+    async def cancelled() -> None:
+        text = f"sleep 90 & echo $! >{started}.new; mv {started}.new {started}; wait"
+        command = asyncio.ensure_future(local_process.run(text, {}, {}, Transcript(print, "none")))
+        # The shell runs, but its streams are not connected yet; the event loop stands still until `sleep` has started.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        _wait_for(started.exists)
+        command.cancel()
+        await asyncio.wait([command], timeout=30)
+        assert command.cancelled()
+
+    asyncio.run(cancelled())
+
+    left = Path("/proc", started.read_text().strip(), "stat")
+    _wait_for(lambda: not left.exists() or left.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 def test_a_cancelled_engine_ends_its_commands(project: Project, host: SshHost) -> None:

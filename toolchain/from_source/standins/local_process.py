@@ -28,8 +28,8 @@ async def run(text: str, inputs: Properties, environment: dict[str, str], transc
         How it failed, in the official plugin's words; nothing if it did not.
     """
     stdin = inputs.get("stdin") or None
-    try:
-        process = await asyncio.create_subprocess_exec(
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             *(inputs.get("interpreter") or _SHELL),
             text,
             stdin=PIPE if stdin else DEVNULL,
@@ -39,8 +39,16 @@ async def run(text: str, inputs: Properties, environment: dict[str, str], transc
             env=os.environ | inputs.get("environment", {}) | environment,
             start_new_session=True,
         )
+    )
+    try:
+        # When cancelled itself, it would end the first process of the group only.
+        process = await asyncio.shield(starting)
     except OSError as error:
         return f"{error.strerror}: {error.filename}"
+    except asyncio.CancelledError:
+        with suppress(OSError):
+            await _end(await starting)
+        raise
     try:
         await asyncio.gather(
             _feed(process, stdin), _listen(process, "stdout", transcript), _listen(process, "stderr", transcript)
